@@ -3,7 +3,9 @@
 //! Invariant: an end moves from open to closing to gone and never back; the function that moves it
 //! from open sees to it that its owner, if it still lives, is told once.
 
+use std::fmt::Debug;
 use std::mem;
+use std::time::Duration;
 
 use rand::RngExt as _;
 
@@ -15,7 +17,10 @@ use super::network::{Delivery, EndState, LaneId, Network, Owner, Parcel};
 use super::reach::{HostId, Who};
 use super::tally::Trouble;
 
-impl Network {
+/// Longest pause between two tries to get through on a silent path (Linux).
+const BACK_OFF_MAX: Duration = Duration::from_secs(120);
+
+impl<T: Clone + Debug> Network<T> {
     /// Ends a link after the parcels sent before; both ends are told.
     pub(super) fn hang_up(&mut self, agenda: &mut Agenda, link: LinkId) {
         let lane = LaneId::of(link);
@@ -46,7 +51,7 @@ impl Network {
     }
 
     /// Tells the owner of an end that is closing, unless that is over already.
-    pub(super) fn close_locally(&mut self, link: LinkId) -> Option<(Owner, Delivery)> {
+    pub(super) fn close_locally(&mut self, link: LinkId) -> Option<(Owner, Delivery<T>)> {
         let lane = LaneId::of(link);
         let end = &mut self.conns.get_mut(lane.conn)?.ends[lane.side()];
         let EndState::Closing(reason) = end.state else {
@@ -59,7 +64,7 @@ impl Network {
     }
 
     /// Gives up a lane that is stuck since `since`, as its sender.
-    pub(super) fn give_up(&mut self, lane: LaneId, since: Time) -> Option<(Owner, Delivery)> {
+    pub(super) fn give_up(&mut self, lane: LaneId, since: Time) -> Option<(Owner, Delivery<T>)> {
         let conn = self.conns.get_mut(lane.conn)?;
         if conn.lanes[lane.side()].stuck != Some(since) {
             return None;
@@ -154,8 +159,13 @@ impl Network {
             if !self.reach.carries(from.who, to.who) {
                 continue;
             }
-            let base = conn.base;
-            let arrival = agenda.now().after(self.travel(base));
+            let (base, since) = (conn.base, conn.lanes[lane.side()].stuck);
+            let mut arrival = agenda.now().after(self.travel(base));
+            if let Some(since) = since.filter(|_| self.backs_off) {
+                let waited = agenda.now().since(since).min(BACK_OFF_MAX).as_micros() as u64;
+                let pause = self.rng.random_range(0..=waited);
+                arrival = arrival.after(Duration::from_micros(pause));
+            }
             self.stuck.remove(&lane);
             let conn = self.conns.get_mut(lane.conn).expect("it was there a line ago");
             let queue = &mut conn.lanes[lane.side()];

@@ -4,6 +4,7 @@
 //! unless its caller's process ended first. A call that is not answered is repeated with doubling
 //! pauses, as TCP does, so a path that heals in time still leads to a connection.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use crate::machine::{DialError, Ticket};
@@ -43,7 +44,7 @@ pub(super) struct Attempt {
     stage: Stage,
 }
 
-impl Network {
+impl<T: Clone + Debug> Network<T> {
     /// Begins an attempt to connect.
     pub(super) fn dial(
         &mut self,
@@ -68,7 +69,7 @@ impl Network {
         &mut self,
         agenda: &mut Agenda,
         number: u64,
-    ) -> Option<(Owner, Delivery)> {
+    ) -> Option<(Owner, Delivery<T>)> {
         let attempt = self.dials.remove(&number)?;
         let Attempt { owner, ticket, base, .. } = attempt;
         if !self.is_alive(owner) {

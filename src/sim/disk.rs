@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::ops::Range;
 
 use rand::RngExt as _;
 
@@ -28,11 +29,23 @@ pub(super) struct Disk<R> {
     syncing: usize,
     written: u64,
     synced: u64,
+    /// Number of this life's records that are safe; a snapshot is none.
+    records: u64,
+    /// Records that a killed process left in the cache and none after it synced, by their places.
+    unsynced: Vec<Range<usize>>,
 }
 
 impl<R> Default for Disk<R> {
     fn default() -> Self {
-        Self { safe: Vec::new(), tail: VecDeque::new(), syncing: 0, written: 0, synced: 0 }
+        Self {
+            safe: Vec::new(),
+            tail: VecDeque::new(),
+            syncing: 0,
+            written: 0,
+            synced: 0,
+            records: 0,
+            unsynced: Vec::new(),
+        }
     }
 }
 
@@ -50,6 +63,11 @@ impl<R> Disk<R> {
     /// Number of this life's writes that are safe.
     pub(super) const fn synced(&self) -> u64 {
         self.synced
+    }
+
+    /// Number of this life's records that are safe.
+    pub(super) const fn records(&self) -> u64 {
+        self.records
     }
 
     /// Writes one record.
@@ -76,12 +94,13 @@ impl<R> Disk<R> {
     /// Ends the sync under way; returns whether it brought a record (and not just a snapshot).
     pub(super) fn finish_sync(&mut self) -> bool {
         let taken = mem::take(&mut self.syncing);
-        let mut records = false;
+        let mut records = 0;
         for _ in 0..taken {
-            records |= self.settle_first();
+            records += u64::from(self.settle_first());
         }
         self.synced += taken as u64;
-        records
+        self.records += records;
+        records > 0
     }
 
     /// Loses the writes that are not safe, at the end of the process or power. Of them, `torn`
@@ -91,15 +110,32 @@ impl<R> Disk<R> {
         for _ in 0..kept {
             self.settle_first();
         }
-        let lost = self.tail.len();
+        let mut lost = self.tail.len();
         self.tail.clear();
-        (self.syncing, self.written, self.synced) = (0, 0, 0);
+        (self.syncing, self.written, self.synced, self.records) = (0, 0, 0, 0);
+        for places in mem::take(&mut self.unsynced).into_iter().rev() {
+            lost += self.safe.drain(places).len();
+        }
         (kept, lost)
     }
 
-    /// Forgets all records; only while no process runs.
-    pub(super) fn wipe(&mut self) {
-        *self = Self::default();
+    /// Keeps all writes, at the end of a process whose system goes on: they are in its cache, and
+    /// the next process syncs them when it opens the log. If it does not (`opens_unsynced`), the
+    /// next crash loses them.
+    pub(super) fn outlive(&mut self, opens_unsynced: bool) {
+        let before = self.safe.len();
+        while !self.tail.is_empty() {
+            self.settle_first();
+        }
+        (self.syncing, self.written, self.synced, self.records) = (0, 0, 0, 0);
+        if opens_unsynced && before < self.safe.len() {
+            self.unsynced.push(before..self.safe.len());
+        }
+    }
+
+    /// Puts other records in the place of all there are; only while no process runs.
+    pub(super) fn replace(&mut self, records: Vec<R>) {
+        *self = Self { safe: records, ..Self::default() };
     }
 
     fn settle_first(&mut self) -> bool {
@@ -110,6 +146,7 @@ impl<R> Disk<R> {
             }
             Some(Write::Snapshot(records)) => {
                 self.safe = records;
+                self.unsynced.clear();
                 false
             }
             None => false,
@@ -154,6 +191,25 @@ mod tests {
             seen.insert(kept);
         }
         assert_eq!(seen.len(), 3, "no, some and all of the tail");
+    }
+
+    #[test]
+    fn a_kill_keeps_all_and_what_nobody_syncs_then_is_lost_in_the_next_crash() {
+        for opens_unsynced in [false, true] {
+            let mut disk = Disk::default();
+            disk.append(1);
+            disk.start_sync();
+            disk.finish_sync();
+            disk.append(2);
+            disk.outlive(opens_unsynced);
+            assert_eq!(disk.safe(), &[1, 2], "the system's cache outlives the process");
+            disk.append(3);
+            disk.start_sync();
+            disk.finish_sync();
+            disk.crash(None);
+            let left: &[i32] = if opens_unsynced { &[1, 3] } else { &[1, 2, 3] };
+            assert_eq!(disk.safe(), left);
+        }
     }
 
     #[test]

@@ -10,15 +10,16 @@ use std::mem;
 use rand::RngExt as _;
 
 use crate::machine::{
-    CallFailure, Effect, HostAnswer, HostPinged, Input, LinkId, NodeCall, NodeMachine, NodeOpening,
-    PingHost,
+    CallFailure, Effect, HostAnswer, HostPinged, Input, LinkId, NodeCall, NodeOpening, PingHost,
 };
 use crate::model::Endpoint;
 
 use super::agenda::Due;
+use super::faults::Moment;
 use super::host::{Boot, Outgoing, Outward, Process};
 use super::network::{Delivery, Owner, Parcel};
 use super::reach::{HostId, Presence, Who};
+use super::simulated::Simulated;
 use super::tally::Trouble;
 use super::trace;
 use super::weather::{Branch, branch};
@@ -27,7 +28,7 @@ use super::world::World;
 /// Time-out of the system `ping`.
 const PING_WAITS: std::time::Duration = std::time::Duration::from_secs(1);
 
-impl<M: NodeMachine> World<M> {
+impl<M: Simulated> World<M> {
     /// Gives a node a command; returns whether there was a process to take it. A paused process
     /// takes it when it goes on.
     ///
@@ -100,7 +101,7 @@ impl<M: NodeMachine> World<M> {
         self.hand(id, Input::Start);
     }
 
-    fn deliver(&mut self, delivery: Option<(Owner, Delivery)>) {
+    fn deliver(&mut self, delivery: Option<(Owner, Delivery<M::Message>)>) {
         let Some((owner, delivery)) = delivery else {
             return;
         };
@@ -194,7 +195,13 @@ impl<M: NodeMachine> World<M> {
             if self.hosts[id.index()].process.is_none() {
                 break; // It crashed between two effects.
             }
-            self.carry_out(id, effect);
+            let dies = self.draw_death(&effect);
+            if dies != Some(Moment::Before) {
+                self.carry_out(id, effect);
+            }
+            if dies.is_some() {
+                self.let_die(id);
+            }
         }
         self.fx = fx;
         if self.hosts[id.index()].process.is_some() && self.step(id) {
@@ -234,6 +241,7 @@ impl<M: NodeMachine> World<M> {
         let now = self.agenda.now();
         let host = &mut self.hosts[id.index()];
         let process = host.process.as_mut().expect("it has just handled an input");
+        let is_held = process.machine.is_held(&effect);
         let outward = match effect {
             Effect::SetTimer { timer, after } => {
                 return process.timers.set(timer, now.after(after));
@@ -269,11 +277,15 @@ impl<M: NodeMachine> World<M> {
             Effect::Extra(PingHost { host }) => Outward::PingHost { host },
             Effect::Emit(event) => Outward::Emit(event),
         };
-        self.gate(id, outward);
+        if is_held {
+            self.gate(id, outward);
+        } else {
+            self.let_out(id, outward);
+        }
     }
 
     /// Lets an effect out, or makes it wait for the disk and for those that wait already.
-    fn gate(&mut self, id: HostId, outward: Outward<M::Event>) {
+    fn gate(&mut self, id: HostId, outward: Outward<M::Message, M::Event>) {
         #[cfg(test)]
         if self.leaky {
             return self.let_out(id, outward);
@@ -288,7 +300,7 @@ impl<M: NodeMachine> World<M> {
         }
     }
 
-    fn let_out(&mut self, id: HostId, outward: Outward<M::Event>) {
+    fn let_out(&mut self, id: HostId, outward: Outward<M::Message, M::Event>) {
         let is_step = !matches!(outward, Outward::Emit(_));
         self.release(id, outward);
         if is_step {
@@ -296,7 +308,7 @@ impl<M: NodeMachine> World<M> {
         }
     }
 
-    fn release(&mut self, id: HostId, outward: Outward<M::Event>) {
+    fn release(&mut self, id: HostId, outward: Outward<M::Message, M::Event>) {
         let host = &mut self.hosts[id.index()];
         let owner = Owner { who: Who::Host(id), life: host.boots };
         match outward {
@@ -347,7 +359,8 @@ impl<M: NodeMachine> World<M> {
     fn sync(&mut self, id: HostId) {
         let host = &mut self.hosts[id.index()];
         if host.disk.start_sync() {
-            let at = self.agenda.now().after(self.weather.fsync.draw(&mut host.rng));
+            let span = host.fsync.unwrap_or(self.weather.fsync);
+            let at = self.agenda.now().after(span.draw(&mut host.rng));
             self.agenda.plan(at, Due::Synced { host: id, life: host.boots });
         }
     }
@@ -359,11 +372,15 @@ impl<M: NodeMachine> World<M> {
         };
         let percent = u32::from(self.weather.snapshot_percent.min(100));
         let compacts = host.disk.finish_sync() && host.rng.random_ratio(percent, 100);
-        if compacts {
-            host.disk.compact(process.machine.snapshot());
+        if let Some(snapshot) = compacts.then(|| process.machine.snapshot()).flatten() {
+            host.disk.compact(snapshot);
             self.tally.add(Trouble::Snapshot, 1);
         }
+        let records = host.disk.records();
         if self.step(id) {
+            if M::HEARS_OF_SYNCS {
+                self.hand(id, Input::Synced { records });
+            }
             self.open_gate(id);
         }
     }

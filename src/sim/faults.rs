@@ -5,22 +5,44 @@
 
 use std::time::Duration;
 
-use crate::machine::NodeMachine;
+use rand::RngExt as _;
+
+use crate::machine::Effect;
 use crate::model::Endpoint;
 
+use super::agenda::Due;
 use super::host::Tamper;
 use super::reach::{HostId, Presence};
+use super::simulated::Simulated;
 use super::tally::Trouble;
-use super::weather::{Fault, Weather};
+use super::weather::{Fault, Span, Weather};
 use super::world::World;
 
-impl<M: NodeMachine> World<M> {
+/// Moment of a death at an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// The effect is not carried out any more.
+    Before,
+    /// The effect is the last one.
+    After,
+}
+
+impl<M: Simulated> World<M> {
     /// Kills a process. Its disk keeps the synced records, its host resets its links, so that the
     /// other ends soon know.
     pub fn crash(&mut self, endpoint: Endpoint) {
         let host = self.find(endpoint);
         if self.end_process(host, Presence::Down) {
             self.count(host, Fault::Crash);
+        }
+    }
+
+    /// Kills a process. Its system goes on: what it wrote is kept, synced or not, and its host
+    /// resets its links.
+    pub fn kill(&mut self, endpoint: Endpoint) {
+        let host = self.find(endpoint);
+        if self.end_process_alone(host) {
+            self.count(host, Fault::Kill);
         }
     }
 
@@ -70,12 +92,39 @@ impl<M: NodeMachine> World<M> {
     /// Starts a process with an empty disk; one that runs is killed first.
     pub fn wipe(&mut self, endpoint: Endpoint) {
         let host = self.find(endpoint);
-        self.end_process(host, Presence::Down);
-        self.hosts[host.index()].disk.wipe();
+        self.replace_disk(endpoint, Vec::new());
         self.start(host);
         if self.hosts[host.index()].process.is_some() {
             self.count(host, Fault::Wipe);
         }
+    }
+
+    /// Kills the process of a host, whose disk then holds `records` and nothing else: none after
+    /// its loss, older ones after it was restored from a backup.
+    pub fn replace_disk(&mut self, endpoint: Endpoint, records: Vec<M::Record>) {
+        let host = self.find(endpoint);
+        self.end_process(host, Presence::Down);
+        self.hosts[host.index()].disk.replace(records);
+    }
+
+    /// Sets the time that a host's disk takes for one sync; `None`: the weather's.
+    pub fn set_fsync(&mut self, endpoint: Endpoint, fsync: Option<Span>) {
+        let host = self.find(endpoint);
+        if std::mem::replace(&mut self.hosts[host.index()].fsync, fsync) != fsync && fsync.is_some()
+        {
+            self.count(host, Fault::SlowDisk);
+        }
+    }
+
+    /// Kills the process of a host, which has the address `to` from then on.
+    ///
+    /// # Panics
+    /// Panics if `to` is taken.
+    pub fn relocate(&mut self, endpoint: Endpoint, to: Endpoint) {
+        self.kill(endpoint);
+        let host = self.find(endpoint);
+        assert!(self.network.reach.relocate(host, to), "SEED={}: {to} is taken", self.seed);
+        self.hosts[host.index()].endpoint = to;
     }
 
     /// Declares that a host stays dead: it is crashed if it lives, and nothing starts it again.
@@ -211,7 +260,7 @@ impl<M: NodeMachine> World<M> {
 
     /// From now on each message that leaves this host is replaced by the messages that `tamper`
     /// returns.
-    pub fn set_tamper(&mut self, endpoint: Endpoint, tamper: Tamper) {
+    pub fn set_tamper(&mut self, endpoint: Endpoint, tamper: Tamper<M::Message>) {
         let host = self.find(endpoint);
         self.hosts[host.index()].tamper = Some(tamper);
     }
@@ -237,6 +286,7 @@ impl<M: NodeMachine> World<M> {
         for index in 0..self.hosts.len() {
             let host = &mut self.hosts[index];
             host.skew_ms = 0;
+            host.fsync = None;
             let (endpoint, slow) = (host.endpoint, !host.slow.is_zero());
             let is_due_back = host.process.is_none() && host.boots > 0 && !host.buried;
             if slow {
@@ -270,6 +320,39 @@ impl<M: NodeMachine> World<M> {
         let silent = presence == Presence::Vanished;
         self.network.end_process(&mut self.agenda, id, silent);
         true
+    }
+
+    /// Ends a process whose disk loses nothing.
+    fn end_process_alone(&mut self, id: HostId) -> bool {
+        let host = &mut self.hosts[id.index()];
+        let runs = host.process.take().is_some();
+        if runs {
+            host.disk.outlive(self.options.opens_unsynced);
+            self.network.reach.set_presence(id, Presence::Down);
+            self.network.end_process(&mut self.agenda, id, false);
+        }
+        runs
+    }
+
+    /// Draws whether a process dies at an effect; without deaths in the weather nothing is drawn.
+    pub(super) fn draw_death(&mut self, effect: &Effect<M>) -> Option<Moment> {
+        let ppm = self.weather.death_ppm.saturating_mul(M::deadliness(effect)).min(1_000_000);
+        if ppm == 0 || !self.rng.random_ratio(ppm, 1_000_000) {
+            return None;
+        }
+        Some(if self.rng.random_bool(0.5) { Moment::Before } else { Moment::After })
+    }
+
+    /// A process dies, with its system or alone, and comes back by itself.
+    pub(super) fn let_die(&mut self, id: HostId) {
+        let endpoint = self.hosts[id.index()].endpoint;
+        if self.rng.random_bool(0.5) {
+            self.crash(endpoint);
+        } else {
+            self.kill(endpoint);
+        }
+        let at = self.agenda.now().after(self.weather.lasting.draw(&mut self.rng));
+        self.agenda.plan(at, Due::Boot(id));
     }
 
     fn count(&mut self, host: HostId, fault: Fault) {

@@ -11,12 +11,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::machine::timer::TimerQueue;
-use crate::machine::{Input, Kind, LinkId, NodeMachine, Ticket};
+use crate::machine::{Input, Kind, LinkId, NodeMessage, Ticket};
 use crate::model::{Endpoint, Now, Rng, Time, WallTime};
-use crate::proto::message::Message;
 
 use super::disk::Disk;
+use super::simulated::Simulated;
 use super::traffic::Traffic;
+use super::weather::Span;
 
 /// Arguments of a host's start, from which its process is made.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl<R> Copy for Boot<'_, R> {}
 
 /// A message that is about to leave a tampering host.
 #[derive(Debug)]
-pub struct Outgoing<'a> {
+pub struct Outgoing<'a, T = NodeMessage> {
     /// Time of the sending, counted from the world's start.
     pub at: Time,
     /// Endpoint of the sender.
@@ -54,19 +55,19 @@ pub struct Outgoing<'a> {
     /// The link, by the sender's number.
     pub link: LinkId,
     /// The message itself; it leaves only if the tamperer returns it.
-    pub msg: &'a Message,
+    pub msg: &'a T,
 }
 
 /// Makes the process of a host each time it starts.
 pub type Factory<M> = Box<dyn FnMut(Boot<'_, <M as Kind>::Record>) -> M + Send>;
 
 /// Replacement for each message that leaves a lying host: any messages, in any number.
-pub type Tamper = Box<dyn FnMut(&mut Rng, &Outgoing<'_>) -> Vec<Message> + Send>;
+pub type Tamper<T = NodeMessage> = Box<dyn FnMut(&mut Rng, &Outgoing<'_, T>) -> Vec<T> + Send>;
 
 /// The effects that leave a node, and so wait for its disk.
 #[derive(Debug)]
-pub(super) enum Outward<E> {
-    Send { link: LinkId, msg: Message },
+pub(super) enum Outward<T, E> {
+    Send { link: LinkId, msg: T },
     Dial { ticket: Ticket, to: Endpoint, timeout: Duration },
     Hangup { link: LinkId },
     PingHost { host: std::net::IpAddr },
@@ -74,7 +75,7 @@ pub(super) enum Outward<E> {
 }
 
 /// A running process.
-pub(super) struct Process<M: NodeMachine> {
+pub(super) struct Process<M: Simulated> {
     pub(super) machine: M,
     pub(super) started: Time,
     /// Deadlines, in the world's time.
@@ -84,7 +85,7 @@ pub(super) struct Process<M: NodeMachine> {
     pub(super) links: BTreeMap<LinkId, bool>,
     pub(super) dials: BTreeSet<Ticket>,
     /// Effects that wait for this many of the disk's writes.
-    pub(super) gate: VecDeque<(u64, Outward<M::Event>)>,
+    pub(super) gate: VecDeque<(u64, Outward<M::Message, M::Event>)>,
     pub(super) paused: bool,
     /// Time when the handling of the first input in line ends, on a slow host.
     pub(super) busy: Option<Time>,
@@ -92,7 +93,7 @@ pub(super) struct Process<M: NodeMachine> {
     pub(super) wake: Option<Time>,
 }
 
-impl<M: NodeMachine> Process<M> {
+impl<M: Simulated> Process<M> {
     pub(super) fn new(machine: M, started: Time) -> Self {
         Self {
             machine,
@@ -159,10 +160,10 @@ impl<M: NodeMachine> Process<M> {
 }
 
 /// A host, running or not.
-pub(super) struct Host<M: NodeMachine> {
+pub(super) struct Host<M: Simulated> {
     pub(super) endpoint: Endpoint,
     pub(super) factory: Factory<M>,
-    pub(super) tamper: Option<Tamper>,
+    pub(super) tamper: Option<Tamper<M::Message>>,
     /// Generator for this host's disk, starts and tamperer.
     pub(super) rng: Rng,
     pub(super) disk: Disk<M::Record>,
@@ -176,13 +177,15 @@ pub(super) struct Host<M: NodeMachine> {
     pub(super) fuse: u64,
     /// Time that is added to the handling of each input.
     pub(super) slow: Duration,
+    /// Time that its disk takes for one sync, instead of the weather's.
+    pub(super) fsync: Option<Span>,
     /// Messages that its processes have sent.
     pub(super) sent: Traffic,
     /// Error of the wall clock, in milliseconds.
     pub(super) skew_ms: i64,
 }
 
-impl<M: NodeMachine> Host<M> {
+impl<M: Simulated> Host<M> {
     /// The wall clock of this host when the world's is at `epoch` plus `now`.
     pub(super) fn wall(&self, epoch: WallTime, now: Time) -> WallTime {
         let world_ms = epoch.0.saturating_add(now.as_micros() / 1_000);

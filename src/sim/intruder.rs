@@ -3,17 +3,17 @@
 //! Invariant: an intruder is bound by TCP and by nothing else. It has an address, no endpoint,
 //! and no machine; paths between it and the hosts are never cut.
 
-use crate::proto::message::Message;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::machine::{DialError, LinkId, NodeMachine, Ticket};
+use crate::machine::{DialError, LinkId, Ticket};
 use crate::model::{Endpoint, Time};
 
 use super::network::{Delivery, Owner, Parcel};
 use super::reach::Who;
+use super::simulated::Simulated;
 use super::world::World;
 
 /// Time-out of a stranger's attempt to connect.
@@ -37,16 +37,16 @@ pub enum IntruderState {
 }
 
 #[derive(Debug)]
-pub(super) struct Stranger {
+pub(super) struct Stranger<T> {
     state: IntruderState,
     link: Option<LinkId>,
-    inbox: Vec<(Time, Message)>,
+    inbox: Vec<(Time, T)>,
     /// Parcels to send once the link is open.
-    outbox: VecDeque<Parcel>,
+    outbox: VecDeque<Parcel<T>>,
 }
 
-impl Stranger {
-    pub(super) fn take(&mut self, now: Time, delivery: Delivery) {
+impl<T> Stranger<T> {
+    pub(super) fn take(&mut self, now: Time, delivery: Delivery<T>) {
         match delivery {
             Delivery::Dialed { link, .. } => {
                 self.link = Some(link);
@@ -62,7 +62,7 @@ impl Stranger {
     }
 }
 
-impl<M: NodeMachine> World<M> {
+impl<M: Simulated> World<M> {
     /// Lets a stranger at `from` call a host; the attempt ends some round trip later.
     pub fn intruder_dial(&mut self, from: IpAddr, to: Endpoint) -> Intruder {
         let number = self.network.reach.admit_stranger(from);
@@ -78,7 +78,7 @@ impl<M: NodeMachine> World<M> {
     }
 
     /// Sends a message; before the link is open it is kept, after its end it is lost.
-    pub fn intruder_send(&mut self, intruder: Intruder, msg: impl Into<Message>) {
+    pub fn intruder_send(&mut self, intruder: Intruder, msg: impl Into<M::Message>) {
         self.say(intruder, Parcel::Message(Arc::new(msg.into())));
     }
 
@@ -98,11 +98,11 @@ impl<M: NodeMachine> World<M> {
     }
 
     /// All messages that the stranger has received, with the world's time.
-    pub fn intruder_inbox(&self, intruder: Intruder) -> &[(Time, Message)] {
+    pub fn intruder_inbox(&self, intruder: Intruder) -> &[(Time, M::Message)] {
         &self.strangers[intruder.0 as usize].inbox
     }
 
-    fn say(&mut self, intruder: Intruder, parcel: Parcel) {
+    fn say(&mut self, intruder: Intruder, parcel: Parcel<M::Message>) {
         self.strangers[intruder.0 as usize].outbox.push_back(parcel);
         self.speak_up(intruder.0);
     }

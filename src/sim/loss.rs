@@ -8,6 +8,7 @@
 //! This is a little worse than real: no fast retransmission, no tail loss probe, and a time-out
 //! that is not below 200 ms, as Linux has it. A lost acknowledgment costs nothing here.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -24,7 +25,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(120);
 /// connection up, which takes a quarter of an hour.
 const REPEATS_MAX: u32 = 15;
 
-impl Network {
+impl<T: Clone + Debug> Network<T> {
     /// True if one packet gets lost. Without loss in the weather nothing is drawn.
     pub(super) fn loses(&mut self) -> bool {
         let ppm = self.weather.loss_ppm.min(1_000_000);

@@ -9,6 +9,7 @@
 //! - A parcel that arrives at an end that is gone is answered by a reset, as a kernel does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,6 @@ use rand::RngExt as _;
 
 use crate::machine::{DialError, LinkId, Ticket};
 use crate::model::{Endpoint, Rng, Time};
-use crate::proto::message::Message;
 
 use super::agenda::{Agenda, Due};
 use super::dial::Attempt;
@@ -68,11 +68,11 @@ impl LaneId {
 
 /// Content of a lane.
 #[derive(Debug)]
-pub(super) enum Parcel {
+pub(super) enum Parcel<T> {
     /// The last step of the handshake; first on the dialer's lane.
     Accept,
     /// A message; shared, because the same one often goes to many.
-    Message(Arc<Message>),
+    Message(Arc<T>),
     /// A line that is no message.
     Garbage(String),
     /// The sender is done: the link ends when this arrives.
@@ -83,11 +83,11 @@ pub(super) enum Parcel {
 
 /// Input that the network has for the owner of a link or attempt.
 #[derive(Debug)]
-pub(super) enum Delivery {
+pub(super) enum Delivery<T> {
     Accepted { link: LinkId, from: IpAddr },
     Dialed { ticket: Ticket, link: LinkId },
     DialFailed { ticket: Ticket, reason: DialError },
-    Received { link: LinkId, msg: Message },
+    Received { link: LinkId, msg: T },
     Garbled { link: LinkId, reason: String },
     Closed { link: LinkId, reason: &'static str },
 }
@@ -109,32 +109,38 @@ pub(super) struct End {
     pub(super) state: EndState,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Lane {
-    pub(super) queue: VecDeque<(Time, Parcel)>,
+#[derive(Debug)]
+pub(super) struct Lane<T> {
+    pub(super) queue: VecDeque<(Time, Parcel<T>)>,
     /// Latest arrival so far; no later parcel arrives earlier.
     pub(super) last: Time,
     pub(super) stuck: Option<Time>,
 }
 
+impl<T> Default for Lane<T> {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), last: Time::ZERO, stuck: None }
+    }
+}
+
 #[derive(Debug)]
-pub(super) struct Conn {
+pub(super) struct Conn<T> {
     pub(super) ends: [End; 2],
-    pub(super) lanes: [Lane; 2],
+    pub(super) lanes: [Lane<T>; 2],
     pub(super) base: Duration,
 }
 
 /// The living connections, by number. Numbers are assigned in ascending order, so a connection is
 /// found without a search: hundreds of thousands of messages a second need theirs.
-#[derive(Debug, Default)]
-pub(super) struct Conns(Vec<Option<Box<Conn>>>);
+#[derive(Debug)]
+pub(super) struct Conns<T>(Vec<Option<Box<Conn<T>>>>);
 
-impl Conns {
+impl<T> Conns<T> {
     fn place(number: u64) -> usize {
         usize::try_from(number).expect("a world makes fewer connections than it has memory")
     }
 
-    pub(super) fn insert(&mut self, number: u64, conn: Conn) {
+    pub(super) fn insert(&mut self, number: u64, conn: Conn<T>) {
         let place = Self::place(number);
         if self.0.len() <= place {
             self.0.resize_with(place + 1, || None);
@@ -148,22 +154,22 @@ impl Conns {
         }
     }
 
-    pub(super) fn get(&self, number: u64) -> Option<&Conn> {
+    pub(super) fn get(&self, number: u64) -> Option<&Conn<T>> {
         self.0.get(Self::place(number))?.as_deref()
     }
 
-    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Conn> {
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Conn<T>> {
         self.0.get_mut(Self::place(number))?.as_deref_mut()
     }
 
-    fn values_mut(&mut self) -> impl Iterator<Item = &mut Conn> {
+    fn values_mut(&mut self) -> impl Iterator<Item = &mut Conn<T>> {
         self.0.iter_mut().filter_map(Option::as_deref_mut)
     }
 }
 
 /// All links, and the attempts to make them.
 #[derive(Debug)]
-pub(super) struct Network {
+pub(super) struct Network<T> {
     /// Reachability of hosts. After a path opened, call [`Network::unstick`].
     pub(super) reach: Reach,
     pub(super) rng: Rng,
@@ -171,15 +177,16 @@ pub(super) struct Network {
     pub(super) dials: BTreeMap<u64, Attempt>,
     pub(super) next_dial: u64,
     pub(super) weather: Weather,
-    pub(super) conns: Conns,
+    pub(super) conns: Conns<T>,
     next_conn: u64,
     pub(super) of_host: Vec<BTreeSet<u64>>,
     pub(super) stuck: BTreeSet<LaneId>,
     patience: Duration,
     queue_max: usize,
+    pub(super) backs_off: bool,
 }
 
-impl Network {
+impl<T: Clone + Debug> Network<T> {
     /// An empty network.
     pub(super) fn new(rng: Rng, options: &Options) -> Self {
         Self {
@@ -189,12 +196,13 @@ impl Network {
             dials: BTreeMap::new(),
             next_dial: 0,
             weather: options.weather.clone(),
-            conns: Conns::default(),
+            conns: Conns(Vec::new()),
             next_conn: 0,
             of_host: Vec::new(),
             stuck: BTreeSet::new(),
             patience: options.patience,
             queue_max: options.queue_max,
+            backs_off: options.backs_off,
         }
     }
 
@@ -306,7 +314,7 @@ impl Network {
     }
 
     /// Sends from the end that knows the link as `link`; on a broken link the parcel vanishes.
-    pub(super) fn send(&mut self, agenda: &mut Agenda, link: LinkId, parcel: Parcel) {
+    pub(super) fn send(&mut self, agenda: &mut Agenda, link: LinkId, parcel: Parcel<T>) {
         let lane = LaneId::of(link);
         let conn = self.conns.get(lane.conn);
         let conn = conn.filter(|conn| conn.ends[lane.side()].state == EndState::Open);
@@ -324,7 +332,7 @@ impl Network {
         }
     }
 
-    pub(super) fn post(&mut self, agenda: &mut Agenda, lane: LaneId, parcel: Parcel) {
+    pub(super) fn post(&mut self, agenda: &mut Agenda, lane: LaneId, parcel: Parcel<T>) {
         let Some(base) = self.conns.get(lane.conn).map(|conn| conn.base) else {
             return;
         };
@@ -344,7 +352,7 @@ impl Network {
         &mut self,
         agenda: &mut Agenda,
         lane: LaneId,
-    ) -> Option<(Owner, Delivery)> {
+    ) -> Option<(Owner, Delivery<T>)> {
         let conn = self.conns.get_mut(lane.conn)?;
         let (from, to) = (conn.ends[lane.side()].owner.who, conn.ends[1 - lane.side()].owner.who);
         let queue = &mut conn.lanes[lane.side()];
@@ -373,8 +381,8 @@ impl Network {
         &mut self,
         agenda: &mut Agenda,
         lane: LaneId,
-        parcel: Parcel,
-    ) -> Option<(Owner, Delivery)> {
+        parcel: Parcel<T>,
+    ) -> Option<(Owner, Delivery<T>)> {
         let back = lane.reverse();
         let link = back.link();
         let conn = self.conns.get_mut(lane.conn)?;

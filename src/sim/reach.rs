@@ -79,6 +79,19 @@ impl Reach {
         self.by_endpoint.get(&endpoint).copied()
     }
 
+    /// Gives a host another address; returns whether that was free.
+    pub(super) fn relocate(&mut self, host: HostId, to: Endpoint) -> bool {
+        if self.by_endpoint.contains_key(&to) {
+            return false;
+        }
+        let from = std::mem::replace(&mut self.places[host.index()].endpoint, to);
+        self.by_endpoint.remove(&from);
+        self.by_endpoint.insert(to, host);
+        self.by_ip.entry(from.ip()).or_default().retain(|it| *it != host);
+        self.by_ip.entry(to.ip()).or_default().push(host);
+        true
+    }
+
     /// Lets a stranger in from `ip`; returns its number.
     pub(super) fn admit_stranger(&mut self, ip: IpAddr) -> u32 {
         self.strangers.push(ip);

@@ -5,13 +5,16 @@
 
 use rand::RngExt as _;
 
-use crate::machine::NodeMachine;
 use crate::model::{Endpoint, Time};
 
 use super::agenda::Due;
 use super::reach::{HostId, Presence};
-use super::weather::{Fault, Weather};
+use super::simulated::Simulated;
+use super::weather::{Fault, Span, Weather};
 use super::world::{World, draw_skew};
+
+/// Time that a slow disk takes for one sync.
+const SLOW_DISK: Span = Span::millis(50, 400);
 
 /// End of a fault of a storm.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,7 @@ pub(super) enum Amends {
     /// End the division of this number.
     Reunite(u32),
     Hurry(HostId),
+    QuickDisk(HostId),
 }
 
 /// A storm in progress.
@@ -32,7 +36,7 @@ pub(super) struct Storm {
     until: Time,
 }
 
-impl<M: NodeMachine> World<M> {
+impl<M: Simulated> World<M> {
     /// Begins a storm over all hosts, in this weather, which stays when the storm is over.
     /// Replaces the storm before, whose open faults are left to [`World::calm_down`].
     pub fn storm(&mut self, weather: &Weather, until: Time) {
@@ -91,6 +95,14 @@ impl<M: NodeMachine> World<M> {
                 self.vanish(endpoint);
                 Some(Amends::Restart(victim, life))
             }
+            Fault::Kill if runs => {
+                self.kill(endpoint);
+                Some(Amends::Restart(victim, life))
+            }
+            Fault::SlowDisk => {
+                self.set_fsync(endpoint, Some(SLOW_DISK));
+                Some(Amends::QuickDisk(victim))
+            }
             Fault::Restart if runs => {
                 self.restart(endpoint);
                 None
@@ -110,6 +122,7 @@ impl<M: NodeMachine> World<M> {
             }
             Fault::Crash
             | Fault::Vanish
+            | Fault::Kill
             | Fault::Restart
             | Fault::Wipe
             | Fault::Pause
@@ -184,6 +197,7 @@ impl<M: NodeMachine> World<M> {
                     self.reunite();
                 }
             }
+            Amends::QuickDisk(host) => self.set_fsync(at(self, host), None),
             Amends::Hurry(host) => self.slow_down(at(self, host), std::time::Duration::ZERO),
         }
     }

@@ -2,14 +2,13 @@
 //!
 //! Nothing here has an influence on the run.
 
-use crate::machine::{
-    CallFailure, Effect, HostPinged, Input, NodeCall, NodeMachine, NodeOpening, PingHost,
-};
+use crate::machine::{CallFailure, Effect, HostPinged, Input, NodeCall, NodeOpening, PingHost};
 
 use super::reach::HostId;
+use super::simulated::Simulated;
 use super::world::World;
 
-impl<M: NodeMachine> World<M> {
+impl<M: Simulated> World<M> {
     /// Prints a step on stderr if the run is traced.
     #[allow(clippy::print_stderr, reason = "the trace is for the terminal of whoever asked for it")]
     pub(super) fn tell(&self, host: HostId, what: impl FnOnce() -> String) {
@@ -23,7 +22,7 @@ impl<M: NodeMachine> World<M> {
 }
 
 /// An input in words.
-pub(super) fn input<M: NodeMachine>(input: &Input<M>) -> String {
+pub(super) fn input<M: Simulated>(input: &Input<M>) -> String {
     match input {
         Input::Start => "<- start".to_owned(),
         Input::Opened { link, opening: NodeOpening::Accepted { from, .. } } => {
@@ -46,7 +45,7 @@ pub(super) fn input<M: NodeMachine>(input: &Input<M>) -> String {
 }
 
 /// An effect in words.
-pub(super) fn effect<M: NodeMachine>(effect: &Effect<M>) -> String {
+pub(super) fn effect<M: Simulated>(effect: &Effect<M>) -> String {
     match effect {
         Effect::Send { link, msg } => format!("-> {} send {msg:?}", link.0),
         Effect::Dial(NodeCall { ticket, to, timeout }) => {

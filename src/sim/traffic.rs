@@ -1,4 +1,4 @@
-//! Counts of messages sent, and of their bytes if the world's options have a meter.
+//! Counts of messages sent, and of their bytes if the world has a meter.
 //!
 //! A message counts when it leaves its node, whether or not it arrives.
 
@@ -6,10 +6,8 @@ use std::collections::BTreeMap;
 use std::ops::{AddAssign, Sub};
 use std::sync::Arc;
 
-use crate::machine::NodeMachine;
-use crate::proto::message::Message;
-
 use super::reach::HostId;
+use super::simulated::Simulated;
 use super::world::World;
 
 /// An amount of messages.
@@ -56,14 +54,14 @@ impl ByName {
     }
 }
 
-impl<M: NodeMachine> World<M> {
+impl<M: Simulated> World<M> {
     /// Counts a message that leaves a host. A message that is sent to many, link after link, is
     /// kept and metered once: a removal goes to thousands of members in the same moment.
-    pub(super) fn pack(&mut self, id: HostId, msg: Message) -> Arc<Message> {
+    pub(super) fn pack(&mut self, id: HostId, msg: M::Message) -> Arc<M::Message> {
         let (msg, bytes) = match &self.packed {
             Some((last, bytes)) if **last == msg => (Arc::clone(last), *bytes),
             Some(_) | None => {
-                let bytes = self.options.meter.map_or(0, |meter| meter(&msg) as u64);
+                let bytes = self.meter.map_or(0, |meter| meter(&msg) as u64);
                 let packed = Arc::new(msg);
                 self.packed = Some((Arc::clone(&packed), bytes));
                 (packed, bytes)
@@ -71,7 +69,7 @@ impl<M: NodeMachine> World<M> {
         };
         let one = Traffic { messages: 1, bytes };
         self.hosts[id.index()].sent += one;
-        self.traffic.add(msg.name(), one);
+        self.traffic.add(M::name(&msg), one);
         msg
     }
 }

@@ -47,6 +47,8 @@ pub enum Fault {
     Crash,
     /// A host vanishes from the network.
     Vanish,
+    /// A process dies; its system goes on, and keeps what it wrote.
+    Kill,
     /// A process starts again from its disk.
     Restart,
     /// A process starts again with an empty disk.
@@ -65,13 +67,16 @@ pub enum Fault {
     Slow,
     /// A host's wall clock jumps.
     Skew,
+    /// A host's disk takes long for each sync.
+    SlowDisk,
 }
 
 impl Fault {
     /// All kinds of fault.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Crash,
         Self::Vanish,
+        Self::Kill,
         Self::Restart,
         Self::Wipe,
         Self::Pause,
@@ -81,11 +86,12 @@ impl Fault {
         Self::Reset,
         Self::Slow,
         Self::Skew,
+        Self::SlowDisk,
     ];
 
     /// Kinds of fault that [`Weather::draw`] chooses from. A wiped disk is not among them:
     /// protocols that promise something across crashes may break their promise then, so a test has
-    /// to ask for it.
+    /// to ask for it. Nor are those that only matter to machines that hold back themselves.
     const DRAWN: [Self; 9] = [
         Self::Crash,
         Self::Vanish,
@@ -117,6 +123,9 @@ pub struct Weather {
     pub torn_tails: bool,
     /// Largest error of a host's wall clock, either way.
     pub skew: Duration,
+    /// Chance, in a million, that a process dies at an effect of the usual weight, in a storm or
+    /// not. It comes back when a fault of a storm would end.
+    pub death_ppm: u32,
     /// Kinds of fault that a storm chooses from; empty means no storm.
     pub faults: BTreeSet<Fault>,
     /// Time between two faults of a storm.
@@ -138,6 +147,7 @@ impl Weather {
             snapshot_percent: 0,
             torn_tails: false,
             skew: Duration::ZERO,
+            death_ppm: 0,
             faults: BTreeSet::new(),
             gap: Span::millis(500, 5_000),
             lasting: Span::millis(100, 10_000),
@@ -158,6 +168,7 @@ impl Weather {
             snapshot_percent: [0, 5, 40][rng.random_range(0..3)],
             torn_tails: rng.random_bool(0.5),
             skew: Duration::from_millis([0, 50, 2_000][rng.random_range(0..3)]),
+            death_ppm: 0,
             faults: Fault::DRAWN.into_iter().filter(|_| rng.random_bool(0.75)).collect(),
             gap: Span::millis(100, [500, 3_000, 10_000][rng.random_range(0..3)]),
             lasting: Span::millis(50, [1_000, 10_000, 30_000][rng.random_range(0..3)]),

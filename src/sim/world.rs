@@ -5,22 +5,22 @@
 //! seed and of the calls made on it; two worlds with the same of both live the same life to the
 //! last event.
 
-use crate::proto::message::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng as _;
 
-use crate::machine::{Effects, NodeMachine};
-use crate::model::{Endpoint, Rng, Time, WallTime};
+use crate::machine::Effects;
+use crate::model::{Endpoint, Now, Rng, Time, WallTime};
 
 use super::agenda::{Agenda, Due};
 use super::disk::Disk;
 use super::host::{Factory, Host, Process};
 use super::intruder::Stranger;
 use super::network::Network;
-use super::reach::HostId;
+use super::reach::{HostId, Who};
+use super::simulated::Simulated;
 use super::storm::Storm;
 use super::tally::Tally;
 use super::traffic::{ByName, Traffic};
@@ -38,13 +38,17 @@ pub struct Options {
     pub epoch: WallTime,
     /// Time for which a sender tries to get through on a silent path before its link is closed.
     pub patience: Duration,
+    /// True if no process syncs what an earlier one left in the system's cache, as each must when
+    /// it opens its log; to prove that a test would notice.
+    pub opens_unsynced: bool,
+    /// True if a message that was held on a cut path may wait as long again when the path is whole,
+    /// as TCP does whose pauses double.
+    pub backs_off: bool,
     /// True if a process that is late handles the timers that are due before what came earlier,
     /// as a driver may whose timers have their own thread.
     pub timers_first: bool,
     /// Largest number of messages under way in one direction of a link; with more it is closed.
     pub queue_max: usize,
-    /// Returns the size of a message on the wire, in bytes, if they are to be counted.
-    pub meter: Option<fn(&Message) -> usize>,
 }
 
 impl Default for Options {
@@ -54,29 +58,32 @@ impl Default for Options {
             steps_max: 20_000_000,
             epoch: WallTime(1_772_010_000_000),
             patience: Duration::from_secs(120),
+            opens_unsynced: false,
+            backs_off: false,
             timers_first: false,
             queue_max: 10_000,
-            meter: None,
         }
     }
 }
 
-/// A simulated world of machines of one type.
-pub struct World<M: NodeMachine> {
+/// A simulated world of machines of one type; a machine may be made of several services.
+pub struct World<M: Simulated> {
     pub(super) seed: u64,
     pub(super) options: Options,
     pub(super) weather: Weather,
     pub(super) agenda: Agenda,
-    pub(super) network: Network,
+    pub(super) network: Network<M::Message>,
     pub(super) hosts: Vec<Host<M>>,
-    pub(super) strangers: Vec<Stranger>,
+    pub(super) strangers: Vec<Stranger<M::Message>>,
     pub(super) events: Vec<(Time, Endpoint, M::Event)>,
     pub(super) fx: Effects<M>,
     pub(super) tally: Tally,
     /// Messages sent, by their names.
     pub(super) traffic: ByName,
     /// The message that was sent last, and its bytes.
-    pub(super) packed: Option<(Arc<Message>, u64)>,
+    pub(super) packed: Option<(Arc<M::Message>, u64)>,
+    /// Returns the size of a message on the wire, in bytes, if they are to be counted.
+    pub(super) meter: Option<fn(&M::Message) -> usize>,
     /// Generator of the storm's faults.
     pub(super) rng: Rng,
     pub(super) storm: Option<Storm>,
@@ -89,7 +96,7 @@ pub struct World<M: NodeMachine> {
     pub(super) leaky: bool,
 }
 
-impl<M: NodeMachine> World<M> {
+impl<M: Simulated> World<M> {
     /// An empty world. With `TRACE` in the environment it tells every step on stderr.
     pub fn new(seed: u64, options: Options) -> Self {
         let network_rng = Rng::seed_from_u64(branch(seed, Branch::Network, 0));
@@ -107,6 +114,7 @@ impl<M: NodeMachine> World<M> {
             tally: Tally::default(),
             traffic: ByName::default(),
             packed: None,
+            meter: None,
             rng: Rng::seed_from_u64(branch(seed, Branch::Storm, 0)),
             storm: None,
             storms: 0,
@@ -142,9 +150,15 @@ impl<M: NodeMachine> World<M> {
             moves: 0,
             fuse: 0,
             slow: Duration::ZERO,
+            fsync: None,
             sent: Traffic::default(),
             skew_ms,
         });
+    }
+
+    /// Counts the bytes of messages from now on: `meter` returns the size of one on the wire.
+    pub const fn set_meter(&mut self, meter: fn(&M::Message) -> usize) {
+        self.meter = Some(meter);
     }
 
     /// Starts the process of a host now; without effect while it runs.
@@ -251,9 +265,26 @@ impl<M: NodeMachine> World<M> {
         self.machine(endpoint).is_some()
     }
 
+    /// True if a process lives at `endpoint` and handles its inputs as they come.
+    pub fn is_prompt(&self, endpoint: Endpoint) -> bool {
+        let host = self.host(endpoint);
+        host.slow.is_zero() && host.process.as_ref().is_some_and(|process| !process.paused)
+    }
+
+    /// True if packets between two hosts get through, both ways.
+    pub fn are_joined(&self, a: Endpoint, b: Endpoint) -> bool {
+        let (a, b) = (Who::Host(self.find(a)), Who::Host(self.find(b)));
+        self.network.reach.carries(a, b) && self.network.reach.carries(b, a)
+    }
+
     /// Number of links between two hosts that are open at both ends.
     pub fn open_links(&self, a: Endpoint, b: Endpoint) -> usize {
         self.network.open_between(self.find(a), self.find(b))
+    }
+
+    /// Both clocks of a host, as its machine sees them; the monotonic one starts with its process.
+    pub fn clocks(&self, endpoint: Endpoint) -> Now {
+        self.host(endpoint).clocks(self.options.epoch, self.now())
     }
 
     /// The wall clock of a host.

@@ -45,14 +45,15 @@ fn run(seed: u64, without: Option<Rule>) -> Outcome {
     let mut rng = Rng::seed_from_u64(seed ^ 0x5eed);
     let config = config(&mut rng, without);
     let weather = Weather::draw(&mut rng);
-    let count = rng.random_range(3..=5);
-    let mut world = World::new(seed, config, weather, count);
+    let count: u16 = rng.random_range(3..=5);
+    let mut world = World::new(seed, config, weather, (count, false));
+    let count = usize::from(count);
     world.begin(if rng.random_bool(0.7) { count } else { 3 });
     world.run_until(30 * SECOND);
     world.calm_down();
     let cut_all = rng.random_bool(0.3);
     if cut_all {
-        let at = world.now + rng.random_range(0..5 * SECOND);
+        let at = world.now() + rng.random_range(0..5 * SECOND);
         world.run_until(at);
         (0..count).for_each(|node| world.kill(node, true));
         world.calm_down();
@@ -61,7 +62,7 @@ fn run(seed: u64, without: Option<Rule>) -> Outcome {
     Outcome {
         violation: world.checker.violation.take(),
         tally: std::mem::take(&mut world.tally),
-        steps: world.steps,
+        steps: world.world.steps(),
         finals: world.checker.order.len(),
     }
 }
@@ -69,10 +70,10 @@ fn run(seed: u64, without: Option<Rule>) -> Outcome {
 /// Everything that a disk remembers as typed is final everywhere within 25 seconds, and the highest
 /// leads; and all logs are the one order.
 fn settle(world: &mut World) {
-    let until = world.now + 25 * SECOND;
+    let until = world.now() + 25 * SECOND;
     world.run_until(until);
     world.stop_typing();
-    let last = world.now + 5 * SECOND;
+    let last = world.now() + 5 * SECOND;
     world.run_until(last);
     if world.checker.violation.is_none() {
         judge(world);
@@ -87,10 +88,13 @@ fn judge(world: &mut World) {
     for at in &live {
         let node = &world.nodes[*at];
         let id = node.member.id;
-        let status = node.machine.as_ref().expect("it is up").status();
-        let log = node.disk.log.clone();
-        let typed = node.disk.typed();
-        world.checker.on_end(id, &log);
+        let Some(status) = world.group(*at).map(|it| it.status()) else {
+            world.checker.fail(Kind::Stuck, format!("the chat of {id} has ended"));
+            continue;
+        };
+        let log = world.log(*at);
+        let typed = log.typed();
+        world.checker.on_end(id, &log.entries);
         let is_open = |it: &&Chat| !world.checker.is_final(it.msg_id, &it.payload);
         if let Some(open) = typed.iter().find(is_open) {
             world.checker.fail(Kind::Kept, format!("{open:?} is not final: {status:?}"));
@@ -109,11 +113,11 @@ fn judge(world: &mut World) {
     for at in 0..world.nodes.len() {
         let node = &world.nodes[at];
         if !live.contains(&at) && world.is_up(at) && !node.is_removed {
-            let role = node.machine.as_ref().map(|it| it.role());
+            let role = world.group(at).map(|it| it.role());
             let what = format!("{} is not in: {role:?}", node.member.id);
             world.checker.fail(Kind::Stuck, what);
         }
-        if node.is_removed && node.machine.as_ref().is_some_and(|it| it.role() == Role::Leader) {
+        if node.is_removed && world.group(at).is_some_and(|it| it.role() == Role::Leader) {
             let what = format!("{} leads although it was removed", node.member.id);
             world.checker.fail(Kind::Stuck, what);
         }
@@ -277,7 +281,7 @@ fn without_any_one_rule_the_checker_finds_a_violation() {
 fn deaf_for(seed: u64) -> u64 {
     let mut rng = Rng::seed_from_u64(seed);
     let weather = Weather { is_calm: true, delay: 2_000, ..Weather::default() };
-    let mut world = World::new(seed, Config::default(), weather, 3);
+    let mut world = World::new(seed, Config::default(), weather, (3, false));
     world.stop_typing();
     world.begin(3);
     world.run_until(10 * SECOND);
@@ -286,9 +290,9 @@ fn deaf_for(seed: u64) -> u64 {
         false => rng.random_range(0..3),
     };
     world.silence(node);
-    let until = world.now + rng.random_range(10 * SECOND..60 * SECOND);
+    let until = world.now() + rng.random_range(10 * SECOND..60 * SECOND);
     world.run_until(until);
-    let status = world.nodes[node].machine.as_ref().expect("it is up").status();
+    let status = world.group(node).expect("it is up").status();
     assert_eq!(status.quorum, Some(false), "seed {seed}: it is alone, and knows it");
     let others = status.members.iter().filter(|it| it.member.id != status.id);
     for it in others {
@@ -296,51 +300,51 @@ fn deaf_for(seed: u64) -> u64 {
         assert!(it.heard_ms.is_some_and(|ms| ms > 5_000), "seed {seed}: {it:?}");
     }
     world.heal();
-    let healed = world.now;
+    let healed = world.now();
     world.say(node, "heard again");
-    while !world.is_said("heard again") && world.now < healed + 60 * SECOND {
-        let until = world.now + SECOND / 20;
+    while !world.is_said("heard again") && world.now() < healed + 60 * SECOND {
+        let until = world.now() + SECOND / 20;
         world.run_until(until);
     }
     assert!(world.checker.violation.is_none(), "seed {seed}: {:?}", world.checker.violation);
     assert!(world.tally.contains_key("a connection without a sign of life"), "seed {seed}");
-    world.now - healed
+    world.now() - healed
 }
 
 #[test]
 fn a_silent_network_is_noticed_and_soon_forgotten_when_it_heals() {
     let longest = (1..=100).map(deaf_for).max().unwrap_or_default();
     println!("deaf for {:.2} s at most", longest as f64 / 1e6);
-    let two = Config::default().leader_timeout * 2;
-    assert!(Duration::from_micros(longest) <= two, "{longest} us");
+    // A call that was lost while the path was silent is repeated by the system after a second.
+    let bound = Config::default().leader_timeout * 2 + Duration::from_secs(1);
+    assert!(Duration::from_micros(longest) <= bound, "{longest} us");
 }
 
 /// A follower with a slow disk is killed, begins again, and loses its power: what it acknowledged
 /// in between must be on its disk. The leader is away then, and the third had been cut off.
 fn killed_and_then_without_power(seed: u64, opens_unsynced: bool) -> Option<Kind> {
     let weather = Weather { is_calm: true, delay: 2_000, ..Weather::default() };
-    let mut world = World::new(seed, Config::default(), weather, 3);
-    world.nodes.iter_mut().for_each(|it| it.disk.opens_unsynced = opens_unsynced);
+    let mut world = World::new(seed, Config::default(), weather, (3, opens_unsynced));
     world.stop_typing();
     world.begin(3);
     world.run_until(10 * SECOND);
     assert_eq!(world.leader(), Some(2), "seed {seed}");
     world.silence(0);
-    world.nodes[1].disk_micros = 100 * SECOND;
+    world.set_disk(1, 100 * SECOND);
     world.say(2, "final");
-    world.run_until(world.now + SECOND / 2);
+    world.run_until(world.now() + SECOND / 2);
     assert!(!world.is_said("final"), "seed {seed}: one disk of three has it");
     world.kill(1, false);
     world.start(1);
-    world.run_until(world.now + SECOND);
+    world.run_until(world.now() + SECOND);
     assert!(world.is_said("final"), "seed {seed}: it was acknowledged");
     world.kill(1, true);
     world.kill(2, false);
     world.heal();
-    world.nodes[1].disk_micros = 1_000;
+    world.set_disk(1, 1_000);
     world.start(1);
     world.say(0, "of the others");
-    world.run_until(world.now + 60 * SECOND);
+    world.run_until(world.now() + 60 * SECOND);
     assert!(world.checker.violation.is_some() || world.is_said("of the others"), "seed {seed}");
     world.checker.violation.map(|it| it.kind)
 }

@@ -27,6 +27,8 @@ mod prop_messages;
 mod rollout;
 mod rollout_world;
 mod scenarios;
+mod services;
 mod simulate;
 mod swarm;
 mod swarm_world;
+mod together;

@@ -100,12 +100,7 @@ impl Fleet {
         let seeds: Vec<_> = (1..=args.seeds).map(seed_endpoint).collect();
         let peers: Vec<_> = (1..=args.peers).map(peer_endpoint).collect();
         let weather = weather(args);
-        let options = Options {
-            weather,
-            steps_max: u64::MAX,
-            meter: Some(line_length),
-            ..Options::default()
-        };
+        let options = Options { weather, steps_max: u64::MAX, ..Options::default() };
         let mut rng = Rng::seed_from_u64(args.seed);
         let mut victims = peers.iter().copied().sample(&mut rng, usize::from(args.kill));
         victims.sort_unstable();
@@ -115,7 +110,8 @@ impl Fleet {
             .map(|id| SeedAddress { id: SeedId(id), endpoint: seed_endpoint(id), key: None })
             .collect();
         let book = SeedBook::new(args.quorum.into(), &addresses);
-        let world = World::new(args.seed, options);
+        let mut world = World::new(args.seed, options);
+        world.set_meter(line_length);
         let mut fleet = Self { world, seeds, peers, victims };
         for (id, endpoint) in (1..).zip(fleet.seeds.clone()) {
             fleet.add_seed(SeedId(id), endpoint, book.clone());

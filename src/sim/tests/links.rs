@@ -258,7 +258,8 @@ fn an_intruder_can_say_anything_and_is_answered() {
 #[test]
 fn on_a_lossy_path_everything_comes_and_in_order_but_late() {
     let weather = Weather { loss_ppm: 200_000, ..Weather::calm() };
-    let mut world = linked_world(Options { weather, meter: Some(|_| 7), ..Options::default() });
+    let mut world = linked_world(Options { weather, ..Options::default() });
+    world.set_meter(|_| 7);
     let mut waits = Vec::new();
     for _ in 0..200 {
         let said = world.now();

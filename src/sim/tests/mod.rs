@@ -107,7 +107,12 @@ fn one_seed_is_one_life_and_another_seed_another() {
 #[test]
 fn storms_break_no_promise_and_every_fault_is_met() {
     let tallies = for_each_seed(60, |seed| {
-        let mut world = stormy_world(seed, &Weather::draw(seed));
+        let mut weather = Weather::draw(seed);
+        if seed % 2 == 1 {
+            weather = weather.with(Fault::Kill).with(Fault::SlowDisk);
+            weather.death_ppm = 200;
+        }
+        let mut world = stormy_world(seed, &weather);
         world.run_until(Time::ZERO.after(40 * SECOND));
         told_is_durable(&world).unwrap();
         world.calm_down();

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use folkmoot::machine::chat::{Event, Role};
 use folkmoot::proto::chat::entry::{Body, Entry, MemberId, Membership, MsgId, Origin, SeqNo, Term};
+
+use super::Tally;
+use crate::services::chat::{Told, program_text};
 
 /// What was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +59,53 @@ pub(crate) struct Checker {
 impl Checker {
     pub(crate) fn fail(&mut self, kind: Kind, what: String) {
         self.violation.get_or_insert(Violation { kind, what });
+    }
+
+    /// A member tells this, in order.
+    pub(crate) fn heed(&mut self, id: MemberId, told: &Told, tally: &mut Tally) {
+        let mut count = |what| *tally.entry(what).or_default() += 1;
+        match told {
+            Told::Started { commit } => {
+                count("start");
+                if usize::try_from(commit.0).expect("short") > self.order.len() {
+                    self.fail(Kind::Gap, format!("{id} believes {} final", commit.0));
+                }
+            }
+            Told::Rewound => count("a log that was rewound"),
+            Told::Delivered { before, entry } => self.on_delivered(id, *before, entry),
+            Told::Acknowledged { program, id } => {
+                count("acknowledged");
+                self.on_acknowledged(*id, &program_text(*program, id.number));
+            }
+            Told::Count(what) => count(what),
+            Told::Group(event) => match event {
+                Event::RoleChanged { role: Role::Leader, term, .. } => {
+                    count("leader");
+                    self.on_leader(id, *term);
+                }
+                Event::Diverged { member, at } => {
+                    let what = format!("{id} says that {member} differs at {}", at.0);
+                    self.fail(Kind::Diverged, what);
+                }
+                Event::Dropped(why) => count(why),
+                Event::NoQuorum => count("no quorum"),
+                Event::Gone => count("left"),
+                Event::ElectionBegun { reason, .. } => count(reason),
+                Event::Doubled { member, .. } if *member == id => count("told of a copy"),
+                Event::Refused { .. } => count("refused"),
+                Event::RoleChanged { .. }
+                | Event::Doubled { .. }
+                | Event::Quorum
+                | Event::MembershipChanged(_)
+                | Event::Pending(_)
+                | Event::Rejected { .. }
+                | Event::GivenBack { .. }
+                | Event::Renamed { .. }
+                | Event::Numbered(..)
+                | Event::Reached(_)
+                | Event::Lost(_) => {}
+            },
+        }
     }
 
     /// Whether that very text is final under that identity.

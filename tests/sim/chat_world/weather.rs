@@ -1,13 +1,16 @@
 //! Weather: which faults come in a run and how often, drawn from its seed; some stay away.
 
-use folkmoot::machine::chat::{Command, Input, Role};
+use std::time::Duration;
+
+use folkmoot::machine::chat::{Command, Role};
 use folkmoot::model::Rng;
+use folkmoot::sim::{self, Span};
 use rand::RngExt as _;
 
 use super::{Due, World};
 
 /// What a run is like.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Weather {
     /// Microseconds between faults, on average.
     pub(crate) fault: u64,
@@ -16,12 +19,29 @@ pub(crate) struct Weather {
     pub(crate) clients: usize,
     /// The longest delay of a message on a good path.
     pub(crate) delay: u64,
-    /// The chance that one takes up to 0.9 s.
+    /// The chance that one is lost, and comes late.
     pub(crate) slow: f64,
+    /// Microseconds after which a silent connection is given up by its system.
+    pub(crate) patience: u64,
     /// The weight of each fault.
     pub(crate) weights: [u32; 16],
     /// Whether it is over.
     pub(crate) is_calm: bool,
+}
+
+impl Default for Weather {
+    fn default() -> Self {
+        Self {
+            fault: 0,
+            typing: 0,
+            clients: 0,
+            delay: 0,
+            slow: 0.0,
+            patience: 120_000_000,
+            weights: [0; 16],
+            is_calm: false,
+        }
+    }
 }
 
 impl Weather {
@@ -38,16 +58,23 @@ impl Weather {
             clients: rng.random_range(0..=3),
             delay: *[500, 5_000, 30_000, 100_000].get(rng.random_range(0..4)).expect("one of four"),
             slow: *[0.0, 0.0, 0.01, 0.1].get(rng.random_range(0..4)).expect("one of four"),
+            patience: *[1_000_000, 3_000_000, 6_000_000, 120_000_000]
+                .get(rng.random_range(0..4))
+                .expect("one of four"),
             weights,
             is_calm: false,
         }
     }
 
-    pub(crate) fn latency(&self, rng: &mut Rng) -> u64 {
-        if self.slow > 0.0 && rng.random_bool(self.slow) {
-            return rng.random_range(10_000..900_000);
+    /// The weather of the network alone.
+    pub(crate) fn of_network(&self) -> sim::Weather {
+        sim::Weather {
+            latency: Span::micros(50, 100),
+            jitter: Duration::from_micros(self.delay),
+            loss_ppm: (self.slow * 1e6) as u32,
+            torn_tails: true,
+            ..sim::Weather::calm()
         }
-        rng.random_range(50..=self.delay.max(100))
     }
 }
 
@@ -58,9 +85,9 @@ impl World {
             return;
         }
         let gap = self.rng.random_range(0..=self.weather.fault * 2);
-        self.plan(self.now + gap, Due::Weather);
+        self.plan(self.now() + gap, Due::Weather);
         let total: u32 = self.weather.weights.iter().sum();
-        if total == 0 || self.now < self.quiet_until {
+        if total == 0 || self.now() < self.quiet_until {
             return;
         }
         let mut at = self.rng.random_range(0..total);
@@ -75,7 +102,6 @@ impl World {
         let any = self.rng.random_range(0..self.nodes.len());
         let leader = self.leader().unwrap_or(any);
         let other = self.rng.random_range(0..self.nodes.len());
-        self.trace(|| format!("FAULT {which} any {any} leader {leader}"));
         match which {
             0 => self.kill(any, false),
             1 => self.kill(leader, false),
@@ -105,7 +131,7 @@ impl World {
             11 => {
                 self.count("slow disk");
                 let micros = [300, 2_000, 50_000, 400_000][self.rng.random_range(0..4)];
-                self.nodes[any].disk_micros = micros;
+                self.set_disk(any, micros);
             }
             12 => self.break_some(),
             14 => self.restore(any),
@@ -115,10 +141,8 @@ impl World {
     }
 
     pub(crate) fn leader(&self) -> Option<usize> {
-        let leads = |at: &usize| {
-            self.nodes[*at].machine.as_ref().is_some_and(|it| it.role() == Role::Leader)
-        };
-        let term = |at: &usize| self.nodes[*at].machine.as_ref().map(|it| it.term());
+        let leads = |at: &usize| self.group(*at).is_some_and(|it| it.role() == Role::Leader);
+        let term = |at: &usize| self.group(*at).map(|it| it.term());
         (0..self.nodes.len()).filter(leads).max_by_key(term)
     }
 
@@ -126,9 +150,11 @@ impl World {
         let down: Vec<_> = (0..self.nodes.len()).filter(|at| !self.is_up(*at)).collect();
         if !down.is_empty() {
             let at = down[self.rng.random_range(0..down.len())];
-            if self.nodes[at].life > 0 && self.rng.random_bool(0.1) {
+            if self.nodes[at].has_begun && !self.nodes[at].is_spent && self.rng.random_bool(0.1) {
                 self.count("moved");
-                self.nodes[at].member.at.port += 100;
+                let mut member = self.nodes[at].member.clone();
+                member.at.port += 100;
+                self.move_to(at, member);
             }
             self.start(at);
         }
@@ -155,11 +181,14 @@ impl World {
     }
 
     fn break_some(&mut self) {
-        let open = |at: &usize| self.conns[*at].is_open == [true, true];
-        let all: Vec<_> = (0..self.conns.len()).filter(open).collect();
+        let pairs = |a: usize| (0..a).map(move |b| (a, b));
+        let all = (0..self.nodes.len()).flat_map(pairs);
+        let is_open = |(a, b): &(usize, usize)| self.world.open_links(self.at(*a), self.at(*b)) > 0;
+        let all: Vec<_> = all.filter(is_open).collect();
         if !all.is_empty() {
-            let at = self.rng.random_range(0..all.len());
-            self.break_conn(all[at]);
+            self.count("broken connection");
+            let (a, b) = all[self.rng.random_range(0..all.len())];
+            self.world.reset_link(self.at(a), self.at(b));
         }
     }
 
@@ -168,11 +197,10 @@ impl World {
         if !self.is_up(node) {
             return;
         }
-        let life = self.nodes[node].life;
         let members = self.checker.members();
         if self.rng.random_bool(0.5) {
             self.count("leave");
-            self.hand(node, life, Input::Command(Command::Leave));
+            self.command(node, Command::Leave);
         } else if members.len() > 3 && self.nodes.iter().all(|it| !it.is_spent) {
             if self.rng.random_bool(0.3)
                 && let Some(gone) = self.nodes.iter().position(|it| it.is_removed && !it.is_spent)
@@ -182,21 +210,21 @@ impl World {
             }
             self.count("removal");
             let id = members[self.rng.random_range(0..members.len())];
-            self.hand(node, life, Input::Command(Command::Remove(id)));
+            self.command(node, Command::Remove(id));
         }
     }
 
     /// No more faults; everybody is there who was not removed.
     pub(crate) fn calm_down(&mut self) {
-        self.trace(|| "CALM".to_owned());
         self.weather.is_calm = true;
         self.weather.slow = 0.0;
         // What waited must fit through the smallest windows in time.
         self.weather.delay = self.weather.delay.min(3_000);
         self.weather.typing = self.weather.typing.max(300_000);
+        self.world.set_weather(self.weather.of_network());
         self.heal();
         for node in 0..self.nodes.len() {
-            self.nodes[node].disk_micros = 2_000;
+            self.set_disk(node, 2_000);
             self.resume(node);
             self.start(node);
         }

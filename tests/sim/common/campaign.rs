@@ -20,7 +20,7 @@ use folkmoot::node::{Event, peer_kind, seed_kind};
 use folkmoot::sim::for_each_seed;
 use rand::SeedableRng as _;
 
-use super::{Fleet, describe};
+use super::{Carries, Fleet, describe};
 
 /// How long after it is well again a member may still be voted dead: what a seed's own failed
 /// probe counts for (4 s), and what a paused host needs for the letters that piled up.
@@ -85,10 +85,10 @@ pub(crate) struct Run {
 
 impl Run {
     /// Counts the removals that the fleet decided, by the test's own book.
-    pub(crate) fn judge(&mut self, fleet: &Fleet, truth: &Truth) {
+    pub(crate) fn judge<M: Carries>(&mut self, fleet: &Fleet<M>, truth: &Truth) {
         let mut lives: BTreeMap<Endpoint, Incarnation> = BTreeMap::new();
         let mut seen: BTreeSet<(Endpoint, Incarnation)> = BTreeSet::new();
-        for (at, host, event) in fleet.world.events() {
+        for (at, host, event) in fleet.events() {
             match event {
                 Event::Peer(peer_kind::Event::Applicant(applicant::Event::Attempt {
                     incarnation,
@@ -111,11 +111,11 @@ impl Run {
         }
     }
 
-    fn judge_removal(
+    fn judge_removal<M: Carries>(
         &mut self,
         (removal, victim): (&Removal, Endpoint),
         (at, is_present): (Time, bool),
-        (fleet, truth): (&Fleet, &Truth),
+        (fleet, truth): (&Fleet<M>, &Truth),
     ) {
         let mut honest = removal.votes.iter().filter(|vote| !truth.liars.contains(&vote.seed));
         let cast = |seed: &SeedId, wall: WallTime| {

@@ -12,10 +12,10 @@ use folkmoot::model::{Endpoint, Incarnation, PublicKey, SeedId, Time};
 use folkmoot::node::{Event, peer_kind, seed_kind};
 use folkmoot::proto::gossip::MessageId;
 
-use super::Fleet;
+use super::{Carries, Fleet};
 
 /// Checks every safety rule over the whole history of a fleet.
-pub(crate) fn check_safety(fleet: &Fleet) {
+pub(crate) fn check_safety<M: Carries>(fleet: &Fleet<M>) {
     one_vote_per_life(fleet);
     only_certificates_change_registries(fleet);
     nothing_comes_back(fleet);
@@ -31,10 +31,10 @@ fn of_authority(event: &Event) -> Option<&authority::Event> {
 }
 
 /// M2: one yes of a seed per (endpoint, incarnation, kind), whatever the key, across restarts.
-fn one_vote_per_life(fleet: &Fleet) {
+fn one_vote_per_life<M: Carries>(fleet: &Fleet<M>) {
     let mut given: BTreeMap<(Endpoint, Endpoint, Incarnation, ProposalKind), PublicKey> =
         BTreeMap::new();
-    for (at, host, event) in fleet.world.events() {
+    for (at, host, event) in fleet.events() {
         let Some(authority::Event::Voted { proposal, seed, yes: true, .. }) = of_authority(event)
         else {
             continue;
@@ -53,8 +53,8 @@ fn one_vote_per_life(fleet: &Fleet) {
 }
 
 /// M3, M9: whoever came or went did so by the verified votes of a quorum of distinct seeds.
-fn only_certificates_change_registries(fleet: &Fleet) {
-    for (at, host, event) in fleet.world.events() {
+fn only_certificates_change_registries<M: Carries>(fleet: &Fleet<M>) {
+    for (at, host, event) in fleet.events() {
         let verdict = match of_authority(event) {
             Some(authority::Event::Admitted(it)) => fleet.book.verify_admission(it),
             Some(authority::Event::Removed { removal, .. }) => fleet.book.verify_removal(removal),
@@ -81,9 +81,9 @@ fn only_certificates_change_registries(fleet: &Fleet) {
 
 /// M4: at no seed does a life that ended come back, across restarts of the seed. A seed that
 /// lost its disk has forgotten; it is excused for that moment, not for what it learns afterwards.
-fn nothing_comes_back(fleet: &Fleet) {
+fn nothing_comes_back<M: Carries>(fleet: &Fleet<M>) {
     let mut ended: BTreeMap<Endpoint, BTreeSet<(Endpoint, Incarnation)>> = BTreeMap::new();
-    for (at, host, event) in fleet.world.events() {
+    for (at, host, event) in fleet.events() {
         if let Event::Seed(seed_kind::Event::Started { members: 0, .. }) = event {
             ended.remove(host);
         }
@@ -109,9 +109,9 @@ fn nothing_comes_back(fleet: &Fleet) {
 }
 
 /// O1, O6: a peer has neighbors and gossips only in a life whose certificate it holds.
-fn nobody_acts_without_a_certificate(fleet: &Fleet) {
+fn nobody_acts_without_a_certificate<M: Carries>(fleet: &Fleet<M>) {
     let mut member: BTreeMap<Endpoint, Incarnation> = BTreeMap::new();
-    for (at, host, event) in fleet.world.events() {
+    for (at, host, event) in fleet.events() {
         match event {
             Event::Peer(peer_kind::Event::Started { .. }) => _ = member.remove(host),
             Event::Peer(peer_kind::Event::Applicant(event)) => match event {
@@ -143,9 +143,9 @@ fn nobody_acts_without_a_certificate(fleet: &Fleet) {
 }
 
 /// G2: no process hears a message twice.
-fn gossip_is_heard_once(fleet: &Fleet) {
+fn gossip_is_heard_once<M: Carries>(fleet: &Fleet<M>) {
     let mut heard: BTreeSet<(Endpoint, MessageId)> = BTreeSet::new();
-    for (at, host, event) in fleet.world.events() {
+    for (at, host, event) in fleet.events() {
         match event {
             Event::Peer(peer_kind::Event::Started { .. }) => {
                 heard.retain(|(other, _)| other != host);
@@ -165,7 +165,7 @@ fn gossip_is_heard_once(fleet: &Fleet) {
 
 /// The overlay is symmetric and connected, and nobody has fewer than two neighbors while there
 /// are two others to be had (O2). Returns what is wrong.
-pub(crate) fn overlay_fault(fleet: &Fleet, peers: &[Endpoint]) -> Option<String> {
+pub(crate) fn overlay_fault<M: Carries>(fleet: &Fleet<M>, peers: &[Endpoint]) -> Option<String> {
     let links: BTreeMap<Endpoint, BTreeSet<Endpoint>> = peers
         .iter()
         .map(|peer| {
@@ -196,14 +196,14 @@ pub(crate) fn overlay_fault(fleet: &Fleet, peers: &[Endpoint]) -> Option<String>
 }
 
 /// The messages made since `since`, by whom, and who of `peers` has not heard them.
-pub(crate) fn undelivered(
-    fleet: &Fleet,
+pub(crate) fn undelivered<M: Carries>(
+    fleet: &Fleet<M>,
     peers: &[Endpoint],
     since: Time,
 ) -> Vec<(String, Endpoint)> {
     let mut made: BTreeMap<MessageId, String> = BTreeMap::new();
     let mut known: BTreeSet<(Endpoint, MessageId)> = BTreeSet::new();
-    for (at, host, event) in fleet.world.events() {
+    for (at, host, event) in fleet.events() {
         let Event::Peer(peer_kind::Event::Gossip { event, .. }) = event else { continue };
         match event {
             gossip::Event::Made { msg, .. } => {
@@ -226,7 +226,7 @@ pub(crate) fn undelivered(
 }
 
 /// Whether all seeds that are up hold the same registry.
-pub(crate) fn seeds_agree(fleet: &Fleet) -> bool {
+pub(crate) fn seeds_agree<M: Carries>(fleet: &Fleet<M>) -> bool {
     let mut registries = fleet.seeds.iter().filter_map(|seed| fleet.seed(*seed)).map(|node| {
         let registry = node.authority().registry();
         let line = |entry: &folkmoot::model::entry::Entry| (entry.subject, entry.status());
@@ -237,8 +237,8 @@ pub(crate) fn seeds_agree(fleet: &Fleet) -> bool {
 }
 
 /// How many removals the seeds committed, each life counted once.
-pub(crate) fn removals(fleet: &Fleet) -> BTreeSet<(Endpoint, Incarnation)> {
-    let events = fleet.world.events().iter();
+pub(crate) fn removals<M: Carries>(fleet: &Fleet<M>) -> BTreeSet<(Endpoint, Incarnation)> {
+    let events = fleet.events();
     events
         .filter_map(|(_, _, event)| match of_authority(event)? {
             authority::Event::Removed { lives, .. } => Some(lives),
@@ -251,11 +251,11 @@ pub(crate) fn removals(fleet: &Fleet) -> BTreeSet<(Endpoint, Incarnation)> {
 
 /// M2, M3, wherever it shows: no honest seed's yes for two keys of one life was seen by anybody,
 /// and no two certificates give one life two keys.
-pub(crate) fn lives_have_one_key(fleet: &Fleet, liars: &BTreeSet<SeedId>) {
+pub(crate) fn lives_have_one_key<M: Carries>(fleet: &Fleet<M>, liars: &BTreeSet<SeedId>) {
     let mut votes: BTreeMap<(SeedId, Endpoint, Incarnation, ProposalKind), PublicKey> =
         BTreeMap::new();
     let mut lives: BTreeMap<(Endpoint, Incarnation), PublicKey> = BTreeMap::new();
-    for (at, host, event) in fleet.world.events() {
+    for (at, host, event) in fleet.events() {
         match of_authority(event) {
             Some(authority::Event::Voted { proposal, seed, yes: true, .. }) => {
                 let Subject { endpoint, incarnation, key } = proposal.subject;

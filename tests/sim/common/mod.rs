@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use folkmoot::machine::membership::seedbook::{SeedAddress, SeedBook};
 use folkmoot::machine::quorum::QuorumRule;
-use folkmoot::model::{Endpoint, KeyPair, Rng, SeedId, WallTime};
-use folkmoot::node::{Node, PeerConfig, PeerNode, Record, SeedConfig, SeedNode};
-use folkmoot::sim::{Boot, Options, World};
+use folkmoot::model::{Endpoint, KeyPair, Rng, SeedId, Time, WallTime};
+use folkmoot::node::{Event, Node, PeerConfig, PeerNode, Record, SeedConfig, SeedNode};
+use folkmoot::sim::{Boot, Options, Simulated, World};
 use rand::SeedableRng as _;
 
 /// How a fleet is made.
@@ -92,9 +92,32 @@ impl Lists {
     }
 }
 
+/// A process that carries a node of a fleet, alone or among other services.
+pub(crate) trait Carries: Simulated {
+    fn node(&self) -> &Node;
+
+    fn node_event(event: &Self::Event) -> Option<&Event>;
+
+    fn node_record(record: &Self::Record) -> Option<&Record>;
+}
+
+impl Carries for Node {
+    fn node(&self) -> &Node {
+        self
+    }
+
+    fn node_event(event: &Event) -> Option<&Event> {
+        Some(event)
+    }
+
+    fn node_record(record: &Record) -> Option<&Record> {
+        Some(record)
+    }
+}
+
 /// A simulated fleet.
-pub(crate) struct Fleet {
-    pub world: World<Node>,
+pub(crate) struct Fleet<M: Carries = Node> {
+    pub world: World<M>,
     pub seeds: Vec<Endpoint>,
     pub peers: Vec<Endpoint>,
     /// The seeds' true keys.
@@ -125,13 +148,37 @@ pub(crate) fn keys_of(endpoint: Endpoint) -> KeyPair {
 }
 
 impl Fleet {
+    /// A fleet that has not been started.
+    pub(crate) fn new(seed: u64, plan: &Plan) -> Self {
+        Self::of(seed, plan, |_, node| node)
+    }
+
+    /// A fleet whose seeds start at once and whose peers follow one by one.
+    pub(crate) fn started(seed: u64, plan: &Plan) -> Self {
+        let mut fleet = Self::new(seed, plan);
+        fleet.start(plan);
+        fleet
+    }
+}
+
+impl<M: Carries> Fleet<M> {
     /// The hosts of its seeds and peers; without those that are ready to take a seed's place.
     pub(crate) fn hosts(&self) -> Vec<Endpoint> {
         [&self.seeds[..], &self.peers].concat()
     }
 
-    /// A fleet that has not been started.
-    pub(crate) fn new(seed: u64, plan: &Plan) -> Self {
+    /// The events of its nodes, in order.
+    pub(crate) fn events(&self) -> impl Iterator<Item = (&Time, &Endpoint, &Event)> {
+        let all = self.world.events().iter();
+        all.filter_map(|(at, host, event)| Some((at, host, M::node_event(event)?)))
+    }
+
+    /// A fleet that has not been started; `carry` makes a process of a node.
+    pub(crate) fn of(
+        seed: u64,
+        plan: &Plan,
+        carry: impl Fn(&Boot<'_, M::Record>, Node) -> M + Clone + Send + 'static,
+    ) -> Self {
         let seeds: Vec<_> = (1..=plan.seeds).map(seed_endpoint).collect();
         let peers: Vec<_> = (1..=plan.peers).map(peer_endpoint).collect();
         let lists = Lists {
@@ -143,16 +190,18 @@ impl Fleet {
         let mut world = World::new(seed, plan.options.clone());
         // As many again are ready to take their places.
         for endpoint in (1..=plan.seeds * 2).map(seed_endpoint) {
-            let (config, lists) = (plan.seed_config, lists.clone());
+            let (config, lists, carry) = (plan.seed_config, lists.clone(), carry.clone());
             world.add_host(
                 endpoint,
-                Box::new(move |boot: Boot<'_, Record>| {
+                Box::new(move |boot: Boot<'_, M::Record>| {
                     let book = lists.book(endpoint);
                     let id = book.seed_at(endpoint).expect("it is in its own list");
                     let me = (id, endpoint, keys_of(endpoint));
                     let rng = Rng::seed_from_u64(boot.seed);
-                    let records = boot.records.iter().filter_map(seed_record).collect();
-                    Node::Seed(Box::new(SeedNode::new(config, me, book, records, rng)))
+                    let records = boot.records.iter().filter_map(M::node_record);
+                    let records = records.filter_map(seed_record).collect();
+                    let node = SeedNode::new(config, me, book, records, rng);
+                    carry(&boot, Node::Seed(Box::new(node)))
                 }),
             );
         }
@@ -160,15 +209,17 @@ impl Fleet {
             let (config, endpoint) = (plan.peer_config, *endpoint);
             let is_copy = plan.twins && endpoint == peer_endpoint(2);
             let home = if is_copy { peer_endpoint(1) } else { endpoint };
-            let lists = lists.clone();
+            let (lists, carry) = (lists.clone(), carry.clone());
             world.add_host(
                 endpoint,
-                Box::new(move |boot: Boot<'_, Record>| {
+                Box::new(move |boot: Boot<'_, M::Record>| {
                     let me = (endpoint, keys_of(home));
                     let rng = Rng::seed_from_u64(boot.seed);
-                    let records: Vec<_> = boot.records.iter().filter_map(peer_record).collect();
+                    let records = boot.records.iter().filter_map(M::node_record);
+                    let records: Vec<_> = records.filter_map(peer_record).collect();
                     let book = lists.book(endpoint);
-                    Node::Peer(Box::new(PeerNode::new(config, me, book, &records, rng)))
+                    let node = PeerNode::new(config, me, book, &records, rng);
+                    carry(&boot, Node::Peer(Box::new(node)))
                 }),
             );
         }
@@ -177,29 +228,27 @@ impl Fleet {
         Self { world, seeds, peers, book, epoch: plan.options.epoch, lists }
     }
 
-    /// A fleet whose seeds start at once and whose peers follow one by one.
-    pub(crate) fn started(seed: u64, plan: &Plan) -> Self {
-        let mut fleet = Self::new(seed, plan);
-        for endpoint in fleet.seeds.clone() {
-            fleet.world.boot(endpoint);
+    /// Starts its seeds at once and its peers one by one.
+    pub(crate) fn start(&mut self, plan: &Plan) {
+        for endpoint in self.seeds.clone() {
+            self.world.boot(endpoint);
         }
-        let mut at = fleet.world.now().after(plan.stagger);
-        for endpoint in fleet.peers.clone() {
-            fleet.world.boot_at(endpoint, at);
+        let mut at = self.world.now().after(plan.stagger);
+        for endpoint in self.peers.clone() {
+            self.world.boot_at(endpoint, at);
             at = at.after(plan.stagger);
         }
-        fleet
     }
 
     pub(crate) fn seed(&self, endpoint: Endpoint) -> Option<&SeedNode> {
-        match self.world.machine(endpoint)? {
+        match self.world.machine(endpoint)?.node() {
             Node::Seed(node) => Some(node),
             Node::Peer(_) => None,
         }
     }
 
     pub(crate) fn peer(&self, endpoint: Endpoint) -> Option<&PeerNode> {
-        match self.world.machine(endpoint)? {
+        match self.world.machine(endpoint)?.node() {
             Node::Peer(node) => Some(node),
             Node::Seed(_) => None,
         }
@@ -271,7 +320,7 @@ fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::machine::Kind>:
 }
 
 /// Where everybody stands, for a failure's message.
-pub(crate) fn describe(fleet: &Fleet) -> String {
+pub(crate) fn describe<M: Carries>(fleet: &Fleet<M>) -> String {
     let mut lines = Vec::new();
     for seed in &fleet.seeds {
         let Some(node) = fleet.seed(*seed) else {

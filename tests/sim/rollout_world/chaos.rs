@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use folkmoot::machine::LinkId;
-use folkmoot::machine::rollout::{Command, Input, Opening, StartOrder};
+use folkmoot::machine::rollout::{Command, StartOrder};
 use folkmoot::model::{PublicKey, WallTime};
 use folkmoot::proto::rollout::{
     Choice, Committed, Decision, DecisionResp, Gate, Message, NodeId, Outcome, Participant,
@@ -12,6 +11,7 @@ use folkmoot::proto::rollout::{
 use rand::RngExt as _;
 
 use super::{World, model};
+use crate::services::rollout::Command as Call;
 
 /// Rosters that nobody agreed on; of one group at most all have its own.
 pub(crate) fn odd_rosters(world: &mut World, all: &[Participant]) {
@@ -68,22 +68,22 @@ pub(crate) fn something(world: &mut World) {
             for side in 0..world.sides.len() {
                 world.sides[side] = world.rng.random_range(0..2);
             }
-            world.trace(|| format!("sides {:?}", world.sides));
+            world.part();
         }
         58..68 => {
-            world.sides.fill(0);
-            world.trace(|| "whole".to_owned());
+            world.join();
         }
         68..76 => {
-            let links = world.open_links();
+            let links = world.linked();
             if !links.is_empty() {
-                let (link, ends) = links[world.rng.random_range(0..links.len())];
-                world.close(link, ends[0]);
+                let pair = links[world.rng.random_range(0..links.len())];
+                world.close(pair);
             }
         }
         76..82 => {
             let errors = [None, Some(0), Some(0), Some(50)];
-            world.nodes[at].errors = errors[world.rng.random_range(0..4)];
+            let errors = errors[world.rng.random_range(0..4)];
+            world.set_errors(at, errors);
         }
         82..84 => {
             if world.lost.is_empty() && world.crash_ppm > 0 && !world.has_odd_rosters {
@@ -115,7 +115,7 @@ fn order(world: &mut World, at: usize) {
 }
 
 fn start(world: &mut World, at: usize) -> Command {
-    let stable = world.nodes[at].machine.as_ref().map(|it| it.status(world.now).state);
+    let stable = world.machine(at).map(|it| it.status(world.clock(at)).state);
     let from = stable.map_or_else(|| model("v1"), |it| it.stable_model_id);
     let names = ["v1", "v2", "v3"].map(model);
     let to = names[world.rng.random_range(0..3)].clone();
@@ -160,8 +160,7 @@ fn other_roster(world: &mut World, at: usize) -> Option<Roster> {
     if world.has_odd_rosters {
         return None;
     }
-    let machine = world.nodes[at].machine.as_ref()?;
-    let now = machine.status(world.now).roster;
+    let now = world.machine(at)?.status(world.clock(at)).roster;
     let mut nodes: Vec<_> = now.nodes().cloned().collect();
     let chosen = world.rng.random_range(0..world.nodes.len());
     let node = &world.nodes[chosen];
@@ -185,7 +184,7 @@ fn call_gone(world: &mut World, at: usize) {
         return;
     }
     let anchor = world.nodes[world.anchor].id.clone();
-    let Some(machine) = &world.nodes[at].machine else { return };
+    let Some(machine) = world.machine(at) else { return };
     let roster = machine.roster();
     let is_away = |it: &&NodeId| **it != *machine.me() && !machine.reaches(it);
     let gone: BTreeSet<_> = roster.nodes().map(|it| &it.node_id).filter(is_away).cloned().collect();
@@ -202,8 +201,7 @@ fn seeds_speak(world: &mut World, at: usize) {
     if world.rng.random_bool(0.3) {
         return world.certify(BTreeSet::new());
     }
-    let is_away =
-        |it: &usize| world.nodes[*it].machine.is_none() || world.sides[*it] != world.sides[at];
+    let is_away = |it: &usize| world.machine(*it).is_none() || world.sides[*it] != world.sides[at];
     let mut dead: BTreeSet<_> = (0..world.nodes.len()).filter(is_away).collect();
     if world.rng.random_bool(0.2) {
         dead.insert(world.rng.random_range(0..world.nodes.len()));
@@ -219,11 +217,9 @@ fn say_again(world: &mut World) {
         }
         let chosen = world.rng.random_range(0..world.said.len());
         let (from, to, msg) = world.said[chosen].clone();
-        let links = world.open_links();
-        let between = |ends: &[usize; 2]| ends.contains(&from) && ends.contains(&to) && from != to;
-        if let Some((link, _)) = links.into_iter().find(|(_, ends)| between(ends)) {
-            world.trace(|| format!("again {} -> {}: {}", from, to, super::brief(&msg)));
-            world.hand(to, Input::Received { link, msg });
+        if from != to {
+            let node = world.nodes[from].id.clone();
+            world.hand(to, Call::Overheard { node, says: vec![msg] });
         }
     }
 }
@@ -283,36 +279,29 @@ fn lie(world: &mut World, at: usize) {
     }
     let lies = lies(world, &proposal);
     world.figures.forged += lies.len();
-    let links = world.open_links();
-    let members: Vec<_> = links.iter().filter(|(_, ends)| ends.contains(&at)).collect();
+    let links = world.linked();
+    let members: Vec<_> = links.iter().filter(|(a, b)| *a == at || *b == at).collect();
     if world.rng.random_bool(0.3) && !members.is_empty() {
-        let (link, _) = *members[world.rng.random_range(0..members.len())];
+        let (a, b) = *members[world.rng.random_range(0..members.len())];
+        let node = world.nodes[if a == at { b } else { a }].id.clone();
         // The link of a member, but never its signature. A vote or a wish of its own that a member
         // sends is believed of it, so these are left out.
-        for msg in lies {
-            if !matches!(msg, Message::PrepareReq(_) | Message::RecallResp(_)) {
-                world.hand(at, Input::Received { link, msg });
-            }
-        }
-        return;
+        let is_left_out =
+            |msg: &Message| matches!(msg, Message::PrepareReq(_) | Message::RecallResp(_));
+        let says = lies.into_iter().filter(|it| !is_left_out(it)).collect();
+        return world.hand(at, Call::Overheard { node, says });
     }
-    world.number += 1;
-    let link = LinkId(world.number);
     let name = if world.rng.random_bool(0.5) { "mallory" } else { "node-a" };
     let key: PublicKey = world.mallory.public();
     let node: NodeId = name.parse().unwrap();
     if node == world.nodes[at].id {
         return;
     }
-    world.hand(at, Input::Opened { link, opening: Opening { node, key } });
-    for msg in lies {
-        world.hand(at, Input::Received { link, msg });
-    }
-    world.hand(at, Input::closed(link, ""));
+    world.hand(at, Call::Stranger { node, key, says: lies });
 }
 
 impl World {
     fn is_even(&self) -> bool {
-        self.now.as_micros().is_multiple_of(2)
+        self.now().as_micros().is_multiple_of(2)
     }
 }

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot::machine::Ticket;
-use folkmoot::machine::rollout::{Answer, Breaks, Command, Decides, Event, Phase, Record};
+use folkmoot::machine::rollout::{Answer, Breaks, Command, Decides, Event, Phase, Record, Rollout};
 use folkmoot::model::Time;
 use folkmoot::proto::rollout::{
     Cause, Choice, Committed, Digest, Kind, Message, NodeId, Roster, RoutingState, Status, TxId,
     Vote,
 };
 
-use super::{Node, World, ms};
+use super::{World, ms};
+use crate::services::rollout::Told;
 
 #[derive(Default)]
 pub(crate) struct Checker {
@@ -42,11 +43,85 @@ pub(crate) struct Checker {
     pub(crate) lost_coordinators: BTreeSet<usize>,
     /// Whether what is long past is forgotten, so that who was away passes over it.
     pub(crate) may_leap: bool,
+    /// Whether processes are never late, so that what takes too long is a fault.
+    pub(crate) is_timed: bool,
+    /// The log of each node, and how much of it is on disk for sure.
+    disks: BTreeMap<usize, Disk>,
+}
+
+#[derive(Default)]
+struct Disk {
+    records: Vec<Record>,
+    /// Where this life's records begin.
+    base: usize,
+    synced: usize,
 }
 
 impl Checker {
     pub(crate) fn new(roster: Roster) -> Self {
         Self { rosters: [(1, roster)].into(), ..Self::default() }
+    }
+
+    /// A node tells this, in order.
+    pub(crate) fn heed(&mut self, at: usize, now: Time, told: &Told) {
+        let id = name_of(at);
+        match told {
+            Told::Started { records, history } => {
+                self.on_crash(at);
+                // It may have died before it told of its last record.
+                records.iter().for_each(|it| self.on_record(&id, it));
+                self.on_history(&id, history);
+                self.on_start(at, records.is_empty());
+                let (base, records) = (records.len(), records.clone());
+                self.disks.insert(at, Disk { records, base, synced: base });
+            }
+            Told::Record(record) => {
+                self.on_record(&id, record);
+                self.disks.entry(at).or_default().records.push(record.clone());
+            }
+            Told::Synced(records) => {
+                let disk = self.disks.entry(at).or_default();
+                disk.synced = disk.base + usize::try_from(*records).expect("a short log");
+            }
+            Told::Said { msg, .. } => {
+                let disk = self.disks.remove(&at).unwrap_or_default();
+                self.on_said(&id, msg, &disk.records[..disk.synced]);
+                self.disks.insert(at, disk);
+            }
+            Told::Serves { state, is_braked } => self.on_serve(at, state, *is_braked),
+            Told::Event(event) => self.on_event(&id, event),
+            Told::Answer(ticket, answer) => self.on_answer(*ticket, answer),
+            Told::Busy { running, .. } => self.on_busy(at, running.as_ref(), now),
+            Told::Wrong(what) => self.violation(what.clone()),
+            Told::Decide { .. } => {}
+        }
+    }
+
+    /// Nothing that a node coordinates lasts longer than the votes may take.
+    fn on_busy(&mut self, at: usize, running: Option<&TxId>, now: Time) {
+        if let Some((txid, since)) = self.runs_since.remove(&at)
+            && self.is_timed
+            && now.since(since) > ms(2100)
+        {
+            self.violation(format!("T2: {txid} ran for too long"));
+        }
+        if let Some(txid) = running {
+            self.runs_since.insert(at, (txid.clone(), now));
+        }
+    }
+
+    /// What has taken too long until now.
+    pub(crate) fn look_at_the_clock(&mut self, now: Time) {
+        if !self.is_timed {
+            return;
+        }
+        let late = self.runs_since.values().find(|(_, since)| now.since(*since) > ms(2100));
+        if let Some((txid, _)) = late.cloned() {
+            self.violation(format!("T2: {txid} runs for too long"));
+        }
+        if self.waiting.values().any(|(_, since)| now.since(*since) > ms(6000)) {
+            self.violation("T6: a command without an answer".to_owned());
+        }
     }
 
     /// How many take part at first.
@@ -287,34 +362,6 @@ impl Checker {
             self.violation(format!("T6: {at} serves {last:?} and then {}", state.version));
         }
     }
-
-    /// Nothing that this node coordinates lasts longer than the votes may take.
-    pub(crate) fn look(&mut self, at: usize, node: &Node, now: Time, decides: Decides) {
-        let Some(status) = node.machine.as_ref().map(|it| it.status(now)) else { return };
-        let in_doubt = status.in_doubt.map(|it| it.txid);
-        if in_doubt != node.machine.as_ref().and_then(|it| Some(it.prepared()?.txid.clone())) {
-            self.violation(format!("T4: {} does not say what it is in doubt about", node.id));
-        }
-        match status.running {
-            None => {
-                self.runs_since.remove(&at);
-            }
-            Some(running) => {
-                let entry = self.runs_since.entry(at).or_insert((running.txid.clone(), now));
-                if entry.0 != running.txid {
-                    *entry = (running.txid.clone(), now);
-                }
-                let is_late = now.since(entry.1) > ms(2100) && decides == Decides::Coordinator;
-                if is_late {
-                    self.violation(format!("T2: {} runs for too long", running.txid));
-                }
-            }
-        }
-        let late = |(_, since): &&(usize, Time)| now.since(*since) > ms(6000);
-        if decides == Decides::Coordinator && self.waiting.values().any(|it| late(&it)) {
-            self.violation("T6: a command without an answer".to_owned());
-        }
-    }
 }
 
 fn name_of(at: usize) -> NodeId {
@@ -325,12 +372,12 @@ impl World {
     /// T4, T5: after twenty quiet seconds only those still wait whose coordinator lost its disk,
     /// and with a log nobody does.
     pub(crate) fn check_doubts(&mut self) -> Result<(), String> {
-        for node in &self.nodes {
-            let Some(prepared) = node.machine.as_ref().and_then(|it| it.prepared()) else {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let Some(prepared) = self.machine(at).and_then(|it| it.prepared()) else {
                 continue;
             };
             // A rollout that goes on has its transactions at this moment too.
-            let status = node.machine.as_ref().map(|it| it.status(self.now));
+            let status = self.machine(at).map(|it| it.status(self.clock(at)));
             if status.and_then(|it| it.in_doubt).is_some_and(|it| it.waited < ms(12_000)) {
                 continue;
             }
@@ -345,8 +392,8 @@ impl World {
 
     /// The operator knows what a lost disk held.
     pub(crate) fn resolve_by_hand(&mut self) {
-        let stuck = self.nodes.iter().enumerate().find_map(|(at, node)| {
-            let doubt = node.machine.as_ref()?.status(self.now).in_doubt?;
+        let stuck = (0..self.nodes.len()).find_map(|at| {
+            let doubt = self.machine(at)?.status(self.clock(at)).in_doubt?;
             (doubt.waited >= ms(12_000)).then_some((at, doubt.txid))
         });
         if let Some((at, txid)) = stuck {
@@ -359,63 +406,23 @@ impl World {
 
     pub(crate) fn check_end(&mut self) -> Result<(), String> {
         self.checker.verdict()?;
-        let newest = self.nodes.iter().filter_map(|it| it.machine.as_ref());
-        let newest = newest.max_by_key(|it| it.status(self.now).state.version).expect("all are up");
-        let newest = newest.status(self.now);
-        if newest.course.as_ref().is_some_and(|it| it.phase == Phase::Running)
-            && self.nodes.iter().any(|it| it.errors == Some(50) && newest.roster.has(&it.id))
-            && newest.course.as_ref().is_some_and(|it| it.plan.to.as_str() == "v2")
-        {
-            return Err("T8: a gate fails, and nothing is rolled back".to_owned());
-        }
-        // Who takes part no more, or not yet, knows it, and follows all the same.
-        for node in &self.nodes {
-            let status = node.machine.as_ref().expect("all are up").status(self.now);
-            if let Some(doubt) = status.in_doubt.as_ref().filter(|it| it.waited >= ms(12_000)) {
-                return Err(format!("T5: {} is still in doubt about {}", node.id, doubt.txid));
-            }
-            // Who takes part no more may have heard what a lost disk has forgotten.
-            let is_member = newest.roster.has(&node.id);
-            if let Some(brake) = status.brake.as_ref().filter(|_| is_member) {
-                return Err(format!("T8: {} still has its brake on: {}", node.id, brake.reason));
-            }
-            if newest.gone.contains_key(&node.id) && status.removed.is_none() {
-                return Err(format!("T12: {} was called gone and does not know it", node.id));
-            }
-            if !status.recalling.is_empty() {
-                return Err(format!("{} still waits for {:?}", node.id, status.recalling));
-            }
-            let history = node.machine.as_ref().expect("all are up").history();
-            let versions = history.iter().map(|it| it.proposal.state.version);
-            let first = match self.checker.may_leap {
-                true => history.first().map_or(2, |it| it.proposal.state.version),
-                false => 2,
-            };
-            if !versions.eq(first..=status.state.version) {
-                return Err(format!("T6: {} has a gap in its history", node.id));
-            }
-            if status.digest == newest.digest && status.course != newest.course {
-                return Err(format!("T5: {} is at another step", node.id));
-            }
-            let lags = status.digest != newest.digest;
-            let by_a_step = status.state.version + 1 >= newest.state.version;
-            if lags && !by_a_step {
-                return Err(format!("T7: {} is at {}", node.id, status.state.version));
-            }
-        }
-        Ok(())
+        let ends = self.nodes.iter().enumerate().map(|(at, node)| {
+            let machine = self.machine(at).expect("all are up");
+            End { id: &node.id, machine, now: self.clock(at), errors: node.errors }
+        });
+        check_end(&ends.collect::<Vec<_>>(), self.checker.may_leap)
     }
 
     /// In the end something can be committed, and all serve it.
     pub(crate) fn probe(&mut self) -> Result<(), String> {
         for _ in 0..12 {
             let at = (0..self.nodes.len()).find(|at| {
-                let machine = self.nodes[*at].machine.as_ref().expect("all are up");
-                machine.status(self.now).roster.has(&self.nodes[*at].id)
+                let machine = self.machine(*at).expect("all are up");
+                machine.status(self.clock(*at)).roster.has(&self.nodes[*at].id)
             });
             let at = at.expect("somebody is in the roster");
-            let machine = self.nodes[at].machine.as_ref().expect("all are up");
-            let roster = machine.status(self.now).roster;
+            let machine = self.machine(at).expect("all are up");
+            let roster = machine.status(self.clock(at)).roster;
             let Some(ticket) = self.command(at, Command::Roster(roster)) else { continue };
             self.run_for(ms(2600))?;
             match self.answers.get(&ticket) {
@@ -430,6 +437,63 @@ impl World {
         }
         Err("T5: nothing can be committed any more".to_owned())
     }
+}
+
+/// A node at the end of a run.
+pub(crate) struct End<'a> {
+    pub(crate) id: &'a NodeId,
+    pub(crate) machine: &'a Rollout,
+    /// Its own clock.
+    pub(crate) now: Time,
+    pub(crate) errors: Option<u64>,
+}
+
+/// What must be when all is calm: all are at the newest state, and nobody waits.
+pub(crate) fn check_end(nodes: &[End<'_>], may_leap: bool) -> Result<(), String> {
+    let all = nodes.iter().map(|it| it.machine.status(it.now));
+    let newest = all.max_by_key(|it| it.state.version).expect("there are some");
+    if newest.course.as_ref().is_some_and(|it| it.phase == Phase::Running)
+        && nodes.iter().any(|it| it.errors == Some(50) && newest.roster.has(it.id))
+        && newest.course.as_ref().is_some_and(|it| it.plan.to.as_str() == "v2")
+    {
+        return Err("T8: a gate fails, and nothing is rolled back".to_owned());
+    }
+    // Who takes part no more, or not yet, knows it, and follows all the same.
+    for node in nodes {
+        let status = node.machine.status(node.now);
+        if let Some(doubt) = status.in_doubt.as_ref().filter(|it| it.waited >= ms(12_000)) {
+            return Err(format!("T5: {} is still in doubt about {}", node.id, doubt.txid));
+        }
+        // Who takes part no more may have heard what a lost disk has forgotten.
+        let is_member = newest.roster.has(node.id);
+        if let Some(brake) = status.brake.as_ref().filter(|_| is_member) {
+            return Err(format!("T8: {} still has its brake on: {}", node.id, brake.reason));
+        }
+        if newest.gone.contains_key(node.id) && status.removed.is_none() {
+            return Err(format!("T12: {} was called gone and does not know it", node.id));
+        }
+        if !status.recalling.is_empty() {
+            return Err(format!("{} still waits for {:?}", node.id, status.recalling));
+        }
+        let history = node.machine.history();
+        let versions = history.iter().map(|it| it.proposal.state.version);
+        let first = match may_leap {
+            true => history.first().map_or(2, |it| it.proposal.state.version),
+            false => 2,
+        };
+        if !versions.eq(first..=status.state.version) {
+            return Err(format!("T6: {} has a gap in its history", node.id));
+        }
+        if status.digest == newest.digest && status.course != newest.course {
+            return Err(format!("T5: {} is at another step", node.id));
+        }
+        let lags = status.digest != newest.digest;
+        let by_a_step = status.state.version + 1 >= newest.state.version;
+        if lags && !by_a_step {
+            return Err(format!("T7: {} is at {}", node.id, status.state.version));
+        }
+    }
+    Ok(())
 }
 
 /// All rules are kept.

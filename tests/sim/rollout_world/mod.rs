@@ -1,8 +1,7 @@
-//! A fleet of rollout machines in virtual time: disks that forget, links that break, nodes that die
-//! between any two effects, strangers who lie, and a checker that sees everything.
+//! A fleet of rollout nodes in the simulator: operators, seeds, deaths between any two effects, lost
+//! disks, strangers who lie, and a checker that sees everything.
 //!
-//! One number draws all. The world keeps its own books (`checker`); it asks no machine whether all
-//! is well.
+//! One number draws all. The checker keeps its own books; it asks no machine whether all is well.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,23 +16,27 @@ mod chaos;
 mod checker;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use folkmoot::machine::Ticket;
 use folkmoot::machine::rollout::{
-    Answer, Breaks, Command, Config, Course, Decides, Effect, Event, ExtraEffect, ExtraInput, Fx,
-    Input, Memory, Opening, Phase, Record, Request, Rollout, Timer,
+    Answer, Breaks, Command, Config, Decides, Event, Record, Request, Rollout,
 };
-use folkmoot::machine::timer::TimerQueue;
-use folkmoot::machine::{LinkId, Machine as _, Ticket};
-use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
+use folkmoot::model::{Endpoint, KeyPair, Rng, Time};
 use folkmoot::proto::rollout::{
-    Committed, Digest, Form, HealthSnapshot, Message, ModelHealth, ModelId, NodeId, Participant,
-    Reader, Roster, RoutingState, Said, TxId, Word, encode,
+    Committed, Form, Message, NodeId, Participant, Roster, RoutingState, TxId, Word,
 };
+use folkmoot::sim::{self, Boot, Fault, Options, Span, Weather};
 use rand::{RngExt as _, SeedableRng as _};
 
-pub(crate) use checker::{Checker, WHOLE};
+use crate::services::rollout::{Command as Call, Desk, MODELS, RolloutHost, Told, model};
+
+pub(crate) use chaos::plain_start;
+pub(crate) use checker::{Checker, End, WHOLE, check_end};
+
+/// The longest time between two looks at what was told.
+const LOOK: Duration = ms(2);
 
 pub(crate) const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -78,95 +81,50 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) keys: KeyPair,
     pub(crate) roster: Roster,
-    pub(crate) disk: Vec<Record>,
+    desk: Option<Arc<Mutex<Desk>>>,
     backup: Option<Vec<Record>>,
-    /// How many of these a power cut leaves.
-    pub(crate) synced: usize,
-    /// Where this life's records begin.
-    base: usize,
-    /// What it read of former lives and did not sync, though it could: a power cut takes it.
-    unsynced: Vec<Range<usize>>,
-    pub(crate) machine: Option<Rollout>,
-    pub(crate) life: u64,
-    timers: TimerQueue<Timer>,
-    wake_at: Option<Time>,
+    /// Number of its starts.
+    life: u64,
+    /// Whether it ran when it was looked at last.
+    was_up: bool,
     slow_disk: bool,
     /// How its canary fares, in percent of errors; none: too few requests.
     pub(crate) errors: Option<u64>,
-    /// Versions that have answered it since it voted last.
-    answered: BTreeSet<ModelId>,
-    /// Whether the brake is on in what it serves, if it serves anything.
-    is_braked: Option<bool>,
-    /// In which life and state its own figures were bad when it measured last.
-    was_bad: Option<(u64, Digest)>,
 }
 
+#[derive(Debug)]
 enum Happening {
-    Wake(usize),
-    Synced {
-        node: usize,
-        life: u64,
-        records: u64,
-    },
-    Dialed {
-        from: usize,
-        life: u64,
-        to: usize,
-    },
-    Arrived {
-        link: LinkId,
-        to: usize,
-        msg: Message,
-    },
-    Broken {
-        link: LinkId,
-        to: usize,
-    },
     Restart(usize),
     PowerCut {
         node: usize,
         life: u64,
     },
     /// A node's fleet tells it whom the seeds call dead: these, or those of that moment.
-    Told {
+    Dead {
         node: usize,
         life: u64,
         dead: Option<BTreeSet<usize>>,
     },
-    Health,
     Chaos,
     Decided {
         node: usize,
         life: u64,
         txid: TxId,
     },
-    Probed {
-        node: usize,
-        life: u64,
-        model: ModelId,
-    },
-}
-
-struct Link {
-    ends: [usize; 2],
-    /// Whether each end still knows it.
-    open: [bool; 2],
-    last: [Time; 2],
 }
 
 pub(crate) struct World {
+    pub(crate) world: sim::World<RolloutHost>,
     pub(crate) rng: Rng,
-    pub(crate) now: Time,
     pub(crate) nodes: Vec<Node>,
     agenda: BTreeMap<(Time, u64), Happening>,
-    links: BTreeMap<LinkId, Link>,
     number: u64,
     /// Who is on which side of a partition.
     pub(crate) sides: Vec<u8>,
     latency: u64,
     pub(crate) decides: Decides,
     breaks: Breaks,
-    /// The chance of a crash at an effect, in a million.
+    /// The chance of a death at an effect, in a million.
     pub(crate) crash_ppm: u32,
     pub(crate) is_calm: bool,
     pub(crate) checker: Checker,
@@ -176,10 +134,8 @@ pub(crate) struct World {
     said: Vec<(usize, usize, Message)>,
     pub(crate) tickets: u64,
     pub(crate) answers: BTreeMap<Ticket, Answer>,
-    is_traced: bool,
     is_harsh: bool,
     pub(crate) has_odd_rosters: bool,
-    opens_unsynced: bool,
     pub(crate) lost: BTreeSet<usize>,
     mallory: KeyPair,
     /// How many committed transactions a node keeps whole.
@@ -199,8 +155,8 @@ pub(crate) struct World {
     pub(crate) dead: BTreeSet<usize>,
 }
 
-pub(crate) fn model(text: &str) -> ModelId {
-    text.parse().expect("a name")
+fn place(at: usize) -> Endpoint {
+    Endpoint::new([127, 0, 0, 1].into(), 60_001 + u16::try_from(at).expect("few"))
 }
 
 impl World {
@@ -212,7 +168,7 @@ impl World {
             .map(|at: u16| {
                 let keys = KeyPair::generate(&mut rng);
                 let node_id = format!("node-{}", char::from(b'a' + at as u8)).parse().unwrap();
-                let (host, port) = ("127.0.0.1".to_owned(), 60_001 + at);
+                let (host, port) = ("127.0.0.1".to_owned(), place(usize::from(at)).port());
                 (Participant { node_id, host, port, key: keys.public() }, keys)
             })
             .collect();
@@ -229,30 +185,23 @@ impl World {
             id: me.node_id.clone(),
             keys: keys.clone(),
             roster: roster.clone(),
-            disk: Vec::new(),
+            desk: None,
             backup: None,
-            synced: 0,
-            base: 0,
-            unsynced: Vec::new(),
-            machine: None,
             life: 0,
-            timers: TimerQueue::default(),
-            wake_at: None,
+            was_up: false,
             slow_disk: rng.random_bool(0.2),
             errors: Some(0),
-            answered: BTreeSet::new(),
-            is_braked: None,
-            was_bad: None,
         });
         let nodes: Vec<_> = nodes.collect();
         let latency = *[200, 1000, 20_000, 300_000].get(rng.random_range(0..4)).unwrap();
         let mallory = KeyPair::generate(&mut rng);
+        let opens_unsynced = setup.opens_unsynced;
+        let options = Options { opens_unsynced, ..Options::default() };
         let mut world = Self {
+            world: sim::World::new(setup.seed, options),
             sides: vec![0; nodes.len()],
             nodes,
-            now: Time::ZERO,
             agenda: BTreeMap::new(),
-            links: BTreeMap::new(),
             number: 0,
             latency,
             decides,
@@ -265,10 +214,8 @@ impl World {
             said: Vec::new(),
             tickets: 0,
             answers: BTreeMap::new(),
-            is_traced: std::env::var("TRACE").is_ok_and(|it| it == "1"),
             is_harsh: setup.is_harsh,
             has_odd_rosters,
-            opens_unsynced: setup.opens_unsynced,
             lost: BTreeSet::new(),
             mallory,
             history_max: [1, 3, 10_000][rng.random_range(0..3)],
@@ -281,25 +228,80 @@ impl World {
             dead: BTreeSet::new(),
             rng,
         };
-        world.checker.may_leap = world.history_max < 100;
         if has_odd_rosters {
             let all: Vec<_> = all.into_iter().map(|it| it.0).collect();
             chaos::odd_rosters(&mut world, &all);
-            world.checker.may_leap = world.history_max < 100;
         }
+        world.checker.may_leap = world.history_max < 100;
+        world.checker.is_timed = decides == Decides::Coordinator;
         world.crash_ppm = *[0, 300, 2000].get(world.rng.random_range(0..3)).unwrap();
         if setup.is_harsh {
             world.crash_ppm = 5000;
             world.loss_ppm = 150_000;
             world.nodes.iter_mut().for_each(|it| it.slow_disk = true);
         }
+        (0..world.nodes.len()).for_each(|at| world.add(at));
+        world.set_weather();
         world
     }
 
-    pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
-        if self.is_traced {
-            println!("{:>10.3} ms  {}", self.now.as_micros() as f64 / 1000.0, what());
+    /// Adds the host of a node.
+    fn add(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        let initial = RoutingState::initial(model("v1"), model("v1"));
+        let mut config = Config::new(node.id.clone(), node.roster.clone(), initial);
+        config.decides = self.decides;
+        config.dead_after = ms(500);
+        let served = MODELS.map(|it| (model(it), String::new()));
+        config.models = self.has_servers.then(|| served.into());
+        config.breaks = self.breaks;
+        let desk = Arc::new(Mutex::new(Desk {
+            config,
+            keys: node.keys.clone(),
+            history_max: self.history_max,
+            form: self.form,
+            silent_servers: 0.1,
+            errors: Some(0),
+        }));
+        let of_host = Arc::clone(&desk);
+        let factory = move |boot: Boot<'_, Record>| {
+            let desk = of_host.lock().expect("one thread runs a world");
+            RolloutHost::new(&desk, boot.records, boot.seed)
+        };
+        self.world.add_host(place(at), Box::new(factory));
+        self.nodes[at].desk = Some(desk);
+        if self.nodes[at].slow_disk {
+            self.world.set_fsync(place(at), Some(Span::micros(100, 400_000)));
         }
+    }
+
+    /// The weather as it is to be now.
+    fn set_weather(&mut self) {
+        let latency = if self.is_calm { self.latency.min(20_000) } else { self.latency };
+        self.world.set_weather(Weather {
+            latency: Span::micros(latency / 2, latency / 2),
+            jitter: Duration::from_micros(latency),
+            loss_ppm: if self.is_calm { 0 } else { 10_000 },
+            fsync: Span::micros(100, 3_000),
+            snapshot_percent: 5,
+            torn_tails: true,
+            death_ppm: self.crash_ppm,
+            lasting: Span::millis(10, 6_000),
+            ..Weather::calm()
+        });
+    }
+
+    pub(crate) const fn now(&self) -> Time {
+        self.world.now()
+    }
+
+    /// A node's own clock.
+    pub(crate) fn clock(&self, at: usize) -> Time {
+        self.world.clocks(place(at)).mono
+    }
+
+    pub(crate) fn machine(&self, at: usize) -> Option<&Rollout> {
+        self.world.machine(place(at)).map(RolloutHost::machine)
     }
 
     fn plan(&mut self, at: Time, what: Happening) {
@@ -311,10 +313,9 @@ impl World {
     pub(crate) fn play(&mut self) -> Result<(), String> {
         for at in 0..self.nodes.len() {
             let late = Duration::from_micros(self.rng.random_range(0..500_000));
-            self.plan(self.now.after(late), Happening::Restart(at));
+            self.plan(self.now().after(late), Happening::Restart(at));
         }
-        self.plan(self.now.after(ms(1000)), Happening::Health);
-        self.plan(self.now.after(ms(1500)), Happening::Chaos);
+        self.plan(self.now().after(ms(1500)), Happening::Chaos);
         let storm = ms(self.rng_between(12_000, 25_000));
         self.run_for(storm)?;
         self.calm_down();
@@ -341,13 +342,13 @@ impl World {
         self.run_for(moment)?;
         let is_power_cut = self.rng.random_bool(0.5);
         self.crash(0, is_power_cut);
-        let died_at = self.now;
+        let died_at = self.now();
         let mut longest = Duration::ZERO;
         for _ in 0..200 {
             self.run_for(ms(100))?;
-            let mut up = self.nodes.iter().filter_map(|it| it.machine.as_ref());
+            let mut up = (0..self.nodes.len()).filter_map(|it| self.machine(it));
             if up.any(|it| it.prepared().is_some()) {
-                longest = self.now.since(died_at);
+                longest = self.now().since(died_at);
             }
         }
         Ok(longest)
@@ -357,8 +358,9 @@ impl World {
     fn begin_in_peace(&mut self) -> Result<(), String> {
         self.crash_ppm = 0;
         self.latency = 1000;
+        self.set_weather();
         for at in 0..self.nodes.len() {
-            self.plan(self.now, Happening::Restart(at));
+            self.plan(self.now(), Happening::Restart(at));
         }
         self.run_for(ms(3000))
     }
@@ -368,6 +370,7 @@ impl World {
     pub(crate) fn play_gone(&mut self) -> Result<(), String> {
         self.begin_in_peace()?;
         self.latency = [1000, 20_000, 200_000][self.rng.random_range(0..3)];
+        self.set_weather();
         self.command(0, chaos::plain_start(vec![10_000]));
         let moment = self.rng_between(0, 4 * self.latency);
         self.run_for(Duration::from_micros(moment))?;
@@ -377,10 +380,8 @@ impl World {
             self.crash(0, is_power_cut);
         } else {
             self.sides[0] = 1;
-            let all = self.open_links();
-            for (link, ends) in all.into_iter().filter(|(_, ends)| ends.contains(&0)) {
-                self.close(link, ends[0]);
-            }
+            self.part();
+            (1..self.nodes.len()).for_each(|at| self.close((at, 0)));
         }
         let (whole_at, order_at) = (self.rng_between(1, 60), self.rng_between(1, 40));
         let mut is_back_first = self.sides[0] == 1 && self.rng.random_bool(0.5);
@@ -389,13 +390,14 @@ impl World {
             if is_back_first && let Some(at) = self.voted_to_settle() {
                 // It reaches one that has just given it up before the others' word does.
                 self.sides[at] = 1;
+                self.part();
                 is_back_first = false;
             }
             if step == whole_at {
-                self.sides.fill(0);
+                self.join();
             }
             let gone = self.nodes[0].id.clone();
-            let machine = self.nodes[1].machine.as_ref().expect("it lives");
+            let machine = self.machine(1).expect("it lives");
             let is_away = machine.roster().has(&gone) && !machine.reaches(&gone);
             if step >= order_at && (step - order_at).is_multiple_of(20) && is_away {
                 self.command(1, Command::Gone { nodes: [gone].into() });
@@ -413,6 +415,7 @@ impl World {
     pub(crate) fn play_parts(&mut self) -> Result<(), String> {
         self.begin_in_peace()?;
         self.latency = [1000, 20_000, 200_000][self.rng.random_range(0..3)];
+        self.set_weather();
         let count = self.nodes.len();
         if self.rng.random_bool(0.7) {
             let by = self.rng.random_range(0..count);
@@ -423,9 +426,10 @@ impl World {
         for side in 0..count {
             self.sides[side] = self.rng.random_range(0..2);
         }
-        for (link, ends) in self.open_links() {
-            if self.sides[ends[0]] != self.sides[ends[1]] {
-                self.close(link, ends[0]);
+        self.part();
+        for (a, b) in self.linked() {
+            if self.sides[a] != self.sides[b] {
+                self.close((a, b));
             }
         }
         for _ in 0..2 {
@@ -438,7 +442,7 @@ impl World {
                 let late = ms(self.rng_between(0, 4000));
                 if self.rng.random_bool(0.9) {
                     let (node, life, dead) = (at, lives[at], Some(of_part[at].clone()));
-                    self.plan(self.now.after(late), Happening::Told { node, life, dead });
+                    self.plan(self.now().after(late), Happening::Dead { node, life, dead });
                 }
             }
             self.run_for(ms(4000))?;
@@ -452,7 +456,7 @@ impl World {
             let moment = ms(self.rng_between(0, 6000));
             self.run_for(moment)?;
         }
-        self.sides.fill(0);
+        self.join();
         let moment = ms(self.rng_between(0, 3000));
         self.run_for(moment)?;
         self.has_seeds = true;
@@ -466,10 +470,10 @@ impl World {
     /// Somebody who has voted to settle what a dead coordinator began, when that is decided.
     fn voted_to_settle(&self) -> Option<usize> {
         let settles = |at: &usize| {
-            let prepared = self.nodes[*at].machine.as_ref()?.prepared()?;
+            let prepared = self.machine(*at)?.prepared()?;
             prepared.settles().map(|_| ())
         };
-        let is_decided = self.nodes[1].machine.as_ref().is_some_and(|it| it.prepared().is_none());
+        let is_decided = self.machine(1).is_some_and(|it| it.prepared().is_none());
         (2..self.nodes.len()).find(|at| is_decided && settles(at).is_some())
     }
 
@@ -478,16 +482,18 @@ impl World {
     }
 
     fn calm_down(&mut self) {
-        self.trace(|| "calm".to_owned());
         self.is_calm = true;
         self.crash_ppm = 0;
-        self.sides.fill(0);
+        self.set_weather();
+        self.join();
         let is_sick = self.rng.random_bool(0.5);
         for at in 0..self.nodes.len() {
             let bad = if is_sick && at == 0 { 50 } else { 0 };
-            self.nodes[at].errors = Some(bad);
-            if self.nodes[at].machine.is_none() {
-                self.plan(self.now.after(ms(100)), Happening::Restart(at));
+            self.set_errors(at, Some(bad));
+            self.desk(at).silent_servers = 0.0;
+            self.world.command(place(at), Call::ServersAnswer);
+            if self.machine(at).is_none() {
+                self.plan(self.now().after(ms(100)), Happening::Restart(at));
             }
         }
         if self.has_seeds {
@@ -495,132 +501,138 @@ impl World {
         }
     }
 
+    fn desk(&self, at: usize) -> std::sync::MutexGuard<'_, Desk> {
+        let desk = self.nodes[at].desk.as_ref().expect("it has a host");
+        desk.lock().expect("one thread runs a world")
+    }
+
+    pub(crate) fn set_errors(&mut self, at: usize, errors: Option<u64>) {
+        self.nodes[at].errors = errors;
+        self.desk(at).errors = errors;
+        self.world.command(place(at), Call::Errors(errors));
+    }
+
     pub(crate) fn run_for(&mut self, span: Duration) -> Result<(), String> {
-        let end = self.now.after(span);
-        while let Some(entry) = self.agenda.first_entry() {
-            if entry.key().0 > end {
-                break;
+        let end = self.now().after(span);
+        while self.now() < end {
+            let next = self.agenda.first_key_value().map_or(end, |((at, _), _)| *at);
+            let stop = self.now().after(LOOK).min(next).min(end);
+            self.world.run_until(stop);
+            self.heed();
+            while let Some(entry) = self.agenda.first_entry()
+                && entry.key().0 <= self.world.now()
+            {
+                let what = entry.remove();
+                self.happen(what);
+                self.heed();
             }
-            let ((time, _), what) = entry.remove_entry();
-            self.now = self.now.max(time);
-            self.happen(what);
+            self.checker.look_at_the_clock(self.now());
             self.checker.verdict()?;
         }
-        self.now = end;
         Ok(())
     }
 
     fn happen(&mut self, what: Happening) {
         match what {
-            Happening::Wake(at) => self.wake(at),
-            Happening::Synced { node, life, records } => {
-                if self.is_living(node, life) {
-                    let base = self.nodes[node].base;
-                    let synced = base + usize::try_from(records).unwrap();
-                    self.nodes[node].synced = self.nodes[node].synced.max(synced);
-                    self.hand(node, Input::Synced { records });
-                }
-            }
-            Happening::Dialed { from, life, to } => self.dialed(from, life, to),
-            Happening::Arrived { link, to, msg } => self.arrived(link, to, msg),
-            Happening::Broken { link, to } => self.broken(link, to),
-            Happening::Restart(at) => self.restart(at),
+            Happening::Restart(at) => self.world.boot(place(at)),
             Happening::PowerCut { node, life } => {
                 if self.is_living(node, life) && !self.is_calm {
                     self.crash(node, true);
                 }
             }
-            Happening::Told { node, life, dead } => {
+            Happening::Dead { node, life, dead } => {
                 if self.is_living(node, life) {
                     let dead = dead.unwrap_or_else(|| self.dead.clone());
                     let keys = dead.iter().map(|it| self.nodes[*it].keys.public());
-                    let keys: BTreeSet<_> = keys.collect();
-                    self.trace(|| format!("{} is told who is dead", self.nodes[node].id));
-                    self.hand(node, Input::Extra(ExtraInput::Dead { keys }));
+                    let keys = keys.collect();
+                    self.world.command(place(node), Call::Dead(keys));
                 }
             }
-            Happening::Health => self.measure(),
             Happening::Chaos => {
                 if !self.is_calm {
                     chaos::something(self);
                     let pause = ms(self.rng_between(50, 900));
-                    self.plan(self.now.after(pause), Happening::Chaos);
-                }
-            }
-            Happening::Probed { node, life, model } => {
-                if self.is_living(node, life) {
-                    self.probed(node, model);
+                    self.plan(self.now().after(pause), Happening::Chaos);
                 }
             }
             Happening::Decided { node, life, txid } => {
                 if self.is_living(node, life) {
                     let (commit, proof) = self.log[&txid].clone();
-                    self.hand(node, Input::Extra(ExtraInput::Decided { txid, commit, proof }));
+                    self.world.command(place(node), Call::Decided { txid, commit, proof });
                 }
             }
         }
     }
 
-    fn probed(&mut self, node: usize, model: ModelId) {
-        let is_silent = !self.is_calm && self.rng.random_bool(0.1);
-        if !is_silent {
-            self.nodes[node].answered.insert(model.clone());
-        }
-        let failure = is_silent.then(|| "it answers with 503".to_owned());
-        self.hand(node, Input::Extra(ExtraInput::Probed { model, failure }));
-    }
-
     fn is_living(&self, at: usize, life: u64) -> bool {
-        self.nodes[at].machine.is_some() && self.nodes[at].life == life
+        self.machine(at).is_some() && self.nodes[at].life == life
     }
 
-    // Nodes.
+    /// Reads what was told, and sees who has died.
+    fn heed(&mut self) {
+        for (time, host, told) in self.world.take_events() {
+            let at = usize::from(host.port() - 60_001);
+            self.checker.heed(at, time, &told);
+            match told {
+                Told::Started { .. } => self.on_started(at),
+                Told::Said { to, msg } => {
+                    if self.said.len() < 2000
+                        && let Some(to) = self.nodes.iter().position(|it| it.id == to)
+                    {
+                        self.said.push((at, to, msg));
+                    }
+                }
+                Told::Event(event) => self.on_event(at, &event),
+                Told::Answer(ticket, answer) => {
+                    self.figures.answers += 1;
+                    self.answers.insert(ticket, answer);
+                }
+                Told::Decide { txid, commit, proof } => self.decide(at, txid, commit, proof),
+                Told::Record(_)
+                | Told::Synced(_)
+                | Told::Serves { .. }
+                | Told::Busy { .. }
+                | Told::Wrong(_) => {}
+            }
+        }
+        for at in 0..self.nodes.len() {
+            let is_up = self.machine(at).is_some();
+            let was_up = std::mem::replace(&mut self.nodes[at].was_up, is_up);
+            if was_up && !is_up {
+                self.checker.on_crash(at);
+                self.may_lose_disk(at);
+            }
+        }
+        let tally = self.world.tally();
+        let deaths = tally.faults(Fault::Crash) + tally.faults(Fault::Kill);
+        self.figures.crashes = usize::try_from(deaths).expect("few");
+    }
 
-    fn restart(&mut self, at: usize) {
-        if self.nodes[at].machine.is_some() {
-            return;
-        }
-        let rng = Rng::seed_from_u64(self.rng.random());
+    fn on_started(&mut self, at: usize) {
         let node = &mut self.nodes[at];
-        let mut memory = Memory::keeping(self.history_max);
-        node.disk.iter().cloned().for_each(|it| memory.replay(it));
-        if node.life % 3 == 2 {
-            // A log that has grown long is written anew.
-            node.disk = memory.snapshot();
-            node.synced = node.disk.len();
-            node.unsynced.clear();
-        }
-        // Whoever opens a log has it on disk before it goes on. If it did not, its syncs would not
-        // do it either: they are of what it writes itself.
-        if self.opens_unsynced {
-            node.unsynced.push(node.synced..node.disk.len());
-        }
-        node.synced = node.disk.len();
-        node.base = node.disk.len();
         node.life += 1;
-        node.is_braked = None;
-        let initial = RoutingState::initial(model("v1"), model("v1"));
-        let mut config = Config::new(node.id.clone(), node.roster.clone(), initial);
-        config.decides = self.decides;
-        config.dead_after = ms(500);
-        let served = ["v1", "v2", "v3"].map(|it| (model(it), String::new()));
-        config.models = self.has_servers.then(|| served.into());
-        config.breaks = self.breaks;
-        let machine = Rollout::new(config, node.keys.clone(), rng, memory);
-        self.checker.on_history(&node.id, machine.history());
-        node.machine = Some(machine);
-        self.trace(|| format!("{} starts", self.nodes[at].id));
-        let is_fresh = self.nodes[at].disk.is_empty();
-        self.checker.on_start(at, is_fresh);
-        self.hand(at, Input::Start);
+        node.was_up = true;
+        if self.is_harsh && !self.is_calm && node.life > 1 && self.rng.random_bool(0.5) {
+            // It goes on with what may be on no disk yet, and soon the power fails.
+            let life = self.nodes[at].life;
+            let later = ms(self.rng_between(1, 2000));
+            self.plan(self.now().after(later), Happening::PowerCut { node: at, life });
+        }
         if self.has_seeds {
             self.tell_of_dead(at);
         }
     }
 
+    /// A death may take the disk with it.
+    fn may_lose_disk(&mut self, at: usize) {
+        let is_lost = !self.is_calm && self.rng.random_range(0..1_000_000) < self.loss_ppm;
+        if is_lost && self.lost.is_empty() && !self.has_odd_rosters {
+            self.lose_disk(at);
+        }
+    }
+
     /// The seeds change their mind, and all hear of it: late, or never.
     pub(crate) fn certify(&mut self, dead: BTreeSet<usize>) {
-        self.trace(|| format!("the seeds call dead {dead:?}"));
         self.dead = dead;
         for at in 0..self.nodes.len() {
             self.tell_of_dead(at);
@@ -632,67 +644,30 @@ impl World {
         let late = ms(self.rng_between(0, 3000));
         if self.is_calm || self.rng.random_bool(0.85) {
             let dead = None;
-            self.plan(self.now.after(late), Happening::Told { node: at, life, dead });
+            self.plan(self.now().after(late), Happening::Dead { node: at, life, dead });
         }
     }
 
-    /// A kill leaves what was written, a power cut what was synced.
+    /// A kill leaves what was written, a power cut what was synced. The node comes back later.
     pub(crate) fn crash(&mut self, at: usize, is_power_cut: bool) {
-        if self.nodes[at].machine.take().is_none() {
+        if self.machine(at).is_none() {
             return;
         }
-        self.trace(|| format!("{} dies, power cut: {is_power_cut}", self.nodes[at].id));
-        self.figures.crashes += 1;
-        let extra = self.nodes[at].disk.len() - self.nodes[at].synced;
-        let kept = if is_power_cut { self.rng.random_range(0..=extra) } else { extra };
-        let kept = if self.rng.random_bool(0.5) && is_power_cut { 0 } else { kept };
-        let node = &mut self.nodes[at];
-        let len = node.synced + kept;
-        node.disk.truncate(len);
-        if is_power_cut {
-            for lost in std::mem::take(&mut node.unsynced).into_iter().rev() {
-                node.synced -= lost.len();
-                node.disk.drain(lost);
-            }
+        match is_power_cut {
+            true => self.world.crash(place(at)),
+            false => self.world.kill(place(at)),
         }
-        node.timers = TimerQueue::default();
-        node.wake_at = None;
+        self.nodes[at].was_up = false;
         self.checker.on_crash(at);
-        let mine: Vec<_> = self
-            .links
-            .iter()
-            .filter(|(_, link)| link.ends.contains(&at))
-            .map(|(link, _)| *link)
-            .collect();
-        for link in mine {
-            if is_power_cut && self.rng.random_bool(0.5) {
-                // What the host still had to send is gone with it.
-                self.agenda.retain(|_, it| match it {
-                    Happening::Arrived { link: of, to, .. } => *of != link || *to == at,
-                    _ => true,
-                });
-            }
-            self.close(link, at);
-        }
         let drawn = ms(self.rng_between(10, 6000));
-        let mut down = self.down_for.unwrap_or(drawn);
-        if self.is_harsh && !is_power_cut && extra > 0 && !self.is_calm {
-            // It goes on with what is on no disk yet, and soon the power fails.
-            down = ms(self.rng_between(10, 100));
-            let life = self.nodes[at].life + 1;
-            let later = down + ms(self.rng_between(1, 2000));
-            self.plan(self.now.after(later), Happening::PowerCut { node: at, life });
-        }
-        self.plan(self.now.after(down), Happening::Restart(at));
+        let down = self.down_for.unwrap_or(drawn);
+        self.plan(self.now().after(down), Happening::Restart(at));
     }
 
     /// The disk is gone, the key is not.
     pub(crate) fn lose_disk(&mut self, at: usize) {
         self.crash(at, false);
-        self.trace(|| format!("{} loses its disk", self.nodes[at].id));
-        self.nodes[at].disk.clear();
-        self.nodes[at].unsynced.clear();
-        self.nodes[at].synced = 0;
+        self.world.replace_disk(place(at), Vec::new());
         self.figures.lost_disks += 1;
         self.lost.insert(at);
         self.checker.on_lost_disk(at);
@@ -700,144 +675,38 @@ impl World {
 
     /// The log is that of an earlier moment again: nothing is under way, so only names are lost.
     pub(crate) fn back_up_or_restore(&mut self, at: usize) {
-        let is_quiet = |it: &Node| {
-            let status = it.machine.as_ref().map(|machine| machine.status(self.now));
+        let is_quiet = |at: usize| {
+            let status = self.machine(at).map(|machine| machine.status(self.clock(at)));
             status.is_some_and(|it| it.running.is_none() && it.in_doubt.is_none())
         };
-        let node = &self.nodes[at];
-        if node.backup.is_none() {
-            self.nodes[at].backup = Some(node.disk[..node.synced].to_vec());
-        } else if self.nodes.iter().all(is_quiet) && self.lost.is_empty() && !self.has_odd_rosters {
+        if self.nodes[at].backup.is_none() {
+            self.nodes[at].backup = Some(self.world.records(place(at)).to_vec());
+        } else if (0..self.nodes.len()).all(is_quiet)
+            && self.lost.is_empty()
+            && !self.has_odd_rosters
+        {
             self.crash(at, false);
-            self.trace(|| format!("{} is restored from a backup", self.nodes[at].id));
-            let node = &mut self.nodes[at];
-            node.disk = node.backup.take().unwrap_or_default();
-            node.unsynced.clear();
-            node.synced = node.disk.len();
+            let backup = self.nodes[at].backup.take().unwrap_or_default();
+            self.world.replace_disk(place(at), backup);
             self.figures.restored += 1;
             self.checker.on_restored(at, &self.nodes[at].id);
         }
     }
 
-    fn wake(&mut self, at: usize) {
-        self.nodes[at].wake_at = None;
-        while let Some(timer) = self.nodes[at].timers.pop_due(self.now) {
-            self.hand(at, Input::Expired(timer));
-        }
-        self.wake_later(at);
-    }
-
-    fn wake_later(&mut self, at: usize) {
-        let next = self.nodes[at].timers.next();
-        let earlier = |next: &Time| self.nodes[at].wake_at.is_none_or(|it| *next < it);
-        if let Some(next) = next.filter(earlier) {
-            self.nodes[at].wake_at = Some(next);
-            self.plan(next.max(self.now), Happening::Wake(at));
-        }
-    }
-
     pub(crate) fn command(&mut self, at: usize, command: Command) -> Option<Ticket> {
-        self.nodes[at].machine.as_ref()?;
+        self.machine(at)?;
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        self.trace(|| format!("{} is asked: {command:?}", self.nodes[at].id));
-        self.checker.on_command(at, ticket, self.now);
-        self.hand(at, Input::Command(Request { ticket, command }));
+        self.checker.on_command(at, ticket, self.now());
+        self.world.command(place(at), Call::Order(Request { ticket, command }));
         Some(ticket)
     }
 
-    pub(crate) fn hand(&mut self, at: usize, input: Input) {
-        let now = Now { mono: self.now, wall: WallTime(self.now.as_micros() / 1000) };
-        let Some(machine) = &mut self.nodes[at].machine else { return };
-        let mut fx = Fx::default();
-        machine.handle(now, input, &mut fx);
-        for effect in fx {
-            // Death has a taste for the moments at which somebody is told something that binds.
-            let binds = matches!(
-                &effect,
-                Effect::Send { msg, .. } | Effect::SendAll { msg, .. }
-                    if matches!(
-                        msg,
-                        Message::PrepareResp(_) | Message::Decision(_) | Message::PrepareReq(_)
-                    )
-            );
-            // And in harsh weather for those at which a disk does not have it yet.
-            let is_written = matches!(
-                &effect,
-                Effect::Persist(
-                    Record::Prepared(_) | Record::Committed(_) | Record::Refused { .. }
-                )
-            );
-            let taste = if binds { 25 } else { 1 + 9 * u32::from(is_written && self.is_harsh) };
-            let ppm = self.crash_ppm * taste;
-            let dies = self.rng.random_range(0..1_000_000) < ppm;
-            let comes_first = dies && self.rng.random_bool(0.5);
-            if !comes_first {
-                self.carry_out(at, effect);
-            }
-            if dies {
-                let is_power_cut = self.rng.random_bool(0.5);
-                let is_lost = self.rng.random_range(0..1_000_000) < self.loss_ppm;
-                if is_lost && self.lost.is_empty() && !self.has_odd_rosters {
-                    return self.lose_disk(at);
-                }
-                return self.crash(at, is_power_cut);
-            }
-        }
-        self.checker.look(at, &self.nodes[at], self.now, self.decides);
-        self.wake_later(at);
+    pub(crate) fn hand(&mut self, at: usize, call: Call) {
+        self.world.command(place(at), call);
     }
 
-    fn carry_out(&mut self, at: usize, effect: Effect) {
-        match effect {
-            Effect::Send { link, msg } => self.send(at, link, msg),
-            Effect::SendAll { links, msg } => {
-                for link in links {
-                    self.send(at, link, msg.clone());
-                }
-            }
-            Effect::Persist(record) => self.persist(at, record),
-            Effect::Extra(ExtraEffect::Serve(serving)) => {
-                let is_braked = serving.brake.is_some();
-                self.nodes[at].is_braked = Some(is_braked);
-                let state = serving.state;
-                self.trace(|| {
-                    format!("{} serves {} {:?}", self.nodes[at].id, state.version, state.txid)
-                });
-                self.checker.on_serve(at, &state, is_braked);
-            }
-            Effect::Extra(ExtraEffect::Decide { txid, commit, proof }) => {
-                self.decide(at, txid, commit, proof);
-            }
-            Effect::Dial(participant) => {
-                let to = self.nodes.iter().position(|it| it.id == participant.node_id);
-                let to = to.expect("nobody else is named");
-                let (from, life) = (at, self.nodes[at].life);
-                let span = self.travel();
-                self.plan(self.now.after(span), Happening::Dialed { from, life, to });
-            }
-            Effect::Extra(ExtraEffect::Probe(model)) => {
-                let (node, life) = (at, self.nodes[at].life);
-                let span = ms(self.rng_between(1, 40));
-                self.plan(self.now.after(span), Happening::Probed { node, life, model });
-            }
-            Effect::Hangup { link } => self.close(link, at),
-            Effect::SetTimer { timer, after: span } => {
-                self.nodes[at].timers.set(timer, self.now.after(span));
-            }
-            Effect::StopTimer(timer) => self.nodes[at].timers.stop(&timer),
-            Effect::Emit(event) => self.on_event(at, event),
-            Effect::Extra(ExtraEffect::Answer(ticket, answer)) => {
-                self.trace(|| format!("{} answers {answer:?}", self.nodes[at].id));
-                self.figures.answers += 1;
-                self.checker.on_answer(ticket, &answer);
-                self.answers.insert(ticket, answer);
-            }
-        }
-    }
-
-    fn on_event(&mut self, at: usize, event: Event) {
-        self.trace(|| format!("{}: {event:?}", self.nodes[at].id));
+    fn on_event(&mut self, at: usize, event: &Event) {
         let figures = &mut self.figures;
         figures.committed += usize::from(matches!(event, Event::Committed(_)));
         figures.aborted += usize::from(matches!(event, Event::Aborted(_)));
@@ -845,7 +714,7 @@ impl World {
         figures.took_over += usize::from(matches!(event, Event::TookOver { .. }));
         figures.braked += usize::from(matches!(event, Event::Braked(_)));
         figures.rollbacks += usize::from(matches!(event, Event::GateFailed { .. }));
-        if let Event::Committed(it) = &event
+        if let Event::Committed(it) = event
             && it.proposal.txid.node == self.nodes[at].id
             && let Some(gone) = &it.proposal.gone
         {
@@ -853,197 +722,52 @@ impl World {
             figures.by_seeds += usize::from(gone.by == Word::Seeds);
             figures.settled += usize::from(gone.settles.is_some());
         }
-        let is_back = event == Event::Recalled && self.lost.remove(&at);
+        let is_back = *event == Event::Recalled && self.lost.remove(&at);
         figures.recovered += usize::from(is_back);
-        self.checker.on_event(&self.nodes[at].id, &event);
-    }
-
-    fn persist(&mut self, at: usize, record: Record) {
-        self.checker.on_record(&self.nodes[at].id, &record);
-        if let (Record::Prepared(it), true) = (&record, self.has_servers) {
-            let raises = it.txid.kind.raises();
-            if !self.nodes[at].answered.remove(&it.state.canary_model_id) && raises {
-                let id = self.nodes[at].id.clone();
-                self.checker.violation(format!("T8: {id} votes for what has not answered it"));
-            }
-        }
-        let node = &mut self.nodes[at];
-        node.disk.push(record);
-        let (life, records) = (node.life, (node.disk.len() - node.base) as u64);
-        let longest = if node.slow_disk { 400_000 } else { 3_000 };
-        let span = Duration::from_micros(self.rng.random_range(100..longest));
-        self.plan(self.now.after(span), Happening::Synced { node: at, life, records });
     }
 
     /// The log of decisions: a majority's, so only who reaches one is heard.
     fn decide(&mut self, at: usize, txid: TxId, commit: bool, proof: Option<Box<Committed>>) {
-        let is_up =
-            |it: &usize| self.nodes[*it].machine.is_some() && self.sides[*it] == self.sides[at];
+        let is_up = |it: &usize| self.machine(*it).is_some() && self.sides[*it] == self.sides[at];
         let side: Vec<_> = (0..self.nodes.len()).filter(is_up).collect();
         if side.len() * 2 <= self.nodes.len() || self.rng.random_bool(0.1) {
             return;
         }
-        self.trace(|| format!("the log is asked for {txid}: {commit}"));
         self.log.entry(txid.clone()).or_insert((commit, proof));
         for node in side {
             if node == at || self.rng.random_bool(0.7) {
                 let (life, txid) = (self.nodes[node].life, txid.clone());
-                let span = self.travel();
-                self.plan(self.now.after(span), Happening::Decided { node, life, txid });
+                let span = Duration::from_micros(self.rng_between(self.latency / 2, self.latency));
+                self.plan(self.now().after(span), Happening::Decided { node, life, txid });
             }
         }
     }
 
-    // Links.
+    // Paths.
 
-    fn travel(&mut self) -> Duration {
-        let base = if self.is_calm { self.latency.min(20_000) } else { self.latency };
-        let slow = !self.is_calm && self.rng.random_bool(0.01);
-        let factor = if slow { 20 } else { 1 };
-        Duration::from_micros(self.rng.random_range(base / 2..=base * 3 / 2) * factor)
-    }
-
-    fn dialed(&mut self, from: usize, life: u64, to: usize) {
-        if !self.is_living(from, life) {
-            return;
-        }
-        if self.nodes[to].machine.is_none() || self.sides[from] != self.sides[to] {
-            let node = self.nodes[to].id.clone();
-            return self.hand(from, Input::DialFailed(node));
-        }
-        self.number += 1;
-        let link = LinkId(self.number);
-        let (ends, open, last) = ([from, to], [true; 2], [self.now; 2]);
-        self.links.insert(link, Link { ends, open, last });
-        for (at, other) in [(to, from), (from, to)] {
-            let (node, key) = (self.nodes[other].id.clone(), self.nodes[other].keys.public());
-            self.hand(at, Input::Opened { link, opening: Opening { node, key } });
-        }
-    }
-
-    fn send(&mut self, at: usize, link: LinkId, msg: Message) {
-        let Some(known) = self.links.get(&link) else { return };
-        let side = usize::from(known.ends[1] == at);
-        let to = known.ends[1 - side];
-        if !known.open[side] {
-            return;
-        }
-        if !matches!(msg, Message::Heartbeat(_) | Message::HealthSnapshot(_)) {
-            self.trace(|| {
-                format!("{} -> {}: {}", self.nodes[at].id, self.nodes[to].id, brief(&msg))
-            });
-            if self.said.len() < 2000 {
-                self.said.push((at, to, msg.clone()));
-            }
-        }
-        let node = &self.nodes[at];
-        self.checker.on_said(&node.id, &msg, &node.disk[..node.synced]);
-        let msg = match self.form {
-            Some(form) => {
-                let said = Said { sender: self.nodes[at].id.clone(), message: msg };
-                let bytes = encode(form, &said);
-                let read = Reader::new(form, &bytes[..]).read();
-                read.expect("what a node says is a message").expect("and a whole one").message
-            }
-            None => msg,
+    /// The network falls apart as `sides` has it.
+    pub(crate) fn part(&mut self) {
+        let of = |side: u8| -> Vec<Endpoint> {
+            (0..self.sides.len()).filter(|it| self.sides[*it] == side).map(place).collect()
         };
-        let span = self.travel();
-        let known = self.links.get_mut(&link).expect("it was there");
-        let arrival = self.now.after(span).max(known.last[side]);
-        known.last[side] = arrival;
-        self.plan(arrival, Happening::Arrived { link, to, msg });
+        let (first, second) = (of(0), of(1));
+        self.world.partition(&[&first, &second]);
     }
 
-    fn arrived(&mut self, link: LinkId, to: usize, msg: Message) {
-        let Some(known) = self.links.get(&link) else { return };
-        let side = usize::from(known.ends[1] == to);
-        let from = known.ends[1 - side];
-        if !known.open[side] {
-            return;
-        }
-        if self.sides[from] != self.sides[to] {
-            // It is repeated until the network is whole again, or the link given up.
-            let later = self.now.after(ms(300));
-            return self.plan(later, Happening::Arrived { link, to, msg });
-        }
-        self.hand(to, Input::Received { link, msg });
+    /// The network is whole again.
+    pub(crate) fn join(&mut self) {
+        self.sides.fill(0);
+        self.world.reunite();
     }
 
-    /// One end goes; what it sent before may still arrive.
-    pub(crate) fn close(&mut self, link: LinkId, at: usize) {
-        let Some(known) = self.links.get_mut(&link) else { return };
-        let side = usize::from(known.ends[1] == at);
-        if !std::mem::replace(&mut known.open[side], false) {
-            return;
-        }
-        let other = known.ends[1 - side];
-        let last = known.last[side];
-        let span = self.travel();
-        self.plan(self.now.after(span).max(last), Happening::Broken { link, to: other });
-        if self.nodes[at].machine.is_some() {
-            self.plan(self.now, Happening::Broken { link, to: at });
-        }
+    /// Pairs of nodes with a link.
+    pub(crate) fn linked(&self) -> Vec<(usize, usize)> {
+        let pairs = (0..self.nodes.len()).flat_map(|a| (0..a).map(move |b| (a, b)));
+        pairs.filter(|(a, b)| self.world.open_links(place(*a), place(*b)) > 0).collect()
     }
 
-    fn broken(&mut self, link: LinkId, to: usize) {
-        let Some(known) = self.links.get_mut(&link) else { return };
-        let side = usize::from(known.ends[1] == to);
-        known.open[side] = false;
-        if known.open == [false; 2] {
-            self.links.remove(&link);
-        }
-        self.hand(to, Input::closed(link, ""));
+    /// The links of two nodes break.
+    pub(crate) fn close(&mut self, (a, b): (usize, usize)) {
+        self.world.reset_link(place(a), place(b));
     }
-
-    pub(crate) fn open_links(&self) -> Vec<(LinkId, [usize; 2])> {
-        let open = self.links.iter().filter(|(_, it)| it.open == [true; 2]);
-        open.map(|(link, it)| (*link, it.ends)).collect()
-    }
-
-    // Traffic.
-
-    /// T8: whoever sees its own canary fail for a second sends nothing to it any more.
-    fn look_at_brake(&mut self, at: usize) {
-        let node = &mut self.nodes[at];
-        let Some(status) = node.machine.as_ref().map(|it| it.status(self.now)) else { return };
-        let is_judged = |it: &Course| {
-            it.phase == Phase::Running && it.plan.to == model("v2") && !it.plan.gates.is_empty()
-        };
-        let is_member = status.roster.has(&node.id);
-        let is_bad =
-            node.errors == Some(50) && is_member && status.course.as_ref().is_some_and(is_judged);
-        let now = is_bad.then_some((node.life, status.digest));
-        let was_bad = std::mem::replace(&mut node.was_bad, now);
-        if now.is_some() && was_bad == now && node.is_braked == Some(false) {
-            let id = node.id.clone();
-            self.checker.violation(format!("T8: {id} sees its canary fail, and asks it"));
-        }
-    }
-
-    fn measure(&mut self) {
-        for at in 0..self.nodes.len() {
-            self.look_at_brake(at);
-            let node_id = self.nodes[at].id.clone();
-            let errors = self.nodes[at].errors;
-            let of = |bad: u64| ModelHealth {
-                samples: if errors.is_some() { 100 } else { 3 },
-                errors: if errors.is_some() { bad } else { 0 },
-                p95_us: 50_000,
-                ..ModelHealth::default()
-            };
-            let models = [(model("v1"), of(0)), (model("v2"), of(errors.unwrap_or(0)))];
-            let models = models.into_iter().chain([(model("v3"), of(0))]).collect();
-            let window_id = format!("window-{}", self.now.as_micros() / 1_000_000);
-            self.hand(
-                at,
-                Input::Extra(ExtraInput::Health(HealthSnapshot { node_id, window_id, models })),
-            );
-        }
-        self.plan(self.now.after(ms(1000)), Happening::Health);
-    }
-}
-
-pub(crate) fn brief(msg: &Message) -> String {
-    let text = format!("{msg:?}");
-    text.chars().take(300).collect()
 }
