@@ -232,9 +232,9 @@ mod tests {
         }
         let [first, second] = [1, 2].map(|number| chat(origin(1), number));
         assert_eq!(outbox.ready(|_| false), []);
-        assert_eq!(outbox.take_kept(|record| record <= 1), [first.clone()]);
+        assert_eq!(outbox.take_kept(|record| record <= 1), std::slice::from_ref(&first));
         assert_eq!(outbox.ready(|record| record <= 1), [first.msg_id]);
-        assert_eq!(outbox.take_kept(|_| true), [second.clone()], "each is told once");
+        assert_eq!(outbox.take_kept(|_| true), std::slice::from_ref(&second), "told once");
         assert_eq!(outbox.ready(|_| true), [first.msg_id, second.msg_id]);
         assert_eq!(outbox.send(first.msg_id), Some(first.clone()));
         assert_eq!(outbox.ready(|_| true), [second.msg_id]);

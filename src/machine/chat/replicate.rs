@@ -272,3 +272,110 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::chat::group::Effect;
+    use crate::machine::chat::tests::{entry, membership};
+    use crate::model::KeyPair;
+    use crate::proto::chat::entry::Body;
+
+    /// A log of `count` entries, of which none is final, and a leader with followers 2 and 3.
+    fn parts(count: u64) -> (Config, Log, Reign) {
+        let mut log = Log::restore(None);
+        log.append(entry(1, 1, membership(&[1, 2, 3])));
+        (2..=count).for_each(|seq| log.append(entry(seq, 1, Body::Opening)));
+        let mut reign = Reign::new(SeqNo(1), vec![MemberId(1)], Time::ZERO);
+        for id in [2, 3] {
+            let key = KeyPair::from_secret([id; 32]).public();
+            let next = log.last().seq.next();
+            reign.link(MemberId(id.into()), LinkId(id.into()), key, next);
+        }
+        (Config { commit_pause: std::time::Duration::ZERO, ..Config::default() }, log, reign)
+    }
+
+    fn replication<'a>((config, log, reign): &'a mut (Config, Log, Reign)) -> Replication<'a> {
+        Replication { config, log, reign, me: MemberId(1), term: Term(1), now: Time::ZERO }
+    }
+
+    const fn ack(term: u64, last_seq: u64) -> SeqAck {
+        SeqAck { sender_id: MemberId(2), term: Term(term), last_seq: SeqNo(last_seq) }
+    }
+
+    /// The batches that were sent: to these links, behind this entry, so many entries.
+    fn batches(fx: &Fx) -> Vec<(Vec<u64>, u64, usize)> {
+        let batch = |it: &Effect| {
+            let Effect::SendAll { links, msg } = it else { return None };
+            let (Message::SeqChat(it) | Message::CatchupResp(it)) = msg else { return None };
+            Some((links.iter().map(|it| it.0).collect(), it.prev_seq.0, it.entries.len()))
+        };
+        fx.iter().filter_map(batch).collect()
+    }
+
+    #[test]
+    fn followers_at_one_place_get_one_message_and_one_at_a_time() {
+        let mut parts = parts(3);
+        let mut fx = Fx::default();
+        replication(&mut parts).flush(&mut fx);
+        assert_eq!(batches(&fx), [(vec![2, 3], 3, 0)], "it tells whether the log fits");
+        assert!(replication(&mut parts).on_misfit(MemberId(3), Term(1), SeqNo(1)));
+        let mut fx = Fx::default();
+        replication(&mut parts).flush(&mut fx);
+        assert_eq!(batches(&fx), [(vec![3], 1, 2)], "from its own place");
+        let mut fx = Fx::default();
+        replication(&mut parts).flush(&mut fx);
+        assert_eq!(batches(&fx), [], "an answer must come first");
+    }
+
+    #[test]
+    fn an_answer_of_another_term_or_beyond_the_log_is_none() {
+        let mut parts = parts(3);
+        let mut it = replication(&mut parts);
+        let answers = [ack(1, 4), ack(2, 3), ack(1, 3)].map(|ack| it.on_ack(MemberId(2), ack));
+        assert_eq!(answers, [Some(false), Some(false), Some(true)]);
+        assert_eq!(it.on_ack(MemberId(9), ack(1, 3)), None, "it is not linked");
+        assert!(!it.on_misfit(MemberId(2), Term(2), SeqNo(1)));
+        assert_eq!(parts.2.matched(MemberId(2)), Some(SeqNo(3)));
+    }
+
+    #[test]
+    fn what_is_no_longer_in_memory_is_read_first() {
+        let mut parts = parts(3);
+        parts.1.commit_to(SeqNo(3));
+        parts.1.trim(&Config { window_entries: 0, ..Config::default() });
+        let mut it = replication(&mut parts);
+        it.on_misfit(MemberId(2), Term(1), SeqNo(1));
+        let mut fx = Fx::default();
+        it.flush(&mut fx);
+        let load = |it: &Effect| {
+            matches!(it, Effect::Extra(ExtraEffect::Load { link, from, .. })
+            if (*link, *from) == (LinkId(2), SeqNo(2)))
+        };
+        assert!(fx.iter().any(load), "{fx:?}");
+        let read = vec![entry(2, 1, Body::Opening), entry(3, 1, Body::Opening)];
+        let mut fx = Fx::default();
+        it.on_loaded(LinkId(2), Term(1), read.clone(), &mut fx);
+        assert_eq!(batches(&fx), [(vec![2], 1, 2)]);
+        let mut fx = Fx::default();
+        it.on_loaded(LinkId(2), Term(1), read, &mut fx);
+        assert_eq!(batches(&fx), [], "the follower is further by now");
+    }
+
+    #[test]
+    fn the_commit_is_told_by_itself_once() {
+        let mut parts = parts(3);
+        let mut fx = Fx::default();
+        replication(&mut parts).flush(&mut fx);
+        parts.1.commit_to(SeqNo(2));
+        for expected in [1, 0] {
+            let mut fx = Fx::default();
+            replication(&mut parts).tell_commit(&mut fx);
+            let is_told = |it: &&Effect| {
+                matches!(it, Effect::SendAll { msg: Message::Heartbeat(it), .. }
+                if it.commit == SeqNo(2))
+            };
+            assert_eq!(fx.iter().filter(is_told).count(), expected);
+        }
+    }
+}
