@@ -762,7 +762,7 @@ fn every_attack_in_the_document_has_all_cells_and_its_test_exists() {
 /// The largest circles of imports, in files, of the modules that had some when this rule came.
 /// Lower a number when a circle shrinks, and delete the line when there is none; never raise one.
 const CIRCLES: &[(&str, usize)] =
-    &[("machine", 13), ("model", 3), ("node", 2), ("runtime", 7), ("sim", 8)];
+    &[("machine", 7), ("model", 3), ("node", 2), ("runtime", 7), ("sim", 8)];
 
 /// Words that are followed by the name that they define.
 const DEFINERS: &[&str] = &["fn", "struct", "enum", "trait", "type", "const", "static"];

@@ -1,37 +1,32 @@
 //! Adoption: before it leads, a candidate makes the best log of its majority its own (R3).
 
 use super::config::Rule;
-use super::event::{ExtraEffect, Fx, Timer};
-use super::group::{Duty, Group};
+use super::duty::{Adopting, Duty};
+use super::event::{ExtraEffect, Timer};
+use super::group::{Fx, Group};
 use crate::machine::LinkId;
 use crate::proto::chat::entry::{Body, Entry, MemberId, SeqNo, Term};
 use crate::proto::chat::message::{CatchupReq, Message, SeqChat};
 use std::sync::Arc;
 
-/// The fetch of a donor's log.
-#[derive(Debug)]
-pub(super) struct Adopting {
-    pub(super) donor: MemberId,
-    target: (Term, SeqNo),
-}
-
 impl Group {
     /// Adopts the best log of the majority that has promised; leads if that log is here already.
     pub(super) fn adopt_best(&mut self, fx: &mut Fx) {
-        let Duty::Stand(it) = std::mem::replace(&mut self.duty, Duty::Follow) else { return };
-        let last = self.log.last();
-        let best = it.answers.iter().filter(|(id, _)| **id != self.me.id);
-        let best = best.max_by_key(|(_, log)| **log).map(|(id, log)| (*id, *log));
-        match best.filter(|(_, log)| *log > (last.term, last.seq)) {
+        let Duty::Stand(it) = &self.duty else { return };
+        // R3: what is final is in the log of one of this majority (R8), and in the best one for
+        // sure: entries of a newer term were written by a leader that had adopted all of it.
+        let best = it.best(self.process.id(), self.log.last().place());
+        match best {
             Some((donor, target)) if self.config.keeps(Rule::Adoption) => {
-                self.duty = Duty::Adopt(it, Adopting { donor, target });
+                self.duty.adopt(Adopting { donor, target });
                 let from = self.log.commit();
                 self.ask_donor(donor, from, fx);
             }
             // The adopted log may not know this member any more.
             _ if !self.is_member() => self.give_up(fx),
             _ => {
-                let promises = it.answers.keys().copied().collect();
+                let promises = it.voters();
+                // R4: with an entry of its own term.
                 self.lead(promises, Body::Opening, fx);
             }
         }
@@ -43,21 +38,19 @@ impl Group {
             self.on_donor_lost(fx);
             return;
         };
-        let ask = CatchupReq { sender_id: self.me.id, term: self.term, last_seq, tail: true };
+        let (sender_id, term) = (self.process.id(), self.vote.term());
+        let ask = CatchupReq { sender_id, term, last_seq, tail: true };
         self.send(link, Message::CatchupReq(ask), fx);
     }
 
     /// Drops the donor's promise, which is of no use any more; the others may still be enough.
     pub(super) fn on_donor_lost(&mut self, fx: &mut Fx) {
-        match std::mem::replace(&mut self.duty, Duty::Follow) {
-            Duty::Adopt(mut it, adopting) => {
-                it.answers.remove(&adopting.donor);
-                fx.stop_timer(Timer::Catchup);
-                self.duty = Duty::Stand(it);
-                self.count_promises(fx);
-            }
-            other @ (Duty::Follow | Duty::Stand(_) | Duty::Lead(_)) => self.duty = other,
+        let Some(Adopting { donor, .. }) = self.duty.stand_again() else { return };
+        if let Some(it) = self.duty.candidacy_mut() {
+            it.remove(donor);
         }
+        fx.stop_timer(Timer::Catchup);
+        self.count_promises(fx);
     }
 
     pub(super) fn on_catchup_timer(&mut self, fx: &mut Fx) {
@@ -66,9 +59,8 @@ impl Group {
 
     /// Takes a piece of the donor's log.
     pub(super) fn on_donated(&mut self, id: MemberId, msg: &SeqChat, fx: &mut Fx) {
-        let Duty::Adopt(_, adopting) = &self.duty else { return };
-        let target = adopting.target.1;
-        if adopting.donor != id || msg.term != self.term {
+        let Duty::Adopt(_, Adopting { donor, target: (_, target) }) = self.duty else { return };
+        if donor != id || msg.term != self.vote.term() {
             self.drop_it("an answer that nobody waits for", fx);
             return;
         }
@@ -77,6 +69,7 @@ impl Group {
             self.on_donor_lost(fx);
             return;
         };
+        // R8: what is final there is final; and up to `end` the log here is the donor's.
         self.make_final(msg.commit.min(end), fx);
         if end < target && !msg.entries.is_empty() {
             self.ask_donor(id, end, fx);
@@ -88,26 +81,27 @@ impl Group {
     }
 
     /// Asks for promises anew, because the log is the best now: its newest membership decides which
-    /// members must have promised.
+    /// members must have promised (R2, C7).
     fn on_adopted(&mut self, fx: &mut Fx) {
         fx.stop_timer(Timer::Catchup);
-        match std::mem::replace(&mut self.duty, Duty::Follow) {
-            Duty::Adopt(mut it, _) => {
-                let last = self.log.last();
-                it.answers.insert(self.me.id, (last.term, last.seq));
-                self.duty = Duty::Stand(it);
-                self.ask_for_promises(fx);
-                self.count_promises(fx);
-            }
-            other @ (Duty::Follow | Duty::Stand(_) | Duty::Lead(_)) => self.duty = other,
+        if self.duty.stand_again().is_none() {
+            return;
         }
+        let (me, last) = (self.process.id(), self.log.last().place());
+        if let Some(it) = self.duty.candidacy_mut() {
+            it.put(me, last);
+        }
+        self.ask_for_promises(fx);
+        self.count_promises(fx);
     }
 
     /// Sends a candidate the entries that it asks for, while this member's newest promise
     /// is the candidate's.
     pub(super) fn donate(&mut self, id: MemberId, link: LinkId, ask: CatchupReq, fx: &mut Fx) {
-        let is_promised = self.promised_to == Some(id) && self.term == ask.term;
-        if !is_promised || !matches!(self.duty, Duty::Follow) {
+        // R3: since it promised, this log has taken nothing that a newer leader could have made
+        // final; else the candidate would adopt less than a later majority knows.
+        let is_promised = self.vote.promised_to() == Some(id) && self.vote.term() == ask.term;
+        if !is_promised || !self.duty.follows() {
             self.drop_it("a question for a log that is promised to another", fx);
             return;
         }
@@ -118,7 +112,7 @@ impl Group {
                 self.send_donation(link, ask.last_seq, prev_term, entries, fx);
             }
             None if ask.last_seq < self.log.commit() => {
-                self.donations.insert(link, ask.term);
+                self.following.await_donation(link, ask.term);
                 let bytes_max = self.config.batch_bytes;
                 fx.extra(ExtraEffect::Load { link, from, bytes_max });
             }
@@ -133,9 +127,9 @@ impl Group {
         entries: Vec<Arc<Entry>>,
         fx: &mut Fx,
     ) {
-        let is_wanted = self.donations.remove(&link) == Some(self.term);
+        let is_wanted = self.following.take_donation(link) == Some(self.vote.term());
         let Some(first) = entries.first().map(|it| it.seq_no) else { return };
-        if is_wanted && self.links.get(link).is_some() && matches!(self.duty, Duty::Follow) {
+        if is_wanted && self.links.get(link).is_some() && self.duty.follows() {
             self.send_donation(link, SeqNo(first.0 - 1), prev_term, entries, fx);
         }
     }
@@ -148,7 +142,7 @@ impl Group {
         entries: Vec<Arc<Entry>>,
         fx: &mut Fx,
     ) {
-        let (sender_id, term, commit) = (self.me.id, self.term, self.log.commit());
+        let (sender_id, term, commit) = (self.process.id(), self.vote.term(), self.log.commit());
         let msg = SeqChat { sender_id, term, prev_seq, prev_term, commit, entries };
         self.send(link, Message::CatchupResp(msg), fx);
     }

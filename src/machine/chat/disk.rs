@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::window::Log;
 use crate::machine::LinkId;
 use crate::machine::held::Held;
 use crate::proto::chat::entry::SeqNo;
@@ -16,11 +17,16 @@ pub(super) struct Disk {
     entries: VecDeque<(u64, SeqNo)>,
     /// Number up to which the log is on disk.
     stored: SeqNo,
+    /// Commit that the log says.
+    commit_kept: SeqNo,
+    /// Place of the newest snapshot.
+    snapshot_at: SeqNo,
 }
 
 impl Disk {
-    pub(super) fn restore(stored: SeqNo) -> Self {
-        Self { stored, ..Self::default() }
+    pub(super) fn restore(log: &Log, snapshot_at: SeqNo) -> Self {
+        let (stored, commit_kept) = (log.last().seq, log.commit());
+        Self { stored, commit_kept, snapshot_at, ..Self::default() }
     }
 
     /// Counts a record that was handed over. Returns its number.
@@ -63,6 +69,26 @@ impl Disk {
             self.stored = seq;
             self.entries.pop_front();
         }
+    }
+
+    /// Notes the commit that is written now. Returns false if it need not be: it is known, or the
+    /// disk has not got all entries up to there.
+    pub(super) fn keep_commit(&mut self, commit: SeqNo) -> bool {
+        let is_due = commit > self.commit_kept && self.stored >= commit;
+        if is_due {
+            self.commit_kept = commit;
+        }
+        is_due
+    }
+
+    /// True if a snapshot is due, and the disk has all entries that it stands for.
+    pub(super) fn is_snapshot_due(&self, commit: SeqNo, every: u64) -> bool {
+        commit.0 >= self.snapshot_at.0.saturating_add(every) && self.stored >= commit
+    }
+
+    /// Notes the place of a snapshot.
+    pub(super) const fn on_snapshot(&mut self, at: SeqNo) {
+        self.snapshot_at = at;
     }
 
     /// Takes the next message that may be sent now.

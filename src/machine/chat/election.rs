@@ -1,63 +1,38 @@
 //! Elections: a fenced Bully. The highest id that reaches a majority stands first; a candidate asks
 //! without writing anything, then for promises that are on disk (R1, R2).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rand::RngExt as _;
-
+use super::candidacy::{Candidacy, Question, Step};
 use super::config::Rule;
-use super::event::{Event, Fx, Record, Timer};
-use super::group::{Duty, Group};
+use super::duty::Duty;
+use super::event::{Event, Timer};
+use super::group::{Fx, Group};
+use super::vote::Verdict;
 use crate::machine::LinkId;
 use crate::machine::quorum::majority;
-use crate::model::Time;
-use crate::proto::chat::entry::{MemberId, Membership, SeqNo, Term};
+use crate::proto::chat::entry::{MemberId, Term};
 use crate::proto::chat::message::{Consent, Election, ElectionOk, Message, NackCode};
 
-/// Number of objections of higher ids without a leader after which a candidate goes on all
-/// the same (L2).
-const OBJECTIONS_MAX: u32 = 2;
-
-/// State of a candidate.
-#[derive(Debug)]
-pub(super) struct Candidacy {
-    is_trial: bool,
-    force: bool,
-    term: Term,
-    /// Record of its own promise.
-    record: u64,
-    began: Time,
-    enough_at: Option<Time>,
-    /// Members that consented, with the last entries of their logs then.
-    pub(super) answers: BTreeMap<MemberId, (Term, SeqNo)>,
-}
-
-impl Candidacy {
-    fn count(&self, group: &Membership) -> usize {
-        group.members.iter().filter(|it| self.answers.contains_key(&it.id)).count()
-    }
-}
-
 impl Group {
-    /// Delay in which the members above stand first.
+    /// Delay in which the members above stand first (L3).
     pub(super) fn stagger(&self, unit: Duration) -> Duration {
-        let is_above = |id: MemberId| id > self.me.id && self.has_member(id);
+        let is_above = |id: MemberId| id > self.process.id() && self.has_member(id);
         let rank = self.links.members().filter(|(id, ..)| is_above(*id)).count();
         unit * u32::try_from(rank.min(64)).unwrap_or(64)
     }
 
     /// True if this member leads, or hears the leader (L1).
     pub(super) fn hears_leader(&self) -> bool {
-        if matches!(self.duty, Duty::Lead(_)) {
+        if self.duty.leads() {
             return true;
         }
-        let is_linked = self.leader.is_some_and(|id| self.links.of_member(id).is_some());
-        is_linked && self.now.mono.since(self.leader_heard) < self.config.leader_timeout
+        let is_linked = self.vote.leader().is_some_and(|id| self.links.is_linked(id));
+        is_linked && self.vote.was_heard(self.process.now(), self.config.leader_timeout)
     }
 
     pub(super) fn on_leader_lost(&mut self, fx: &mut Fx) {
-        self.leader = None;
+        self.vote.lose_leader();
         fx.set_timer(Timer::Election, self.stagger(self.config.rank_broken));
     }
 
@@ -65,8 +40,7 @@ impl Group {
         match &self.duty {
             Duty::Lead(_) => {}
             Duty::Stand(it) | Duty::Adopt(it, _) => {
-                let is_over = self.now.mono.since(it.began) > self.config.leader_timeout;
-                if is_over {
+                if it.has_lasted(self.process.now(), self.config.leader_timeout) {
                     self.give_up(fx);
                     return;
                 }
@@ -79,19 +53,21 @@ impl Group {
     }
 
     fn on_silence(&mut self, fx: &mut Fx) {
+        // L1: the leader was heard meanwhile.
         if self.hears_leader() {
-            let left = self.leader_heard.after(self.config.leader_timeout).since(self.now.mono);
-            let wait = left + self.stagger(self.config.rank_silent);
+            let end = self.vote.patience_ends(self.config.leader_timeout);
+            let wait = end.since(self.process.now()) + self.stagger(self.config.rank_silent);
             fx.set_timer(Timer::Election, wait);
             return;
         }
-        let reason = match self.leader {
+        let reason = match self.vote.leader() {
             Some(_) => "the leader was silent for too long",
             None => "nobody leads",
         };
-        self.leader = None;
+        self.vote.lose_leader();
+        // R2: without a majority in reach no candidate can win (C6).
         let can_stand = self.reaches_majority() || !self.config.keeps(Rule::Quorum);
-        if !self.is_member() || !can_stand || self.was_refused {
+        if !self.is_member() || !can_stand || self.process.was_refused() {
             if self.is_member() {
                 self.tell_quorum(false, fx);
                 self.refuse_clients(fx);
@@ -99,30 +75,25 @@ impl Group {
             fx.set_timer(Timer::Election, self.config.ask_again * 5);
             return;
         }
-        self.stand(self.objections >= OBJECTIONS_MAX, true, reason, fx);
+        self.stand(self.vote.may_force(), true, reason, fx);
     }
 
     /// Stands as a candidate: with `is_trial` the members are only asked whether
     /// they would promise.
     pub(super) fn stand(&mut self, force: bool, is_trial: bool, reason: &'static str, fx: &mut Fx) {
-        let Some(term) = self.next_term() else {
+        let Some(term) = self.vote.next_term() else {
             self.drop_it("a term beyond the limit", fx);
             return;
         };
         fx.emit(Event::ElectionBegun { term, reason: reason.into() });
+        let me = self.process.id();
+        // R1: the candidate's own promise is one like any other. A trial begins no term.
         if !is_trial {
-            self.enter(term, Some(self.me.id), fx);
+            self.enter(term, Some(me), fx);
         }
-        let last = self.log.last();
-        self.duty = Duty::Stand(Candidacy {
-            is_trial,
-            force,
-            term,
-            record: self.disk.issued(),
-            began: self.now.mono,
-            enough_at: None,
-            answers: BTreeMap::from([(self.me.id, (last.term, last.seq))]),
-        });
+        let question = Question { term, is_trial, force };
+        let (last, now) = (self.log.last().place(), self.process.now());
+        self.duty = Duty::Stand(Candidacy::new(question, me, last, self.disk.issued(), now));
         fx.set_timer(Timer::Election, self.config.ask_again);
         self.ask_for_promises(fx);
         self.count_promises(fx);
@@ -130,17 +101,9 @@ impl Group {
 
     /// Asks all members in reach that have not answered.
     pub(super) fn ask_for_promises(&mut self, fx: &mut Fx) {
-        let (Duty::Stand(it) | Duty::Adopt(it, _)) = &self.duty else { return };
-        let last = self.log.last();
-        let ask = Election {
-            sender_id: self.me.id,
-            term: it.term,
-            last_term: last.term,
-            last_seq: last.seq,
-            trial: it.is_trial,
-            force: it.force,
-        };
-        let is_asked = |id: MemberId| self.has_member(id) && !it.answers.contains_key(&id);
+        let Some(it) = self.duty.candidacy() else { return };
+        let ask = it.message(self.process.id(), self.log.last().place());
+        let is_asked = |id: MemberId| self.has_member(id) && !it.has(id);
         let links = self.links.members().filter(|(id, ..)| is_asked(*id));
         let links: Vec<_> = links.map(|(_, link, _)| link).collect();
         if !links.is_empty() {
@@ -152,60 +115,76 @@ impl Group {
         self.step_down(fx);
         self.tell_quorum(false, fx);
         self.refuse_clients(fx);
-        let jitter = Duration::from_millis(self.rng.random_range(0..=100));
+        let jitter = self.process.jitter(100);
         let wait = self.config.ask_again * 3 + self.stagger(self.config.rank_silent) + jitter;
         fx.set_timer(Timer::Election, wait);
     }
 
     pub(super) fn on_election(&mut self, id: MemberId, link: LinkId, ask: Election, fx: &mut Fx) {
-        let is_over = if ask.trial { ask.term <= self.term } else { ask.term < self.term };
-        if is_over {
+        let verdict = self.vote.verdict(id, &ask, self.hears_leader());
+        // R5: the refusal tells the candidate the newer term.
+        if verdict == Verdict::Stale {
             self.refuse(link, NackCode::Stale, "that term is over", fx);
             return;
         }
-        // An asked member counts for the candidate, even if it does not know yet that it
-        // is a member.
-        if self.was_refused {
+        // A member that the group refuses takes no part: another process may be the member (R12),
+        // or its log lacks what it has acknowledged (R13). Any other asked member counts for the
+        // candidate, even if it does not know yet that it is a member.
+        if self.process.was_refused() {
             return;
         }
-        if self.hears_leader() && !ask.force {
-            // The candidate should follow the leader, too (L1); perhaps it does not
-            // know its address.
-            if let Some(group) = self.introduction() {
-                self.send(link, Message::JoinAck(group), fx);
+        match verdict {
+            Verdict::Stale | Verdict::Promised => return,
+            // L1: the candidate should follow the leader, too; perhaps it does not know its
+            // address.
+            Verdict::HasLeader => {
+                if let Some(group) = self.introduction() {
+                    self.send(link, Message::JoinAck(group), fx);
+                }
+                return;
             }
-            return;
-        }
-        if ask.trial {
-            self.on_trial(id, link, ask, fx);
-            return;
-        }
-        if ask.term > self.term {
-            self.enter(ask.term, Some(id), fx);
-        } else if self.promised_to.is_none() && self.leader.is_none() {
-            self.promised_to = Some(id);
-            if self.config.keeps(Rule::Promise) {
-                self.persist(Record::Term { term: self.term, promised_to: Some(id) }, fx);
+            Verdict::Trial => {
+                self.on_trial(id, link, ask, fx);
+                return;
             }
-        } else if self.promised_to != Some(id) {
-            return;
+            // R5: a newer term ends this member's own part in the old one. R1: the promise is
+            // written with it, as one record.
+            Verdict::NewTerm => self.enter(ask.term, Some(id), fx),
+            // R1: this member came into the term by another's message, and has promised nothing.
+            Verdict::Promise => {
+                self.vote.promise(id);
+                if self.config.keeps(Rule::Promise) {
+                    self.keep_vote(fx);
+                }
+            }
+            Verdict::Repeat => {}
         }
+        // R1: the answer leaves only when the promise is on disk. All records up to now are waited
+        // for, so the last entry that the answer tells is there, too (R3, R7).
         let ok = Message::ElectionOk(self.election_ok(ask.term, Consent::Promise));
         let record = self.disk.issued();
-        let needs_disk = self.config.keeps(Rule::Promise) && self.config.keeps(Rule::Disk);
-        if self.disk.has(record) || !needs_disk {
+        if self.is_kept(record) {
             self.send(link, ok, fx);
         } else {
             self.disk.hold(record, link, ok);
         }
     }
 
+    /// True if a promise in this record may be told (R1).
+    fn is_kept(&self, record: u64) -> bool {
+        let needs_disk = self.config.keeps(Rule::Promise) && self.config.keeps(Rule::Disk);
+        self.disk.has(record) || !needs_disk
+    }
+
     fn on_trial(&mut self, id: MemberId, link: LinkId, ask: Election, fx: &mut Fx) {
-        let objects = self.me.id > id && !ask.force && self.reaches_majority() && !self.is_leaving;
+        // L2: a higher id that could win stands itself.
+        let is_higher = self.process.id() > id;
+        let can_win = self.reaches_majority() && !self.process.is_leaving();
+        let objects = is_higher && !ask.force && can_win;
         let kind = if objects { Consent::Takeover } else { Consent::Would };
         self.send(link, Message::ElectionOk(self.election_ok(ask.term, kind)), fx);
-        if objects && matches!(self.duty, Duty::Follow) {
-            self.leader = None;
+        if objects && self.duty.follows() {
+            self.vote.lose_leader();
             fx.set_timer(Timer::Election, Duration::ZERO);
         }
     }
@@ -213,7 +192,7 @@ impl Group {
     fn election_ok(&self, term: Term, kind: Consent) -> ElectionOk {
         let last = self.log.last();
         ElectionOk {
-            sender_id: self.me.id,
+            sender_id: self.process.id(),
             term,
             kind,
             last_term: last.term,
@@ -223,23 +202,27 @@ impl Group {
     }
 
     pub(super) fn on_election_ok(&mut self, id: MemberId, ok: ElectionOk, fx: &mut Fx) {
-        let (Duty::Stand(it) | Duty::Adopt(it, _)) = &mut self.duty else { return };
-        if ok.term != it.term {
+        let Some(it) = self.duty.candidacy_mut() else { return };
+        let Question { term, is_trial, force } = it.question();
+        // R5: an answer counts in the term that it is about.
+        if ok.term != term {
             return;
         }
         match ok.kind {
-            Consent::Takeover if it.is_trial && !it.force && id > self.me.id => {
-                self.objections += 1;
+            // L2: the higher id is let go first.
+            Consent::Takeover if is_trial && !force && id > self.process.id() => {
+                self.vote.object();
                 self.step_down(fx);
-                let jitter = Duration::from_millis(self.rng.random_range(0..=50));
+                let jitter = self.process.jitter(50);
                 fx.set_timer(Timer::Election, self.config.ask_again * 5 + jitter);
             }
-            Consent::Would if it.is_trial => {
-                it.answers.insert(id, (ok.last_term, ok.last_seq));
+            // R1: a consent to a trial is no promise, and the other way round.
+            Consent::Would if is_trial => {
+                it.put(id, (ok.last_term, ok.last_seq));
                 self.count_promises(fx);
             }
-            Consent::Promise if !it.is_trial => {
-                it.answers.insert(id, (ok.last_term, ok.last_seq));
+            Consent::Promise if !is_trial => {
+                it.put(id, (ok.last_term, ok.last_seq));
                 self.count_promises(fx);
             }
             Consent::Takeover | Consent::Would | Consent::Promise => {}
@@ -249,38 +232,25 @@ impl Group {
     /// Goes on if enough members have consented.
     pub(super) fn count_promises(&mut self, fx: &mut Fx) {
         let Duty::Stand(it) = &self.duty else { return };
-        let group = self.log.membership();
+        let (group, now) = (self.log.membership(), self.process.now());
+        // R2: two majorities share a member, which promises once a term (R1): so one leader a term.
         let needed =
             if self.config.keeps(Rule::Quorum) { majority(group.members.len()) } else { 1 };
-        if it.count(group) < needed {
-            return;
-        }
-        let needs_disk = self.config.keeps(Rule::Promise) && self.config.keeps(Rule::Disk);
-        if !it.is_trial {
-            if self.disk.has(it.record) || !needs_disk {
-                self.adopt_best(fx);
+        let is_above = |id: MemberId| id > self.process.id() && self.has_member(id);
+        let may_object = self.links.members().any(|(id, ..)| is_above(id) && !it.has(id));
+        let (record, force) = (it.record(), it.question().force);
+        match it.step(group, needed, may_object, now, self.config.grace) {
+            Step::Wait => {}
+            Step::Grace => {
+                if let Some(it) = self.duty.candidacy_mut() {
+                    it.begin_grace(now);
+                }
+                fx.set_timer(Timer::Election, self.config.grace);
             }
-            return;
-        }
-        let may_object = |id: MemberId| id > self.me.id && group.members.iter().any(|m| m.id == id);
-        let is_asked = |id: MemberId| may_object(id) && !it.answers.contains_key(&id);
-        let is_open = !it.force && self.links.members().any(|(id, ..)| is_asked(id));
-        let now = self.now.mono;
-        let waited = it.enough_at.map(|at| now.since(at));
-        if is_open && waited.is_none_or(|it| it < self.config.grace) {
-            if waited.is_none() {
-                self.begin_grace(fx);
-            }
-            return;
-        }
-        let force = it.force;
-        self.stand(force, false, super::event::TRIAL_SUCCEEDED, fx);
-    }
-
-    fn begin_grace(&mut self, fx: &mut Fx) {
-        if let Duty::Stand(it) = &mut self.duty {
-            it.enough_at = Some(self.now.mono);
-            fx.set_timer(Timer::Election, self.config.grace);
+            Step::Stand => self.stand(force, false, super::event::TRIAL_SUCCEEDED, fx),
+            // R1: the candidate's own promise counts only when it is on disk, too.
+            Step::Adopt if self.is_kept(record) => self.adopt_best(fx),
+            Step::Adopt => {}
         }
     }
 }

@@ -8,22 +8,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::group::Group;
-use crate::machine::{self, LinkId};
+use crate::machine::LinkId;
 use crate::model::PublicKey;
 use crate::proto::chat::entry::{
     Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
 };
 use crate::proto::chat::message::Intent;
-
-/// Input to the machine.
-pub type Input = machine::Input<Group>;
-
-/// Action that the driver must carry out.
-pub type Effect = machine::Effect<Group>;
-
-/// The effects of one input.
-pub type Fx = machine::Effects<Group>;
 
 /// A connection on which both ends have proved their keys; never of another group. The other end's
 /// `JOIN_ACK` follows as [`Input::Received`](machine::Input::Received) where this end called. A

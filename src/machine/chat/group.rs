@@ -1,93 +1,57 @@
 //! The machine itself: its state, and the dispatch of each input.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::adopt::Adopting;
-use super::config::{Config, Rule, TERM_MAX};
+use super::config::{Config, Rule};
 use super::disk::Disk;
-use super::election::Candidacy;
-use super::event::{
-    Command, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Record, Role, Timer,
-};
-use super::leader::Reign;
+use super::duty::Duty;
+use super::event::{Command, Event, ExtraEffect, ExtraInput, Opening, Record, Role, Timer};
+use super::following::Following;
+use super::identity::Identity;
 use super::links::{Link, Links};
 use super::memory::Memory;
 use super::outbox::Outbox;
-use super::takeover::Takeover;
+use super::process::Process;
+use super::removals::Removals;
+use super::reports::Reports;
+use super::rivals::Rivals;
+use super::vote::VoteState;
 use super::window::Log;
-use crate::machine::{Kind, LinkId, Machine};
-use crate::model::{Now, Rng, Time};
+use crate::machine::quorum::majority;
+use crate::machine::{self, Kind, LinkId, Machine};
+use crate::model::{Now, Rng};
 use crate::proto::chat::entry::{Body, Entry, GroupId, Member, MemberId, Membership, SeqNo, Term};
 use crate::proto::chat::message::{JoinAck, Message};
 
-/// Present duty of a member.
-#[derive(Debug)]
-pub(super) enum Duty {
-    /// The member follows, or waits.
-    Follow,
-    /// The member asks for promises.
-    Stand(Candidacy),
-    /// The member has its promises, and fetches the best log (R3).
-    Adopt(Candidacy, Adopting),
-    /// The member leads the group.
-    Lead(Reign),
-}
+/// Input to the machine.
+pub type Input = machine::Input<Group>;
 
-/// State of one member in its group.
+/// Action that the driver must carry out.
+pub type Effect = machine::Effect<Group>;
+
+/// The effects of one input.
+pub type Fx = machine::Effects<Group>;
+
+/// State of one member in its group. Each part owns its fields; a step that concerns several parts
+/// is a method here, in the file of its rule.
 #[derive(Debug)]
 pub struct Group {
     pub(super) config: Config,
-    pub(super) me: Member,
-    pub(super) rng: Rng,
-    pub(super) now: Now,
-    pub(super) group: Option<GroupId>,
-    /// True if the log says to which group it belongs.
-    pub(super) is_group_kept: bool,
-    pub(super) founds: bool,
-    pub(super) term: Term,
-    pub(super) promised_to: Option<MemberId>,
+    pub(super) process: Process,
+    pub(super) identity: Identity,
+    pub(super) vote: VoteState,
     pub(super) duty: Duty,
-    pub(super) leader: Option<MemberId>,
-    pub(super) leader_heard: Time,
     pub(super) log: Log,
     pub(super) disk: Disk,
-    /// Number up to which the log is that of the term's leader.
-    pub(super) verified: SeqNo,
-    /// Time of the last question to the leader, and whether it was for a conflict.
-    pub(super) asked_at: Option<(Time, bool)>,
-    /// Number that the leader was last told to be stored here.
-    pub(super) acked: SeqNo,
-    /// Time of that acknowledgement.
-    pub(super) acked_at: Time,
-    /// Candidates for which old entries are being read, and the terms.
-    pub(super) donations: BTreeMap<LinkId, Term>,
+    pub(super) following: Following,
     pub(super) links: Links,
-    /// The leader's commit when it was last heard anew; `None` until it is heard.
-    pub(super) resume_at: Option<SeqNo>,
-    /// Random number of this process.
-    pub(super) life: u64,
-    /// Members that a member has named, and that the log does not know yet.
-    pub(super) vouched: BTreeMap<MemberId, Member>,
+    pub(super) rivals: Rivals,
     pub(super) outbox: Outbox,
-    /// Members to remove, when it is possible.
-    pub(super) removals: BTreeMap<MemberId, super::membership::Ending>,
-    /// Number of objections of higher ids since a leader was heard (L2).
-    pub(super) objections: u32,
-    pub(super) takeover: Takeover,
-    pub(super) drops: BTreeMap<&'static str, u64>,
-    /// True if a majority is in reach, as last told.
-    pub(super) quorum: Option<bool>,
-    pub(super) told: (Role, Term, Option<MemberId>),
-    pub(super) snapshot_at: SeqNo,
-    pub(super) commit_kept: SeqNo,
-    /// Last term in which it was told that logs differ.
-    pub(super) diverged_in: Option<Term>,
-    pub(super) is_leaving: bool,
-    pub(super) is_gone: bool,
-    pub(super) was_refused: bool,
+    pub(super) removals: Removals,
+    pub(super) reports: Reports,
 }
 
 impl Kind for Group {
@@ -106,8 +70,8 @@ impl Machine for Group {
     type ExtraInput = ExtraInput;
 
     fn handle(&mut self, now: Now, input: Input, fx: &mut Fx) {
-        self.now = now;
-        if self.is_gone {
+        self.process.set_now(now);
+        if self.process.is_gone() {
             return;
         }
         match input {
@@ -134,52 +98,28 @@ impl Group {
     ///
     /// # Panics
     /// Panics if the memory's entries have a gap.
-    pub fn new(config: Config, me: Member, mut rng: Rng, memory: Memory) -> Self {
+    pub fn new(config: Config, me: Member, rng: Rng, memory: Memory) -> Self {
         let founds = memory.founds;
-        let life = rng.random();
-        let known = memory.restore(&config, &me, life);
-        let commit = known.log.commit();
-        let role = match known.log.membership().members.iter().any(|it| it.id == me.id) {
+        let process = Process::new(me, rng);
+        let known = memory.restore(&config, process.member(), process.life());
+        let role = match known.log.membership().members.iter().any(|it| it.id == process.id()) {
             true => Role::Follower,
             false => Role::Joining,
         };
         Self {
-            founds: founds && known.group.is_none(),
-            group: known.group,
-            is_group_kept: known.group.is_some(),
-            term: known.term,
-            promised_to: known.promised_to,
+            identity: Identity::restore(known.group, founds),
+            vote: VoteState::restore(known.term, known.promised_to),
             duty: Duty::Follow,
-            leader: None,
-            leader_heard: Time::ZERO,
-            disk: Disk::restore(known.log.last().seq),
-            verified: commit,
-            asked_at: None,
-            acked: SeqNo(0),
-            acked_at: Time::ZERO,
-            donations: BTreeMap::new(),
-            resume_at: None,
-            life,
+            disk: Disk::restore(&known.log, known.snapshot_at),
+            following: Following::new(known.log.commit()),
             links: Links::default(),
-            vouched: BTreeMap::new(),
+            rivals: Rivals::default(),
             outbox: known.outbox,
-            removals: BTreeMap::new(),
-            objections: 0,
-            takeover: Takeover::default(),
-            drops: BTreeMap::new(),
-            quorum: None,
-            told: (role, known.term, None),
-            snapshot_at: known.snapshot_at,
-            commit_kept: commit,
-            diverged_in: None,
-            is_leaving: false,
-            is_gone: false,
-            was_refused: false,
+            removals: Removals::default(),
+            reports: Reports::new((role, known.term, None)),
             log: known.log,
+            process,
             config,
-            me,
-            rng,
-            now: Now::default(),
         }
     }
 
@@ -194,33 +134,31 @@ impl Group {
     }
 
     fn on_start(&mut self, fx: &mut Fx) {
-        self.leader_heard = self.now.mono;
+        self.vote.hear(self.process.now());
         self.rename_taken(fx);
         fx.set_timer(Timer::Pulse, self.config.heartbeat);
-        if self.founds {
+        if self.identity.founds() {
             self.found(fx);
             return;
         }
         self.dial_everybody(fx);
         let is_alone = self.is_member() && self.log.membership().members.len() == 1;
-        let wait = if is_alone { std::time::Duration::ZERO } else { self.config.leader_timeout };
+        let wait = if is_alone { Duration::ZERO } else { self.config.leader_timeout };
         fx.set_timer(Timer::Election, wait);
         fx.set_timer(Timer::Resend, self.config.resend);
     }
 
     fn found(&mut self, fx: &mut Fx) {
-        let group = GroupId(self.rng.random());
-        self.group = Some(group);
+        self.identity.become_group(GroupId(self.process.rng().random()));
         self.keep_group(fx);
-        self.term = Term(1);
-        self.promised_to = Some(self.me.id);
-        self.persist(Record::Term { term: self.term, promised_to: self.promised_to }, fx);
+        self.vote.enter(Term(1), Some(self.process.id()));
+        self.keep_vote(fx);
         let membership = Membership {
-            members: vec![self.me.clone()],
+            members: vec![self.process.member().clone()],
             message_max: u32::try_from(self.config.message_max).ok(),
             ..Membership::default()
         };
-        self.lead(vec![self.me.id], Body::Membership(Arc::new(membership)), fx);
+        self.lead(vec![self.process.id()], Body::Membership(Arc::new(membership)), fx);
         fx.set_timer(Timer::Resend, self.config.resend);
     }
 
@@ -265,7 +203,7 @@ impl Group {
     }
 
     fn on_idle(&mut self, fx: &mut Fx) {
-        if matches!(self.duty, Duty::Lead(_)) {
+        if self.duty.leads() {
             self.change_membership(fx);
             self.flush(fx);
         }
@@ -283,29 +221,29 @@ impl Group {
 
     /// Newest term that this member knows.
     pub const fn term(&self) -> Term {
-        self.term
+        self.vote.term()
     }
 
     /// The answer to a `JOIN`, once the group is known.
     pub fn introduction(&self) -> Option<JoinAck> {
         Some(JoinAck {
-            sender_id: self.me.id,
-            term: self.term,
-            group: self.group?,
-            leader_id: self.leader,
+            sender_id: self.process.id(),
+            term: self.vote.term(),
+            group: self.identity.group()?,
+            leader_id: self.vote.leader(),
             membership: self.log.membership().members.clone(),
-            life: Some(self.life),
+            life: Some(self.process.life()),
         })
     }
 
     /// Random number of this process, by which it is distinguished from others of the same member.
     pub const fn life(&self) -> u64 {
-        self.life
+        self.process.life()
     }
 
     /// True if this process is a member, by the newest membership.
     pub(super) fn is_member(&self) -> bool {
-        self.log.membership().members.iter().any(|it| it.id == self.me.id && it.key == self.me.key)
+        self.log.membership().members.iter().any(|it| self.process.is(it))
     }
 
     /// True if `id` is a member, by the newest membership.
@@ -320,43 +258,47 @@ impl Group {
 
     /// Writes the group and the log's owner as the first record, unless it is written.
     pub(super) fn keep_group(&mut self, fx: &mut Fx) {
-        if let (Some(group), false) = (self.group, self.is_group_kept) {
-            self.is_group_kept = true;
-            let Member { id: me, key, .. } = self.me;
+        if let Some(group) = self.identity.take_unkept() {
+            let Member { id: me, key, .. } = *self.process.member();
             self.persist(Record::Group { group, me, key }, fx);
         }
+    }
+
+    /// Writes the term and the promise.
+    pub(super) fn keep_vote(&mut self, fx: &mut Fx) {
+        let (term, promised_to) = (self.vote.term(), self.vote.promised_to());
+        self.persist(Record::Term { term, promised_to }, fx);
     }
 
     /// Begins a newer term; the duty of the old one is over.
     pub(super) fn enter(&mut self, term: Term, promised_to: Option<MemberId>, fx: &mut Fx) {
         self.step_down(fx);
-        self.leader = None;
-        self.term = term;
-        self.promised_to = promised_to;
-        self.verified = self.log.commit();
-        self.asked_at = None;
-        self.resume_at = None;
-        self.acked = SeqNo(0);
-        self.acked_at = Time::ZERO;
-        self.donations.clear();
+        self.vote.enter(term, promised_to);
+        self.following.enter(self.log.commit());
+        // R1: on disk before anybody hears of it, so that a restart knows the promise.
         if self.config.keeps(Rule::Promise) {
             self.keep_group(fx);
-            self.persist(Record::Term { term, promised_to }, fx);
+            self.keep_vote(fx);
         }
     }
 
     /// Stops standing or leading; the term stays.
     pub(super) fn step_down(&mut self, fx: &mut Fx) {
-        if matches!(self.duty, Duty::Lead(_)) {
+        if self.duty.leads() {
             fx.stop_timer(Timer::Heartbeat);
             fx.stop_timer(Timer::Quorum);
-            if !self.is_leaving {
+            if !self.process.is_leaving() {
                 fx.stop_timer(Timer::Takeover);
             }
-            self.leader = None;
+            self.vote.lose_leader();
             self.outbox.begin_again();
         }
         self.duty = Duty::Follow;
+        self.await_leader(fx);
+    }
+
+    /// Waits for a leader for as long as one may be silent, and by rank.
+    pub(super) fn await_leader(&self, fx: &mut Fx) {
         let wait = self.config.leader_timeout + self.stagger(self.config.rank_silent);
         fx.set_timer(Timer::Election, wait);
     }
@@ -366,7 +308,7 @@ impl Group {
         self.keep_group(fx);
         let seq = entry.seq_no;
         if let Body::Chat(chat) = &entry.body
-            && chat.msg_id.origin.member == self.me.id
+            && chat.msg_id.origin.member == self.process.id()
         {
             if self.config.keeps(Rule::Life) {
                 self.outbox.raise(chat.msg_id);
@@ -377,7 +319,7 @@ impl Group {
         }
         let is_membership = matches!(entry.body, Body::Membership(_));
         if let Body::Membership(now) = &entry.body {
-            self.vouched.retain(|id, _| now.members.iter().all(|it| it.id != *id));
+            now.members.iter().for_each(|it| self.links.unvouch(it.id));
         }
         self.log.append(Arc::clone(&entry));
         self.persist(Record::Entry(entry), fx);
@@ -412,15 +354,14 @@ impl Group {
         self.snapshot_if_due(fx);
     }
 
-    /// Takes a snapshot, if it is due and the disk has all entries that it stands for.
+    /// Takes a snapshot, if it is due.
     fn snapshot_if_due(&mut self, fx: &mut Fx) {
         let commit = self.log.commit();
-        let is_due = commit.0 >= self.snapshot_at.0.saturating_add(self.config.snapshot_every);
-        if !is_due || self.disk.stored() < commit {
+        if !self.disk.is_snapshot_due(commit, self.config.snapshot_every) {
             return;
         }
-        if let Some(snapshot) = self.group.and_then(|group| self.log.snapshot(group)) {
-            self.snapshot_at = commit;
+        if let Some(snapshot) = self.identity.group().and_then(|group| self.log.snapshot(group)) {
+            self.disk.on_snapshot(commit);
             fx.extra(ExtraEffect::Snapshot(Box::new(snapshot)));
         }
     }
@@ -433,30 +374,24 @@ impl Group {
     /// Writes the commit to disk; a restart begins there.
     pub(super) fn keep_commit(&mut self, fx: &mut Fx) {
         let seq_no = self.log.commit();
-        if seq_no > self.commit_kept && self.disk.stored() >= seq_no {
-            self.commit_kept = seq_no;
+        if self.disk.keep_commit(seq_no) {
             self.persist(Record::Commit { seq_no }, fx);
         }
     }
 
     fn tell_role(&mut self, fx: &mut Fx) {
-        let state = (self.role(), self.term, self.leader);
-        if state == self.told {
+        let place @ (role, term, leader) = (self.role(), self.vote.term(), self.vote.leader());
+        if !self.reports.set_place(place) {
             return;
         }
-        self.told = state;
-        let (role, term, leader) = state;
-        let promises = match &self.duty {
-            Duty::Lead(reign) => reign.promises.clone(),
-            Duty::Follow | Duty::Stand(_) | Duty::Adopt(..) => Vec::new(),
-        };
+        let promises = self.duty.reign().map(|it| it.promises().to_vec()).unwrap_or_default();
         fx.emit(Event::RoleChanged { role, term, leader, promises });
         self.introduce(fx);
     }
 
     /// Tells linked nodes that are no members yet the leader: no other member may know them.
     pub(super) fn introduce(&self, fx: &mut Fx) {
-        let is_elsewhere = self.leader.is_some_and(|leader| leader != self.me.id);
+        let is_elsewhere = self.vote.leader().is_some_and(|leader| leader != self.process.id());
         let strangers = self.links.members().filter(|(id, ..)| !self.has_member(*id));
         let links: Vec<_> = strangers.map(|(_, link, _)| link).collect();
         if let (true, false, Some(ack)) = (is_elsewhere, links.is_empty(), self.introduction()) {
@@ -465,8 +400,7 @@ impl Group {
     }
 
     pub(super) fn tell_quorum(&mut self, is_reached: bool, fx: &mut Fx) {
-        if self.quorum != Some(is_reached) {
-            self.quorum = Some(is_reached);
+        if self.reports.set_quorum(is_reached) {
             let event = if is_reached { Event::Quorum } else { Event::NoQuorum };
             fx.emit(event);
         }
@@ -474,9 +408,7 @@ impl Group {
 
     /// Counts an input that is left out; told at the first, second, fourth… time.
     pub(super) fn drop_it(&mut self, why: &'static str, fx: &mut Fx) {
-        let count = self.drops.entry(why).or_default();
-        *count += 1;
-        if count.is_power_of_two() {
+        if self.reports.drop_it(why) {
             fx.emit(Event::Dropped(why));
         }
     }
@@ -485,16 +417,11 @@ impl Group {
         fx.send(link, msg);
     }
 
-    /// The next term, if there is one.
-    pub(super) fn next_term(&self) -> Option<Term> {
-        (self.term.0 < TERM_MAX).then(|| Term(self.term.0 + 1))
-    }
-
     /// True if members in reach, with this one, are a majority.
     pub(super) fn reaches_majority(&self) -> bool {
         let members = &self.log.membership().members;
-        let in_reach = |it: &&Member| it.id == self.me.id || self.links.of_member(it.id).is_some();
-        let count = members.iter().filter(in_reach).count();
-        self.is_member() && count >= crate::machine::quorum::majority(members.len())
+        let in_reach = |id: MemberId| id == self.process.id() || self.links.is_linked(id);
+        let count = members.iter().filter(|it| in_reach(it.id)).count();
+        self.is_member() && count >= majority(members.len())
     }
 }

@@ -1,59 +1,22 @@
 //! Leading: the leader's own first entry (R4), the final entries (R8), and the end of a leadership.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::config::{Rule, SEQ_MAX};
-use super::event::{Fx, Timer};
-use super::group::{Duty, Group};
-use super::replicate::Progress;
-use super::takeover::Handover;
-use crate::machine::LinkId;
+use super::duty::Duty;
+use super::event::Timer;
+use super::group::{Fx, Group};
+use super::reign::Reign;
 use crate::machine::quorum::majority;
-use crate::model::PublicKey;
-use crate::proto::chat::entry::{Body, Entry, MemberId, Membership, SeqNo};
-use crate::proto::chat::message::{Coordinator, Heartbeat, Message};
-
-/// State of a leader in its term.
-#[derive(Debug)]
-pub(super) struct Reign {
-    /// Number of its first entry; a predecessor's entries are not final by themselves before it is.
-    pub(super) opening: SeqNo,
-    pub(super) promises: Vec<MemberId>,
-    pub(super) progress: BTreeMap<MemberId, Progress>,
-    pub(super) handover: Option<Handover>,
-    /// Last entries that the members of these keys had acknowledged when their connections ended.
-    pub(super) acknowledged: BTreeMap<PublicKey, SeqNo>,
-    /// Time at which the term began, for members not heard yet.
-    pub(super) since: crate::model::Time,
-    /// Time at which the commit was last told by itself.
-    pub(super) told_at: Option<crate::model::Time>,
-}
+use crate::proto::chat::entry::{Body, Entry, MemberId};
+use crate::proto::chat::message::{Coordinator, Message};
 
 impl Group {
-    pub(super) const fn reign(&mut self) -> Option<&mut Reign> {
-        match &mut self.duty {
-            Duty::Lead(reign) => Some(reign),
-            Duty::Follow | Duty::Stand(_) | Duty::Adopt(..) => None,
-        }
-    }
-
     /// Begins to lead, with `first` as the first entry.
     pub(super) fn lead(&mut self, promises: Vec<MemberId>, first: Body, fx: &mut Fx) {
         let opening = self.log.last().seq.next();
-        let since = self.now.mono;
-        self.duty = Duty::Lead(Reign {
-            opening,
-            promises,
-            progress: BTreeMap::new(),
-            handover: None,
-            acknowledged: BTreeMap::new(),
-            since,
-            told_at: None,
-        });
-        self.leader = Some(self.me.id);
-        self.objections = 0;
-        self.on_successor(fx);
+        self.duty = Duty::Lead(Reign::new(opening, promises, self.process.now()));
+        self.vote.lead(self.process.id());
         fx.stop_timer(Timer::Election);
         fx.stop_timer(Timer::Catchup);
         fx.set_timer(Timer::Heartbeat, self.config.heartbeat);
@@ -70,10 +33,10 @@ impl Group {
 
     pub(super) fn coordinator(&self) -> Message {
         Message::Coordinator(Coordinator {
-            sender_id: self.me.id,
-            term: self.term,
+            sender_id: self.process.id(),
+            term: self.vote.term(),
             commit: self.log.commit(),
-            membership: vec![self.me.clone()],
+            membership: vec![self.process.member().clone()],
         })
     }
 
@@ -84,7 +47,7 @@ impl Group {
             self.drop_it("the order is full", fx);
             return;
         }
-        let (term, leader, time) = (self.term, self.me.id, self.now.wall);
+        let (term, leader, time) = (self.vote.term(), self.process.id(), self.process.wall());
         self.append(Arc::new(Entry { seq_no, term, leader, time, body }), fx);
         if !self.config.keeps(Rule::Majority) {
             self.advance_commit(fx);
@@ -93,67 +56,33 @@ impl Group {
 
     /// Makes final the entries that a majority has on disk by now (R8).
     pub(super) fn advance_commit(&mut self, fx: &mut Fx) {
-        let Duty::Lead(reign) = &self.duty else { return };
-        let opening = reign.opening;
         loop {
-            // A leader that adds a member waits for a majority without that one, too: then every
-            // survivor of the others knows it.
-            let before = self.log.before_addition(self.term).map(|it| self.stored_by_majority(it));
-            let now = self.stored_by_majority(self.log.membership());
-            let all = before.map_or(now, |it| it.min(now));
+            let Some(reign) = self.duty.reign() else { return };
+            let own = (self.process.id(), self.stored());
+            let bound = reign.committable(&self.log, self.vote.term(), own, &self.config);
+            let Some(bound) = bound else { return };
             let had = self.log.commit();
-            if all <= had || (all < opening && self.config.keeps(Rule::OwnTerm)) {
+            self.make_final(bound, fx);
+            // An entry that became final may have ended this leadership (C7). If it has not, it may
+            // have ended a change of the membership: then fewer are counted, and more is final.
+            if self.log.commit() == had || !self.duty.leads() {
                 return;
             }
-            self.make_final(all, fx);
-            if self.log.commit() == had || !matches!(self.duty, Duty::Lead(_)) {
-                return;
-            }
-            if self.log.commit() >= opening {
+            if self.has_opened() {
                 self.tell_quorum(true, fx);
             }
         }
     }
 
-    fn stored_by_majority(&self, group: &Membership) -> SeqNo {
-        if !self.config.keeps(Rule::Majority) {
-            return self.log.last().seq;
-        }
-        let Duty::Lead(reign) = &self.duty else { return SeqNo(0) };
-        let stored_by = |id: MemberId| match id == self.me.id {
-            true => self.stored(),
-            false => reign.progress.get(&id).map_or(SeqNo(0), |it| it.matched),
-        };
-        let mut all: Vec<_> = group.members.iter().map(|it| stored_by(it.id)).collect();
-        all.sort_unstable_by(|a, b| b.cmp(a));
-        all[majority(all.len()) - 1]
-    }
-
-    /// True if the first entry of this term is final.
+    /// True if this member leads, and the first entry of its term is final (R4): it knows all final
+    /// entries.
     pub(super) fn has_opened(&self) -> bool {
-        matches!(&self.duty, Duty::Lead(reign) if self.log.commit() >= reign.opening)
-    }
-
-    pub(super) fn heartbeat(&self) -> Option<Message> {
-        let commit = self.log.commit();
-        let hash = self.log.chain_at(commit)?;
-        let (sender_id, term) = (self.me.id, self.term);
-        Some(Message::Heartbeat(Heartbeat { sender_id, term, commit, hash }))
+        self.duty.reign().is_some_and(|reign| reign.has_opened(self.log.commit()))
     }
 
     pub(super) fn on_heartbeat_timer(&mut self, fx: &mut Fx) {
-        let commit = self.log.commit();
-        let msg = self.heartbeat();
-        let last = self.log.last().seq;
-        let Some(reign) = self.reign() else { return };
-        for progress in reign.progress.values_mut() {
-            progress.look_for_stall(last);
-            progress.told = commit;
-        }
-        let links: Vec<LinkId> = reign.progress.values().map(|it| it.link).collect();
-        if let (Some(msg), false) = (msg, links.is_empty()) {
-            fx.send_all(links, msg);
-        }
+        let Some(mut replication) = self.replication() else { return };
+        replication.beat(fx);
         fx.set_timer(Timer::Heartbeat, self.config.heartbeat);
         self.change_membership(fx);
     }
@@ -161,15 +90,10 @@ impl Group {
     /// Steps down if this leader hears no majority (L1).
     pub(super) fn on_quorum_timer(&mut self, fx: &mut Fx) {
         let patience = self.config.leader_timeout;
-        let now = self.now.mono;
-        let Duty::Lead(reign) = &self.duty else { return };
-        let members = &self.log.membership().members;
-        let is_heard = |id: MemberId| {
-            id == self.me.id
-                || reign.progress.get(&id).is_some_and(|it| now.since(it.heard) < patience)
-        };
-        let heard = members.iter().filter(|it| is_heard(it.id)).count();
-        if heard >= majority(members.len()) || !self.config.keeps(Rule::Quorum) {
+        let Some(reign) = self.duty.reign() else { return };
+        let group = self.log.membership();
+        let heard = reign.heard(group, self.process.id(), self.process.now(), patience);
+        if heard >= majority(group.members.len()) || !self.config.keeps(Rule::Quorum) {
             fx.set_timer(Timer::Quorum, patience / 4);
             return;
         }

@@ -1,35 +1,26 @@
-//! Connections: their members, the messages that are believed, and the members to call.
+//! Connections with their members, the calls that did not succeed, and the members that other
+//! members have named.
 //!
-//! A node that is no member, and that no member has named, can neither raise a term nor be heard as
-//! a leader; it can ask to be admitted.
+//! Invariant: of each member at most one connection counts.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use rand::RngExt as _;
-
-use super::config::{LINKS_MAX, MEMBERS_MAX, SEQ_MAX, STRANGERS_MAX, TERM_LEAP_MAX, TERM_MAX};
-use super::event::{Event, Fx, Record, Timer};
-use super::group::{Duty, Group};
-use super::rival::Rival;
+use super::config::MEMBERS_MAX;
 use crate::machine::LinkId;
-use crate::model::{PublicKey, Time};
-use crate::proto::chat::entry::{GroupId, Member, MemberId};
-use crate::proto::chat::message::{Intent, JoinAck, Message, Nack, NackCode};
-
-/// Longest pause between two calls.
-const REDIAL_MAX: Duration = Duration::from_secs(2);
+use crate::model::Time;
+use crate::proto::chat::entry::{Member, MemberId};
+use crate::proto::chat::message::Intent;
 
 /// One connection with its member.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
-    pub(super) member: Member,
-    pub(super) intent: Intent,
-    pub(super) is_ours: bool,
+    member: Member,
+    intent: Intent,
+    is_ours: bool,
     /// Random number of the process at the other end.
-    pub(super) life: Option<u64>,
+    life: Option<u64>,
     /// Number of rounds since a message came by it.
-    pub(super) quiet: u32,
+    quiet: u32,
 }
 
 impl Link {
@@ -41,6 +32,35 @@ impl Link {
     ) -> Self {
         Self { member, intent, is_ours, life, quiet: 0 }
     }
+
+    pub(super) const fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// True if the other end is a program of its member, and not the member.
+    pub(super) fn is_client(&self) -> bool {
+        self.intent == Intent::Client
+    }
+
+    /// True if this end called.
+    pub(super) const fn is_ours(&self) -> bool {
+        self.is_ours
+    }
+
+    pub(super) const fn life(&self) -> Option<u64> {
+        self.life
+    }
+}
+
+/// Outcome of a new connection with a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Linked {
+    /// The member was not linked.
+    First,
+    /// This connection replaces an older one.
+    Instead(LinkId),
+    /// The older connection stays.
+    Surplus,
 }
 
 /// All connections, and the calls that did not succeed.
@@ -48,19 +68,68 @@ impl Link {
 pub(super) struct Links {
     all: BTreeMap<LinkId, Link>,
     by_member: BTreeMap<MemberId, LinkId>,
+    /// Members that are being called, with the numbers of calls that failed.
     dialing: BTreeMap<MemberId, u32>,
-    /// Later processes with the keys of members that are linked; see `rival.rs`.
-    pub(super) rivals: BTreeMap<MemberId, Rival>,
     /// Times at which members were heard last.
-    pub(super) heard: BTreeMap<MemberId, Time>,
+    heard: BTreeMap<MemberId, Time>,
+    /// Members that a member has named, and that the log does not know yet.
+    vouched: BTreeMap<MemberId, Member>,
 }
 
 impl Links {
+    /// Adds a connection that is let in; a member's counts only after [`Self::count`].
+    pub(super) fn add(&mut self, id: LinkId, link: Link) {
+        self.all.insert(id, link);
+    }
+
+    /// Takes an added connection as its member's; `me` is this end. Between the same two, the one
+    /// that the lower id called stays; of two by the same caller, the newer; but none that has been
+    /// quiet for a while.
+    pub(super) fn count(&mut self, id: LinkId, me: MemberId, now: Time) -> Linked {
+        let new = &self.all[&id];
+        let member = new.member.id;
+        self.heard.insert(member, now);
+        let old = self.of_member(member);
+        let is_better = |old: LinkId| {
+            let old = &self.all[&old];
+            let is_quiet = old.quiet > 1;
+            is_quiet || new.is_ours == old.is_ours || new.is_ours == (me < member)
+        };
+        let outcome = match old {
+            Some(old) if !is_better(old) => return Linked::Surplus,
+            Some(old) => Linked::Instead(old),
+            None => Linked::First,
+        };
+        self.by_member.insert(member, id);
+        outcome
+    }
+
+    /// Forgets a connection. Returns it, and whether it was the one that counted for its member.
+    pub(super) fn remove(&mut self, id: LinkId) -> Option<(Link, bool)> {
+        let gone = self.all.remove(&id)?;
+        let counted = !gone.is_client() && self.of_member(gone.member.id) == Some(id);
+        if counted {
+            self.by_member.remove(&gone.member.id);
+        }
+        Some((gone, counted))
+    }
+
     /// Notes that bytes came by a connection.
     pub(super) fn stir(&mut self, link: LinkId) {
         if let Some(link) = self.all.get_mut(&link) {
             link.quiet = 0;
         }
+    }
+
+    /// Notes that a message came by a connection. Returns the connection.
+    pub(super) fn hear(&mut self, id: LinkId, now: Time) -> Option<&Link> {
+        let link = self.all.get_mut(&id)?;
+        link.quiet = 0;
+        let member = link.member.id;
+        if !link.is_client() && self.by_member.get(&member) == Some(&id) {
+            self.heard.insert(member, now);
+        }
+        Some(link)
     }
 
     /// Ends a round. Returns the links to members by which nothing came for more
@@ -73,15 +142,21 @@ impl Links {
         self.by_member.values().copied().filter(is_silent).collect()
     }
 
-    /// Forgets all connections but the clients', and all calls. Returns their links, to be hung up.
+    /// Forgets all connections but the clients', all calls, and all members that were named.
+    /// Returns the links, to be hung up.
     pub(super) fn take_members(&mut self) -> Vec<LinkId> {
         self.by_member.clear();
         self.dialing.clear();
         self.heard.clear();
-        let of_members = self.all.iter().filter(|(_, it)| it.intent == Intent::Member);
+        self.vouched.clear();
+        let of_members = self.all.iter().filter(|(_, it)| !it.is_client());
         let links = of_members.map(|(link, _)| *link).collect();
-        self.all.retain(|_, it| it.intent != Intent::Member);
+        self.all.retain(|_, it| it.is_client());
         links
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
     }
 
     pub(super) fn get(&self, link: LinkId) -> Option<&Link> {
@@ -92,393 +167,146 @@ impl Links {
         self.by_member.get(&id).copied()
     }
 
+    pub(super) fn is_linked(&self, id: MemberId) -> bool {
+        self.by_member.contains_key(&id)
+    }
+
     /// The linked members, without clients.
     pub(super) fn members(&self) -> impl Iterator<Item = (MemberId, LinkId, &Member)> {
         self.by_member.iter().map(|(id, link)| (*id, *link, &self.all[link].member))
     }
+
+    /// Time at which a member was heard last.
+    pub(super) fn heard_at(&self, id: MemberId) -> Option<Time> {
+        self.heard.get(&id).copied()
+    }
+
+    /// Forgets the times of members that are neither linked nor `known`.
+    pub(super) fn forget_heard(&mut self, known: impl Fn(MemberId) -> bool) {
+        self.heard.retain(|id, _| known(*id) || self.by_member.contains_key(id));
+    }
+
+    /// Begins a call, unless the member is linked or being called.
+    pub(super) fn begin_call(&mut self, id: MemberId) -> bool {
+        let is_new = !self.is_linked(id) && !self.dialing.contains_key(&id);
+        if is_new {
+            self.dialing.insert(id, 0);
+        }
+        is_new
+    }
+
+    /// Begins a call again, if the member is not linked; the calls that failed still count.
+    pub(super) fn call_again(&mut self, id: MemberId) -> bool {
+        let is_due = !self.is_linked(id);
+        if is_due {
+            self.dialing.entry(id).or_default();
+        }
+        is_due
+    }
+
+    /// Ends all attempts to call a member.
+    pub(super) fn stop_calls(&mut self, id: MemberId) {
+        self.dialing.remove(&id);
+    }
+
+    pub(super) fn is_calling(&self, id: MemberId) -> bool {
+        self.dialing.contains_key(&id)
+    }
+
+    /// Notes that a call failed, or that a connection ended. Returns the count of those.
+    pub(super) fn on_failed(&mut self, id: MemberId) -> u32 {
+        let tries = self.dialing.entry(id).or_default();
+        *tries = tries.saturating_add(1);
+        *tries
+    }
+
+    /// True if the next call goes to the second of two addresses of a member.
+    pub(super) fn calls_elsewhere(&self, id: MemberId) -> bool {
+        self.dialing.get(&id).is_some_and(|tries| tries % 2 == 1)
+    }
+
+    /// Takes a member that a member has named; within a bound.
+    pub(super) fn vouch(&mut self, member: Member) {
+        let is_known = self.vouched.contains_key(&member.id);
+        if is_known || self.vouched.len() < MEMBERS_MAX {
+            self.vouched.insert(member.id, member);
+        }
+    }
+
+    /// The member of this id, as a member has named it.
+    pub(super) fn vouched(&self, id: MemberId) -> Option<&Member> {
+        self.vouched.get(&id)
+    }
+
+    /// All members that were named.
+    pub(super) fn all_vouched(&self) -> impl Iterator<Item = &Member> {
+        self.vouched.values()
+    }
+
+    /// Forgets a member that was named.
+    pub(super) fn unvouch(&mut self, id: MemberId) {
+        self.vouched.remove(&id);
+    }
 }
 
-impl Group {
-    /// Checks that the driver may admit a member's connection.
-    ///
-    /// # Errors
-    /// The code of the refusal to answer with.
-    pub fn admits(&self, member: &Member, group: Option<GroupId>) -> Result<(), NackCode> {
-        // By the final membership: a leader that was cut off may have written removals that
-        // never became final.
-        let membership = self.log.final_membership();
-        if membership.removed.contains(&member.key) {
-            return Err(NackCode::Removed);
-        }
-        if group.is_some() && self.group.is_some() && group != self.group {
-            return Err(NackCode::OtherGroup);
-        }
-        let is_other = |it: &Member| (it.id == member.id) != (it.key == member.key);
-        // A member that was away may know the id as a former machine's, and the one that a member
-        // has named may lead now. Two majorities of ids still meet in a member that knows better.
-        let is_named = !self.hears_leader()
-            && self.vouched.get(&member.id).is_some_and(|it| it.key == member.key);
-        let is_taken = !is_named && membership.members.iter().any(is_other);
-        if is_taken || is_other(&self.me) || member.id == self.me.id {
-            // A refusal ends the other process: only a member that knows the newest
-            // membership sends it.
-            let is_sure = !is_taken || self.knows_the_newest();
-            return Err(if is_sure { NackCode::IdTaken } else { NackCode::Busy });
-        }
-        Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::KeyPair;
+    use crate::proto::chat::entry::At;
+
+    const ME: MemberId = MemberId(5);
+
+    fn member(id: u8) -> Member {
+        let at = At { host: [127, 0, 0, 1].into(), port: 6_000 };
+        let key = KeyPair::from_secret([id; 32]).public();
+        Member { id: MemberId(id.into()), at, key }
     }
 
-    /// True if this member leads, or hears its leader and has all entries that were final when it
-    /// was heard first.
-    fn knows_the_newest(&self) -> bool {
-        matches!(self.duty, Duty::Lead(_)) || self.hears_leader() && self.has_caught_up()
+    fn add(links: &mut Links, id: u64, peer: u8, is_ours: bool) -> Linked {
+        links.add(LinkId(id), Link::new(member(peer), Intent::Member, is_ours, None));
+        links.count(LinkId(id), ME, Time::ZERO)
     }
 
-    pub(super) fn on_linked(&mut self, link: LinkId, new: Link, fx: &mut Fx) {
-        let member = &new.member;
-        let id = member.id;
-        let is_client = new.intent == Intent::Client;
-        let verdict = if is_client { Ok(()) } else { self.admits(member, self.group) };
-        if let Err(code) = verdict {
-            self.drop_it("a connection of somebody who is not let in", fx);
-            self.refuse(link, code, "not let into this group", fx);
-            fx.hangup(link);
-            return;
-        }
-        let is_stranger = !is_client && !self.is_trusted(member);
-        let strangers = || self.links.members().filter(|(id, ..)| !self.has_member(*id)).count();
-        if self.links.all.len() >= LINKS_MAX || is_stranger && strangers() >= STRANGERS_MAX {
-            self.refuse(link, NackCode::Busy, "too many connections", fx);
-            fx.hangup(link);
-            return;
-        }
-        let is_rival = !is_client && self.is_rival(&new);
-        self.links.all.insert(link, new);
-        if is_client {
-            return;
-        }
-        if is_rival {
-            self.turn_away(id, link, fx);
-            return;
-        }
-        self.links.heard.insert(id, self.now.mono);
-        fx.stop_timer(Timer::Redial(id));
-        match self.links.by_member.get(&id).copied() {
-            Some(old) if !self.is_better(link, old) => {
-                fx.hangup(link);
-                return;
-            }
-            Some(old) => fx.hangup(old),
-            None => fx.emit(Event::Reached(id)),
-        }
-        self.links.by_member.insert(id, link);
-        self.on_reached(id, link, fx);
+    #[test]
+    fn of_two_connections_both_ends_keep_the_one_that_the_lower_id_called() {
+        let mut links = Links::default();
+        assert_eq!(add(&mut links, 1, 9, false), Linked::First);
+        assert_eq!(add(&mut links, 2, 9, true), Linked::Instead(LinkId(1)), "5 has called");
+        assert_eq!(add(&mut links, 3, 9, false), Linked::Surplus);
+        assert_eq!(add(&mut links, 4, 9, true), Linked::Instead(LinkId(2)), "the newer one");
+        assert_eq!(links.of_member(MemberId(9)), Some(LinkId(4)));
     }
 
-    /// True if the new one of two connections is kept: between the same two, the one that the
-    /// lower id called stays; of two by the same caller, the newer; but none that has been quiet
-    /// for a while.
-    fn is_better(&self, new: LinkId, old: LinkId) -> bool {
-        let (new, old) = (&self.links.all[&new], &self.links.all[&old]);
-        let is_quiet = old.quiet > 1;
-        is_quiet || new.is_ours == old.is_ours || new.is_ours == (self.me.id < new.member.id)
+    #[test]
+    fn a_quiet_connection_is_replaced() {
+        let mut links = Links::default();
+        add(&mut links, 1, 9, true);
+        links.end_round(9);
+        links.end_round(9);
+        assert_eq!(add(&mut links, 2, 9, false), Linked::Instead(LinkId(1)));
     }
 
-    fn on_reached(&mut self, id: MemberId, link: LinkId, fx: &mut Fx) {
-        match &self.duty {
-            Duty::Lead(_) => self.on_follower_linked(id, link, fx),
-            Duty::Stand(_) | Duty::Adopt(..) => self.ask_for_promises(fx),
-            Duty::Follow if self.leader == Some(id) => {
-                self.outbox.begin_again();
-                self.resume_at = None;
-            }
-            Duty::Follow => {}
-        }
+    #[test]
+    fn the_end_of_a_connection_that_does_not_count_changes_nothing() {
+        let mut links = Links::default();
+        add(&mut links, 1, 9, true);
+        add(&mut links, 2, 9, false);
+        assert!(links.remove(LinkId(2)).is_some_and(|(_, counted)| !counted));
+        assert!(links.is_linked(MemberId(9)));
+        assert!(links.remove(LinkId(1)).is_some_and(|(_, counted)| counted));
+        assert!(!links.is_linked(MemberId(9)) && links.remove(LinkId(1)).is_none());
     }
 
-    pub(super) fn on_unlinked(&mut self, link: LinkId, fx: &mut Fx) {
-        let Some(gone) = self.links.all.remove(&link) else { return };
-        let id = gone.member.id;
-        if gone.intent == Intent::Client {
-            self.outbox.forget_client(link);
-            return;
-        }
-        if self.links.by_member.get(&id) != Some(&link) {
-            return;
-        }
-        self.links.by_member.remove(&id);
-        self.links.rivals.remove(&id);
-        fx.emit(Event::Lost(id));
-        self.redial_later(id, fx);
-        match &mut self.duty {
-            Duty::Lead(reign) => {
-                if let Some(progress) = reign.progress.remove(&id) {
-                    reign.acknowledged.insert(progress.key, progress.matched);
-                }
-            }
-            Duty::Adopt(_, adopting) if adopting.donor == id => self.on_donor_lost(fx),
-            Duty::Follow if self.leader == Some(id) => self.on_leader_lost(fx),
-            Duty::Follow | Duty::Stand(_) | Duty::Adopt(..) => {}
-        }
-    }
-
-    pub(super) fn on_dial_failed(&mut self, member: MemberId, fx: &mut Fx) {
-        if self.links.dialing.contains_key(&member) {
-            self.redial_later(member, fx);
-        }
-    }
-
-    fn redial_later(&mut self, id: MemberId, fx: &mut Fx) {
-        let tries = self.links.dialing.entry(id).or_default();
-        *tries = tries.saturating_add(1);
-        let wait = self.config.redial.saturating_mul(1 << (*tries - 1).min(4)).min(REDIAL_MAX);
-        let jitter = self.rng.random_range(0..=50);
-        fx.set_timer(Timer::Redial(id), wait + Duration::from_millis(jitter));
-    }
-
-    pub(super) fn on_redial(&mut self, id: MemberId, fx: &mut Fx) {
-        let wanted = self.wanted().into_iter().find(|it| it.id == id);
-        match wanted {
-            Some(member) if self.links.of_member(id).is_none() => {
-                self.links.dialing.entry(id).or_default();
-                fx.call(member);
-            }
-            _ => {
-                self.links.dialing.remove(&id);
-            }
-        }
-    }
-
-    /// All members that should be linked. A member that was last named at another address than the
-    /// log's is called at both in turn.
-    fn wanted(&self) -> Vec<Member> {
-        let (newest, last) = (self.log.membership(), self.log.final_membership());
-        let is_new = |it: &&Member| !last.removed.contains(&it.key) && !self.has_member(it.id);
-        let known = last.members.iter().filter(is_new).chain(&newest.members);
-        let is_unknown =
-            |it: &&Member| is_new(it) && last.members.iter().all(|old| old.id != it.id);
-        let named = self.vouched.values().filter(is_unknown).cloned();
-        let known = known.map(|it| {
-            let is_odd = self.links.dialing.get(&it.id).is_some_and(|tries| tries % 2 == 1);
-            let elsewhere = self.vouched.get(&it.id).filter(|_| is_odd);
-            elsewhere.unwrap_or(it).clone()
-        });
-        known.chain(named).filter(|it| it.id != self.me.id && it.key != self.me.key).collect()
-    }
-
-    /// Calls all members to which there is neither a connection nor a call.
-    pub(super) fn dial_everybody(&mut self, fx: &mut Fx) {
-        for member in self.wanted() {
-            let id = member.id;
-            if self.links.of_member(id).is_none() && !self.links.dialing.contains_key(&id) {
-                self.links.dialing.insert(id, 0);
-                fx.call(member);
-            }
-        }
-    }
-
-    /// True if the other end is a member, or named by one.
-    fn is_trusted(&self, member: &Member) -> bool {
-        let is_it = |it: &Member| it.id == member.id && it.key == member.key;
-        self.log.membership().members.iter().any(is_it)
-            || self.log.final_membership().members.iter().any(is_it)
-            || self.vouched.get(&member.id).is_some_and(is_it)
-    }
-
-    pub(super) fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {
-        let Some(known) = self.links.all.get_mut(&link) else { return };
-        known.quiet = 0;
-        let (member, is_ours) = (known.member.clone(), known.is_ours);
-        let (id, is_client) = (member.id, known.intent == Intent::Client);
-        if !is_client && self.links.of_member(id) == Some(link) {
-            self.links.heard.insert(id, self.now.mono);
-            // The handshake lets in also who is refused right after it.
-            if !matches!(msg, Message::JoinAck(_) | Message::Nack(_)) {
-                self.links.dialing.remove(&id);
-            }
-        }
-        let is_trusted = !is_client && self.is_trusted(&member);
-        if let Message::Chat(request) = msg {
-            self.on_chat(link, id, is_client, is_trusted, request, fx);
-            return;
-        }
-        if msg.sender() != Some(id) || is_client {
-            self.drop_it("a message in another's name", fx);
-            self.refuse(link, NackCode::NotAllowed, "only in one's own name", fx);
-            return;
-        }
-        let (term, seq) = msg.bounds();
-        let is_leap = self.is_member() && term > self.term.0.saturating_add(TERM_LEAP_MAX);
-        if term > TERM_MAX || seq > SEQ_MAX || is_leap {
-            self.drop_it("a term or number beyond the limit", fx);
-            self.refuse(link, NackCode::Invalid, "a term or number beyond the limit", fx);
-            return;
-        }
-        // A node that is no member yet may send these; a leader checks its id.
-        let is_open = matches!(
-            msg,
-            Message::SeqAck(_)
-                | Message::SeqNack(_)
-                | Message::CatchupReq(_)
-                | Message::JoinAck(_)
-                | Message::Alive(_)
-                | Message::Nack(_)
-                | Message::VerifyResp(_)
-        );
-        if !is_open && !is_trusted {
-            self.drop_it("a message of somebody who is no member", fx);
-            self.refuse(link, NackCode::NotAllowed, "not a member", fx);
-            return;
-        }
-        if let Message::JoinAck(it) = msg {
-            self.on_join_ack(it, is_trusted, is_ours, fx);
-        } else if let Message::Nack(it) = &msg {
-            self.on_nack(id, link, is_trusted, it, fx);
-        } else {
-            self.hear(id, link, msg, fx);
-        }
-    }
-
-    fn hear(&mut self, id: MemberId, link: LinkId, msg: Message, fx: &mut Fx) {
-        match msg {
-            Message::SeqAck(it) => self.on_ack(id, it, fx),
-            Message::SeqNack(it) => self.on_misfit(id, it.term, it.last_seq, fx),
-            Message::CatchupReq(it) => self.on_catchup_req(id, link, it, fx),
-            Message::Heartbeat(it) => self.on_heartbeat(id, link, it, fx),
-            Message::Coordinator(it) => self.on_coordinator(id, link, &it, fx),
-            Message::SeqChat(it) => self.on_seq_chat(id, link, &it, fx),
-            Message::CatchupResp(it) => self.on_catchup_resp(id, link, &it, fx),
-            Message::Election(it) => self.on_election(id, link, it, fx),
-            Message::ElectionOk(it) => self.on_election_ok(id, it, fx),
-            Message::ChatAck(_) | Message::Alive(_) => {}
-            Message::TakeoverReq(it) => self.on_takeover_req(id, it, fx),
-            Message::TakeNow(it) => self.on_take_now(id, it, fx),
-            Message::RemoveReq(it) => self.on_remove_req(it, fx),
-            Message::VerifyResp(it) => self.on_sign_of_life(id, link, &it, fx),
-            // Of the handshake, or for the driver (C11).
-            Message::Join(_)
-            | Message::JoinChallenge(_)
-            | Message::JoinProof(_)
-            | Message::VerifyReq(_) => self.drop_it("a message out of its place", fx),
-            Message::Chat(_) | Message::JoinAck(_) | Message::Nack(_) => {}
-        }
-    }
-
-    /// Takes a membership of the group. A member is believed; so is a node that was called at an
-    /// address given to a member which knows no group yet, or finds none of its own.
-    fn on_join_ack(&mut self, ack: JoinAck, is_trusted: bool, is_ours: bool, fx: &mut Fx) {
-        let is_lost = !self.is_member() || self.leader.is_none();
-        if !(is_trusted || is_ours && is_lost) {
-            self.drop_it("a membership told by somebody who is no member", fx);
-            return;
-        }
-        if *self.group.get_or_insert(ack.group) != ack.group {
-            self.drop_it("a membership of another group", fx);
-            return;
-        }
-        for member in ack.membership.into_iter().take(MEMBERS_MAX) {
-            let is_known = self.vouched.contains_key(&member.id);
-            if member.id != self.me.id && (is_known || self.vouched.len() < MEMBERS_MAX) {
-                self.vouched.insert(member.id, member);
-            }
-        }
-        self.dial_everybody(fx);
-    }
-
-    /// True if a refusal by the holder of a key counts: a member's does; where no member is known
-    /// yet, that of the process at the address that the operator named. Other nodes know nothing
-    /// of this group.
-    pub fn believes_refusal(&self, key: &PublicKey) -> bool {
-        let (newest, last) = (self.log.membership(), self.log.final_membership());
-        let is_member = |it: &Member| it.key == *key;
-        newest.members.is_empty() || newest.members.iter().chain(&last.members).any(is_member)
-    }
-
-    fn on_nack(&mut self, id: MemberId, link: LinkId, is_trusted: bool, nack: &Nack, fx: &mut Fx) {
-        let key = self.links.get(link).map(|it| it.member.key);
-        let is_believed = key.is_some_and(|key| self.believes_refusal(&key));
-        match nack.code {
-            NackCode::Stale if is_trusted && nack.term > self.term => {
-                let was_standing = matches!(self.duty, Duty::Stand(_));
-                self.enter(nack.term, None, fx);
-                if was_standing {
-                    fx.set_timer(Timer::Election, self.config.ask_again);
-                }
-            }
-            NackCode::Busy if is_trusted && nack.msg_id.is_none() => {
-                let soon = self.now.mono.after(self.config.heartbeat);
-                self.takeover.not_before = self.takeover.not_before.min(soon);
-            }
-            NackCode::IdTaken | NackCode::Removed | NackCode::OtherGroup
-                if is_believed && !self.is_member() =>
-            {
-                self.be_refused(&nack.reason, fx);
-            }
-            // The process that the leader knows is the member; the other one ends.
-            NackCode::Doubled if is_believed && !self.hears_leader() => {
-                self.be_refused(&nack.reason, fx);
-            }
-            NackCode::Rewound
-                if is_trusted && self.leader == Some(id) && nack.term == self.term =>
-            {
-                self.persist(Record::Rewound, fx);
-                self.be_refused(&nack.reason, fx);
-            }
-            NackCode::Copied | NackCode::Doubled if is_trusted => {
-                let (member, reason) = (self.me.id, nack.reason.clone());
-                fx.emit(Event::Doubled { member, reason });
-            }
-            NackCode::Gap
-            | NackCode::Busy
-            | NackCode::Invalid
-            | NackCode::NoQuorum
-            | NackCode::NotLeader
-            | NackCode::Taken
-                if is_trusted
-                    && self.leader == Some(id)
-                    && nack.term == self.term
-                    && self.links.of_member(id) == Some(link) =>
-            {
-                self.on_chat_refused(nack, fx);
-            }
-            NackCode::Malformed
-            | NackCode::NotAllowed
-            | NackCode::Handshake
-            | NackCode::IdTaken
-            | NackCode::Removed
-            | NackCode::OtherGroup
-            | NackCode::Stale
-            | NackCode::NotLeader
-            | NackCode::NoQuorum
-            | NackCode::Busy
-            | NackCode::Gap
-            | NackCode::Invalid
-            | NackCode::Taken
-            | NackCode::Doubled
-            | NackCode::Copied
-            | NackCode::Rewound => {}
-        }
-    }
-
-    /// Ends this member's part in the group, which refuses it.
-    fn be_refused(&mut self, reason: &str, fx: &mut Fx) {
-        if !std::mem::replace(&mut self.was_refused, true) {
-            self.step_down(fx);
-            self.leader = None;
-            fx.emit(Event::Refused { reason: reason.to_owned() });
-        }
-    }
-
-    /// Sends a refusal with its reason.
-    pub(super) fn refuse(&self, link: LinkId, code: NackCode, reason: &str, fx: &mut Fx) {
-        let nack = Nack {
-            sender_id: self.me.id,
-            term: self.term,
-            code,
-            leader_id: self.leader,
-            msg_id: None,
-            reason: reason.to_owned(),
-        };
-        self.send(link, Message::Nack(nack), fx);
+    #[test]
+    fn a_member_is_called_once_at_a_time() {
+        let mut links = Links::default();
+        assert!(links.begin_call(MemberId(9)) && !links.begin_call(MemberId(9)));
+        assert_eq!([links.on_failed(MemberId(9)), links.on_failed(MemberId(9))], [1, 2]);
+        assert!(links.call_again(MemberId(9)) && !links.calls_elsewhere(MemberId(9)));
+        add(&mut links, 1, 9, true);
+        assert!(!links.call_again(MemberId(9)) && links.is_calling(MemberId(9)), "not heard yet");
+        links.stop_calls(MemberId(9));
+        assert!(!links.call_again(MemberId(9)) && !links.is_calling(MemberId(9)));
     }
 }

@@ -9,34 +9,45 @@
 
 mod adopt;
 mod authors;
+mod candidacy;
 pub mod config;
 mod disk;
+mod duty;
 mod election;
 pub mod event;
+mod fit;
 mod follower;
+mod following;
 mod group;
+mod identity;
 mod leader;
 mod links;
 mod membership;
 mod memory;
 mod outbox;
+mod process;
+mod progress;
 mod pulse;
+mod reach;
+mod receive;
 mod recover;
+mod reign;
+mod removals;
 mod replicate;
+mod reports;
 mod rival;
+mod rivals;
 mod status;
 mod submit;
 mod takeover;
 #[cfg(test)]
 mod tests;
+mod vote;
 mod window;
 
 pub use config::{Config, Rule};
-pub use event::{
-    Command, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Record, Role, Snapshot,
-    Timer,
-};
-pub use group::Group;
+pub use event::{Command, Event, ExtraEffect, ExtraInput, Opening, Record, Role, Snapshot, Timer};
+pub use group::{Effect, Fx, Group, Input};
 pub use memory::{Memory, apply_typed};
 
 pub use status::{MemberStatus, Status};

@@ -6,8 +6,8 @@
 //!
 //! Rounds are counted, not time: a process that slept through some blames no member for it.
 
-use super::event::{Fx, Timer};
-use super::group::Group;
+use super::event::Timer;
+use super::group::{Fx, Group};
 use crate::proto::chat::message::{Alive, Message};
 
 impl Group {
@@ -19,11 +19,10 @@ impl Group {
             self.on_unlinked(link, fx);
         }
         let linked: Vec<_> = self.links.members().map(|(_, link, _)| link).collect();
-        let mut heard = std::mem::take(&mut self.links.heard);
-        heard.retain(|id, _| self.has_member(*id) || self.links.of_member(*id).is_some());
-        self.links.heard = heard;
+        let group = self.log.membership();
+        self.links.forget_heard(|id| group.members.iter().any(|it| it.id == id));
         if !linked.is_empty() {
-            fx.send_all(linked, Message::Alive(Alive { sender_id: self.me.id }));
+            fx.send_all(linked, Message::Alive(Alive { sender_id: self.process.id() }));
         }
     }
 }

@@ -9,9 +9,8 @@
 use std::sync::Arc;
 
 use super::config::REMOVED_MAX;
-use super::event::{Fx, Record};
-use super::group::Group;
-use crate::proto::chat::entry::{Body, GroupId, Member, Membership, Recovered};
+use super::group::{Fx, Group};
+use crate::proto::chat::entry::{Body, GroupId, Membership, Recovered};
 use rand::RngExt as _;
 
 impl Group {
@@ -20,9 +19,9 @@ impl Group {
     /// # Errors
     /// The reason against it in words, for people.
     pub fn may_recover(&self) -> Result<(), &'static str> {
-        if self.group.is_none() || !self.is_member() || self.was_refused {
+        if self.identity.group().is_none() || !self.is_member() || self.process.was_refused() {
             Err("it is a member of no group")
-        } else if self.is_leaving {
+        } else if self.process.is_leaving() {
             Err("it is stopping")
         } else if self.reaches_majority() {
             Err("a majority is in reach, and can remove whoever is gone")
@@ -42,32 +41,27 @@ impl Group {
     }
 
     pub(super) fn on_recover(&mut self, fx: &mut Fx) {
-        let (Some(was), Some(term), Ok(())) = (self.group, self.next_term(), self.may_recover())
-        else {
+        let (group, next_term) = (self.identity.group(), self.vote.next_term());
+        let (Some(was), Some(term), Ok(())) = (group, next_term, self.may_recover()) else {
             self.drop_it("a recovery that is not needed", fx);
             return;
         };
         for link in self.links.take_members() {
             fx.hangup(link);
         }
-        self.vouched.clear();
         self.removals.clear();
-        self.donations.clear();
-        let old = Arc::clone(self.log.membership());
-        let others = || old.members.iter().filter(|it| it.id != self.me.id);
+        let (me, old) = (self.process.id(), Arc::clone(self.log.membership()));
+        let others = || old.members.iter().filter(|it| it.id != me);
         let mut removed = old.removed.clone();
         removed.extend(others().map(|it| it.key));
         removed.drain(..removed.len().saturating_sub(REMOVED_MAX));
         let left_out = others().map(|it| it.id).collect();
-        let (by, at) = (self.me.id, self.now.wall);
-        let recovered = Some(Recovered { was, by, at, left_out });
+        let recovered = Some(Recovered { was, by: me, at: self.process.wall(), left_out });
         // First of all, so that no later message can ever be sent in the old group.
-        let group = GroupId(self.rng.random());
-        (self.group, self.is_group_kept) = (Some(group), true);
-        let Member { id: me, key, .. } = self.me;
-        self.persist(Record::Group { group, me, key }, fx);
+        self.identity.become_group(GroupId(self.process.rng().random()));
+        self.keep_group(fx);
         self.enter(term, Some(me), fx);
-        let (members, message_max) = (vec![self.me.clone()], old.message_max);
+        let (members, message_max) = (vec![self.process.member().clone()], old.message_max);
         let membership = Membership { members, removed, message_max, recovered };
         self.lead(vec![me], Body::Membership(Arc::new(membership)), fx);
     }

@@ -9,33 +9,23 @@
 use rand::RngExt as _;
 
 use super::config::Rule;
-use super::event::{Event, Fx};
-use super::group::Group;
+use super::event::Event;
+use super::group::{Fx, Group};
 use super::links::Link;
 use crate::machine::LinkId;
-use crate::proto::chat::entry::{At, MemberId};
+use crate::proto::chat::entry::MemberId;
 use crate::proto::chat::message::{Message, NackCode, VerifyReq, VerifyResp};
-
-/// A later process with the key of a member that is linked.
-#[derive(Debug)]
-pub(super) struct Rival {
-    life: Option<u64>,
-    at: At,
-    /// Random number of the question that the earlier process has been asked.
-    question: u64,
-    /// True if the earlier process has answered.
-    is_proved: bool,
-}
 
 impl Group {
     /// True if a new connection is another process's than the one that is linked as this member.
     pub(super) fn is_rival(&self, new: &Link) -> bool {
-        let old = self.links.of_member(new.member.id).and_then(|link| self.links.get(link));
+        let id = new.member().id;
+        let old = self.links.of_member(id).and_then(|link| self.links.get(link));
         old.is_some_and(|old| {
-            let is_other = old.life.is_some() && new.life.is_some() && old.life != new.life;
-            let heard = self.links.heard.get(&new.member.id);
-            let is_recent =
-                heard.is_some_and(|at| self.now.mono.since(*at) < self.config.leader_timeout);
+            let (old, new) = (old.life(), new.life());
+            let is_other = old.is_some() && new.is_some() && old != new;
+            let silence = self.links.heard_at(id).map(|at| self.process.now().since(at));
+            let is_recent = silence.is_some_and(|it| it < self.config.leader_timeout);
             is_other && is_recent && self.config.keeps(Rule::OneProcess)
         })
     }
@@ -44,14 +34,16 @@ impl Group {
     pub(super) fn turn_away(&mut self, id: MemberId, link: LinkId, fx: &mut Fx) {
         let Some(earlier) = self.links.of_member(id) else { return };
         let Some(new) = self.links.get(link) else { return };
-        let (life, at) = (new.life, new.member.at);
-        let known = self.links.rivals.get(&id).filter(|it| it.life == life);
-        let is_proved = known.is_some_and(|it| it.is_proved);
-        // An answer to the first question is as good, and may be under way.
-        let asked = known.map(|it| it.question);
+        let (life, at) = (new.life(), new.member().at);
         self.drop_it("a second process of a member", fx);
-        if is_proved {
-            let here = self.links.get(earlier).map_or(at, |it| it.member.at);
+        let rng = self.process.rng();
+        if let Some(question) = self.rivals.question(id, life, at, || rng.random()) {
+            let ask = VerifyReq { sender_id: self.process.id(), question, at: Vec::new() };
+            self.send(earlier, Message::VerifyReq(ask), fx);
+            let reason = "an earlier process of this member was heard a moment ago; try again";
+            self.refuse(link, NackCode::Busy, reason, fx);
+        } else {
+            let here = self.links.get(earlier).map_or(at, |it| it.member().at);
             let reason = format!(
                 "another process is {id} already, at {}:{}, and has just answered: this one is not \
                  let in. Was its data folder copied? Stop this one; to join as a further member, \
@@ -59,14 +51,6 @@ impl Group {
                 here.host, here.port
             );
             self.refuse(link, NackCode::Doubled, &reason, fx);
-        } else {
-            let question = asked.unwrap_or_else(|| self.rng.random());
-            let rival = Rival { life, at, question, is_proved: false };
-            self.links.rivals.insert(id, rival);
-            let ask = VerifyReq { sender_id: self.me.id, question, at: Vec::new() };
-            self.send(earlier, Message::VerifyReq(ask), fx);
-            let reason = "an earlier process of this member was heard a moment ago; try again";
-            self.refuse(link, NackCode::Busy, reason, fx);
         }
         fx.hangup(link);
     }
@@ -79,13 +63,10 @@ impl Group {
         answer: &VerifyResp,
         fx: &mut Fx,
     ) {
-        let is_current = self.links.of_member(id) == Some(link);
-        let Some(rival) = self.links.rivals.get_mut(&id) else { return };
-        if !is_current || rival.question != answer.question || rival.is_proved {
+        if self.links.of_member(id) != Some(link) {
             return;
         }
-        rival.is_proved = true;
-        let at = rival.at;
+        let Some(at) = self.rivals.answer(id, answer.question) else { return };
         let reason = format!(
             "another process came with the key of {id}, from {}:{}, and was refused. Was the data \
              folder copied, or this machine restored a second time? Stop the other one",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::event::Role;
-use super::group::{Duty, Group};
+use super::group::Group;
 use crate::model::PublicKey;
 use crate::proto::chat::entry::{GroupId, Member, MemberId, MsgId, Recovered, SeqNo, Term};
 
@@ -73,39 +73,36 @@ impl Group {
     /// Returns the present status.
     pub fn status(&self) -> Status {
         let last = self.log.last().seq;
-        let reign = match &self.duty {
-            Duty::Lead(reign) => Some(reign),
-            Duty::Follow | Duty::Stand(_) | Duty::Adopt(..) => None,
-        };
-        let stored = |id: MemberId| match (reign, id == self.me.id) {
+        let (me, reign) = (self.process.id(), self.duty.reign());
+        let stored = |id: MemberId| match (reign, id == me) {
             (Some(_), true) => Some(self.stored()),
-            (Some(reign), false) => reign.progress.get(&id).map(|it| it.matched),
+            (Some(reign), false) => reign.matched(id),
             (None, _) => None,
         };
         let member = |it: &Member| MemberStatus {
             member: it.clone(),
-            linked: it.id == self.me.id || self.links.of_member(it.id).is_some(),
-            heard_ms: self.links.heard.get(&it.id).map(|at| self.now.mono.since(*at)).map(millis),
+            linked: it.id == me || self.links.is_linked(it.id),
+            heard_ms: self.links.heard_at(it.id).map(|at| millis(self.process.now().since(at))),
             stored: stored(it.id),
             lag: stored(it.id).map(|at| last.0.saturating_sub(at.0)),
         };
         Status {
-            id: self.me.id,
-            key: self.me.key,
-            group: self.group,
+            id: me,
+            key: self.process.member().key,
+            group: self.identity.group(),
             recovered: self.recovered().cloned(),
             role: self.role(),
-            term: self.term,
-            leader: self.leader,
-            promises: reign.map(|it| it.promises.clone()).unwrap_or_default(),
+            term: self.vote.term(),
+            leader: self.vote.leader(),
+            promises: reign.map(|it| it.promises().to_vec()).unwrap_or_default(),
             commit: self.log.commit(),
             last,
-            quorum: self.quorum,
+            quorum: self.reports.quorum(),
             members: self.log.membership().members.iter().map(member).collect(),
             pending: self.outbox.own_waiting().map(|it| it.msg_id).collect(),
             waiting: self.outbox.len(),
             message_max: self.message_max(),
-            dropped: self.drops.clone(),
+            dropped: self.reports.drops().clone(),
         }
     }
 }

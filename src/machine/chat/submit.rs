@@ -12,14 +12,12 @@ use std::sync::Arc;
 use rand::RngExt as _;
 
 use super::config::{ROOM_BYTES_MAX, Rule};
-use super::event::{Effect, Event, Fx, Record, Timer};
-use super::group::{Duty, Group};
+use super::event::{Event, Record, Timer};
+use super::group::{Fx, Group};
+use super::reign::Reign;
 use crate::machine::LinkId;
 use crate::proto::chat::entry::{Body, Chat, MemberId, MsgId, Origin, SeqNo};
 use crate::proto::chat::message::{ChatAck, ChatReq, Message, Nack, NackCode};
-
-/// Number of messages that are on their way to the leader without an answer.
-const SENT_MAX: usize = 1_024;
 
 /// Reason for refusing a program's message whose identity is another text's.
 const TAKEN: &str = "another text stands under this msg_id; send with a fresh client number";
@@ -42,8 +40,7 @@ impl Group {
     }
 
     fn has_room(&self) -> bool {
-        self.outbox.waiting.len() < self.config.waiting_entries
-            && self.outbox.bytes < self.config.waiting_bytes
+        self.outbox.has_room(self.config.waiting_entries, self.config.waiting_bytes)
     }
 
     pub(super) fn on_say(&mut self, room: Arc<str>, text: Arc<str>, fx: &mut Fx) {
@@ -56,7 +53,7 @@ impl Group {
         let msg_id = if self.has_room() { self.outbox.next_id() } else { None };
         let Some(msg_id) = msg_id else {
             self.drop_it("a text, because too many are waiting", fx);
-            let count = self.outbox.waiting.len();
+            let count = self.outbox.len();
             let reason =
                 format!("{count} messages wait to be final, which is all there is room for");
             fx.emit(Event::Rejected { room, text, reason });
@@ -64,21 +61,15 @@ impl Group {
         };
         let chat = Chat { msg_id, room_id: room, payload: text };
         let record = self.persist(Record::Typed(chat.clone()), fx);
-        self.outbox.put(chat, record, None);
-        self.outbox.unkept.push_back((record, msg_id));
+        self.outbox.put_typed(chat, record);
         self.tell_kept(fx);
         self.send_typed(fx);
     }
 
     /// Tells which of the texts typed here the disk has now.
     pub(super) fn tell_kept(&mut self, fx: &mut Fx) {
-        while let Some((record, id)) = self.outbox.unkept.front().copied() {
-            if !self.disk.has(record) {
-                return;
-            }
-            self.outbox.unkept.pop_front();
-            let waiting = self.outbox.waiting.get(&id);
-            fx.extend(waiting.map(|it| Effect::Emit(Event::Pending(it.chat.clone()))));
+        for chat in self.outbox.take_kept(|record| self.disk.has(record)) {
+            fx.emit(Event::Pending(chat));
         }
     }
 
@@ -94,7 +85,7 @@ impl Group {
     ) {
         let ChatReq { sender_id, chat } = request;
         let id = chat.msg_id;
-        let author = if is_client { self.me.id } else { from };
+        let author = if is_client { self.process.id() } else { from };
         let is_fair = sender_id == author && id.origin.member == author;
         if !is_fair || (is_client && id.origin.is_own()) || id.number == 0 {
             self.drop_it("a message in another's name", fx);
@@ -111,18 +102,12 @@ impl Group {
 
     fn on_client_chat(&mut self, link: LinkId, chat: Chat, fx: &mut Fx) {
         let id = chat.msg_id;
-        if let Some(known) = self.outbox.waiting.get_mut(&id) {
-            if known.chat != chat {
-                self.nack_chat(link, id, NackCode::Taken, TAKEN, fx);
-                return;
-            }
-            known.client = Some(link);
-            self.outbox.sent.remove(&id);
-            self.outbox.unsent.insert(id);
+        if self.outbox.has(&chat) {
+            self.outbox.ask_again(id, link);
             self.send_typed(fx);
             return;
         }
-        if self.is_other_text(&chat) {
+        if self.outbox.has_other(&chat) || self.is_other_text(&chat) {
             self.nack_chat(link, id, NackCode::Taken, TAKEN, fx);
         } else if self.is_known_final(id) {
             self.ack_chat(link, id, fx);
@@ -131,7 +116,7 @@ impl Group {
             self.nack_chat(link, id, NackCode::Invalid, &self.limits(), fx);
         } else if !self.has_room() {
             self.nack_chat(link, id, NackCode::Busy, "too much is waiting", fx);
-        } else if self.quorum == Some(false) {
+        } else if self.reports.quorum() == Some(false) {
             self.nack_chat(link, id, NackCode::NoQuorum, "no majority is in reach", fx);
         } else {
             self.outbox.put(chat, 0, Some(link));
@@ -154,16 +139,16 @@ impl Group {
     fn ack_chat(&self, link: LinkId, msg_id: MsgId, fx: &mut Fx) {
         let last = self.log.last_final(msg_id.origin);
         let seq_no = last.filter(|(number, _)| *number == msg_id.number).map(|(_, seq)| seq);
-        let ack = ChatAck { sender_id: self.me.id, msg_id, seq_no };
+        let ack = ChatAck { sender_id: self.process.id(), msg_id, seq_no };
         self.send(link, Message::ChatAck(ack), fx);
     }
 
     fn nack_chat(&self, link: LinkId, id: MsgId, code: NackCode, reason: &str, fx: &mut Fx) {
         let nack = Nack {
-            sender_id: self.me.id,
-            term: self.term,
+            sender_id: self.process.id(),
+            term: self.vote.term(),
             code,
-            leader_id: self.leader,
+            leader_id: self.vote.leader(),
             msg_id: Some(id),
             reason: reason.to_owned(),
         };
@@ -174,11 +159,11 @@ impl Group {
     /// that forwarded it.
     fn number(&mut self, chat: Chat, link: Option<LinkId>, fx: &mut Fx) {
         let id = chat.msg_id;
-        let Duty::Lead(reign) = &self.duty else {
+        let Some(reign) = self.duty.reign() else {
             self.refuse_chat(id, link, NackCode::NotLeader, "another leads, or nobody", fx);
             return;
         };
-        if reign.handover.is_some() {
+        if reign.hands_over() {
             // Its author sends the message to the successor, or here again.
             return;
         }
@@ -234,42 +219,33 @@ impl Group {
             self.nack_chat(link, id, code, why, fx);
         } else if id.origin.is_own() {
             self.on_own_refused(id, code, why, fx);
-        } else if let Some(link) = self.outbox.take(id).and_then(|it| it.client) {
+        } else if let Some(link) = self.outbox.take_client(id) {
             self.nack_chat(link, id, code, why, fx);
         }
     }
 
     /// True if all entries are known that were final when the leader was first heard.
     pub(super) fn has_caught_up(&self) -> bool {
-        self.resume_at.is_some_and(|at| self.log.commit() >= at)
+        self.following.has_caught_up(self.log.commit())
     }
 
     /// Sends the waiting messages to the leader, in order; those on disk, and within the bound.
     pub(super) fn send_typed(&mut self, fx: &mut Fx) {
-        let leads = matches!(self.duty, Duty::Lead(_));
-        let is_handing_over = matches!(&self.duty, Duty::Lead(it) if it.handover.is_some());
-        let link = self.leader.and_then(|id| self.links.of_member(id));
+        let leads = self.duty.leads();
+        let is_handing_over = self.duty.reign().is_some_and(Reign::hands_over);
+        let link = self.vote.leader().and_then(|id| self.links.of_member(id));
         let can_follow = link.is_some() && self.is_member() && self.has_caught_up();
-        if self.outbox.unsent.is_empty() || is_handing_over || !leads && !can_follow {
+        if !self.outbox.has_unsent() || is_handing_over || !leads && !can_follow {
             return;
         }
         let needs_disk = self.config.keeps(Rule::Disk);
-        let room = SENT_MAX.saturating_sub(self.outbox.sent.len());
-        let oldest = self.outbox.numberings.first().copied();
-        let may_go = |id: &&MsgId| {
-            let record = self.outbox.waiting.get(id).map_or(0, |it| it.record);
-            let is_due = !id.origin.is_own() || Some(id.origin) == oldest;
-            is_due && (!needs_disk || self.disk.has(record))
-        };
-        let ready: Vec<_> = self.outbox.unsent.iter().filter(may_go).take(room).copied().collect();
-        for id in ready {
-            let Some(waiting) = self.outbox.waiting.get(&id) else { continue };
-            let chat = waiting.chat.clone();
-            self.outbox.unsent.remove(&id);
-            self.outbox.sent.insert(id);
+        let is_kept = |record| !needs_disk || self.disk.has(record);
+        for id in self.outbox.ready(is_kept) {
+            // The leader, if it is this member, may have refused an earlier one and this with it.
+            let Some(chat) = self.outbox.send(id) else { continue };
             match link {
                 Some(link) if !leads => {
-                    let request = ChatReq { sender_id: self.me.id, chat };
+                    let request = ChatReq { sender_id: self.process.id(), chat };
                     self.send(link, Message::Chat(request), fx);
                 }
                 _ => self.number(chat, None, fx),
@@ -284,7 +260,7 @@ impl Group {
         self.keep_commit(fx);
         self.introduce(fx);
         self.send_removals(fx);
-        if self.outbox.waiting.is_empty() {
+        if self.outbox.len() == 0 {
             return;
         }
         self.outbox.begin_again();
@@ -296,7 +272,7 @@ impl Group {
         let Some(id) = nack.msg_id else { return };
         if id.origin.is_own() {
             self.on_own_refused(id, nack.code, &nack.reason, fx);
-        } else if let Some(link) = self.outbox.take(id).and_then(|it| it.client) {
+        } else if let Some(link) = self.outbox.take_client(id) {
             // A client decides for itself whether to try again.
             self.nack_chat(link, id, nack.code, &nack.reason, fx);
         }
@@ -308,10 +284,9 @@ impl Group {
         let is_first = self.outbox.waiting_of(id.origin).next() == Some(id);
         match code {
             NackCode::Invalid => {
-                let Some(waiting) = self.outbox.take(id) else { return };
+                let Some((chat, _)) = self.outbox.take(id) else { return };
                 self.persist(Record::GivenBack { msg_id: id }, fx);
-                let (chat, reason) = (waiting.chat, why.to_owned());
-                fx.emit(Event::GivenBack { chat, reason });
+                fx.emit(Event::GivenBack { chat, reason: why.to_owned() });
             }
             // The number before it was given back, or lost with a part of the log: it never comes.
             NackCode::Gap if is_first => {
@@ -339,15 +314,15 @@ impl Group {
 
     /// Gives a text typed here another identity: its own can never be final, or is another text's.
     fn rename(&mut self, from: MsgId, fx: &mut Fx) {
-        let Some(waiting) = self.outbox.take(from) else { return };
-        if self.outbox.own == Some(from.origin) {
-            let drawn = self.rng.random();
-            (self.outbox.own, self.outbox.numbered) = (Some(Origin::own(self.me.id, drawn)), 0);
+        let Some((chat, _)) = self.outbox.take(from) else { return };
+        if self.outbox.numbers_by(from.origin) {
+            let drawn = self.process.rng().random();
+            self.outbox.begin_numbering(Origin::own(self.process.id(), drawn));
         }
         let Some(to) = self.outbox.next_id() else { return };
         let record = self.persist(Record::Renamed { from, to }, fx);
         fx.emit(Event::Renamed { from, to });
-        self.outbox.put(Chat { msg_id: to, ..waiting.chat }, record, None);
+        self.outbox.put(Chat { msg_id: to, ..chat }, record, None);
     }
 
     /// Renames the texts that an earlier process kept under identities of other texts.
@@ -362,20 +337,19 @@ impl Group {
     /// under the identity of another text is not final by that (R11).
     pub(super) fn answer_author(&mut self, chat: &Chat, seq: SeqNo, fx: &mut Fx) {
         let id = chat.msg_id;
-        if id.origin.member != self.me.id {
+        if id.origin.member != self.process.id() {
             return;
         }
-        let is_other = self.config.keeps(Rule::Text)
-            && self.outbox.waiting.get(&id).is_some_and(|it| it.chat != *chat);
+        let is_other = self.config.keeps(Rule::Text) && self.outbox.has_other(chat);
         if is_other && id.origin.is_own() {
             self.rename(id, fx);
             return;
         }
-        let Some(link) = self.outbox.take(id).and_then(|it| it.client) else { return };
+        let Some(link) = self.outbox.take_client(id) else { return };
         if is_other {
             self.nack_chat(link, id, NackCode::Taken, TAKEN, fx);
         } else {
-            let ack = ChatAck { sender_id: self.me.id, msg_id: id, seq_no: Some(seq) };
+            let ack = ChatAck { sender_id: self.process.id(), msg_id: id, seq_no: Some(seq) };
             self.send(link, Message::ChatAck(ack), fx);
         }
     }
@@ -383,10 +357,8 @@ impl Group {
     /// Refuses the clients' messages at once, because no majority is in reach; the clients
     /// may try again.
     pub(super) fn refuse_clients(&mut self, fx: &mut Fx) {
-        let of_clients = |it: &&MsgId| !it.origin.is_own();
-        let all: Vec<_> = self.outbox.waiting.keys().filter(of_clients).copied().collect();
-        for id in all {
-            if let Some(link) = self.outbox.take(id).and_then(|it| it.client) {
+        for id in self.outbox.of_clients() {
+            if let Some(link) = self.outbox.take_client(id) {
                 self.nack_chat(link, id, NackCode::NoQuorum, "no majority is in reach", fx);
             }
         }

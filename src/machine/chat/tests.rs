@@ -8,8 +8,8 @@ use rand::SeedableRng as _;
 use super::authors::Authors;
 use super::config::{AUTHORS_MAX, Config, SEQ_MAX, TERM_MAX};
 use super::disk::Disk;
-use super::event::{Command, Effect, ExtraInput, Fx, Input, Snapshot, Timer};
-use super::group::Group;
+use super::event::{Command, ExtraInput, Snapshot, Timer};
+use super::group::{Effect, Fx, Group, Input};
 use super::memory::Memory;
 use super::window::{Log, text_bytes};
 use crate::machine::{LinkId, Machine as _};
@@ -19,7 +19,7 @@ use crate::proto::chat::entry::{
 };
 use crate::proto::chat::message::{CatchupReq, Message, SeqChat};
 
-fn entry(seq: u64, term: u64, body: Body) -> Arc<Entry> {
+pub(super) fn entry(seq: u64, term: u64, body: Body) -> Arc<Entry> {
     let (seq_no, term, leader) = (SeqNo(seq), Term(term), MemberId(1));
     Arc::new(Entry { seq_no, term, leader, time: WallTime(u64::MAX), body })
 }
@@ -30,7 +30,7 @@ fn chat(author: u32, client: u64, number: u64, text: &str) -> Body {
     Body::Chat(Chat { msg_id, room_id: "general".into(), payload: text.into() })
 }
 
-fn membership(ids: &[u32]) -> Body {
+pub(super) fn membership(ids: &[u32]) -> Body {
     let member = |id: &u32| Member {
         id: MemberId(*id),
         at: At { host: [127, 0, 0, 1].into(), port: 6_000 },
@@ -121,7 +121,7 @@ fn authors_are_forgotten_by_the_age_of_their_last_message_but_never_members() {
 
 #[test]
 fn nothing_is_said_before_the_disk_has_it() {
-    let mut disk = Disk::restore(SeqNo(0));
+    let mut disk = Disk::restore(&Log::restore(None), SeqNo(0));
     for seq in 1..=3 {
         disk.issue();
         disk.on_entry(SeqNo(seq));

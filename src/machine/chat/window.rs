@@ -20,6 +20,13 @@ pub(super) struct Mark {
     pub(super) chain: Chain,
 }
 
+impl Mark {
+    /// Term and place, by which two logs are compared (R3).
+    pub(super) const fn place(&self) -> (Term, SeqNo) {
+        (self.term, self.seq)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Slot {
     entry: Arc<Entry>,

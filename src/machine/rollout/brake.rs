@@ -9,21 +9,22 @@
 //! it is on, its node votes for nothing that gives the new version more; only a commit takes it
 //! off: the end of the rollout, or a `resume`, by which an operator overrules it.
 
-use super::coordinator::{Running, Wish};
+use super::coordinator::Wish;
 use super::course::{Phase, Refusal};
 use super::event::{Event, Record};
 use super::machine::Rollout;
+use super::running::Running;
 use crate::proto::rollout::{Brake, Cause, Kind, Message, NodeId, cut};
 
 impl Rollout {
     /// The brake, if one is on.
     pub(super) fn brake(&self) -> Option<&Brake> {
-        self.memory.brake.as_ref().filter(|it| self.is_to_do(it))
+        self.memory.brake().filter(|it| self.is_to_do(it))
     }
 
     /// True if the brake's transaction is still to follow.
     fn is_to_do(&self, brake: &Brake) -> bool {
-        let course = self.course.as_ref().filter(|it| it.id == brake.course);
+        let course = self.present.course().filter(|it| it.id == brake.course);
         course.is_some_and(|it| match it.phase {
             Phase::Running | Phase::Paused => true,
             // A finish that was voted for before is undone.
@@ -36,10 +37,10 @@ impl Rollout {
     /// roster may be behind and leaves it to the members.
     pub(super) fn put_brake_on(&mut self, kind: Kind, reason: &str) {
         let is_member = self.is_member();
-        let live = self.course.as_ref().filter(|it| it.is_live() && is_member);
+        let live = self.present.course().filter(|it| it.is_live() && is_member);
         let Some(course) = live else { return };
         let (course, version, reason) =
-            (course.id.clone(), self.state.version, cut(reason.to_owned()));
+            (course.id.clone(), self.present.version(), cut(reason.to_owned()));
         self.brake_by(Brake { course, version, kind, reason });
     }
 
@@ -50,8 +51,8 @@ impl Rollout {
         self.persist(Record::Braked(brake.clone()));
         self.serve();
         self.tell(Event::Braked(brake));
-        let raises = |it: &Running| it.proposal.txid.kind.raises();
-        if self.running.as_ref().is_some_and(raises) {
+        let raises = |it: &Running| it.txid().kind.raises();
+        if self.coordinator.running().is_some_and(raises) {
             self.abort_running(Cause::Gate, "the brake is on".to_owned(), None);
         }
         let heartbeat = self.heartbeat();
@@ -65,8 +66,8 @@ impl Rollout {
         let is_way_back = matches!(brake.kind, Kind::Rollback | Kind::Abort);
         if self.is_to_do(&brake)
             && is_way_back
-            && self.roster.has(from)
-            && brake.version >= self.resumed_at
+            && self.present.roster().has(from)
+            && brake.version >= self.present.resumed_at()
         {
             self.brake_by(Brake { reason: cut(brake.reason), ..brake });
         }
@@ -84,8 +85,8 @@ impl Rollout {
     /// Begins the transaction that a brake waits for, once all voters are in reach.
     pub(super) fn try_to_go_back(&mut self) {
         let Some(Brake { kind, reason, .. }) = self.brake().cloned() else { return };
-        let is_busy = self.running.is_some() || self.memory.prepared.is_some();
-        if is_busy || self.now.mono < self.retry_at || !self.is_executor() {
+        let is_busy = self.coordinator.running().is_some() || self.memory.prepared().is_some();
+        if is_busy || self.tries.are_paused(self.now.mono) || !self.is_executor() {
             return;
         }
         let begun = match self.out_of_reach() {

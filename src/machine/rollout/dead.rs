@@ -18,46 +18,33 @@ use std::collections::BTreeSet;
 use super::config::Decides;
 use super::coordinator::Wish;
 use super::course::Refusal;
-use super::event::{Effect, Event, Timer};
-use super::machine::Rollout;
-use super::status::DeadStay;
+use super::event::{DeadStay, Event, Timer};
+use super::machine::{Effect, Rollout};
 use crate::model::{PublicKey, Time};
 use crate::proto::rollout::{Cause, NodeId, Word};
 
-/// Members whose end the seeds certify, and the progress of their removal.
-#[derive(Debug, Default)]
-pub(super) struct Dead {
-    keys: BTreeSet<PublicKey>,
-    /// Nodes that could be removed, and the time since which the set is the same.
-    since: Option<(BTreeSet<NodeId>, Time)>,
-    /// The obstacle to the removal, as last told.
-    pub(super) held: Option<DeadStay>,
-}
-
 impl Rollout {
     pub(super) fn on_dead(&mut self, keys: BTreeSet<PublicKey>) {
-        self.dead.keys = keys;
+        self.dead.set_keys(keys);
         self.look_for_dead();
     }
 
     /// Members that the seeds call dead and this node does not reach.
     fn dead_members(&self) -> BTreeSet<NodeId> {
         let is_dead = |node: &NodeId, key| {
-            self.dead.keys.contains(key) && *node != self.config.me && !self.reaches(node)
+            self.dead.has(key) && *node != self.config.me && !self.reaches(node)
         };
-        let dead = self.roster.nodes().filter(|it| is_dead(&it.node_id, &it.key));
+        let dead = self.present.roster().nodes().filter(|it| is_dead(&it.node_id, &it.key));
         dead.map(|it| it.node_id.clone()).collect()
     }
 
     /// Keeps the timer of the removal running as long as there are such members.
     pub(super) fn look_for_dead(&mut self) {
         if self.dead_members().is_empty() || !self.is_member() {
-            if self.dead.since.take().is_some() {
+            if self.dead.end() {
                 self.out.at_once(Effect::StopTimer(Timer::Dead));
             }
-            self.dead.held = None;
-        } else if self.dead.since.is_none() {
-            self.dead.since = Some((self.dead_members(), self.now.mono));
+        } else if self.dead.begin(self.dead_members(), self.now.mono) {
             self.out.at_once(Effect::SetTimer {
                 timer: Timer::Dead,
                 after: self.config.retry_after / 2,
@@ -68,25 +55,20 @@ impl Rollout {
     pub(super) fn on_dead_due(&mut self) {
         self.look_for_dead();
         let (dead, now) = (self.dead_members(), self.now.mono);
-        let Some((of, since)) = &mut self.dead.since else { return };
-        if *of != dead {
-            (*of, *since) = (dead.clone(), now);
-        }
-        let since = *since;
+        let Some(since) = self.dead.since(&dead, now) else { return };
         self.out
             .at_once(Effect::SetTimer { timer: Timer::Dead, after: self.config.retry_after / 2 });
         let held = match self.try_without(&dead, since) {
             // The obstacle may still be there.
-            Ok(()) if now < self.retry_at => return,
+            Ok(()) if self.tries.are_paused(now) => return,
             Ok(()) => None,
             Err(Refusal { cause, reason, running }) => {
                 Some(DeadStay { nodes: dead, cause, reason, running })
             }
         };
-        if let Some(held) = held.clone().filter(|it| self.dead.held.as_ref() != Some(it)) {
+        if let Some(held) = self.dead.hold(held) {
             self.tell(Event::DeadStay(held));
         }
-        self.dead.held = held;
     }
 
     fn try_without(&mut self, dead: &BTreeSet<NodeId>, since: Time) -> Result<(), Refusal> {
@@ -94,7 +76,7 @@ impl Rollout {
         let waited = self.now.mono.since(since);
         let Some(waited) = waited.checked_sub(self.config.dead_after) else { return Ok(()) };
         self.judge_dead(dead)?;
-        let names = self.roster.nodes().map(|it| &it.node_id);
+        let names = self.present.roster().nodes().map(|it| &it.node_id);
         let rest: Vec<_> = names.filter(|it| !dead.contains(*it)).collect();
         if let Some(away) = rest.iter().find(|it| **it != me && !self.reaches(it)) {
             let reason = format!("{away} has to vote, and is out of reach");
@@ -103,9 +85,13 @@ impl Rollout {
         let is_turn = rest.first() == Some(&me) || waited >= self.config.takeover_after;
         // A transaction that ends without the dead is waited for.
         let can_settle = self.config.decides == Decides::Coordinator;
-        let prepared = self.memory.prepared.as_ref();
+        let prepared = self.memory.prepared();
         let ends = prepared.is_some_and(|it| !can_settle || !dead.contains(&it.txid.node));
-        if !is_turn || ends || self.running.is_some() || self.now.mono < self.retry_at {
+        if !is_turn
+            || ends
+            || self.coordinator.running().is_some()
+            || self.tries.are_paused(self.now.mono)
+        {
             return Ok(());
         }
         self.order_gone(dead.clone(), Word::Seeds, Wish::default())
@@ -116,13 +102,13 @@ impl Rollout {
     /// remain.
     pub(super) fn judge_dead(&self, nodes: &BTreeSet<NodeId>) -> Result<(), Refusal> {
         let is_told = |node: &&NodeId| {
-            self.roster.get(node).is_some_and(|it| self.dead.keys.contains(&it.key))
+            self.present.roster().get(node).is_some_and(|it| self.dead.has(&it.key))
         };
         if let Some(node) = nodes.iter().find(|it| !is_told(it)) {
             let reason = format!("the seeds have not told {} that {node} is dead", self.config.me);
             return Err(Refusal::new(Cause::NoWord, reason));
         }
-        if !self.roster.outlives(nodes) && !self.config.breaks.dead_any_share {
+        if !self.present.roster().outlives(nodes) && !self.config.breaks.dead_any_share {
             let reason = "those that remain are not two and more than half of all, nor half with \
                           the lowest name";
             return Err(Refusal::new(Cause::Roster, reason));

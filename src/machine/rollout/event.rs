@@ -2,7 +2,6 @@
 //!
 //! The machine holds back itself all that must not be known before a record is on disk (T3).
 
-use crate::machine;
 use crate::proto::rollout::{
     Brake, Cause, Choice, Committed, Digest, HealthSnapshot, Proof, Proposal, Resolution, Roster,
     RoutingState, Word,
@@ -13,20 +12,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::Rollout;
-use super::status::DeadStay;
 use crate::machine::Ticket;
 use crate::model::PublicKey;
 use crate::proto::rollout::{Gate, Mark, ModelId, NodeId, Plan, Sticky, TxId};
-
-/// An input of the machine.
-pub type Input = machine::Input<Rollout>;
-
-/// An action for the driver.
-pub type Effect = machine::Effect<Rollout>;
-
-/// The effects of one input.
-pub type Fx = machine::Effects<Rollout>;
 
 /// A connection on which both ends have proved their keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -448,4 +436,17 @@ pub enum Event {
     Lost(NodeId),
     /// A message or a link was dropped and counted; with its sender and the reason.
     Dropped(NodeId, &'static str),
+}
+
+/// Nodes that still take part though the seeds certify their end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadStay {
+    /// Names of the nodes.
+    pub nodes: BTreeSet<NodeId>,
+    /// Reason, for programs.
+    pub cause: Cause,
+    /// Reason, for people.
+    pub reason: String,
+    /// The transaction that is in the way, if any.
+    pub running: Option<TxId>,
 }

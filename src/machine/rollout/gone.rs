@@ -21,8 +21,8 @@ use std::collections::BTreeSet;
 use super::config::Decides;
 use super::coordinator::Wish;
 use super::course::Refusal;
-use super::event::{Effect, Event, Record};
-use super::machine::Rollout;
+use super::event::{Event, Record};
+use super::machine::{Effect, Rollout};
 use super::memory::Absent;
 use crate::proto::rollout::{
     Cause, Choice, Committed, Gone, Kind, NodeId, Proof, Proposal, Resolution, Roster, Status, Word,
@@ -31,12 +31,15 @@ use crate::proto::rollout::{
 impl Rollout {
     /// True if this node takes part: its name may be another machine's by now.
     pub(super) fn is_member(&self) -> bool {
-        self.roster.get(&self.config.me).is_some_and(|it| it.key == self.keys.public())
+        self.present.roster().get(&self.config.me).is_some_and(|it| it.key == self.keys.public())
     }
 
     /// The removal of this node, while it is in force.
     pub(super) fn removed(&self) -> Option<&Absent> {
-        self.gone.get(&self.config.me).filter(|it| it.participant.key == self.keys.public())
+        self.present
+            .gone()
+            .get(&self.config.me)
+            .filter(|it| it.participant.key == self.keys.public())
     }
 
     /// Proposes to go on without `nodes`.
@@ -49,15 +52,15 @@ impl Rollout {
         if nodes.contains(&self.config.me) {
             return Err(Refusal::new(Cause::Malformed, "the node that is asked is not gone"));
         }
-        if let Some(unknown) = nodes.iter().find(|it| !self.roster.has(it)) {
+        if let Some(unknown) = nodes.iter().find(|it| !self.present.roster().has(it)) {
             return Err(Refusal::new(Cause::Nothing, format!("{unknown} does not take part")));
         }
         self.judge_word(&nodes, by)?;
-        let rest = self.roster.nodes().filter(|it| !nodes.contains(&it.node_id)).cloned();
+        let rest = self.present.roster().nodes().filter(|it| !nodes.contains(&it.node_id)).cloned();
         let new_roster = Roster::new(rest.collect());
         let new_roster = new_roster.map_err(|it| Refusal::new(Cause::Malformed, it))?;
         if self.config.breaks.gone_forgets
-            && let Some(prepared) = self.memory.prepared.clone()
+            && let Some(prepared) = self.memory.prepared().cloned()
         {
             let own =
                 crate::proto::rollout::Vote::abort(&self.keys, &self.config.me, &prepared.txid);
@@ -76,7 +79,7 @@ impl Rollout {
     }
 
     fn refuse_reached(&self, nodes: &BTreeSet<NodeId>) -> Result<(), Refusal> {
-        let reached = nodes.iter().find(|it| self.peers.contains_key(*it));
+        let reached = nodes.iter().find(|it| self.peers.reaches(it));
         let me = &self.config.me;
         let reason = |it: &NodeId| format!("{it} is not gone, {me} reaches it");
         reached.map_or(Ok(()), |it| Err(Refusal::new(Cause::Reached, reason(it))))
@@ -85,7 +88,7 @@ impl Rollout {
     /// The transaction that this node is in doubt about, if its coordinator is gone: with the proof
     /// by this removal's word that commits it.
     fn to_be_settled(&self, nodes: &BTreeSet<NodeId>) -> Result<Option<Box<Committed>>, Refusal> {
-        let of_gone = self.memory.prepared.as_ref().filter(|it| nodes.contains(&it.txid.node));
+        let of_gone = self.memory.prepared().filter(|it| nodes.contains(&it.txid.node));
         let Some(prepared) = of_gone.filter(|_| self.config.decides == Decides::Coordinator) else {
             return Ok(None);
         };
@@ -109,7 +112,7 @@ impl Rollout {
         let Some(settled) = proposal.settles().filter(|it| self.memory.is_next(it)) else {
             return Ok(());
         };
-        let prepared = self.memory.prepared.as_ref();
+        let prepared = self.memory.prepared();
         if prepared.is_none_or(|it| it.digest() != settled.proposal.digest()) {
             let reason = format!("this node is not in doubt about {}", settled.proposal.txid);
             return Err(Refusal::new(Cause::Version, reason));
@@ -121,7 +124,7 @@ impl Rollout {
     pub(super) fn follows(&self, proposal: &Proposal) -> bool {
         let settled = proposal.settles().filter(|it| self.memory.is_next(it));
         let next = settled.map_or(proposal, |it| &it.proposal);
-        next.state.version == self.state.next_version() && next.base == self.state_digest
+        self.present.is_before(next)
     }
 
     /// True if only the gone have still to answer this node's recall. They may know names that it
@@ -131,7 +134,7 @@ impl Rollout {
         if !self.recall_waits_for().is_subset(&gone.nodes) {
             return false;
         }
-        let epoch = self.memory.epoch.saturating_add(1).max(self.now.wall.0 / 1000);
+        let epoch = self.memory.epoch().saturating_add(1).max(self.now.wall.0 / 1000);
         self.persist(Record::Epoch { epoch });
         true
     }
@@ -139,8 +142,9 @@ impl Rollout {
     /// True if a linked node takes part, or did under the key that was called gone: others may have
     /// served anything.
     fn is_or_was_member(&self, node: &NodeId) -> bool {
-        let is_key = |key| self.peers.get(node).is_some_and(|it| it.key == key);
-        self.roster.has(node) || self.gone.get(node).is_some_and(|it| is_key(it.participant.key))
+        let is_key = |key| self.peers.get(node).is_some_and(|it| it.key() == key);
+        self.present.roster().has(node)
+            || self.present.gone().get(node).is_some_and(|it| is_key(it.participant.key))
     }
 
     /// Reports a node that has served another content under a version's number: once for each
@@ -149,9 +153,7 @@ impl Rollout {
         if !self.is_or_was_member(node) {
             return self.drop_from(node, "another past than this fleet's");
         }
-        let told = self.told_of.entry(node.clone()).or_default();
-        if told.0 < version {
-            told.0 = version;
+        if self.peers.tell_state(node, version) {
             self.out.say(Effect::Emit(Event::Diverged { node: node.clone(), version }));
         }
     }

@@ -4,37 +4,21 @@
 //! its present one; of two nodes the one with the lower name calls, and the other one too when it
 //! has waited in vain: one of them may have moved, or not know that the other takes part.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::event::{Effect, Event, Timer};
-use super::machine::Rollout;
+use super::event::{Event, Timer};
+use super::machine::{Effect, Rollout};
+use super::peers::Place;
+use super::recalled::Recall;
 use crate::machine::LinkId;
 use crate::model::PublicKey;
-use crate::proto::rollout::{
-    DecisionReq, HealthSnapshot, Heartbeat, Message, ModelId, NodeId, RecallReq, StateReq,
-};
-
-/// The other end of a link.
-#[derive(Clone, Debug)]
-pub(super) struct Peer {
-    pub(super) link: LinkId,
-    pub(super) key: PublicKey,
-    pub(super) heartbeat: Option<Heartbeat>,
-    pub(super) health: Option<HealthSnapshot>,
-    pub(super) told_servers: Option<BTreeMap<ModelId, String>>,
-    /// Number of this node's heartbeats since the peer's last message.
-    pub(super) quiet: u32,
-}
-
-/// Maximum of [`Peer::quiet`]; beyond it a link is closed. Rounds are counted, not time: a process
-/// that slept through some blames no peer for it.
-const QUIET_ROUNDS_MAX: u32 = 2;
+use crate::proto::rollout::{DecisionReq, Heartbeat, Message, NodeId, RecallReq, StateReq};
 
 impl Rollout {
     pub(super) fn on_linked(&mut self, link: LinkId, node: &NodeId, key: PublicKey) {
-        let known = self.roster.get(node).or_else(|| {
-            let new = self.running.as_ref()?.proposal.new_roster.as_ref()?;
+        let known = self.present.roster().get(node).or_else(|| {
+            let new = self.coordinator.running()?.proposal().new_roster.as_ref()?;
             new.get(node)
         });
         if *node == self.config.me || known.is_some_and(|it| it.key != key) {
@@ -45,24 +29,20 @@ impl Rollout {
             self.out.at_once(Effect::Hangup { link });
             return self.drop_from(node, "another key is here under that name");
         }
-        let peer = Peer { link, key, heartbeat: None, health: None, told_servers: None, quiet: 0 };
-        if let Some(old) = self.peers.insert(node.clone(), peer) {
-            self.by_link.remove(&old.link);
-            self.out.at_once(Effect::Hangup { link: old.link });
+        if let Some(old) = self.peers.link(node, link, key) {
+            self.out.at_once(Effect::Hangup { link: old });
         } else {
             self.out.say(Effect::Emit(Event::Reached(node.clone())));
-            (self.retry_at, self.missed) = (self.now.mono, 0);
+            self.tries.resume(self.now.mono);
         }
-        self.by_link.insert(link, node.clone());
-        self.away.remove(node);
         self.out.at_once(Effect::StopTimer(Timer::Redial(node.clone())));
         let heartbeat = self.heartbeat();
         self.send_to(node, Message::Heartbeat(heartbeat));
-        if let Some(question) = self.recall.as_ref().map(|it| it.question) {
+        if let Some(question) = self.recall.as_ref().map(Recall::question) {
             self.send_to(node, Message::RecallReq(RecallReq { question }));
         }
-        if let Some(proposal) = &self.memory.prepared
-            && proposal.participants(&self.roster).iter().any(|it| it.node_id == *node)
+        if let Some(proposal) = self.memory.prepared()
+            && proposal.participants(self.present.roster()).iter().any(|it| it.node_id == *node)
         {
             let txid = proposal.txid.clone();
             self.send_to(node, Message::DecisionReq(DecisionReq { txid }));
@@ -72,42 +52,43 @@ impl Rollout {
 
     pub(super) fn on_unlinked(&mut self, link: LinkId) {
         // A link that was replaced is already forgotten.
-        let Some(node) = self.by_link.remove(&link) else { return };
-        self.peers.remove(&node);
-        self.away.insert(node.clone(), self.now.mono);
+        let Some(node) = self.peers.unlink(link, self.now.mono) else { return };
         self.out.say(Effect::Emit(Event::Lost(node.clone())));
         self.look_for_dead();
         self.redial_later(node);
     }
 
     /// Takes the place that a caller names; only one that has proved its key is believed.
-    pub(super) fn on_called(&mut self, node: NodeId, place: (String, u16)) {
-        if self.peers.contains_key(&node) {
+    pub(super) fn on_called(&mut self, node: NodeId, place: Place) {
+        if self.peers.reaches(&node) {
             self.on_told_place(node, place);
         }
     }
 
     /// Calls a node at another place than the roster names, until a call there fails.
-    pub(super) fn on_told_place(&mut self, node: NodeId, place: (String, u16)) {
-        let Some(known) = self.roster.get(&node).filter(|it| it.node_id != self.config.me) else {
+    pub(super) fn on_told_place(&mut self, node: NodeId, place: Place) {
+        let Some(known) =
+            self.present.roster().get(&node).filter(|it| it.node_id != self.config.me)
+        else {
             return;
         };
         if (&known.host, known.port) == (&place.0, place.1) {
-            self.places.remove(&node);
-        } else if self.places.get(&node) != Some(&place) {
-            let at = format!("{}:{}", place.0, place.1);
-            self.places.insert(node.clone(), place);
+            self.peers.forget_place(&node);
+            return;
+        }
+        let at = format!("{}:{}", place.0, place.1);
+        if self.peers.move_to(node.clone(), place) {
             self.tell(Event::Moved { node, at });
         }
     }
 
     pub(super) fn on_dial_failed(&mut self, node: NodeId) {
-        self.places.remove(&node);
+        self.peers.forget_place(&node);
         self.redial_later(node);
     }
 
     fn redial_later(&mut self, node: NodeId) {
-        let is_gone = self.gone.contains_key(&node);
+        let is_gone = self.present.gone().contains_key(&node);
         let after = if is_gone { self.config.retry_max } else { self.config.redial_every };
         self.out.at_once(Effect::SetTimer { timer: Timer::Redial(node), after });
     }
@@ -115,7 +96,7 @@ impl Rollout {
     pub(super) fn on_redial(&mut self, node: &NodeId) {
         if self.is_mine_to_call(node) {
             self.call(node);
-        } else if self.is_called(node) && !self.peers.contains_key(node) {
+        } else if self.is_called(node) && !self.peers.reaches(node) {
             self.redial_later(node.clone());
         }
     }
@@ -124,8 +105,8 @@ impl Rollout {
     /// long; a node outside the roster calls all, and a coordinator calls voters.
     fn is_mine_to_call(&self, node: &NodeId) -> bool {
         let me = &self.config.me;
-        let is_wanted = self.running.as_ref().is_some_and(|it| it.wants(node));
-        let away = self.away.get(node).map(|since| self.now.mono.since(*since));
+        let is_wanted = self.coordinator.running().is_some_and(|it| it.wants(node));
+        let away = self.peers.away_since(node).map(|since| self.now.mono.since(since));
         let has_waited = away.is_some_and(|it| it >= self.config.call_after);
         let is_turn = me < node || !self.is_member() || has_waited;
         node != me && (is_wanted || self.is_called(node) && is_turn)
@@ -134,16 +115,16 @@ impl Rollout {
     /// True if a node is called at all: participants, and nodes that were called gone, because they
     /// do not know that.
     fn is_called(&self, node: &NodeId) -> bool {
-        self.roster.has(node) || self.gone.contains_key(node)
+        self.present.knows(node)
     }
 
     fn call(&mut self, node: &NodeId) {
-        let new = self.running.as_ref().and_then(|it| it.proposal.new_roster.as_ref());
-        let known = self.roster.get(node).or_else(|| new?.get(node));
-        let known = known.or_else(|| self.gone.get(node).map(|it| &it.participant));
-        if let Some(participant) = known.filter(|_| !self.peers.contains_key(node)) {
+        let new = self.coordinator.running().and_then(|it| it.proposal().new_roster.as_ref());
+        let known = self.present.roster().get(node).or_else(|| new?.get(node));
+        let known = known.or_else(|| self.present.gone().get(node).map(|it| &it.participant));
+        if let Some(participant) = known.filter(|_| !self.peers.reaches(node)) {
             let mut participant = participant.clone();
-            if let Some((host, port)) = self.places.get(node).cloned() {
+            if let Some((host, port)) = self.peers.place(node).cloned() {
                 (participant.host, participant.port) = (host, port);
             }
             self.out.at_once(Effect::Dial(participant));
@@ -153,7 +134,7 @@ impl Rollout {
     /// Calls the others of the roster that do not come first: right after the machine's start a
     /// driver hands over the links from before, and a second link would end the first.
     pub(super) fn call_soon(&mut self) {
-        let named = self.roster.nodes().map(|it| it.node_id.clone());
+        let named = self.present.roster().nodes().map(|it| it.node_id.clone());
         let names: Vec<NodeId> = named.filter(|it| *it != self.config.me).collect();
         for node in names {
             self.out
@@ -163,14 +144,14 @@ impl Rollout {
 
     /// Calls all nodes that this node has to call and that are not linked.
     pub(super) fn call_all(&mut self) {
-        let new = self.running.as_ref().and_then(|it| it.proposal.new_roster.as_ref());
-        let named = self.roster.nodes().chain(new.into_iter().flat_map(|it| it.nodes()));
-        let names = named.map(|it| &it.node_id).chain(self.gone.keys());
+        let new = self.coordinator.running().and_then(|it| it.proposal().new_roster.as_ref());
+        let named = self.present.roster().nodes().chain(new.into_iter().flat_map(|it| it.nodes()));
+        let names = named.map(|it| &it.node_id).chain(self.present.gone().keys());
         let names: BTreeSet<NodeId> = names.cloned().collect();
         for node in names {
             if self.is_mine_to_call(&node) {
                 self.call(&node);
-            } else if node != self.config.me && !self.peers.contains_key(&node) {
+            } else if node != self.config.me && !self.peers.reaches(&node) {
                 self.redial_later(node);
             }
         }
@@ -179,7 +160,7 @@ impl Rollout {
     /// Calls all nodes that could end a wait of this node, whichever end is to call: the others may
     /// have agreed meanwhile that this node takes no part, and then they do not call it.
     pub(super) fn call_for_help(&mut self) {
-        let named = self.roster.nodes().map(|it| it.node_id.clone());
+        let named = self.present.roster().nodes().map(|it| it.node_id.clone());
         let names: Vec<NodeId> = named.filter(|it| *it != self.config.me).collect();
         for node in names {
             self.call(&node);
@@ -188,11 +169,7 @@ impl Rollout {
 
     /// Closes the links of peers that bear a name of the new roster with another key.
     pub(super) fn drop_impostors(&mut self) {
-        let wrong = |(node, peer): &(&NodeId, &Peer)| {
-            self.roster.get(node).is_some_and(|it| it.key != peer.key)
-        };
-        let links: Vec<_> = self.peers.iter().filter(wrong).map(|(_, it)| it.link).collect();
-        for link in links {
+        for link in self.peers.impostors(self.present.roster()) {
             self.out.at_once(Effect::Hangup { link });
             self.on_unlinked(link);
         }
@@ -201,10 +178,10 @@ impl Rollout {
     pub(super) fn heartbeat(&self) -> Heartbeat {
         Heartbeat {
             node_id: self.config.me.clone(),
-            last_committed_version: self.state.version,
-            digest: self.state_digest,
-            roster: self.roster_digest,
-            in_doubt: self.memory.prepared.as_ref().map(|it| it.txid.clone()),
+            last_committed_version: self.present.version(),
+            digest: self.present.digest(),
+            roster: self.present.roster_digest(),
+            in_doubt: self.memory.prepared().map(|it| it.txid.clone()),
             serves: Some(self.config.models.clone().unwrap_or_default()),
             brake: self.brake().cloned(),
         }
@@ -213,12 +190,7 @@ impl Rollout {
     /// Closes links without a sign of life: a network may lose everything and leave both ends their
     /// connection, on which the system tries again ever more rarely.
     fn close_silent(&mut self) {
-        for peer in self.peers.values_mut() {
-            peer.quiet = peer.quiet.saturating_add(1);
-        }
-        let silent = self.peers.values().filter(|it| it.quiet > QUIET_ROUNDS_MAX);
-        let links: Vec<_> = silent.map(|it| it.link).collect();
-        for link in links {
+        for link in self.peers.end_round() {
             self.out.at_once(Effect::Hangup { link });
             self.on_unlinked(link);
         }
@@ -237,12 +209,14 @@ impl Rollout {
 
     pub(super) fn on_heartbeat(&mut self, from: &NodeId, heartbeat: Heartbeat) {
         let (version, digest) = (heartbeat.last_committed_version, heartbeat.digest);
-        let (mine, my_digest) = (self.state.version, self.state_digest);
-        let other_roster =
-            version == mine && heartbeat.roster != self.roster_digest && self.roster.has(from);
-        let Some(peer) = self.peers.get_mut(from) else { return };
+        let (mine, my_digest) = (self.present.version(), self.present.digest());
+        let other_roster = version == mine
+            && heartbeat.roster != self.present.roster_digest()
+            && self.present.roster().has(from);
         let (roster, brake) = (heartbeat.roster, heartbeat.brake.clone());
-        peer.heartbeat = Some(heartbeat);
+        if !self.peers.on_heartbeat(from, heartbeat) {
+            return;
+        }
         self.serve_if_new();
         self.compare_servers(from);
         if let Some(brake) = brake {
@@ -258,9 +232,7 @@ impl Rollout {
         {
             return self.on_diverged(from, version);
         }
-        let told = other_roster.then(|| self.told_of.entry(from.clone()).or_default());
-        if let Some(told) = told.filter(|it| it.1 < version) {
-            told.1 = version;
+        if other_roster && self.peers.tell_roster(from, version) {
             let event = Event::OtherRoster { node: from.clone(), digest: roster };
             self.out.say(Effect::Emit(event));
         }
@@ -268,13 +240,13 @@ impl Rollout {
 
     pub(super) fn send_to(&mut self, node: &NodeId, msg: Message) {
         if let Some(peer) = self.peers.get(node) {
-            self.out.say(Effect::Send { link: peer.link, msg });
+            self.out.say(Effect::Send { link: peer.link(), msg });
         }
     }
 
     /// Sends a message on all links, also to nodes outside the roster.
     pub(super) fn send_all(&mut self, msg: &Message) {
-        let links: Vec<_> = self.peers.values().map(|it| it.link).collect();
+        let links = self.peers.links();
         if !links.is_empty() {
             self.out.say(Effect::SendAll { links, msg: msg.clone() });
         }
@@ -282,7 +254,7 @@ impl Rollout {
 
     /// Links to those of the nodes that are in reach.
     pub(super) fn links_to(&self, nodes: &[NodeId]) -> Vec<LinkId> {
-        nodes.iter().filter_map(|it| self.peers.get(it)).map(|it| it.link).collect()
+        self.peers.links_to(nodes)
     }
 
     pub(super) fn drop_from(&mut self, node: &NodeId, what: &'static str) {
@@ -291,13 +263,13 @@ impl Rollout {
 
     /// A node of the roster that is out of reach, if there is one.
     pub(super) fn out_of_reach(&self) -> Option<&NodeId> {
-        let is_missing = |it: &&NodeId| **it != self.config.me && !self.peers.contains_key(*it);
-        self.roster.nodes().map(|it| &it.node_id).find(is_missing)
+        let is_missing = |it: &&NodeId| **it != self.config.me && !self.peers.reaches(it);
+        self.present.roster().nodes().map(|it| &it.node_id).find(is_missing)
     }
 
     /// The highest name among the nodes of the roster that are in reach, this one included.
     pub(super) fn highest_live(&self) -> Option<&NodeId> {
-        let is_live = |it: &&NodeId| **it == self.config.me || self.peers.contains_key(*it);
-        self.roster.nodes().map(|it| &it.node_id).filter(is_live).last()
+        let is_live = |it: &&NodeId| **it == self.config.me || self.peers.reaches(it);
+        self.present.roster().nodes().map(|it| &it.node_id).filter(is_live).last()
     }
 }

@@ -1,80 +1,50 @@
 //! The rollout machine: its state, and the dispatch of inputs.
 
-use crate::proto::rollout::{Digest, HealthSnapshot, Participant, Roster, RoutingState};
-use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::config::Config;
-use super::coordinator::Running;
-use super::course::Course;
-use super::dead::Dead;
-use super::event::{
-    Command, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Record, Request, Serving,
-    Timer,
-};
-use super::links::Peer;
-use super::memory::{Absent, Memory};
+use super::deaths::Dead;
+use super::event::{Event, ExtraEffect, ExtraInput, Opening, Record, Request, Serving, Timer};
+use super::memory::Memory;
+use super::orders::Orders;
 use super::outbox::Outbox;
-use super::recall::Recall;
-use super::recovery::Doubt;
-use crate::machine::{self, LinkId, Machine, Ticket};
-use crate::model::{KeyPair, Now, Rng, Time};
-use crate::proto::rollout::{Committed, Kind, Message, NUMBER_MAX, NodeId, Proposal, TxId};
+use super::peers::Peers;
+use super::present::Present;
+use super::proposals::Proposals;
+use super::recalled::Recall;
+use super::running::Coordinator;
+use super::tries::Tries;
+use crate::machine::{self, LinkId, Machine};
+use crate::model::{KeyPair, Now, Rng};
+use crate::proto::rollout::{Message, NUMBER_MAX, NodeId, Participant, Proposal};
 
-/// State machine of one node for all rollouts of its fleet.
+/// An input of the machine.
+pub type Input = machine::Input<Rollout>;
+
+/// An action for the driver.
+pub type Effect = machine::Effect<Rollout>;
+
+/// The effects of one input.
+pub type Fx = machine::Effects<Rollout>;
+
+/// State machine of one node for all rollouts of its fleet. Each part owns its fields; a step that
+/// concerns several parts is a method here, in the file of its rule.
 #[derive(Debug)]
 pub struct Rollout {
     pub(super) config: Config,
     pub(super) keys: KeyPair,
     pub(super) rng: Rng,
-    pub(super) memory: Memory,
-    /// The state that is served.
-    pub(super) state: RoutingState,
-    pub(super) state_digest: Digest,
-    pub(super) roster: Roster,
-    pub(super) roster_digest: Digest,
-    /// Nodes that were called gone and no longer take part.
-    pub(super) gone: BTreeMap<NodeId, Absent>,
-    pub(super) dead: Dead,
-    pub(super) course: Option<Course>,
-    /// Time of the last commit, or of this node's start.
-    pub(super) course_at: Time,
-    pub(super) counter: u64,
-    /// The transaction that this node coordinates.
-    pub(super) running: Option<Running>,
-    /// This node's last committed transaction, with the participants that have not acknowledged it.
-    pub(super) unacked: Option<(TxId, BTreeSet<NodeId>)>,
-    /// A proposal that waits until this node has caught up.
-    pub(super) early: Option<(NodeId, Proposal)>,
-    /// A proposal whose new version is being probed, with its coordinator.
-    pub(super) probing: Option<(NodeId, Proposal)>,
-    pub(super) doubt: Option<Doubt>,
-    pub(super) recall: Option<Recall>,
-    /// True if this node knows the state of its fleet and has served it.
-    pub(super) is_serving: bool,
-    /// Orders that wait until they can begin.
-    pub(super) orders: Vec<(Ticket, Command)>,
-    pub(super) peers: BTreeMap<NodeId, Peer>,
-    pub(super) by_link: BTreeMap<LinkId, NodeId>,
-    /// Versions by node up to which was told that another state, and another roster, was in force
-    /// there; of nodes of the roster and of nodes that were called gone.
-    pub(super) told_of: BTreeMap<NodeId, (u64, u64)>,
-    /// Host and control port of nodes that are called at another place than the roster names.
-    pub(super) places: BTreeMap<NodeId, (String, u16)>,
-    /// Time since which nodes are out of reach.
-    pub(super) away: BTreeMap<NodeId, Time>,
-    pub(super) health: Option<HealthSnapshot>,
-    /// Time from which a transaction of this node's own may be tried again.
-    pub(super) retry_at: Time,
-    /// Number of tries in a row that lacked a vote.
-    pub(super) missed: u32,
-    /// Own checks, since the last good one, that found a gate that does not hold.
-    pub(super) bad_looks: u64,
-    /// Version of the last resume.
-    pub(super) resumed_at: u64,
-    pub(super) held_told: Option<String>,
-    pub(super) took_over: Option<TxId>,
     pub(super) now: Now,
-    pub(super) out: Outbox,
+    pub(super) memory: Memory,
+    pub(super) present: Present,
+    pub(super) peers: Peers,
+    pub(super) coordinator: Coordinator,
+    pub(super) proposals: Proposals,
+    pub(super) recall: Option<Recall>,
+    pub(super) dead: Dead,
+    pub(super) orders: Orders,
+    pub(super) tries: Tries,
+    pub(super) out: Outbox<Self>,
 }
 
 impl machine::Kind for Rollout {
@@ -116,44 +86,20 @@ impl Machine for Rollout {
 impl Rollout {
     /// Returns a machine that has not begun: the first input is [`Input::Start`].
     pub fn new(config: Config, keys: KeyPair, rng: Rng, memory: Memory) -> Self {
-        let (state, roster, course) = memory.present(&config);
-        let resumed = |it: &&Committed| it.proposal.txid.kind == Kind::Resume;
-        let resumed = memory.history.iter().rfind(resumed).map(|it| it.proposal.state.version);
         Self {
-            state_digest: state.digest(),
-            roster_digest: roster.digest(),
-            gone: memory.gone(&config.roster),
-            dead: Dead::default(),
-            state,
-            roster,
-            course,
-            course_at: Time::ZERO,
+            present: Present::restore(&memory, &config),
             config,
             keys,
             rng,
-            memory,
-            counter: 0,
-            running: None,
-            unacked: None,
-            early: None,
-            probing: None,
-            doubt: None,
-            recall: None,
-            is_serving: false,
-            orders: Vec::new(),
-            peers: BTreeMap::new(),
-            by_link: BTreeMap::new(),
-            told_of: BTreeMap::new(),
-            places: BTreeMap::new(),
-            away: BTreeMap::new(),
-            health: None,
-            retry_at: Time::ZERO,
-            missed: 0,
-            bad_looks: 0,
-            resumed_at: resumed.unwrap_or(0),
-            held_told: None,
-            took_over: None,
             now: Now::default(),
+            memory,
+            peers: Peers::default(),
+            coordinator: Coordinator::default(),
+            proposals: Proposals::default(),
+            recall: None,
+            dead: Dead::default(),
+            orders: Orders::default(),
+            tries: Tries::default(),
             out: Outbox::default(),
         }
     }
@@ -172,16 +118,16 @@ impl Rollout {
         // The clock's seconds, because a node that was restored from a backup asks the roster for
         // the names that it has used, and a node outside the roster may know one more.
         let seconds = if self.config.breaks.names_again { 0 } else { self.now.wall.0 / 1000 };
-        let epoch = self.memory.epoch.saturating_add(1).max(seconds);
+        let epoch = self.memory.epoch().saturating_add(1).max(seconds);
         self.persist(Record::Epoch { epoch });
-        self.course_at = self.now.mono;
+        self.present.start(self.now.mono);
         for (node, place) in std::mem::take(&mut self.config.places) {
             self.on_told_place(node, place);
         }
-        for node in self.roster.nodes().map(|it| it.node_id.clone()) {
-            self.away.insert(node, self.now.mono);
+        for node in self.present.roster().nodes().map(|it| it.node_id.clone()) {
+            self.peers.miss(node, self.now.mono);
         }
-        if let Some(proposal) = &self.memory.prepared {
+        if let Some(proposal) = self.memory.prepared() {
             let txid = proposal.txid.clone();
             self.begin_doubt(txid, self.config.redial_every);
         }
@@ -209,10 +155,7 @@ impl Rollout {
 
     fn on_received(&mut self, link: LinkId, msg: Message) {
         // A message on a link that was replaced is not heard.
-        let Some(from) = self.by_link.get(&link).cloned() else { return };
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.quiet = 0;
-        }
+        let Some(from) = self.peers.hear(link) else { return };
         if msg.highest() > NUMBER_MAX {
             return self.drop_from(&from, "a number beyond the limit");
         }
@@ -245,33 +188,35 @@ impl Rollout {
     /// Serves the committed state. A node without a log must first have heard from all others, and
     /// have the versions that they have committed since (P7).
     pub(super) fn serve(&mut self) {
-        let members = self.peers.iter().filter(|(node, _)| self.roster.has(node));
-        let beats = members.filter_map(|(_, peer)| peer.heartbeat.as_ref());
+        let members = self.peers.iter().filter(|(node, _)| self.present.roster().has(node));
+        let beats = members.filter_map(|(_, peer)| peer.heartbeat());
         let newest = beats.map(|it| it.last_committed_version).max().unwrap_or(0);
-        let knows = !self.is_blank() && newest <= self.state.version;
-        self.is_serving |= knows || self.config.breaks.serves_unknown;
-        if self.is_serving {
+        let knows = !self.is_blank() && newest <= self.present.version();
+        if knows || self.config.breaks.serves_unknown {
+            self.present.serve();
+        }
+        if self.present.is_serving() {
             self.out.say(Effect::Extra(ExtraEffect::Serve(self.serving())));
         }
     }
 
     /// Serves the committed state, if nothing was served yet.
     pub(super) fn serve_if_new(&mut self) {
-        if !self.is_serving {
+        if !self.present.is_serving() {
             self.serve();
         }
     }
 
     fn serving(&self) -> Serving {
-        let plan = self.course.as_ref().map(|it| &it.plan);
-        let prepared = self.memory.prepared.as_ref();
+        let plan = self.present.course().map(|it| &it.plan);
+        let prepared = self.memory.prepared();
         let prepared = prepared.filter(|_| self.config.breaks.serves_last_line);
         Serving {
-            state: prepared.map_or(&self.state, |it| &it.state).clone(),
+            state: prepared.map_or(self.present.state(), |it| &it.state).clone(),
             salt: plan.map_or(0, |it| it.salt),
             sticky: plan.and_then(|it| it.sticky.clone()),
-            window: plan.map(|it| std::time::Duration::from_millis(it.window_ms)),
-            warm_up: std::time::Duration::from_millis(plan.map_or(0, |it| it.warm_up_ms)),
+            window: plan.map(|it| Duration::from_millis(it.window_ms)),
+            warm_up: Duration::from_millis(plan.map_or(0, |it| it.warm_up_ms)),
             brake: self.brake().map(|it| it.reason.clone()),
             removed: self.removed().map(|it| (it.txid.clone(), it.by)),
         }
@@ -283,7 +228,11 @@ impl Rollout {
             Some(new) if self.config.breaks.roster_unagreed => {
                 new.nodes().map(|it| it.node_id.clone()).collect()
             }
-            _ => proposal.participants(&self.roster).iter().map(|it| it.node_id.clone()).collect(),
+            _ => proposal
+                .participants(self.present.roster())
+                .iter()
+                .map(|it| it.node_id.clone())
+                .collect(),
         }
     }
 }

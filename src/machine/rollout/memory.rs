@@ -42,19 +42,19 @@ pub(super) struct Absent {
 #[derive(Clone, Debug)]
 pub struct Memory {
     history_max: usize,
-    pub(super) epoch: u64,
+    epoch: u64,
     /// Marks up to which this node may have forgotten its votes; `None` until all others have
     /// answered.
-    pub(super) unsure: Option<BTreeMap<NodeId, Mark>>,
-    pub(super) marks: BTreeMap<NodeId, Mark>,
-    pub(super) prepared: Option<Proposal>,
-    pub(super) brake: Option<Brake>,
+    unsure: Option<BTreeMap<NodeId, Mark>>,
+    marks: BTreeMap<NodeId, Mark>,
+    prepared: Option<Proposal>,
+    brake: Option<Brake>,
     /// Transactions kept from before the history, ascending by version.
-    pub(super) skeleton: Vec<Committed>,
-    pub(super) history: Vec<Committed>,
+    skeleton: Vec<Committed>,
+    history: Vec<Committed>,
     /// Versions of the transactions in the history.
     by_txid: BTreeMap<TxId, u64>,
-    pub(super) aborted: VecDeque<Aborted>,
+    aborted: VecDeque<Aborted>,
 }
 
 impl Default for Memory {
@@ -120,6 +120,51 @@ impl Memory {
         let prepared = self.prepared.clone();
         records.extend(prepared.map(|it| Record::Prepared(Box::new(it))));
         records
+    }
+
+    /// Number of this node's life.
+    pub(super) const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Marks up to which this node may have forgotten its votes; `None` until all others have
+    /// answered.
+    pub(super) const fn unsure(&self) -> Option<&BTreeMap<NodeId, Mark>> {
+        self.unsure.as_ref()
+    }
+
+    pub(super) const fn marks(&self) -> &BTreeMap<NodeId, Mark> {
+        &self.marks
+    }
+
+    /// The proposal that this node voted COMMIT on and does not know the end of.
+    pub(super) const fn prepared(&self) -> Option<&Proposal> {
+        self.prepared.as_ref()
+    }
+
+    /// Takes the prepared proposal, if a committed version has ended it.
+    pub(super) fn take_ended(&mut self, version: u64) -> Option<Proposal> {
+        self.prepared.take_if(|it| it.state.version <= version)
+    }
+
+    /// The last brake, unless a commit has taken it off.
+    pub(super) const fn brake(&self) -> Option<&Brake> {
+        self.brake.as_ref()
+    }
+
+    pub(super) fn history(&self) -> &[Committed] {
+        &self.history
+    }
+
+    /// Aborted transactions, the oldest first.
+    pub(super) fn aborted(&self) -> impl DoubleEndedIterator<Item = &Aborted> {
+        self.aborted.iter()
+    }
+
+    /// Version of the last resume in the history; 0 if there is none.
+    pub(super) fn last_resume(&self) -> u64 {
+        let is_resume = |it: &&Committed| it.proposal.txid.kind == Kind::Resume;
+        self.history.iter().rfind(is_resume).map_or(0, |it| it.proposal.state.version)
     }
 
     /// Rules out a COMMIT on this transaction and the earlier ones of its coordinator.

@@ -13,32 +13,40 @@ mod config;
 mod coordinator;
 mod course;
 mod dead;
+mod deaths;
 mod event;
 mod gone;
 mod judge;
 mod links;
 mod machine;
 mod memory;
+mod orders;
 mod outbox;
 mod participant;
+mod peers;
+mod present;
 mod probe;
+mod proposals;
 mod recall;
+mod recalled;
 mod recovery;
+mod running;
 mod status;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod tries;
 mod window;
 
 pub use buckets::{bucket_of_draw, bucket_of_key};
 pub use config::{Breaks, Config, Decides};
 pub use course::{Course, Phase};
 pub use event::{
-    Aborted, Answer, Command, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Record,
-    Request, Serving, StartOrder, Timer,
+    Aborted, Answer, Command, DeadStay, Event, ExtraEffect, ExtraInput, Opening, Record, Request,
+    Serving, StartOrder, Timer,
 };
 pub use judge::Verdict;
-pub use machine::Rollout;
+pub use machine::{Effect, Fx, Input, Rollout};
 pub use memory::{ABORTED_MAX, HISTORY_MAX, Memory};
-pub use status::{DeadStay, DoubtStatus, PeerStatus, RunningStatus, Status as NodeStatus};
+pub use status::{DoubtStatus, PeerStatus, RunningStatus, Status as NodeStatus};
 pub use window::{Ending, Window};

@@ -1,25 +1,31 @@
 //! Queue of effects: it holds back all that others can see until the records that it rests on are
 //! on disk (T3, P10).
 
-use super::event::{Effect, Fx, Record};
 use crate::machine::held::Held;
+use crate::machine::{Effect, Effects, Kind};
 
 /// Effects on their way to the driver.
-#[derive(Debug, Default)]
-pub(super) struct Outbox {
-    held: Held<Effect>,
-    ready: Fx,
+#[derive(Debug)]
+pub(super) struct Outbox<K: Kind> {
+    held: Held<Effect<K>>,
+    ready: Effects<K>,
 }
 
-impl Outbox {
+impl<K: Kind> Default for Outbox<K> {
+    fn default() -> Self {
+        Self { held: Held::default(), ready: Effects::default() }
+    }
+}
+
+impl<K: Kind> Outbox<K> {
     /// Adds a record; effects given to `say` from here on wait for it.
-    pub(super) fn persist(&mut self, record: Record) {
+    pub(super) fn persist(&mut self, record: K::Record) {
         self.held.issue();
         self.ready.persist(record);
     }
 
     /// Adds an effect that others may see.
-    pub(super) fn say(&mut self, effect: Effect) {
+    pub(super) fn say(&mut self, effect: Effect<K>) {
         let record = self.held.issued();
         if self.held.has(record) {
             self.ready.push(effect);
@@ -29,7 +35,7 @@ impl Outbox {
     }
 
     /// Adds an effect that only concerns this node, or that breaks the rule on purpose.
-    pub(super) fn at_once(&mut self, effect: Effect) {
+    pub(super) fn at_once(&mut self, effect: Effect<K>) {
         self.ready.push(effect);
     }
 
@@ -42,7 +48,7 @@ impl Outbox {
     }
 
     /// Appends the effects that the driver carries out now.
-    pub(super) fn drain(&mut self, fx: &mut Fx) {
+    pub(super) fn drain(&mut self, fx: &mut Effects<K>) {
         fx.extend(self.ready.drain());
     }
 }

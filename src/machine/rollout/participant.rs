@@ -5,8 +5,10 @@
 //! transaction; a node that may have forgotten a vote signs nothing about that transaction.
 
 use super::course::Refusal;
-use super::event::{Effect, Event, Record};
-use super::machine::Rollout;
+use super::event::{Event, Record};
+use super::machine::{Effect, Rollout};
+use super::peers::Peer;
+use super::running::Running;
 use crate::proto::rollout::{
     Cause, Choice, Message, NodeId, PrepareResp, Proposal, StateReq, TxId, Vote,
 };
@@ -19,12 +21,11 @@ impl Rollout {
         // A node outside the roster asks its members, and hears in time whether it is still
         // outside.
         let is_lax = self.config.breaks.roster_unagreed;
-        if !is_lax && self.is_member() && !self.roster.has(&from) {
+        if !is_lax && self.is_member() && !self.present.roster().has(&from) {
             return self.drop_from(&from, "a proposal of nobody in the roster");
         }
         let version = proposal.state.version;
-        if let Some(prepared) = self.memory.prepared.as_ref().filter(|it| it.txid == proposal.txid)
-        {
+        if let Some(prepared) = self.memory.prepared().filter(|it| it.txid == proposal.txid) {
             if *prepared == proposal {
                 self.vote_commit(&from, &proposal);
             }
@@ -38,12 +39,12 @@ impl Rollout {
             return self.on_decision_req(&from, &proposal.txid);
         }
         let is_behind =
-            version > self.state.next_version() && !self.config.breaks.version_unchecked;
-        if is_behind && self.memory.prepared.is_none() && !self.is_blank() {
+            version > self.present.state().next_version() && !self.config.breaks.version_unchecked;
+        if is_behind && self.memory.prepared().is_none() && !self.is_blank() {
             // It may be the next one as soon as this node has the versions before.
-            let from_version = self.state.version;
+            let from_version = self.present.version();
             self.send_to(&from, Message::StateReq(StateReq { from_version }));
-            self.early = Some((from, proposal));
+            self.proposals.put_early(from, proposal);
             return;
         }
         self.vote_on(&from, &proposal, false);
@@ -51,8 +52,8 @@ impl Rollout {
 
     /// Votes on a proposal that came early, once this node has the version before.
     pub(super) fn vote_on_early(&mut self) {
-        let next = self.state.next_version();
-        if let Some((from, proposal)) = self.early.take_if(|it| it.1.state.version <= next) {
+        let next = self.present.state().next_version();
+        if let Some((from, proposal)) = self.proposals.take_early(next) {
             self.vote_on(&from, &proposal, false);
         }
     }
@@ -61,22 +62,27 @@ impl Rollout {
     pub(super) fn vote_on(&mut self, from: &NodeId, proposal: &Proposal, is_answered: bool) {
         let txid = &proposal.txid;
         let voters = self.voters(proposal);
+        // P10: it may have voted ABORT; so it signs nothing, neither way.
         if self.memory.is_unsure(txid) || self.is_blank() {
             let reason = "this node may have voted on it and forgotten it";
             let refusal = Refusal::new(Cause::Recalling, reason);
             return self.vote_abort(from, txid, &refusal, false);
         }
+        // T7: only participants count, and an ABORT of another node would prove nothing.
         let is_lax = self.config.breaks.roster_unagreed;
-        if !voters.contains(&self.config.me) || !is_lax && !self.roster.has(from) {
+        if !voters.contains(&self.config.me) || !is_lax && !self.present.roster().has(from) {
             let refusal = Refusal::new(Cause::Roster, "this node does not take part");
             return self.vote_abort(from, txid, &refusal, false);
         }
+        // P2: this ABORT rules a later COMMIT out.
         if let Err(refusal) = self.judge(proposal) {
             return self.vote_abort(from, txid, &refusal, true);
         }
+        // T8: the version must have answered since this node was asked.
         if !is_answered && self.needs_answer(proposal) {
             return self.vote_after_answer(from.clone(), proposal.clone());
         }
+        // T4: from here on this node cannot say no. T3: the vote leaves after this record.
         self.begin_doubt(txid.clone(), self.config.doubt_first);
         self.persist(Record::Prepared(Box::new(proposal.clone())));
         self.vote_commit(from, proposal);
@@ -88,24 +94,28 @@ impl Rollout {
         if let Some(complaint) = proposal.complaint() {
             return Err(Refusal::new(Cause::Malformed, complaint));
         }
+        // P2: it said no to that one, or knows its end.
         if self.memory.is_marked(&proposal.txid) {
             let reason = "this node has refused it, or knows a later one of that coordinator";
             return Err(Refusal::new(Cause::Late, reason));
         }
         self.judge_gone(proposal)?;
-        let prepared = self.memory.prepared.as_ref().map(|it| &it.txid);
+        // P2, T6: one COMMIT at a time, until its end is known; only a removal may settle it (T12).
+        let prepared = self.memory.prepared().map(|it| &it.txid);
         let prepared = prepared.filter(|it| !proposal.settles_tx(it) && !breaks.gone_unbound);
-        let running = self.running.as_ref().map(|it| &it.proposal.txid);
+        let running = self.coordinator.running().map(Running::txid);
         if let Some(other) = prepared.or(running) {
             let refusal = Refusal::new(Cause::Busy, format!("{other} is running"));
             return Err(Refusal { running: Some(other.clone()), ..refusal });
         }
-        if !breaks.roster_unagreed && proposal.roster != self.roster_digest {
+        // T7: by another roster, other voters would be enough.
+        if !breaks.roster_unagreed && proposal.roster != self.present.roster_digest() {
             return Err(Refusal::new(Cause::Roster, "this node has another roster"));
         }
+        // T1: all voters put it on top of the same state.
         let follows = self.follows(proposal);
         if !breaks.version_unchecked && !breaks.roster_unagreed && !follows {
-            let reason = format!("this node serves version {}", self.state.version);
+            let reason = format!("this node serves version {}", self.present.version());
             return Err(Refusal::new(Cause::Version, reason));
         }
         self.judge_own(proposal)
@@ -119,7 +129,7 @@ impl Rollout {
         let (cause, signed) = (None, Some(signed));
         let voted = Event::Voted { txid: txid.clone(), vote, reason: reason.clone() };
         let msg = Message::PrepareResp(PrepareResp { txid, vote, reason, cause, signed });
-        match self.peers.get(to).map(|it| it.link) {
+        match self.peers.get(to).map(Peer::link) {
             Some(link) if self.config.breaks.vote_unforced => {
                 self.out.at_once(Effect::Send { link, msg });
             }

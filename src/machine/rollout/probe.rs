@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use super::coordinator::Running;
 use super::course::Refusal;
-use super::event::{Effect, Event, ExtraEffect};
-use super::machine::Rollout;
+use super::event::{Event, ExtraEffect};
+use super::machine::{Effect, Rollout};
+use super::peers::Peer;
+use super::running::Running;
 use crate::proto::rollout::{Cause, ModelId, NodeId, Proposal};
 
 impl Rollout {
@@ -22,18 +23,15 @@ impl Rollout {
     /// Probes the new version and votes once it has answered.
     pub(super) fn vote_after_answer(&mut self, from: NodeId, proposal: Proposal) {
         let model = proposal.state.canary_model_id.clone();
-        let is_asked = self.probing.as_ref().is_some_and(|it| it.1 == proposal);
-        self.probing = Some((from, proposal));
-        if !is_asked {
+        if self.proposals.probe(from, proposal) {
             self.out.at_once(Effect::Extra(ExtraEffect::Probe(model)));
         }
     }
 
     /// Votes or decides by the result of a probe; `failure` is the reason of one that failed.
     pub(super) fn on_probed(&mut self, model: &ModelId, failure: Option<String>) {
-        let is_it = |it: &Proposal| it.state.canary_model_id == *model;
         let silent = |why: &String| format!("{model} does not answer it: {why}");
-        if let Some((from, proposal)) = self.probing.take_if(|it| is_it(&it.1)) {
+        if let Some((from, proposal)) = self.proposals.take_probed(model) {
             match &failure {
                 None => self.vote_on(&from, &proposal, true),
                 Some(why) => {
@@ -42,9 +40,10 @@ impl Rollout {
                 }
             }
         }
-        let waits = |it: &Running| is_it(&it.proposal) && it.lacks_answer;
-        let Some(running) = self.running.as_mut().filter(|it| waits(it)) else { return };
-        running.lacks_answer = false;
+        let is_it = |it: &Running| it.proposal().state.canary_model_id == *model;
+        let waits = |it: &&mut Running| is_it(it) && it.lacks_answer();
+        let Some(running) = self.coordinator.running_mut().filter(waits) else { return };
+        running.on_answer();
         match failure {
             None => self.decide_if_complete(),
             Some(why) => {
@@ -57,10 +56,9 @@ impl Rollout {
     /// Returns a refusal if this node would echo where another node asks real models.
     pub(super) fn would_echo(&self) -> Option<Refusal> {
         let is_real = |node: &&NodeId| {
-            let beat = self.peers.get(*node).and_then(|it| it.heartbeat.as_ref());
-            beat.and_then(|it| it.serves.as_ref()).is_some_and(|it| !it.is_empty())
+            self.peers.get(node).and_then(Peer::serves).is_some_and(|it| !it.is_empty())
         };
-        let other = self.roster.nodes().map(|it| &it.node_id).find(is_real);
+        let other = self.present.roster().nodes().map(|it| &it.node_id).find(is_real);
         let other = other.filter(|_| self.config.models.is_none())?;
         let reason = format!("it has no --serve and would echo, where {other} has servers");
         Some(Refusal::new(Cause::Model, reason))
@@ -69,12 +67,10 @@ impl Rollout {
     /// Reports once that `node` serves versions by other servers than this node, or that one of
     /// them echoes.
     pub(super) fn compare_servers(&mut self, node: &NodeId) {
-        let Some(peer) = self.peers.get_mut(node).filter(|_| self.roster.has(node)) else { return };
-        let Some(theirs) = peer.heartbeat.as_ref().and_then(|it| it.serves.clone()) else { return };
-        if peer.told_servers.as_ref() == Some(&theirs) {
+        if !self.present.roster().has(node) {
             return;
         }
-        peer.told_servers = Some(theirs.clone());
+        let Some(theirs) = self.peers.take_servers(node) else { return };
         let none = BTreeMap::new();
         let ours = self.config.models.as_ref().unwrap_or(&none);
         let echoes = match (ours.is_empty(), theirs.is_empty()) {

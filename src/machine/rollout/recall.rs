@@ -20,30 +20,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt as _;
 
-use super::event::{Effect, Event, Record};
-use super::machine::Rollout;
+use super::event::{Event, Record};
+use super::machine::{Effect, Rollout};
+use super::recalled::{Recall, raise};
 use crate::proto::rollout::{Mark, Message, NodeId, RecallReq, RecallResp};
-
-/// Answers of the others so far.
-#[derive(Debug, Default)]
-pub(super) struct Recall {
-    /// Random number, new in each life: an answer to a former one says nothing of later
-    /// transactions.
-    pub(super) question: u64,
-    /// True if this node may have forgotten votes that it signed.
-    pub(super) is_blank: bool,
-    heard: BTreeSet<NodeId>,
-    seen: BTreeMap<NodeId, Mark>,
-}
 
 impl Rollout {
     pub(super) fn begin_recall(&mut self) {
-        let is_blank = self.memory.unsure.is_none();
+        let is_blank = self.memory.unsure().is_none();
         if !is_blank && self.config.breaks.names_again {
             return;
         }
         let question = self.rng.random();
-        self.recall = Some(Recall { question, is_blank, ..Recall::default() });
+        self.recall = Some(Recall::new(question, is_blank));
         if !self.end_recall_if_complete() && is_blank {
             let waits_for = self.recall_waits_for();
             self.tell(Event::Recalling { waits_for });
@@ -53,45 +42,38 @@ impl Rollout {
     /// True if this node may have forgotten votes that it signed, and lacks an answer of the
     /// others.
     pub(super) fn is_blank(&self) -> bool {
-        self.recall.as_ref().is_some_and(|it| it.is_blank)
+        self.recall.as_ref().is_some_and(Recall::is_blank)
     }
 
     /// Nodes that have not answered yet.
     pub(super) fn recall_waits_for(&self) -> BTreeSet<NodeId> {
         let Some(recall) = &self.recall else { return BTreeSet::new() };
-        let others = self.roster.nodes().map(|it| &it.node_id);
-        let is_missing = |it: &&NodeId| **it != self.config.me && !recall.heard.contains(*it);
+        let others = self.present.roster().nodes().map(|it| &it.node_id);
+        let is_missing = |it: &&NodeId| **it != self.config.me && !recall.has_heard(it);
         others.filter(is_missing).cloned().collect()
     }
 
     pub(super) fn on_recall_req(&mut self, from: &NodeId, question: u64) {
-        let mut seen = self.memory.marks.clone();
-        let unsure = self.memory.unsure.clone().unwrap_or_default();
-        let own = Mark { epoch: self.memory.epoch, counter: self.counter };
+        let mut seen = self.memory.marks().clone();
+        let unsure = self.memory.unsure().cloned().unwrap_or_default();
+        let own = Mark { epoch: self.memory.epoch(), counter: self.coordinator.counter() };
         let mine = [(self.config.me.clone(), own)];
         // A node without its log has begun nothing yet, and its epoch means nothing.
         let mine = mine.into_iter().filter(|_| !self.is_blank());
         for (node, mark) in unsure.into_iter().chain(mine) {
-            let entry = seen.entry(node).or_default();
-            *entry = (*entry).max(mark);
+            raise(&mut seen, node, mark);
         }
         self.send_to(from, Message::RecallResp(RecallResp { question, seen }));
     }
 
     pub(super) fn on_recall_resp(&mut self, from: NodeId, msg: RecallResp) {
-        let is_member = self.roster.has(&from);
-        let recall = self.recall.as_mut().filter(|it| is_member && it.question == msg.question);
+        let is_member = self.present.roster().has(&from);
+        let recall = self.recall.as_mut().filter(|it| is_member && it.question() == msg.question);
         let Some(recall) = recall else { return };
-        for (node, mark) in msg.seen {
-            let entry = recall.seen.entry(node).or_default();
-            *entry = (*entry).max(mark);
-        }
-        recall.heard.insert(from.clone());
         // Nothing of this life has a name before all have answered. Others may know the life
         // itself, whose number this node has told them when they asked.
-        let last = Mark { epoch: self.memory.epoch, counter: self.counter };
-        let is_later = recall.seen.get(&self.config.me).is_some_and(|it| *it > last);
-        if is_later && !std::mem::replace(&mut recall.is_blank, true) {
+        let last = Mark { epoch: self.memory.epoch(), counter: self.coordinator.counter() };
+        if recall.hear(from.clone(), msg.seen, (&self.config.me, last)) {
             self.tell(Event::Rewound { by: from });
         }
         if self.recall_waits_for().is_empty() {
@@ -106,7 +88,7 @@ impl Rollout {
         }
         if !self.recall_waits_for().is_empty() && !self.config.breaks.forgets_freely {
             // The roster may have changed since its nodes were asked.
-            let question = self.recall.as_ref().map_or(0, |it| it.question);
+            let question = self.recall.as_ref().map_or(0, Recall::question);
             let links = self.links_to(&self.recall_waits_for().into_iter().collect::<Vec<_>>());
             if !links.is_empty() {
                 let msg = Message::RecallReq(RecallReq { question });
@@ -114,9 +96,8 @@ impl Rollout {
             }
             return false;
         }
-        let recall = self.recall.take().unwrap_or_default();
-        if recall.is_blank {
-            self.go_on_after(recall.seen);
+        if let Some(recall) = self.recall.take().filter(Recall::is_blank) {
+            self.go_on_after(recall.into_seen());
             self.serve_if_new();
         }
         self.obey_waiting();
@@ -125,19 +106,18 @@ impl Rollout {
 
     /// Goes on after all others have answered: this node signs nothing about what they had seen.
     fn go_on_after(&mut self, mut unsure: BTreeMap<NodeId, Mark>) {
-        for (node, mark) in self.memory.unsure.clone().unwrap_or_default() {
-            let entry = unsure.entry(node).or_default();
-            *entry = (*entry).max(mark);
+        for (node, mark) in self.memory.unsure().cloned().unwrap_or_default() {
+            raise(&mut unsure, node, mark);
         }
         let me = self.config.me.clone();
         let last = unsure.get(&me).map_or(0, |it| it.epoch);
-        let epoch = self.memory.epoch.max(last.saturating_add(1)).max(self.now.wall.0 / 1000);
+        let epoch = self.memory.epoch().max(last.saturating_add(1)).max(self.now.wall.0 / 1000);
         unsure.insert(me, Mark { epoch: epoch.saturating_sub(1), counter: u64::MAX });
         if self.config.breaks.forgets_freely {
             unsure.clear();
         }
         // The epoch comes first: a disk with only the other record would not be asked about again.
-        if epoch > self.memory.epoch {
+        if epoch > self.memory.epoch() {
             self.persist(Record::Epoch { epoch });
         }
         self.persist(Record::Recalled { unsure });

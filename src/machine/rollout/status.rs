@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::course::{Course, Phase};
-use super::event::Aborted;
+use super::event::{Aborted, DeadStay};
 use super::machine::Rollout;
 use super::memory::Absent;
 use crate::machine::LinkId;
 use crate::model::{PublicKey, Time};
 use crate::proto::rollout::{
-    Brake, Cause, Committed, Digest, HealthSnapshot, Heartbeat, NodeId, Participant, Proposal,
-    Roster, RoutingState, TxId, Word,
+    Brake, Committed, Digest, HealthSnapshot, Heartbeat, NodeId, Participant, Proposal, Roster,
+    RoutingState, TxId, Word,
 };
 
 /// A transaction that this node coordinates.
@@ -49,19 +49,6 @@ pub struct PeerStatus {
     pub heartbeat: Option<Heartbeat>,
     /// Its last health snapshot.
     pub health: Option<HealthSnapshot>,
-}
-
-/// Nodes that still take part though the seeds certify their end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadStay {
-    /// Names of the nodes.
-    pub nodes: BTreeSet<NodeId>,
-    /// Reason, for programs.
-    pub cause: Cause,
-    /// Reason, for people.
-    pub reason: String,
-    /// The transaction that is in the way, if any.
-    pub running: Option<TxId>,
 }
 
 /// Status of this node.
@@ -113,51 +100,51 @@ impl Rollout {
     /// Returns the status at `now`.
     pub fn status(&self, now: Time) -> Status {
         let running = self
-            .running
-            .as_ref()
-            .map(|it| RunningStatus { txid: it.proposal.txid.clone(), waits_for: it.missing() });
-        let in_doubt = self.doubt.as_ref().map(|it| DoubtStatus {
-            txid: it.txid.clone(),
-            waited: now.since(it.since),
+            .coordinator
+            .running()
+            .map(|it| RunningStatus { txid: it.txid().clone(), waits_for: it.missing() });
+        let in_doubt = self.proposals.doubt().map(|it| DoubtStatus {
+            txid: it.txid().clone(),
+            waited: now.since(it.since()),
             waits_for: self.waits_for(),
         });
-        let others = self.roster.nodes().map(|it| &it.node_id);
+        let others = self.present.roster().nodes().map(|it| &it.node_id);
         let peers = others.filter(|it| **it != self.config.me).map(|node| {
             let peer = self.peers.get(node);
             PeerStatus {
                 node_id: node.clone(),
                 is_linked: peer.is_some(),
-                away: self.away.get(node).map(|since| now.since(*since)),
-                heartbeat: peer.and_then(|it| it.heartbeat.clone()),
-                health: peer.and_then(|it| it.health.clone()),
+                away: self.peers.away_since(node).map(|since| now.since(since)),
+                heartbeat: peer.and_then(|it| it.heartbeat().cloned()),
+                health: peer.and_then(|it| it.health().cloned()),
             }
         });
-        let by_seeds = self.gone.iter().filter(|it| it.1.by == Word::Seeds);
+        let by_seeds = self.present.gone().iter().filter(|it| it.1.by == Word::Seeds);
         Status {
             node_id: self.config.me.clone(),
-            state: self.state.clone(),
-            digest: self.state_digest,
-            roster: self.roster.clone(),
-            course: self.course.clone(),
+            state: self.present.state().clone(),
+            digest: self.present.digest(),
+            roster: self.present.roster().clone(),
+            course: self.present.course().cloned(),
             running,
             in_doubt,
             recalling: if self.is_blank() { self.recall_waits_for() } else { BTreeSet::new() },
             next_step: self.next_step(now),
             brake: self.brake().cloned(),
-            held: self.held_told.clone(),
-            health: self.health.clone(),
+            held: self.tries.held().map(str::to_owned),
+            health: self.tries.health().cloned(),
             peers: peers.collect(),
             removed: self.removed().map(|it| it.txid.clone()),
             gone_by_seeds: by_seeds.map(|it| it.1.participant.clone()).collect(),
-            dead_stay: self.dead.held.clone(),
-            gone: self.gone.keys().map(|it| (it.clone(), self.reaches(it))).collect(),
+            dead_stay: self.dead.held().cloned(),
+            gone: self.present.gone().keys().map(|it| (it.clone(), self.reaches(it))).collect(),
         }
     }
 
     fn next_step(&self, now: Time) -> Option<Duration> {
-        let course = self.course.as_ref().filter(|it| it.phase == Phase::Running)?;
+        let course = self.present.course().filter(|it| it.phase == Phase::Running)?;
         let interval = Duration::from_millis(course.plan.interval_ms);
-        Some(interval.saturating_sub(now.since(self.course_at)))
+        Some(interval.saturating_sub(now.since(self.present.since())))
     }
 
     /// Name of this node.
@@ -167,23 +154,23 @@ impl Rollout {
 
     /// The roster in force.
     pub const fn roster(&self) -> &Roster {
-        &self.roster
+        self.present.roster()
     }
 
     /// True if that node is linked.
     pub fn reaches(&self, node: &NodeId) -> bool {
-        self.peers.contains_key(node)
+        self.peers.reaches(node)
     }
 
     /// Link and key of the peer of that name, if the name is none of the roster's.
     pub fn stranger(&self, node: &NodeId) -> Option<(LinkId, PublicKey)> {
-        let peer = self.peers.get(node).filter(|_| !self.roster.has(node))?;
-        Some((peer.link, peer.key))
+        let peer = self.peers.get(node).filter(|_| !self.present.roster().has(node))?;
+        Some((peer.link(), peer.key()))
     }
 
     /// The key that held that name until the node was called gone.
     pub fn gone_key(&self, node: &NodeId) -> Option<PublicKey> {
-        self.gone.get(node).map(|it| it.participant.key)
+        self.present.gone().get(node).map(|it| it.participant.key)
     }
 
     /// True if `key` cannot have a name outside the roster because a peer with another key is
@@ -197,7 +184,7 @@ impl Rollout {
     /// The transaction that called the caller's key gone, if the roster gives its name to another
     /// key now.
     pub fn replaced(&self, caller: &Participant) -> Option<TxId> {
-        let known = self.roster.get(&caller.node_id).filter(|it| it.key != caller.key);
+        let known = self.present.roster().get(&caller.node_id).filter(|it| it.key != caller.key);
         known.and_then(|_| self.memory.called_gone(&self.config.roster, caller))
     }
 
@@ -205,30 +192,30 @@ impl Rollout {
     pub fn returned(&self) -> impl Iterator<Item = &Participant> {
         let is_back = |it: &&Absent| {
             let peer = self.peers.get(&it.participant.node_id);
-            it.by == Word::Seeds && peer.is_some_and(|peer| peer.key == it.participant.key)
+            it.by == Word::Seeds && peer.is_some_and(|peer| peer.key() == it.participant.key)
         };
-        self.gone.values().filter(is_back).map(|it| &it.participant)
+        self.present.gone().values().filter(is_back).map(|it| &it.participant)
     }
 
     /// Number of linked peers that are not in the roster.
     pub fn strangers(&self) -> usize {
-        self.peers.keys().filter(|it| !self.roster.has(it)).count()
+        self.peers.iter().filter(|it| !self.present.roster().has(it.0)).count()
     }
 
     /// Transactions committed here, one per version, without a gap up to the present: the last
     /// [`HISTORY_MAX`](super::HISTORY_MAX) at least, as far as this node has them.
     pub fn history(&self) -> &[Committed] {
-        &self.memory.history
+        self.memory.history()
     }
 
     /// Aborted transactions that this node knows and keeps, oldest first.
     pub fn aborted(&self) -> impl Iterator<Item = &Aborted> {
-        self.memory.aborted.iter()
+        self.memory.aborted()
     }
 
     /// The proposal that this node voted COMMIT on and does not know the end of.
     pub const fn prepared(&self) -> Option<&Proposal> {
-        self.memory.prepared.as_ref()
+        self.memory.prepared()
     }
 
     /// Returns records that hold all of this node's memory, to replace the log.

@@ -14,14 +14,12 @@ use rand::RngExt as _;
 
 use super::coordinator::Wish;
 use super::course::{Course, Phase, Refusal};
-use super::event::{Aborted, Answer, Command, Effect, Event, ExtraEffect, StartOrder, Timer};
-use super::machine::Rollout;
-use super::recovery::Doubt;
+use super::event::{Aborted, Answer, Command, Event, ExtraEffect, StartOrder, Timer};
+use super::machine::{Effect, Rollout};
+use super::peers::Peer;
+use super::proposals::Doubt;
 use crate::machine::Ticket;
 use crate::proto::rollout::{Cause, Gate, Kind, Message, NodeId, Plan, Word};
-
-/// Maximum number of waiting orders.
-const ORDERS_MAX: usize = 16;
 
 impl Rollout {
     pub(super) fn on_command(&mut self, ticket: Ticket, command: Command) {
@@ -40,16 +38,14 @@ impl Rollout {
         if let Some(kind) = way_back {
             self.brake_for(kind);
         }
-        let can_wait =
-            self.orders.len() < ORDERS_MAX && !matches!(command, Command::Resolve { .. });
+        let can_wait = self.orders.has_room() && !matches!(command, Command::Resolve { .. });
         if can_wait && self.may_begin_soon() {
-            if self.orders.is_empty() {
+            if self.orders.push(ticket, command) {
                 self.out.at_once(Effect::SetTimer {
                     timer: Timer::Orders,
                     after: self.config.votes_within,
                 });
             }
-            self.orders.push((ticket, command));
             return;
         }
         self.obey(ticket, command);
@@ -57,9 +53,9 @@ impl Rollout {
 
     /// True if the obstacle to a transaction of this node's own ends in a moment.
     fn may_begin_soon(&self) -> bool {
-        let of_another = self.memory.prepared.as_ref().filter(|it| it.is_by_itself());
-        let is_young = |it: &Doubt| self.now.mono.since(it.since) < self.config.votes_within;
-        let ends_soon = of_another.is_some() && self.doubt.as_ref().is_some_and(is_young);
+        let of_another = self.memory.prepared().filter(|it| it.is_by_itself());
+        let is_young = |it: &Doubt| self.now.mono.since(it.since()) < self.config.votes_within;
+        let ends_soon = of_another.is_some() && self.proposals.doubt().is_some_and(is_young);
         self.recall.is_some() && !self.is_blank() || ends_soon
     }
 
@@ -73,7 +69,7 @@ impl Rollout {
     /// Obeys the waiting orders; they begin, or are refused with the obstacle.
     pub(super) fn on_orders_late(&mut self) {
         self.out.at_once(Effect::StopTimer(Timer::Orders));
-        for (ticket, command) in std::mem::take(&mut self.orders) {
+        for (ticket, command) in self.orders.take() {
             self.obey(ticket, command);
         }
     }
@@ -85,7 +81,7 @@ impl Rollout {
             Command::Pause => self.begin(Kind::Pause, plain),
             Command::Resume => self.begin(Kind::Resume, plain),
             Command::Promote { full } => {
-                let is_over = self.course.as_ref().is_some_and(Course::is_last_step);
+                let is_over = self.present.course().is_some_and(Course::is_last_step);
                 let kind = if is_over { Kind::Finish } else { Kind::Promote };
                 self.begin(kind, Wish { is_full: full, ..plain })
             }
@@ -115,7 +111,7 @@ impl Rollout {
     /// Begins the last rollout again with the same plan and buckets, owned by this node.
     fn retry(&mut self, wish: Wish) -> Result<(), Refusal> {
         let given_up = |it: &&Course| matches!(it.phase, Phase::RolledBack | Phase::Aborted);
-        let Some(course) = self.course.as_ref().filter(given_up) else {
+        let Some(course) = self.present.course().filter(given_up) else {
             let reason = "the last rollout was neither aborted nor rolled back";
             return Err(Refusal::new(Cause::Nothing, reason));
         };
@@ -124,7 +120,7 @@ impl Rollout {
     }
 
     pub(super) fn on_own_health(&mut self, health: HealthSnapshot) {
-        self.health = Some(health.clone());
+        self.tries.on_health(health.clone());
         self.send_all(&Message::HealthSnapshot(health));
         self.look_at_gates(true);
     }
@@ -133,20 +129,19 @@ impl Rollout {
         if health.node_id != *from {
             return self.drop_from(from, "another node's health");
         }
-        if let Some(peer) = self.peers.get_mut(from) {
-            peer.health = Some(health);
-        }
+        self.peers.on_health(from, health);
         self.look_at_gates(false);
     }
 
     /// Judges every node of the roster that is heard, each alone and all together; with the gate
     /// that fails, and without a node's name if it fails for all together.
     fn judge_all(&self, plan: &Plan) -> (Verdict, Option<(Option<NodeId>, Gate)>) {
-        let share = self.state.canary_share();
-        let heard = self.roster.nodes().filter_map(|it| match it.node_id == self.config.me {
-            true => self.health.as_ref(),
-            false => self.peers.get(&it.node_id).and_then(|it| it.health.as_ref()),
-        });
+        let share = self.present.state().canary_share();
+        let heard =
+            self.present.roster().nodes().filter_map(|it| match it.node_id == self.config.me {
+                true => self.tries.health(),
+                false => self.peers.get(&it.node_id).and_then(Peer::health),
+            });
         let heard: Vec<_> = heard.collect();
         let alone = heard.iter().map(|it| (Some(it.node_id.clone()), plan.judge(it, share)));
         let all: Vec<_> = alone.chain([(None, plan.judge_pooled(&heard, share))]).collect();
@@ -164,13 +159,12 @@ impl Rollout {
     /// Puts the brake on for a failed gate, without waiting for the next step. If a plan allows
     /// failures, only this node's own checks, one a second, are counted.
     fn look_at_gates(&mut self, is_own: bool) {
-        let running = self.course.as_ref().filter(|it| it.phase == Phase::Running);
+        let running = self.present.course().filter(|it| it.phase == Phase::Running);
         let Some(course) = running.filter(|_| self.brake().is_none()) else { return };
         let failures = course.plan.failures;
         match self.judge_all(&course.plan) {
             (Verdict::Bad, Some((node, gate))) => {
-                self.bad_looks += u64::from(is_own);
-                if self.bad_looks > failures || failures == 0 {
+                if self.tries.fails(is_own, failures) {
                     let on = node.as_ref().map_or("all nodes together", NodeId::as_str);
                     let reason = format!("{gate} does not hold on {on}");
                     self.tell(Event::GateFailed { node, gate });
@@ -178,25 +172,26 @@ impl Rollout {
                     self.try_to_go_back();
                 }
             }
-            (Verdict::Good, _) => self.bad_looks = 0,
+            (Verdict::Good, _) => self.tries.on_good(),
             (Verdict::Bad | Verdict::Doubtful | Verdict::TooFew, _) => {}
         }
     }
 
     /// True if this node takes the steps: the owner, or when it is away the highest live id.
     pub(super) fn is_executor(&self) -> bool {
-        let Some(course) = &self.course else { return false };
+        let Some(course) = self.present.course() else { return false };
         let (owner, me) = (&course.plan.owner, &self.config.me);
-        let is_in_reach = self.peers.contains_key(owner) && self.roster.has(owner);
-        let is_away = self.away.get(owner).is_none_or(|since| {
-            self.now.mono.since(*since) >= self.config.takeover_after || !self.roster.has(owner)
+        let is_in_reach = self.peers.reaches(owner) && self.present.roster().has(owner);
+        let is_away = self.peers.away_since(owner).is_none_or(|since| {
+            self.now.mono.since(since) >= self.config.takeover_after
+                || !self.present.roster().has(owner)
         });
         owner == me || !is_in_reach && is_away && self.highest_live() == Some(me)
     }
 
     /// True if this node may have a step or a rollback to do of itself.
     fn is_under_way(&self) -> bool {
-        self.brake().is_some() || self.course.as_ref().is_some_and(|it| it.phase == Phase::Running)
+        self.brake().is_some() || self.present.course().is_some_and(|it| it.phase == Phase::Running)
     }
 
     /// Sets the timer for the next check as long as a rollout runs or a brake is on, or stops it.
@@ -213,8 +208,8 @@ impl Rollout {
     }
 
     fn until_step(&self) -> Duration {
-        let interval = self.course.as_ref().map_or(0, |it| it.plan.interval_ms);
-        let since = self.now.mono.since(self.course_at);
+        let interval = self.present.course().map_or(0, |it| it.plan.interval_ms);
+        let since = self.now.mono.since(self.present.since());
         // Never at once: a step that is due and held is checked again after a while.
         Duration::from_millis(interval).saturating_sub(since).max(Duration::from_millis(1))
     }
@@ -222,7 +217,9 @@ impl Rollout {
     pub(super) fn on_step_due(&mut self) {
         if self.brake().is_some() {
             self.try_to_go_back();
-        } else if let Some(course) = self.course.clone().filter(|it| it.phase == Phase::Running) {
+        } else if let Some(course) =
+            self.present.course().cloned().filter(|it| it.phase == Phase::Running)
+        {
             self.try_step(&course);
         }
         if self.is_under_way() {
@@ -232,23 +229,21 @@ impl Rollout {
     }
 
     fn try_step(&mut self, course: &Course) {
-        let is_busy = self.running.is_some() || self.memory.prepared.is_some();
-        if is_busy || self.now.mono < self.retry_at || !self.is_executor() {
+        let is_busy = self.coordinator.running().is_some() || self.memory.prepared().is_some();
+        if is_busy || self.tries.are_paused(self.now.mono) || !self.is_executor() {
             return;
         }
-        let me = &self.config.me;
-        if course.plan.owner != *me && self.took_over.as_ref() != Some(&course.id) {
-            self.took_over = Some(course.id.clone());
+        if course.plan.owner != self.config.me && self.tries.take_over(&course.id) {
             self.tell(Event::TookOver { owner: course.plan.owner.clone() });
         }
         let interval = Duration::from_millis(course.plan.interval_ms);
-        let passed = self.now.mono.since(self.course_at);
+        let passed = self.now.mono.since(self.present.since());
         if passed < interval {
             return;
         }
         let deadline = Duration::from_millis(course.plan.deadline_ms);
         if !deadline.is_zero() && passed - interval >= deadline {
-            let why = self.held_told.clone().unwrap_or_default();
+            let why = self.tries.held().unwrap_or_default();
             let reason = format!("no step for {} s after it was due: {why}", deadline.as_secs());
             self.put_brake_on(Kind::Rollback, &reason);
             return self.try_to_go_back();
@@ -273,8 +268,7 @@ impl Rollout {
     }
 
     pub(super) fn hold(&mut self, reason: String) {
-        if self.held_told.as_ref() != Some(&reason) {
-            self.held_told = Some(reason.clone());
+        if self.tries.hold(&reason) {
             self.tell(Event::StepHeld { reason });
         }
     }
@@ -286,7 +280,7 @@ impl Rollout {
             aborted.cause,
             Cause::NoVote | Cause::Reached | Cause::NoWord | Cause::Recalling
         ));
-        let is_running = self.course.as_ref().is_some_and(|it| it.phase == Phase::Running);
+        let is_running = self.present.course().is_some_and(|it| it.phase == Phase::Running);
         if aborted.cause == Cause::Gate && is_running {
             self.put_brake_on(Kind::Rollback, &aborted.reason);
         } else if is_running && matches!(aborted.txid.kind, Kind::Step | Kind::Finish) {
@@ -297,10 +291,9 @@ impl Rollout {
 
     /// Pauses tries of this node's own; ever longer while a vote is missing (`is_missed`).
     pub(super) fn pause_tries(&mut self, is_missed: bool) {
-        self.missed = if is_missed { self.missed + 1 } else { 0 };
-        let doubled = self.config.retry_after * (1 << self.missed.saturating_sub(1).min(10));
-        let pause = doubled.min(self.config.retry_max).as_millis() as u64;
+        let (least, most) = (self.config.retry_after, self.config.retry_max);
+        let pause = self.tries.next_pause(is_missed, least, most).as_millis() as u64;
         let pause = pause + self.rng.random_range(0..=pause);
-        self.retry_at = self.now.mono.after(Duration::from_millis(pause));
+        self.tries.pause_until(self.now.mono.after(Duration::from_millis(pause)));
     }
 }

@@ -8,6 +8,7 @@ mod steps;
 
 use rand::SeedableRng as _;
 
+use super::recalled::Recall;
 use super::*;
 use crate::machine::{LinkId, Machine as _, Ticket};
 use crate::model::{KeyPair, Now, Rng, Time, WallTime};
@@ -131,7 +132,7 @@ impl Seat {
     /// Gives the answer of `from` to this node's recall, with the last transactions that it has
     /// seen.
     fn is_told(&mut self, from: usize, names: &[&str]) -> Vec<Effect> {
-        let Some(question) = self.machine.recall.as_ref().map(|it| it.question) else {
+        let Some(question) = self.machine.recall.as_ref().map(Recall::question) else {
             return Vec::new();
         };
         let names = names.iter().map(|it| it.parse::<TxId>().unwrap());

@@ -155,7 +155,7 @@ fn a_member_s_epoch_beyond_the_limit_is_not_recalled() {
     let table = table(2);
     for (epoch, records) in [(u64::MAX, 1), (NUMBER_MAX, 3)] {
         let mut seat = table.bare_seat(table.config(0), 0, Vec::new());
-        let question = seat.machine.recall.as_ref().unwrap().question;
+        let question = seat.machine.recall.as_ref().unwrap().question();
         let seen = BTreeMap::from([(name(0), Mark { epoch, counter: u64::MAX })]);
         seat.hear(1, Message::RecallResp(RecallResp { question, seen }));
         assert_eq!(seat.records.len(), records, "{epoch}");

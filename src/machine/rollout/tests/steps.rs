@@ -57,7 +57,7 @@ fn a_gate_that_fails_stops_the_canary_at_once_though_a_node_is_dead() {
     let fx = seats[0].tell(Input::Expired(Timer::Step));
     assert_eq!(proposal(&fx).txid.kind, Kind::Rollback);
     agree(&mut seats, 0, &fx);
-    assert!(seats.iter().all(|it| !is_braked(it) && it.machine.state.version == 3));
+    assert!(seats.iter().all(|it| !is_braked(it) && it.machine.present.version() == 3));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn what_lacks_a_vote_is_tried_ever_more_rarely_until_somebody_is_back() {
     let mut pauses = Vec::new();
     for _ in 0..7 {
         seat.tell(Input::Expired(Timer::Votes));
-        let (began, pause) = (seat.now.mono, seat.machine.retry_at);
+        let (began, pause) = (seat.now.mono, seat.machine.tries.retry_at());
         pauses.push(pause.since(began).as_secs());
         seat.now.mono = pause;
         let fx = seat.tell(Input::Expired(Timer::Step));

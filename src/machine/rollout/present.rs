@@ -1,0 +1,136 @@
+//! The present of a node: the state, the roster and the rollout that its committed transactions
+//! have made.
+//!
+//! Invariant: the digests are those of the state and of the roster.
+
+use std::collections::BTreeMap;
+
+use super::config::Config;
+use super::course::Course;
+use super::memory::{Absent, Memory};
+use crate::model::Time;
+use crate::proto::rollout::{Digest, Kind, NodeId, Proposal, Roster, RoutingState};
+
+/// State, roster and rollout in force.
+#[derive(Debug)]
+pub(super) struct Present {
+    /// The state that is served.
+    state: RoutingState,
+    digest: Digest,
+    roster: Roster,
+    roster_digest: Digest,
+    /// Nodes that were called gone and no longer take part.
+    gone: BTreeMap<NodeId, Absent>,
+    course: Option<Course>,
+    /// Time of the last commit, or of this node's start.
+    since: Time,
+    /// Version of the last resume.
+    resumed_at: u64,
+    /// True if this node knows the state of its fleet and has served it.
+    is_serving: bool,
+}
+
+impl Present {
+    pub(super) fn restore(memory: &Memory, config: &Config) -> Self {
+        let (state, roster, course) = memory.present(config);
+        Self {
+            digest: state.digest(),
+            roster_digest: roster.digest(),
+            gone: memory.gone(&config.roster),
+            resumed_at: memory.last_resume(),
+            state,
+            roster,
+            course,
+            since: Time::ZERO,
+            is_serving: false,
+        }
+    }
+
+    pub(super) const fn state(&self) -> &RoutingState {
+        &self.state
+    }
+
+    pub(super) const fn version(&self) -> u64 {
+        self.state.version
+    }
+
+    /// Digest of the state.
+    pub(super) const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    pub(super) const fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    pub(super) const fn roster_digest(&self) -> Digest {
+        self.roster_digest
+    }
+
+    /// Nodes that were called gone and no longer take part.
+    pub(super) const fn gone(&self) -> &BTreeMap<NodeId, Absent> {
+        &self.gone
+    }
+
+    /// The last rollout that was begun.
+    pub(super) const fn course(&self) -> Option<&Course> {
+        self.course.as_ref()
+    }
+
+    /// Time of the last commit, or of this node's start.
+    pub(super) const fn since(&self) -> Time {
+        self.since
+    }
+
+    /// Version of the last resume.
+    pub(super) const fn resumed_at(&self) -> u64 {
+        self.resumed_at
+    }
+
+    /// Notes the time of this node's start.
+    pub(super) const fn start(&mut self, now: Time) {
+        self.since = now;
+    }
+
+    pub(super) const fn is_serving(&self) -> bool {
+        self.is_serving
+    }
+
+    /// Serves from now on.
+    pub(super) const fn serve(&mut self) {
+        self.is_serving = true;
+    }
+
+    /// True if a proposal is about the version after this one, and on top of this state (T1).
+    pub(super) fn is_before(&self, proposal: &Proposal) -> bool {
+        proposal.state.version == self.state.next_version() && proposal.base == self.digest
+    }
+
+    /// Makes a committed transaction the present one, but for its roster. Returns true if requests
+    /// are shared otherwise than before.
+    pub(super) fn switch_to(&mut self, proposal: &Proposal, now: Time) -> bool {
+        let is_shared_anew = proposal.state.weights != self.state.weights;
+        self.state = proposal.state.clone();
+        self.digest = self.state.digest();
+        self.course = Course::after(self.course.take(), proposal);
+        self.since = now;
+        if proposal.txid.kind == Kind::Resume {
+            self.resumed_at = self.state.version;
+        }
+        is_shared_anew
+    }
+
+    pub(super) fn set_gone(&mut self, gone: BTreeMap<NodeId, Absent>) {
+        self.gone = gone;
+    }
+
+    pub(super) fn set_roster(&mut self, roster: Roster) {
+        self.roster_digest = roster.digest();
+        self.roster = roster;
+    }
+
+    /// True if a node takes part, or was called gone: others do not know that.
+    pub(super) fn knows(&self, node: &NodeId) -> bool {
+        self.roster.has(node) || self.gone.contains_key(node)
+    }
+}
