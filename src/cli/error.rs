@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use super::config::ConfigError;
 use super::query::QueryError;
+use crate::network::ShareError;
 use crate::runtime::cluster_key::ClusterKeyError;
 use crate::runtime::files::FilesError;
 use crate::runtime::journal::JournalError;
@@ -189,6 +190,17 @@ macro_rules! error_from {
 error_from! {
     Config(ConfigError), ClusterKey(ClusterKeyError), Listen(StartError), Files(FilesError),
     Journal(JournalError), Query(QueryError),
+}
+
+impl From<ShareError> for CliError {
+    fn from(error: ShareError) -> Self {
+        match error {
+            ShareError::Ticket(_) => Self::Usage(error.to_string()),
+            ShareError::Piece(_) => Self::Usage(format!("{error} with --piece")),
+            ShareError::Exists(_) => Self::Failed(format!("{error} with --to")),
+            error => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 
+use super::shares::{Sharing, Taking};
 use super::switchboard::Switchboard;
 use super::{Network, Relay, StartError};
 use crate::machine::broadcast::MESSAGE_BYTES_MAX;
@@ -15,6 +16,7 @@ use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
 use crate::machine::quorum::QuorumRule;
 use crate::model::{Endpoint, KeyPair, Rng, SeedId};
 use crate::node::{PeerConfig, PeerNode};
+use crate::proto::dialect::Dialect;
 use crate::runtime::cluster_key;
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::{Dialects, Options};
@@ -32,6 +34,7 @@ pub struct Builder {
     rule: QuorumRule,
     data: Option<PathBuf>,
     cluster_key: Option<PathBuf>,
+    taking: Taking,
     machines: PeerConfig,
 }
 
@@ -62,6 +65,7 @@ impl Default for Builder {
             rule: QuorumRule::Majority,
             data: None,
             cluster_key: None,
+            taking: Taking::Apart,
             machines: PeerConfig::default(),
         }
     }
@@ -109,6 +113,15 @@ impl Builder {
     #[must_use]
     pub fn cluster_key(mut self, file: impl AsRef<Path>) -> Self {
         self.cluster_key = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// Takes the files and folders that other peers want everywhere, up to `bytes` in all, into
+    /// [`Network::received`]. By default, and with 0, none is taken.
+    #[must_use]
+    pub const fn take_shares(mut self, bytes: u64) -> Self {
+        let setting = "Builder::take_shares";
+        self.taking = if bytes == 0 { Taking::Apart } else { Taking::UpTo { bytes, setting } };
         self
     }
 
@@ -181,15 +194,18 @@ impl Builder {
             PeerNode::new(self.machines, me, book, &records, rng)
         };
         let board = Switchboard::new(endpoint, false);
-        let options = Options {
-            cluster_keys,
-            dialects: site.dialects,
-            ..Options::new(Relay(Arc::clone(&board)))
-        };
+        let sharing = Sharing::new(endpoint, dir.path(), cluster_keys.clone(), self.taking);
+        sharing.listen(&board);
+        let mut dialects = site.dialects;
+        dialects.insert(Dialect::Swarm, Arc::clone(&sharing) as _);
+        let relay = Relay { board: Arc::clone(&board), sharing: Arc::clone(&sharing) };
+        let options = Options { cluster_keys, dialects, ..Options::new(relay) };
         let driver = Driver::start(machine, listener, journal, options)?;
-        let (answering, node) = (Arc::clone(&board), Arc::clone(&driver));
-        let answers = thread::spawn("answers", move || answering.answer(&node));
-        let answers = answers.inspect_err(|_| driver.stop(Duration::ZERO))?;
-        Ok(Network::new((endpoint, driver, board), answers, (dir, scratch)))
+        let network = Network::new((endpoint, driver, board, sharing), (dir, scratch));
+        let home = network.home();
+        let answers = thread::spawn("answers", move || home.attend());
+        let answers = answers.inspect_err(|_| network.driver.stop(Duration::ZERO))?;
+        *network.answers.lock().expect("nothing can panic here") = Some(answers);
+        Ok(network)
     }
 }

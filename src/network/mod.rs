@@ -37,6 +37,8 @@ mod error;
 mod message;
 mod pending;
 mod queue;
+mod share;
+pub mod shares;
 mod switchboard;
 
 pub use builder::Builder;
@@ -46,6 +48,7 @@ pub use error::{NetworkError, SendError, StartError};
 pub use message::{Incoming, Known, Message, Published};
 pub use pending::Pending;
 pub use queue::{Gone, Queue, Weigh};
+pub use shares::{KnownShare, Share, ShareError};
 pub use switchboard::Switchboard;
 
 use std::sync::{Arc, Mutex};
@@ -54,6 +57,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use self::shares::Sharing;
 use crate::machine::Input;
 use crate::machine::direct::RetryConfig;
 use crate::model::statement::Subject;
@@ -73,12 +77,16 @@ const GOODBYE_MAX: Duration = Duration::from_secs(5);
 /// Topic of direct messages without one.
 const DIRECT_TOPIC: &str = "direct";
 
-/// Observer of the driver that forwards events to the switchboard.
-struct Relay(Arc<Switchboard>);
+/// Observer of the driver that forwards events to the switchboard and the shares.
+struct Relay {
+    board: Arc<Switchboard>,
+    sharing: Arc<Sharing>,
+}
 
 impl Sink<Event> for Relay {
     fn take(&self, now: Now, event: Event) -> bool {
-        self.0.on_event(now, &event);
+        self.board.on_event(now, &event);
+        self.sharing.on_event(&event);
         true
     }
 }
@@ -90,6 +98,7 @@ pub struct Network {
     endpoint: Endpoint,
     driver: Arc<Driver<PeerNode>>,
     board: Arc<Switchboard>,
+    sharing: Arc<Sharing>,
     /// Handle of the thread that carries answers; taken by the call that stops the network.
     answers: Mutex<Option<JoinHandle<()>>>,
     /// Lock of the data directory, and the directory itself if it is temporary.
@@ -103,12 +112,16 @@ impl Network {
     }
 
     fn new(
-        (endpoint, driver, board): (Endpoint, Arc<Driver<PeerNode>>, Arc<Switchboard>),
-        answers: JoinHandle<()>,
+        (endpoint, driver, board, sharing): (
+            Endpoint,
+            Arc<Driver<PeerNode>>,
+            Arc<Switchboard>,
+            Arc<Sharing>,
+        ),
         ground: (DataDir, Option<TempDir>),
     ) -> Self {
-        let answers = Mutex::new(Some(answers));
-        Self { endpoint, driver, board, answers, _ground: ground }
+        let answers = Mutex::default();
+        Self { endpoint, driver, board, sharing, answers, _ground: ground }
     }
 
     /// Listen address of this peer.
@@ -268,6 +281,7 @@ impl Network {
         self.board.wait_for_goodbye(GOODBYE_MAX);
         self.driver.stop(STOP_GRACE);
         self.board.close();
+        self.sharing.end();
         // The thread has panicked if this fails, and reported that itself.
         let _ = answers.join();
     }

@@ -5,8 +5,6 @@
 //! answer; [`Bootstrap`] decides who founds the group. Only members of the fleet speak there, which
 //! a quorum of its seeds has let in.
 
-mod no_shares;
-
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -239,8 +237,7 @@ impl<I: Id, D: Details> FleetMember<I, D> {
     }
 
     /// Begins the life in the group: announces this member, and passes the announcements of others
-    /// to `attend`, until the network or the engine stops. The other orders of the fleet are
-    /// answered as by a member that takes no shares.
+    /// to `attend`, until the network or the engine stops.
     ///
     /// # Errors
     /// Fails if no threads can be started.
@@ -267,8 +264,6 @@ impl<I: Id, D: Details> FleetMember<I, D> {
                 }
             }
         })?;
-        let network = Arc::clone(&self.announcer.network);
-        self.spawn("no-shares", move || no_shares::answer(&network))?;
         self.announcer.announce(false);
         Ok(())
     }

@@ -8,7 +8,6 @@ mod peer;
 mod report;
 mod role;
 mod seed;
-mod shares;
 pub(in crate::cli) mod signals;
 
 pub(in crate::cli) use local_api::ApiRequest;

@@ -1,6 +1,6 @@
 //! The process of a peer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
@@ -8,18 +8,17 @@ use serde_json::{Value, json};
 use super::local_api::{self, ApiRequest};
 use super::node::{Ground, live, open_journal};
 use super::role::{LocalApi, OperatorAsk, Role};
-use super::shares::Sharing;
 use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::report::PeerReport;
 use crate::cli::settings::PeerSettings;
-use crate::machine::broadcast;
-use crate::machine::shares::TOPIC;
+use crate::cli::share::running;
 use crate::model::Now;
 use crate::network::Switchboard;
+use crate::network::shares::{Sharing, Taking};
 use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};
-use crate::runtime::control::Answer;
+use crate::runtime::control::{Answer, Control};
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::Serve;
 
@@ -66,6 +65,24 @@ impl Role for Peer {
 struct PeerApi {
     switch: Arc<Switchboard>,
     sharing: Arc<Sharing>,
+    announced: Announced,
+}
+
+/// Answers to `peer swarm status`, from the first share on.
+type Announced = Arc<Mutex<Option<Control>>>;
+
+/// Lets `peer swarm status` find the shares of the peer, from the first one on.
+fn announce_swarms(sharing: &Sharing) -> Announced {
+    let announced = Announced::default();
+    let begun = Arc::clone(&announced);
+    sharing.on_host(move |host| {
+        let host = Arc::downgrade(host);
+        let tell = move || host.upgrade().map(|it| it.list()).unwrap_or_default();
+        let control = running::announce(tell)
+            .map_err(|error| ::log::warn!("no answers to peer swarm status: {error}"));
+        *begun.lock().expect("nothing under this lock can panic") = control.ok();
+    });
+    announced
 }
 
 impl LocalApi<PeerNode> for PeerApi {
@@ -73,11 +90,7 @@ impl LocalApi<PeerNode> for PeerApi {
         // Thousands a second, and no line above debug.
         let is_quiet = matches!(event, Event::Broadcast(_));
         let is_told = self.switch.on_event(now, event);
-        if let Event::Broadcast(broadcast::Event::Delivered { message, .. }) = event
-            && message.topic == TOPIC
-        {
-            self.sharing.waking.want();
-        }
+        self.sharing.on_event(event);
         is_told && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
     }
 
@@ -86,7 +99,7 @@ impl LocalApi<PeerNode> for PeerApi {
     }
 
     fn wanted(&self) -> Receiver<()> {
-        self.sharing.waking.wanted()
+        self.sharing.wanted()
     }
 
     fn wake(&self, driver: &Arc<Driver<PeerNode>>) {
@@ -106,7 +119,8 @@ impl LocalApi<PeerNode> for PeerApi {
 
     fn close(&self) {
         self.switch.close();
-        self.sharing.waking.end();
+        drop(self.announced.lock().expect("nothing under this lock can panic").take());
+        self.sharing.end();
     }
 }
 
@@ -127,9 +141,11 @@ pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
     let keys = settings.node.cluster_keys.clone();
     // The log shows direct messages to the person who runs this process: they are taken.
     let switch = Switchboard::new(endpoint, true);
-    let sharing = Sharing::new(endpoint, dir.path(), keys, settings.push_max);
+    let taking = Taking::UpTo { bytes: settings.push_max, setting: "--push-max" };
+    let sharing = Sharing::new(endpoint, dir.path(), keys, taking);
+    let announced = announce_swarms(&sharing);
     sharing.listen(&switch);
-    let api = PeerApi { switch, sharing };
+    let api = PeerApi { switch, sharing, announced };
     let api: Arc<dyn LocalApi<PeerNode>> = Arc::new(api);
     live(Peer::default(), (machine, Some(api)), journal, (listener, &dir, &settings.node))
 }

@@ -8,7 +8,10 @@ use clap::Args;
 
 use crate::cli::size::Size;
 use crate::cli::span::Span;
+use crate::cli::{CliError, config};
 use crate::model::Endpoint;
+use crate::runtime::cluster_key;
+use crate::runtime::swarm::EngineOptions;
 
 const SHARE_EXAMPLES: &str = "\
 Examples:
@@ -143,6 +146,24 @@ pub struct NetArgs {
     /// [default: none, and talk with anybody in plain text]
     #[arg(long, value_name = "FILE")]
     pub cluster_key: Option<PathBuf>,
+}
+
+impl NetArgs {
+    /// Options of an engine with a port of its own.
+    ///
+    /// # Errors
+    /// Fails if the address or the cluster key cannot be used.
+    pub(super) fn engine(&self) -> Result<EngineOptions, CliError> {
+        let cluster_keys = self.cluster_key.as_deref().map(cluster_key::read).transpose()?;
+        config::check_ip(self.ip).map_err(CliError::Usage)?;
+        Ok(EngineOptions {
+            listen: Some((self.ip, self.port).into()),
+            up: self.up.map(|it| it.0),
+            down: self.down.map(|it| it.0),
+            cluster_keys,
+            ..EngineOptions::default()
+        })
+    }
 }
 
 /// Arguments of `peer shares`.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::args::{FleetArgs, NetArgs, ShareArgs, UnshareArgs};
-use super::host::Held;
 use super::offer::{hash_bar, only_here, piece_size, write_ticket};
 use crate::cli::CliError;
 use crate::cli::output::print;
@@ -16,6 +15,7 @@ use crate::cli::run::ApiRequest;
 use crate::cli::span::Span;
 use crate::cli::text::escape;
 use crate::model::{Endpoint, Ticket, Time};
+use crate::network::shares::Held;
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 

@@ -30,8 +30,8 @@ impl Sharing {
         shares.truncate(LIST_MAX);
         let answers = state.answers(self.clock.now().mono);
         state.answered.clone_from(&answers);
-        let removed = state.removed();
-        Announcement { shares, answers, removed, ..Announcement::default() }
+        let ((answers, takes_none), removed) = (answers, state.removed());
+        Announcement { shares, answers, removed, takes_none, ..Announcement::default() }
     }
 
     /// Tells the others what is shared here; returns whether it was sent. While it was not,
