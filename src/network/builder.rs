@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 
-use super::shares::{Sharing, Taking};
+use super::shares::{Bounds, Sharing, Taking};
 use super::switchboard::Switchboard;
 use super::{Network, Relay, StartError};
 use crate::machine::broadcast::MESSAGE_BYTES_MAX;
@@ -34,7 +34,7 @@ pub struct Builder {
     rule: QuorumRule,
     data: Option<PathBuf>,
     cluster_key: Option<PathBuf>,
-    taking: Taking,
+    shares: Bounds,
     machines: PeerConfig,
 }
 
@@ -65,7 +65,7 @@ impl Default for Builder {
             rule: QuorumRule::Majority,
             data: None,
             cluster_key: None,
-            taking: Taking::Apart,
+            shares: Bounds { taking: Taking::Apart, up: None, down: None },
             machines: PeerConfig::default(),
         }
     }
@@ -121,7 +121,16 @@ impl Builder {
     #[must_use]
     pub const fn take_shares(mut self, bytes: u64) -> Self {
         let setting = "Builder::take_shares";
-        self.taking = if bytes == 0 { Taking::Apart } else { Taking::UpTo { bytes, setting } };
+        self.shares.taking =
+            if bytes == 0 { Taking::Apart } else { Taking::UpTo { bytes, setting } };
+        self
+    }
+
+    /// Bytes a second that all shares together send (`up`) and receive (`down`), at most; `None`,
+    /// the default, is no limit.
+    #[must_use]
+    pub const fn share_rates(mut self, up: Option<u64>, down: Option<u64>) -> Self {
+        (self.shares.up, self.shares.down) = (up, down);
         self
     }
 
@@ -194,7 +203,7 @@ impl Builder {
             PeerNode::new(self.machines, me, book, &records, rng)
         };
         let board = Switchboard::new(endpoint, false);
-        let sharing = Sharing::new(endpoint, dir.path(), cluster_keys.clone(), self.taking);
+        let sharing = Sharing::new(endpoint, dir.path(), cluster_keys.clone(), self.shares);
         sharing.listen(&board);
         let mut dialects = site.dialects;
         dialects.insert(Dialect::Swarm, Arc::clone(&sharing) as _);

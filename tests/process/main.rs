@@ -14,6 +14,7 @@ mod disk;
 mod fleet_shares;
 mod http;
 mod network;
+mod network_shares;
 mod open;
 mod orders;
 mod partitions;

@@ -413,7 +413,7 @@ mod tests {
         let node = Driver::start(machine, listener, journal, options).unwrap();
         // A node that has stopped decides nothing, as one does that waits for others.
         node.stop(Duration::ZERO);
-        let sharing = Sharing::new(me, dir.path(), None, Taking::Apart);
+        let sharing = Sharing::new(me, dir.path(), None, Taking::Apart.into());
         let (switch, shares, driver) =
             (Arc::clone(&board), Arc::clone(&sharing), Arc::clone(&node));
         let handler = move |request: &str| match serde_json::from_str::<ApiRequest>(request) {

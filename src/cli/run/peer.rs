@@ -142,7 +142,7 @@ pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
     // The log shows direct messages to the person who runs this process: they are taken.
     let switch = Switchboard::new(endpoint, true);
     let taking = Taking::UpTo { bytes: settings.push_max, setting: "--push-max" };
-    let sharing = Sharing::new(endpoint, dir.path(), keys, taking);
+    let sharing = Sharing::new(endpoint, dir.path(), keys, taking.into());
     let announced = announce_swarms(&sharing);
     sharing.listen(&switch);
     let api = PeerApi { switch, sharing, announced };

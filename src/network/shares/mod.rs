@@ -48,8 +48,8 @@ mod view;
 mod waking;
 
 use crate::proto::swarm::Hash;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -119,6 +119,23 @@ struct Refusal {
 /// Answers to orders; and true if there are orders, and this peer stands apart from them all.
 type Answers = (Vec<Answered>, bool);
 
+/// Limits of the shares of one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Rule for the shares that other peers want everywhere.
+    pub(crate) taking: Taking,
+    /// Bytes a second that are sent, at most.
+    pub(crate) up: Option<u64>,
+    /// Bytes a second that are received, at most.
+    pub(crate) down: Option<u64>,
+}
+
+impl From<Taking> for Bounds {
+    fn from(taking: Taking) -> Self {
+        Self { taking, up: None, down: None }
+    }
+}
+
 /// Rule for the shares that other peers want everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taking {
@@ -167,6 +184,8 @@ struct State {
     /// Tickets of programs of this machine, which serve by themselves, by number.
     others: BTreeMap<u64, Ticket>,
     number: u64,
+    /// Keys of the shares that were announced last.
+    listed: BTreeSet<Key>,
     /// True if other peers were told of a share, and not since that it has ended.
     is_known: bool,
     /// True if the others do not know the list as it is now.
@@ -180,7 +199,7 @@ pub(crate) struct Sharing {
     /// Folder of the peer's own.
     folder: PathBuf,
     cluster_keys: Option<Arc<ClusterKeys>>,
-    taking: Taking,
+    bounds: Bounds,
     /// One clock for all lists, whose ages it decides.
     clock: Clock,
     /// The list that is being told, while other nodes do not keep up.
@@ -203,14 +222,14 @@ impl Sharing {
         me: Endpoint,
         folder: &Path,
         cluster_keys: Option<Arc<ClusterKeys>>,
-        taking: Taking,
+        bounds: Bounds,
     ) -> Arc<Self> {
-        let state = State { is_apart: taking == Taking::Apart, ..State::default() };
+        let state = State { is_apart: bounds.taking == Taking::Apart, ..State::default() };
         Arc::new(Self {
             me,
             folder: folder.to_owned(),
             cluster_keys,
-            taking,
+            bounds,
             clock: Clock::start(),
             telling: Mutex::default(),
             state: Mutex::new(state),
@@ -298,6 +317,8 @@ impl Sharing {
         let listen = self.cluster_keys.as_ref().map(|_| (self.me.ip(), 0).into());
         let options = EngineOptions {
             listen,
+            up: self.bounds.up,
+            down: self.bounds.down,
             cluster_keys: self.cluster_keys.clone(),
             ..EngineOptions::default()
         };
@@ -404,7 +425,8 @@ impl Sharing {
             self.add_places(now.mono);
             let is_changed = self.tell_taken() | self.remove_withdrawn(now.mono);
             let is_answered = self.lock().has_new_answers(now.mono);
-            if self.end_failed() || self.end_unwanted(now.mono) || is_changed || is_answered {
+            let is_news = is_answered || self.has_first_pieces();
+            if self.end_failed() || self.end_unwanted(now.mono) || is_changed || is_news {
                 announced = None;
             }
         }

@@ -24,7 +24,7 @@ const TAKEN_AT_ONCE_MAX: usize = 4;
 impl Sharing {
     /// Takes the shares that are ordered for all peers.
     pub(super) fn take_pushed(&self, now: Time) {
-        let Taking::UpTo { bytes, setting } = self.taking else { return };
+        let Taking::UpTo { bytes, setting } = self.bounds.taking else { return };
         let (mut wanted, mut places, mut failed, mut ordered) = (vec![], vec![], vec![], vec![]);
         {
             let mut state = self.lock();
@@ -89,6 +89,19 @@ impl Sharing {
             let others = places.into_iter().filter(|it| !host.at().contains(it));
             others.for_each(|it| held.swarm.add_place(it.socket_addr()));
         }
+    }
+
+    /// True if pieces have come for a handle's fetch that the other peers have not heard of: from
+    /// now on it can pass some on.
+    pub(super) fn has_first_pieces(&self) -> bool {
+        let Some(host) = self.lock().host.clone() else { return false };
+        let fetching = host.fetching();
+        let state = self.lock();
+        fetching.iter().any(|it| {
+            let key = (it.ticket.share_id(), it.ticket.name.clone());
+            let is_handled = !state.taken.contains_key(&key.0);
+            is_handled && !state.listed.contains(&key) && it.swarm.progress().have > 0
+        })
     }
 
     /// Ends the shares that are taken and not complete, and that no other peer orders everywhere

@@ -19,6 +19,7 @@ impl Sharing {
         let ordered = state.kept.iter().filter(|(_, it)| it.everywhere);
         let orders: BTreeMap<_, _> = ordered.map(|(key, it)| (key.clone(), it.order)).collect();
         let held = state.host.as_ref().map(|it| it.tickets()).unwrap_or_default();
+        state.listed = held.iter().map(|it| (it.share_id(), it.name.clone())).collect();
         let offered = |ticket: Ticket| {
             let order = orders.get(&(ticket.share_id(), ticket.name.clone())).copied();
             let (everywhere, order) = (order.is_some(), order.unwrap_or_default());
