@@ -1,6 +1,6 @@
 //! Flags of `peer share`, `peer fetch` and `peer shares`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -130,9 +130,9 @@ pub struct FetchArgs {
 /// Address to be reached at, and limits of the rate.
 #[derive(Clone, Debug, Args)]
 pub struct NetArgs {
-    /// The address to listen on, at which others reach this machine
-    #[arg(long, default_value = "127.0.0.1")]
-    pub ip: IpAddr,
+    /// The address to listen on, at which others reach this machine [default: 127.0.0.1]
+    #[arg(long)]
+    pub ip: Option<IpAddr>,
     /// The TCP port to listen on; 0 lets the system choose
     #[arg(long, value_name = "P", default_value_t = 0)]
     pub port: u16,
@@ -155,9 +155,10 @@ impl NetArgs {
     /// Fails if the address or the cluster key cannot be used.
     pub(super) fn engine(&self) -> Result<EngineOptions, CliError> {
         let cluster_keys = self.cluster_key.as_deref().map(cluster_key::read).transpose()?;
-        config::check_ip(self.ip).map_err(CliError::Usage)?;
+        let ip = self.ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        config::check_ip(ip).map_err(CliError::Usage)?;
         Ok(EngineOptions {
-            listen: Some((self.ip, self.port).into()),
+            listen: Some((ip, self.port).into()),
             up: self.up.map(|it| it.0),
             down: self.down.map(|it| it.0),
             cluster_keys,
