@@ -198,7 +198,9 @@ impl From<ShareError> for CliError {
             ShareError::Ticket(_) => Self::Usage(error.to_string()),
             ShareError::Piece(_) => Self::Usage(format!("{error} with --piece")),
             ShareError::Exists(_) => Self::Failed(format!("{error} with --to")),
-            error => Self::Failed(error.to_string()),
+            ShareError::Stopped | ShareError::NotFound { .. } | ShareError::Failed(_) => {
+                Self::Failed(error.to_string())
+            }
         }
     }
 }

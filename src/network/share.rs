@@ -79,6 +79,9 @@ impl Network {
 
     /// Folder of what [`Builder::take_shares`] takes: each appears there under its name when all of
     /// it was verified. Without [`Builder::data`] it ends with the network.
+    ///
+    /// [`Builder::take_shares`]: super::Builder::take_shares
+    /// [`Builder::data`]: super::Builder::data
     pub fn received(&self) -> PathBuf {
         self.sharing.received()
     }

@@ -425,7 +425,7 @@ fn the_swarms_of_a_machine_are_also_those_of_its_peers() {
     noise(&fleet.path("fleet-seen"), 100_000);
     let is_listed = || {
         let out = fleet.succeeds("swarm status --json");
-        let lines = out.lines().map(|it| serde_json::from_str::<serde_json::Value>(it));
+        let lines = out.lines().map(serde_json::from_str::<serde_json::Value>);
         let pid = fleet.peers[1].pid();
         let is_it = |it: &serde_json::Value| {
             (&it["name"], &it["kind"], &it["pid"])

@@ -1,7 +1,6 @@
 //! `peer share`, `peer fetch`, `peer shares`: files and folders for the holders of a ticket.
 //!
-//! A [`ShareHost`] holds shares on one engine, of any owner; the commands give it a port of their
-//! own. The
+//! A `ShareHost` of the library holds the shares; the commands give it a port of its own. The
 //! output is for people on a terminal and for programs otherwise. No piece is chosen, checked or
 //! moved here.
 

@@ -44,10 +44,13 @@ pub(in crate::network) struct Home {
 
 /// Whether a share is complete, and the waits for it.
 #[derive(Default)]
-struct Completed(Mutex<(Option<Completion>, Vec<Arc<Cell<Completion>>>)>);
+struct Completed(Mutex<Waits>);
+
+/// The outcome, once it is known; until then, those who wait for it.
+type Waits = (Option<Completion>, Vec<Arc<Cell<Completion>>>);
 
 impl Completed {
-    fn lock(&self) -> MutexGuard<'_, (Option<Completion>, Vec<Arc<Cell<Completion>>>)> {
+    fn lock(&self) -> MutexGuard<'_, Waits> {
         self.0.lock().expect("nothing under this lock can panic")
     }
 
@@ -277,7 +280,7 @@ impl Home {
     /// Waits for the end of a fetch.
     fn follow(&self, held: &Arc<Held>, trouble: &Trouble) -> Completion {
         loop {
-            let progress = held.swarm.wait(LONG, |phase, ended| is_over(phase, ended));
+            let progress = held.swarm.wait(LONG, is_over);
             if is_over(&progress.phase, progress.ended.as_ref()) {
                 return outcome(&progress, &trouble.lock());
             }

@@ -153,13 +153,13 @@ impl Sharing {
             }
             let name = escape(&held.ticket.name);
             let message = format!("does not share {name} any more: {why}");
-            tell(Level::Warn, "share_ended", message, &held.ticket);
+            tell(Level::Warn, "share_ended", &message, &held.ticket);
         }
         for (own, held, why) in others {
             if self.share(own, false, &|_, _| true).is_err() {
                 let name = escape(&held.ticket.name);
                 let message = format!("does not share {name} any more: {why}");
-                tell(Level::Warn, "share_ended", message, &held.ticket);
+                tell(Level::Warn, "share_ended", &message, &held.ticket);
             }
         }
         if is_changed {
@@ -203,7 +203,7 @@ impl Sharing {
         match begun {
             Ok(held) => {
                 let message = format!("takes {name} ({}), wanted everywhere", Size(ticket.size));
-                tell(Level::Info, "share_taken", message, ticket);
+                tell(Level::Info, "share_taken", &message, ticket);
                 let mut state = self.lock();
                 state.taken.insert(id, Taken { held, is_told: false, order });
                 let version = state.versions.entry(id).or_insert_with(|| Version::new(ticket));
@@ -215,7 +215,7 @@ impl Sharing {
             }
             Err(why) => {
                 let message = format!("does not take {name}, wanted everywhere: {why}");
-                tell(Level::Warn, "share_refused", message, ticket);
+                tell(Level::Warn, "share_refused", &message, ticket);
                 self.lock().refuse((id, ticket.name.clone()), Refusal { order, why });
             }
         }
@@ -235,12 +235,12 @@ impl Sharing {
             let (ticket, name) = (&held.ticket, escape(&held.ticket.name));
             if let Phase::Failed(why) = phase {
                 let message = format!("stopped taking {name}: {why}; it goes on after a restart");
-                tell(Level::Warn, "share_refused", message, ticket);
+                tell(Level::Warn, "share_refused", &message, ticket);
             } else {
                 let path = self.complete(held);
                 let path = escape(&path.display().to_string());
                 let message = format!("has all of {name}, verified, at {path}");
-                tell(Level::Info, "share_complete", message, ticket);
+                tell(Level::Info, "share_complete", &message, ticket);
             }
         }
         !ended.is_empty()
@@ -248,11 +248,11 @@ impl Sharing {
 }
 
 /// Logs an event of a version that is known by its name and size alone.
-pub(super) fn tell_of(level: Level, event: &'static str, text: String, name: &str, size: u64) {
-    report(level, event, &text, &json!({ "name": name, "size": size }));
+pub(super) fn tell_of(level: Level, event: &'static str, text: &str, name: &str, size: u64) {
+    report(level, event, text, &json!({ "name": name, "size": size }));
 }
 
-fn tell(level: Level, event: &'static str, message: String, ticket: &Ticket) {
+fn tell(level: Level, event: &'static str, message: &str, ticket: &Ticket) {
     let fields = json!({ "name": ticket.name, "size": ticket.size, "ticket": ticket.to_string() });
-    report(level, event, &message, &fields);
+    report(level, event, message, &fields);
 }

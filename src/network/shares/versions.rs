@@ -141,7 +141,7 @@ impl Sharing {
                 Ok(()) => (Level::Info, format!("has removed a version of {name}, as was wanted")),
                 Err(why) => (Level::Warn, format!("does not remove a version of {name}: {why}")),
             };
-            tell_of(level, "share_removed", text, &version.name, version.size);
+            tell_of(level, "share_removed", &text, &version.name, version.size);
         }
         if is_changed {
             self.remember_versions();
