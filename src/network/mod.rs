@@ -281,9 +281,9 @@ impl Network {
         self.board.wait_for_goodbye(GOODBYE_MAX);
         self.driver.stop(STOP_GRACE);
         self.board.close();
-        self.sharing.end();
         // The thread has panicked if this fails, and reported that itself.
         let _ = answers.join();
+        self.sharing.end();
     }
 }
 

@@ -24,7 +24,8 @@ impl Network {
     ///
     /// # Errors
     /// The outcome is an error if it cannot be read, has names that other systems cannot have, 64
-    /// others are shared already, or the network has stopped. Canceled, it is not shared.
+    /// others are shared already, or the network has stopped. A wait that is given up ends it; a
+    /// canceled one ends the hashing, too.
     pub fn share(&self, path: impl AsRef<Path>) -> Pending<Result<Share, ShareError>> {
         self.home().offer(path.as_ref().to_owned(), false)
     }

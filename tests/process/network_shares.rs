@@ -16,8 +16,9 @@ use folkmoot::Network;
 use folkmoot::network::shares::Phase;
 use folkmoot::network::{Builder, Share, ShareError};
 use rand::{Rng as _, SeedableRng as _};
-use support::PATIENCE;
-use support::process::eventually;
+use rustix::process::Signal;
+use support::process::{Process, eventually, run};
+use support::{PATIENCE, peer_exe, ports};
 
 /// Time for which a fetch waits in vain.
 const SOON: Duration = Duration::from_secs(1);
@@ -217,6 +218,33 @@ fn fetches_find_each_other_while_they_are_under_way() {
 }
 
 #[test]
+fn a_share_that_nobody_waits_for_ends() {
+    let slow = Network::builder().share_rates(None, Some(1 << 16));
+    let pair = Pair::start(Network::builder(), slow);
+    pair.noise("big", 8 << 20);
+    let offered = pair.one.share(pair.path("big")).wait().expect("it is shared");
+    drop(pair.two.fetch(offered.ticket(), pair.path("first")));
+    // As long as the first lasts, which is two minutes, there is no second of the same content.
+    let second = || pair.two.fetch(offered.ticket(), pair.path("to")).wait();
+    assert!(eventually(|| pair.path("first").exists()));
+    assert!(eventually(|| second().is_ok()), "{:?}", second());
+    fs::write(pair.path("small"), "seven").expect("a file");
+    drop(pair.one.share(pair.path("small")));
+    let small = pair.one.share(pair.path("small")).wait().expect("it is shared");
+    let ticket = small.ticket().clone();
+    drop(small);
+    let third = Network::builder().start().expect("it starts");
+    let mut turn = 0;
+    let is_gone = || {
+        turn += 1;
+        let to = pair.path(&format!("{turn}"));
+        let share = third.fetch_within(&ticket, to, SOON).wait().expect("it begins");
+        share.complete().wait().is_err()
+    };
+    assert!(eventually(is_gone), "the one that was given up is still offered");
+}
+
+#[test]
 fn a_network_takes_what_the_fleet_is_to_take_only_where_it_is_told_to() {
     let taking = Network::builder().take_shares(1 << 20);
     let pair = Pair::start(Network::builder(), taking);
@@ -234,6 +262,37 @@ fn a_network_takes_what_the_fleet_is_to_take_only_where_it_is_told_to() {
     drop((small, large));
     assert!(eventually(|| names(&other) == [("all".to_owned(), 1)]), "{:?}", names(&other));
     assert!(read(&taken) == content, "what was taken stays");
+}
+
+#[test]
+fn a_network_goes_on_sharing_what_the_peer_of_its_directory_shared_and_remembers_no_handles() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (port, exe) = (ports().to_string(), peer_exe());
+    let mut peer = Process::start(&exe, &["--port", &port, "--open"], dir.path());
+    peer.wait_for("started with the key");
+    fs::write(dir.path().join("kept"), "text").expect("a file");
+    fs::write(dir.path().join("passing"), "more text").expect("a file");
+    let share = || run(&exe, &["share", "kept", "--peer", &port], dir.path());
+    assert!(eventually(|| share().0 == Some(0)), "{:?}", share());
+    peer.signal(Signal::TERM);
+    assert_eq!(peer.wait_for_end(), Some(0));
+
+    let start = || {
+        let place = format!("127.0.0.1:{port}");
+        Network::builder().listen(place).data(dir.path().join("data")).start().expect("it starts")
+    };
+    let network = start();
+    let kept = ("kept".to_owned(), 1);
+    assert!(eventually(|| names(&network) == [kept.clone()]), "{:?}", names(&network));
+    let handle = network.share(dir.path().join("passing")).wait().expect("it is shared");
+    let second = network.share(dir.path().join("kept")).wait().expect("it is shared");
+    network.stop();
+    drop((handle, second, network));
+    let network = start();
+    assert!(eventually(|| names(&network) == [kept.clone()]), "{:?}", names(&network));
+    let memory = dir.path().join(format!("data/peer-{port}/shares.json"));
+    let memory = String::from_utf8(read(&memory)).expect("text");
+    assert!(memory.contains("/kept\"") && !memory.contains("passing"), "{memory}");
 }
 
 /// Number of entries of this process's `task` or `fd`.

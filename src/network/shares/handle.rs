@@ -194,7 +194,7 @@ impl Home {
     /// Lets a thread open a share; `work` is given a test whether to go on.
     fn open(
         self,
-        work: impl FnOnce(&Self, &(dyn Fn() -> bool + Sync), &Opening) + Send + 'static,
+        work: impl FnOnce(&Self, &(dyn Fn() -> bool + Sync), Opening) + Send + 'static,
     ) -> Pending<Result<Share, ShareError>> {
         let (cell, is_wanted) = (Cell::new(), Arc::new(AtomicBool::new(true)));
         if self.sharing.lock().is_closed {
@@ -206,7 +206,7 @@ impl Home {
         let crew = self.sharing.crew.clone();
         let started = crew.spawn("share", move || {
             let goes_on = || goes_on.load(Ordering::Relaxed) && !self.sharing.lock().is_closed;
-            work(&self, &goes_on, &opening);
+            work(&self, &goes_on, opening);
         });
         if let Err(error) = started {
             cell.put(Err(ShareError::Failed(format!("cannot start a thread: {error}"))));
@@ -224,7 +224,16 @@ impl Home {
             let order = if everywhere { sharing.next_order() } else { 0 };
             let (piece, ticket, is_passing, handles) = (None, None, true, 1);
             let kept = Kept { path, piece, everywhere, order, ticket, is_passing, handles };
-            opening.put(sharing.share(kept, false, &|_, _| goes_on()).map(|held| {
+            let hashed = |_, _| goes_on();
+            let mut shared = sharing.share(kept.clone(), false, &hashed);
+            // The last other handle of it was dropped just now.
+            while let Ok(held) = &shared
+                && !home.holds(held)
+                && goes_on()
+            {
+                shared = sharing.share(Kept { handles: 0, ..kept.clone() }, false, &hashed);
+            }
+            opening.put(shared.map(|held| {
                 sharing.note_order(&held.ticket.name, order);
                 let _ = sharing.announce(&home.board, &home.node);
                 let offer = Some((held.ticket.share_id(), held.ticket.name.clone()));
@@ -284,11 +293,16 @@ impl Home {
             if is_over(&progress.phase, progress.ended.as_ref()) {
                 return outcome(&progress, &trouble.lock());
             }
-            let host = self.sharing.lock().host.clone();
-            if !host.is_some_and(|it| it.holds(held)) {
+            if !self.holds(held) {
                 return Err(ShareError::Stopped);
             }
         }
+    }
+
+    /// True if a share has not been ended.
+    fn holds(&self, held: &Arc<Held>) -> bool {
+        let host = self.sharing.lock().host.clone();
+        host.is_some_and(|it| it.holds(held))
     }
 }
 
@@ -296,7 +310,8 @@ impl Home {
 struct Opening(Arc<Cell<Result<Share, ShareError>>>);
 
 impl Opening {
-    fn put(&self, outcome: Result<Share, ShareError>) {
+    /// Sets the outcome. A share that nobody waits for any more ends here.
+    fn put(self, outcome: Result<Share, ShareError>) {
         self.0.put(outcome);
     }
 }

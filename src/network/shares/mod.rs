@@ -23,6 +23,9 @@
 //! # }
 //! ```
 //!
+//! A process that shares catches `SIGXFSZ`, so that a file beyond a limit is an error and not its
+//! end.
+//!
 //! Invariants:
 //! - Nothing is served before something is shared or taken here, and no thread runs before that or
 //!   before another peer announces something.
@@ -290,6 +293,9 @@ impl Sharing {
 
     /// Starts the thread of [`Sharing::run`], unless it has been started.
     pub(crate) fn wake(self: &Arc<Self>, board: &Arc<Switchboard>, node: &Node) {
+        if self.lock().is_closed {
+            return;
+        }
         let (this, board, node) = (Arc::clone(self), Arc::clone(board), Arc::clone(node));
         self.waking.start(move || this.run(&board, &node));
     }
@@ -439,10 +445,13 @@ impl Sharing {
             ended.iter().any(|(id, name)| it.ticket.share_id() == *id && it.ticket.name == *name)
         };
         let _ = host.map(|it| it.end_those(is_meant));
+        let mut is_forgotten = false;
         {
             let mut state = self.lock();
             for key in ended {
-                let is_shared = state.kept.remove(key).is_some();
+                let kept = state.kept.remove(key);
+                is_forgotten |= kept.as_ref().is_some_and(|it| !it.is_passing);
+                let is_shared = kept.is_some();
                 // The share is not taken again, though other peers still order it everywhere.
                 if !is_shared && state.taken.remove(&key.0).is_some() {
                     let why = "its operator has ended it there".to_owned();
@@ -450,7 +459,9 @@ impl Sharing {
                 }
             }
         }
-        self.remember();
+        if is_forgotten {
+            self.remember();
+        }
         let _ = self.announce(board, node);
     }
 }
