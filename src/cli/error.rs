@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use super::config::ConfigError;
 use super::query::QueryError;
-use crate::network;
+use crate::network::{self, ShareError};
 use crate::runtime::cluster_key::ClusterKeyError;
 use crate::runtime::files::FilesError;
 use crate::runtime::journal::JournalError;
@@ -203,6 +203,19 @@ impl From<network::StartError> for CliError {
             Start::System(source) => Self::System { action: "start a thread", source },
             Start::Address { .. } | Start::Setting(_) => Self::Usage(error.to_string()),
             Start::Chat(_) | Start::Rollout(_) | Start::Network(_) => {
+                Self::Failed(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<ShareError> for CliError {
+    fn from(error: ShareError) -> Self {
+        match error {
+            ShareError::Ticket(_) => Self::Usage(error.to_string()),
+            ShareError::Piece(_) => Self::Usage(format!("{error} with --piece")),
+            ShareError::Exists(_) => Self::Failed(format!("{error} with --to")),
+            ShareError::Stopped | ShareError::NotFound { .. } | ShareError::Failed(_) => {
                 Self::Failed(error.to_string())
             }
         }

@@ -31,11 +31,11 @@ mod seeds;
 pub mod settings;
 pub mod share;
 pub mod simulate;
-pub mod size;
-pub mod span;
 pub mod swarm;
-mod text;
 
+pub use crate::model::{size, span};
 pub use commands::{PeerArgs, SeedArgs, peer, seed};
 pub use error::{CliError, conclude};
 pub use parse::parse;
+
+use crate::model::text;

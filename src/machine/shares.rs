@@ -102,14 +102,10 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// Returns the list of a member of the fleet that takes no shares.
-    pub fn of_none() -> Self {
-        Self { takes_none: true, ..Self::default() }
-    }
-
     /// True if the list says nothing.
     pub fn is_empty(&self) -> bool {
-        self.shares.is_empty() && self.answers.is_empty() && self.removed.is_empty()
+        let is_bare = self.shares.is_empty() && self.answers.is_empty() && self.removed.is_empty();
+        is_bare && !self.takes_none
     }
 }
 

@@ -10,7 +10,10 @@ pub mod entry;
 mod file_list;
 mod identity;
 mod memo;
+pub mod size;
+pub mod span;
 pub mod statement;
+pub mod text;
 mod ticket;
 mod time;
 

@@ -10,12 +10,14 @@ use rand::SeedableRng as _;
 
 use super::error::StartError;
 use super::peer::{Network, Peer, Relay};
+use super::shares::{Bounds, Sharing, Taking};
 use super::switchboard::Switchboard;
 use crate::machine::broadcast::MESSAGE_BYTES_MAX;
 use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
 use crate::machine::quorum::QuorumRule;
 use crate::model::{Endpoint, KeyPair, Rng, SeedId};
 use crate::node::{PeerConfig, PeerNode};
+use crate::proto::dialect::Dialect;
 use crate::runtime::cluster_key;
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::{Dialects, Options};
@@ -33,6 +35,7 @@ pub struct Builder {
     rule: QuorumRule,
     data: Option<PathBuf>,
     cluster_key: Option<PathBuf>,
+    shares: Bounds,
     machines: PeerConfig,
 }
 
@@ -54,6 +57,7 @@ impl Default for Builder {
             rule: QuorumRule::Majority,
             data: None,
             cluster_key: None,
+            shares: Bounds { taking: Taking::Apart, up: None, down: None },
             machines: PeerConfig::default(),
         }
     }
@@ -108,6 +112,24 @@ impl Builder {
     #[must_use]
     pub fn cluster_key(mut self, file: impl AsRef<Path>) -> Self {
         self.cluster_key = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// Takes the files and folders that other peers want everywhere, up to `bytes` in all, into
+    /// [`Network::received`]. By default, and with 0, none is taken.
+    #[must_use]
+    pub const fn take_shares(mut self, bytes: u64) -> Self {
+        let setting = "Builder::take_shares";
+        self.shares.taking =
+            if bytes == 0 { Taking::Apart } else { Taking::UpTo { bytes, setting } };
+        self
+    }
+
+    /// Bytes a second that all shares together send (`up`) and receive (`down`), at most; `None`,
+    /// the default, is no limit.
+    #[must_use]
+    pub const fn share_rates(mut self, up: Option<u64>, down: Option<u64>) -> Self {
+        (self.shares.up, self.shares.down) = (up, down);
         self
     }
 
@@ -180,25 +202,18 @@ impl Builder {
             PeerNode::new(self.machines, me, book, &records, rng)
         };
         let board = Switchboard::new(endpoint, false);
+        let sharing = Sharing::new(endpoint, dir.path(), cluster_keys.clone(), self.shares);
+        sharing.listen(&board);
         let dialects = Dialects::default();
-        let options = Options {
-            cluster_keys,
-            dialects: dialects.clone(),
-            ..Options::new(Relay(Arc::clone(&board)))
-        };
+        dialects.open(Dialect::Swarm, Arc::clone(&sharing) as _);
+        let relay = Relay { board: Arc::clone(&board), sharing: Arc::clone(&sharing) };
+        let options = Options { cluster_keys, dialects: dialects.clone(), ..Options::new(relay) };
         let driver = Driver::start(machine, listener, journal, options)?;
-        let (answering, node) = (Arc::clone(&board), Arc::clone(&driver));
-        let answers = thread::spawn("answers", move || answering.answer(&node));
-        let answers = answers.inspect_err(|_| driver.stop(Duration::ZERO))?;
-        let peer = Peer {
-            endpoint,
-            keys,
-            driver,
-            board,
-            dialects,
-            takes_shares: false,
-            dir: dir.path().to_owned(),
-        };
+        let own = dir.path().to_owned();
+        let peer = Peer { endpoint, keys, driver, board, sharing, dialects, dir: own };
+        let home = peer.home();
+        let answers = thread::spawn("answers", move || home.attend());
+        let answers = answers.inspect_err(|_| peer.driver.stop(Duration::ZERO))?;
         Ok(Network::new(peer, answers, (dir, scratch)))
     }
 }

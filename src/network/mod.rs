@@ -41,6 +41,8 @@ mod peer;
 mod pending;
 mod queue;
 pub(crate) mod rollout;
+mod share;
+pub mod shares;
 mod switchboard;
 
 pub use builder::Builder;
@@ -53,4 +55,5 @@ pub(crate) use peer::Peer;
 pub use pending::Pending;
 pub use queue::{Gone, Queue, Weigh};
 pub use rollout::{Rollout, RolloutBuilder, RolloutEvent, RolloutOrder, RolloutOutcome};
+pub use shares::{KnownShare, Share, ShareError};
 pub use switchboard::Switchboard;

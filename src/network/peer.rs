@@ -13,6 +13,7 @@ use super::error::{NetworkError, SendError};
 use super::message::{Incoming, Known, Message, Published};
 use super::pending::Pending;
 use super::queue::Queue;
+use super::shares::{Home, Sharing};
 use super::switchboard::Switchboard;
 use crate::machine::Input;
 use crate::machine::direct::RetryConfig;
@@ -33,12 +34,16 @@ const GOODBYE_MAX: Duration = Duration::from_secs(5);
 /// Topic of direct messages without one.
 const DIRECT_TOPIC: &str = "direct";
 
-/// Observer of the driver that forwards events to the switchboard.
-pub(super) struct Relay(pub(super) Arc<Switchboard>);
+/// Observer of the driver that forwards events to the switchboard and the shares.
+pub(super) struct Relay {
+    pub(super) board: Arc<Switchboard>,
+    pub(super) sharing: Arc<Sharing>,
+}
 
 impl Sink<Event> for Relay {
     fn take(&self, now: Now, event: Event) -> bool {
-        self.0.on_event(now, &event);
+        self.board.on_event(now, &event);
+        self.sharing.on_event(&event);
         true
     }
 }
@@ -65,10 +70,17 @@ pub(crate) struct Peer {
     pub(crate) board: Arc<Switchboard>,
     /// Servers of the other dialects at its port.
     pub(crate) dialects: Dialects,
-    /// True if it answers the fleet's orders to take a share.
-    pub(crate) takes_shares: bool,
+    pub(crate) sharing: Arc<Sharing>,
     /// Directory of its data.
     pub(crate) dir: PathBuf,
+}
+
+impl Peer {
+    /// The parts of this peer that a share belongs to.
+    pub(super) fn home(&self) -> Home {
+        let (sharing, board) = (Arc::clone(&self.sharing), Arc::clone(&self.board));
+        Home { sharing, board, node: Arc::clone(&self.driver) }
+    }
 }
 
 impl Network {
@@ -93,10 +105,6 @@ impl Network {
     /// Key pair of this peer.
     pub(crate) fn keys(&self) -> KeyPair {
         self.peer.keys.clone()
-    }
-
-    pub(super) const fn takes_shares(&self) -> bool {
-        self.peer.takes_shares
     }
 
     /// Servers of the other dialects at the port of this peer.
@@ -262,6 +270,7 @@ impl Network {
         self.peer.board.close();
         // The thread has panicked if this fails, and reported that itself.
         let _ = answers.join();
+        self.peer.sharing.end();
     }
 }
 

@@ -131,13 +131,6 @@ impl Switchboard {
         self.answering.clone()
     }
 
-    /// Carries answers to the node, until the switchboard is closed. For a thread of its own.
-    pub fn answer(&self, driver: &Arc<Driver<PeerNode>>) {
-        while let Ok(command) = self.answering.recv() {
-            driver.submit(Input::Command(command));
-        }
-    }
-
     /// Passes an event to the waits for it. Neither blocks nor calls the node. Returns whether the
     /// event belongs in a log: messages that a program reads or that were not taken do not.
     pub fn on_event(&self, now: Now, event: &Event) -> bool {

@@ -403,6 +403,44 @@ fn the_same_content_under_a_second_name_is_a_second_share() {
 }
 
 #[test]
+fn a_share_at_an_address_of_its_own_is_not_left_to_a_peer_at_another() {
+    let fleet = Fleet::start(1, &[]);
+    let content = noise(&fleet.path("fleet-apart"), 100_000);
+    let args = ["share", "fleet-apart", "--ip", "127.0.0.2"];
+    let share = Process::start(&peer_exe(), &args, fleet.dir.path());
+    share.wait_for("&at=127.0.0.2:");
+    fs::create_dir(fleet.path("to")).expect("a directory");
+    fleet.succeeds(&format!("fetch {} --to to --alone", share.out().trim()));
+    assert!(fs::read(fleet.path("to/fleet-apart")).expect("it is there") == content);
+    let (code, _, err) = fleet.run("share fleet-apart --everywhere --ip 127.0.0.2");
+    assert!(code == Some(2) && err.contains("no --ip"), "{err}");
+    // A peer at that address serves it.
+    let ticket = fleet.succeeds("share fleet-apart --everywhere --ip 127.0.0.1");
+    assert!(ticket.contains(&format!("&at=127.0.0.1:{}", fleet.ports[0])), "{ticket}");
+}
+
+#[test]
+fn the_swarms_of_a_machine_are_also_those_of_its_peers() {
+    let fleet = Fleet::start(2, &[]);
+    noise(&fleet.path("fleet-seen"), 100_000);
+    let is_listed = || {
+        let out = fleet.succeeds("swarm status --json");
+        let lines = out.lines().map(serde_json::from_str::<serde_json::Value>);
+        let pid = fleet.peers[1].pid();
+        let is_it = |it: &serde_json::Value| {
+            (&it["name"], &it["kind"], &it["pid"])
+                == (&"fleet-seen".into(), &"share".into(), &pid.into())
+        };
+        lines.map(|it| it.expect("JSON")).filter(is_it).count() == 1
+    };
+    assert!(!is_listed());
+    fleet.succeeds(&format!("share fleet-seen --peer {}", fleet.ports[1]));
+    assert!(is_listed());
+    fleet.succeeds(&format!("unshare fleet-seen --peer {}", fleet.ports[1]));
+    assert!(!is_listed());
+}
+
+#[test]
 fn hashing_in_a_running_peer_ends_with_the_command_that_wanted_it() {
     let fleet = Fleet::start(1, &[]);
     let huge = fs::File::create(fleet.path("fleet-huge")).expect("a file");

@@ -14,6 +14,7 @@ mod disk;
 mod fleet_shares;
 mod http;
 mod network;
+mod network_shares;
 mod one_node;
 mod open;
 mod orders;

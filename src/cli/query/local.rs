@@ -134,7 +134,10 @@ fn ask_in(dir: &Path, ask: &str) -> Result<Map<String, Value>, String> {
 ///
 /// # Errors
 /// In words, if it does not run or refuses.
-pub(super) fn request_in(dir: &Path, request: &Value) -> Result<Map<String, Value>, String> {
+pub(in crate::cli) fn request_in(
+    dir: &Path,
+    request: &Value,
+) -> Result<Map<String, Value>, String> {
     let request = request.to_string();
     let answer = control::ask(&control_path(dir), &request, ANSWER_TIMEOUT).map_err(|error| {
         if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {

@@ -16,6 +16,7 @@ mod uses;
 
 pub use error::QueryError;
 pub use explain::explain;
+pub(in crate::cli) use local::request_in;
 pub use local::{leave, metrics, status};
 pub use members::{fetch_members, members};
 pub use orders::{evict, unban};

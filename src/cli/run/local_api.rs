@@ -11,9 +11,9 @@ use crossbeam_channel::after;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::shares::Sharing;
 use crate::machine::direct::RetryConfig;
 use crate::model::{Data, Endpoint, MessageId, TicketError, Time};
+use crate::network::shares::Sharing;
 use crate::network::{
     Gone, Incoming, Known, NetworkError, Pending, Published, Queue, Switchboard, Weigh,
 };
@@ -371,6 +371,7 @@ mod tests {
     use super::*;
     use crate::machine::broadcast;
     use crate::model::{KeyPair, Now, Rng, Ticket};
+    use crate::network::shares::Taking;
     use crate::node::peer_kind::Event;
     use crate::runtime::control::{self, Control, ask};
     use crate::runtime::driver::options::{Options, Sink};
@@ -412,7 +413,7 @@ mod tests {
         let node = Driver::start(machine, listener, journal, options).unwrap();
         // A node that has stopped decides nothing, as one does that waits for others.
         node.stop(Duration::ZERO);
-        let sharing = Sharing::new(me, dir.path(), None, 0);
+        let sharing = Sharing::new(me, dir.path(), None, Taking::Apart.into());
         let (switch, shares, driver) =
             (Arc::clone(&board), Arc::clone(&sharing), Arc::clone(&node));
         let handler = move |request: &str| match serde_json::from_str::<ApiRequest>(request) {

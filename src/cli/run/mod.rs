@@ -9,7 +9,6 @@ mod report;
 mod role;
 mod seed;
 mod services;
-mod shares;
 pub(in crate::cli) mod signals;
 
 pub(in crate::cli) use local_api::ApiRequest;

@@ -11,21 +11,20 @@ use super::local_api::{self, ApiRequest};
 use super::node::{Ground, live, open_journal};
 use super::role::{LocalApi, OperatorAsk, Role};
 use super::services::{Service, Services};
-use super::shares::Sharing;
 use crate::cli::CliError;
 use crate::cli::chat::ChatService;
 use crate::cli::log::Line;
 use crate::cli::report::PeerReport;
 use crate::cli::rollout::{self, RolloutService};
 use crate::cli::settings::PeerSettings;
-use crate::machine::broadcast;
-use crate::machine::shares::TOPIC;
+use crate::cli::share::running;
 use crate::model::{Endpoint, KeyPair, Now};
+use crate::network::shares::{Sharing, Taking};
 use crate::network::{self, Network, Switchboard};
 use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};
 use crate::proto::dialect::Dialect;
-use crate::runtime::control::Answer;
+use crate::runtime::control::{Answer, Control};
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::Dialects;
 use crate::runtime::files::DataDir;
@@ -80,6 +79,7 @@ struct PeerApi {
     /// Services that have not started yet.
     prepared: Mutex<Prepared>,
     services: Services,
+    announced: Announced,
 }
 
 /// Settings of the services that run inside a peer.
@@ -136,16 +136,29 @@ impl Prepared {
     }
 }
 
+/// Answers to `peer swarm status`, from the first share on.
+type Announced = Arc<Mutex<Option<Control>>>;
+
+/// Lets `peer swarm status` find the shares of the peer, from the first one on.
+fn announce_swarms(sharing: &Sharing) -> Announced {
+    let announced = Announced::default();
+    let begun = Arc::clone(&announced);
+    sharing.on_host(move |host| {
+        let host = Arc::downgrade(host);
+        let tell = move || host.upgrade().map(|it| it.list()).unwrap_or_default();
+        let control = running::announce(tell)
+            .map_err(|error| ::log::warn!("no answers to peer swarm status: {error}"));
+        *begun.lock().expect("nothing under this lock can panic") = control.ok();
+    });
+    announced
+}
+
 impl LocalApi<PeerNode> for PeerApi {
     fn notice(&self, now: Now, event: &Event) -> bool {
         // Thousands a second, and no line above debug.
         let is_quiet = matches!(event, Event::Broadcast(_));
         let is_told = self.switch.on_event(now, event);
-        if let Event::Broadcast(broadcast::Event::Delivered { message, .. }) = event
-            && message.topic == TOPIC
-        {
-            self.sharing.waking.want();
-        }
+        self.sharing.on_event(event);
         is_told && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
     }
 
@@ -154,7 +167,7 @@ impl LocalApi<PeerNode> for PeerApi {
     }
 
     fn wanted(&self) -> Receiver<()> {
-        self.sharing.waking.wanted()
+        self.sharing.wanted()
     }
 
     fn wake(&self, driver: &Arc<Driver<PeerNode>>) {
@@ -176,7 +189,7 @@ impl LocalApi<PeerNode> for PeerApi {
             driver: Arc::clone(driver),
             board: Arc::clone(&self.switch),
             dialects: self.dialects.clone(),
-            takes_shares: true,
+            sharing: Arc::clone(&self.sharing),
             dir: self.dir.clone(),
         }));
         if let Some(chat) = prepared.chat.take() {
@@ -209,7 +222,8 @@ impl LocalApi<PeerNode> for PeerApi {
 
     fn close(&self) {
         self.switch.close();
-        self.sharing.waking.end();
+        drop(self.announced.lock().expect("nothing under this lock can panic").take());
+        self.sharing.end();
         self.services.join();
     }
 }
@@ -232,13 +246,25 @@ pub fn peer(settings: &PeerSettings, services: ServiceSettings) -> Result<(), Cl
     let cluster_keys = settings.node.cluster_keys.clone();
     // The log shows direct messages to the person who runs this process: they are taken.
     let switch = Switchboard::new(endpoint, true);
-    let sharing = Sharing::new(endpoint, dir.path(), cluster_keys, settings.push_max);
+    let taking = Taking::UpTo { bytes: settings.push_max, setting: "--push-max" };
+    let sharing = Sharing::new(endpoint, dir.path(), cluster_keys, taking.into());
+    let announced = announce_swarms(&sharing);
     sharing.listen(&switch);
     let dialects = Dialects::default();
     dialects.open(Dialect::Swarm, Arc::clone(&sharing) as _);
     let (prepared, services) = (Mutex::new(prepared), Services::default());
     let own = dir.path().to_owned();
-    let api = PeerApi { endpoint, dir: own, keys, dialects, switch, sharing, prepared, services };
+    let api = PeerApi {
+        endpoint,
+        dir: own,
+        keys,
+        dialects,
+        switch,
+        sharing,
+        prepared,
+        services,
+        announced,
+    };
     let api: Arc<dyn LocalApi<PeerNode>> = Arc::new(api);
     live(Peer::default(), (machine, Some(api)), journal, (listener, &dir, &settings.node))
 }

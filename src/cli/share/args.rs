@@ -1,6 +1,6 @@
 //! Flags of `peer share`, `peer fetch` and `peer shares`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +8,10 @@ use clap::Args;
 
 use crate::cli::size::Size;
 use crate::cli::span::Span;
+use crate::cli::{CliError, config};
 use crate::model::Endpoint;
+use crate::runtime::cluster_key;
+use crate::runtime::swarm::EngineOptions;
 
 const SHARE_EXAMPLES: &str = "\
 Examples:
@@ -127,9 +130,9 @@ pub struct FetchArgs {
 /// Address to be reached at, and limits of the rate.
 #[derive(Clone, Debug, Args)]
 pub struct NetArgs {
-    /// The address to listen on, at which others reach this machine
-    #[arg(long, default_value = "127.0.0.1")]
-    pub ip: IpAddr,
+    /// The address to listen on, at which others reach this machine [default: 127.0.0.1]
+    #[arg(long)]
+    pub ip: Option<IpAddr>,
     /// The TCP port to listen on; 0 lets the system choose
     #[arg(long, value_name = "P", default_value_t = 0)]
     pub port: u16,
@@ -143,6 +146,25 @@ pub struct NetArgs {
     /// [default: none, and talk with anybody in plain text]
     #[arg(long, value_name = "FILE")]
     pub cluster_key: Option<PathBuf>,
+}
+
+impl NetArgs {
+    /// Options of an engine with a port of its own.
+    ///
+    /// # Errors
+    /// Fails if the address or the cluster key cannot be used.
+    pub(super) fn engine(&self) -> Result<EngineOptions, CliError> {
+        let cluster_keys = self.cluster_key.as_deref().map(cluster_key::read).transpose()?;
+        let ip = self.ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        config::check_ip(ip).map_err(CliError::Usage)?;
+        Ok(EngineOptions {
+            listen: Some((ip, self.port).into()),
+            up: self.up.map(|it| it.0),
+            down: self.down.map(|it| it.0),
+            cluster_keys,
+            ..EngineOptions::default()
+        })
+    }
 }
 
 /// Arguments of `peer shares`.

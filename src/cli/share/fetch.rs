@@ -11,11 +11,10 @@ use serde_json::{Value, json};
 
 use super::args::FetchArgs;
 use super::fleet;
-use super::host::{Held, Order, ShareHost};
 use super::offer::hash_bar;
-use super::progress::{Screen, View};
+use super::progress::Screen;
 use super::timeline::Timeline;
-use super::watch::{Course, NO_MORE, Notices, read_again};
+use super::watch::{Course, Notices};
 use super::{running, ticket};
 use crate::cli::CliError;
 use crate::cli::run::signals;
@@ -23,6 +22,7 @@ use crate::cli::size::Size;
 use crate::cli::text::escape;
 use crate::machine::swarm::Outcome;
 use crate::model::{Ticket, Time};
+use crate::network::shares::{Held, NO_MORE, Order, ShareHost, View, read_again};
 use crate::runtime::clock::Clock;
 use crate::runtime::swarm::store::Checked;
 use crate::runtime::swarm::{Phase, Progress};
@@ -47,7 +47,7 @@ pub(super) fn run(args: &FetchArgs) -> Result<(), CliError> {
     }
     let signals = signals::listen(false)
         .map_err(|source| CliError::System { action: "listen to signals", source })?;
-    let host = Arc::new(ShareHost::start(&args.net)?);
+    let host = Arc::new(ShareHost::start(args.net.engine()?)?);
     let give_up = Some(args.give_up.into());
     let (to, at) = (&args.to, &args.at);
     let bar = hash_bar();

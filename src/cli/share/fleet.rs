@@ -1,5 +1,6 @@
 //! Shares of a fleet: through a running peer of this machine.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Weak;
 use std::time::Duration;
@@ -7,15 +8,15 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::args::{FleetArgs, NetArgs, ShareArgs, UnshareArgs};
-use super::host::Held;
 use super::offer::{hash_bar, only_here, piece_size, write_ticket};
 use crate::cli::CliError;
 use crate::cli::output::print;
-use crate::cli::query::{peer_at, put};
+use crate::cli::query::{peer_at, put, request_in};
 use crate::cli::run::ApiRequest;
 use crate::cli::span::Span;
 use crate::cli::text::escape;
 use crate::model::{Endpoint, Ticket, Time};
+use crate::network::shares::Held;
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
@@ -23,10 +24,17 @@ use crate::runtime::thread;
 const HEARING_MAX: Duration = Duration::from_secs(3);
 
 impl NetArgs {
-    /// True if this command must serve by itself to obey the flags.
-    fn wants_own_port(&self) -> bool {
-        self.port != 0 || self.up.is_some() || self.down.is_some() || self.cluster_key.is_some()
+    /// True if this command must serve by itself to obey the flags, for `peer` cannot.
+    fn wants_own_port(&self, peer: &Path) -> bool {
+        let is_bound = self.up.is_some() || self.down.is_some() || self.cluster_key.is_some();
+        self.port != 0 || is_bound || self.ip.is_some_and(|ip| address_of(peer) != Some(ip))
     }
+}
+
+/// Address of a running peer, if it tells.
+fn address_of(peer: &Path) -> Option<IpAddr> {
+    let told = request_in(peer, &json!({ "ask": "topology" })).ok()?;
+    Some(told.get("endpoint")?.as_str()?.parse::<Endpoint>().ok()?.ip())
 }
 
 /// The peer that stands for the fleet, if one runs.
@@ -46,11 +54,11 @@ pub(super) fn peer(fleet: &FleetArgs) -> Result<Option<PathBuf>, CliError> {
 /// # Errors
 /// Fails if it cannot be read, or cannot be shared with these flags.
 pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
-    let peer = peer(&args.fleet)?.filter(|_| !args.net.wants_own_port());
+    let peer = peer(&args.fleet)?.filter(|it| !args.net.wants_own_port(it));
     let Some(peer) = peer else {
         if args.everywhere {
-            let text = "--everywhere takes a running peer, and no --port, --up, --down or \
-                        --cluster-key: start one with peer --port P";
+            let text = "--everywhere takes a running peer, and no --ip of another address, --port, \
+                        --up, --down or --cluster-key: start one with peer --port P";
             return Err(CliError::Usage(text.to_owned()));
         }
         return Ok(false);

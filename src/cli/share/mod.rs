@@ -1,13 +1,12 @@
 //! `peer share`, `peer fetch`, `peer shares`: files and folders for the holders of a ticket.
 //!
-//! A [`host`] holds shares on one engine, of any owner; the commands give it a port of its own. The
+//! A `ShareHost` of the library holds the shares; the commands give it a port of its own. The
 //! output is for people on a terminal and for programs otherwise. No piece is chosen, checked or
 //! moved here.
 
 pub mod args;
 mod fetch;
 mod fleet;
-pub(in crate::cli) mod host;
 mod offer;
 pub(in crate::cli) mod progress;
 pub(in crate::cli) mod running;

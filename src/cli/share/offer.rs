@@ -11,7 +11,6 @@ use crossbeam_channel::{Receiver, select, tick};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::ShareArgs;
-use super::host::{Held, ShareHost, Wanted};
 use super::running;
 use super::watch::Notices;
 use crate::cli::CliError;
@@ -20,6 +19,7 @@ use crate::cli::run::signals;
 use crate::cli::size::Size;
 use crate::cli::text::escape;
 use crate::model::Ticket;
+use crate::network::shares::{Held, ShareHost, Wanted};
 use crate::runtime::swarm::Phase;
 
 /// Sizes of pieces, in bytes, that `--piece` allows.
@@ -36,7 +36,7 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), CliError> {
     let piece = args.piece.map(piece_size).transpose()?;
     let signals = signals::listen(false)
         .map_err(|source| CliError::System { action: "listen to signals", source })?;
-    let host = Arc::new(ShareHost::start(&args.net)?);
+    let host = Arc::new(ShareHost::start(args.net.engine()?)?);
     let outcome = offer(args, piece, &host, &signals);
     host.stop();
     outcome

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::cli::size::Size;
+use crate::network::shares::name;
 use crate::proto::swarm::{PeerId, PieceIndex, Pieces};
 
 /// Largest number of pieces that are drawn; more are a blot, and a large file.
@@ -240,11 +241,6 @@ impl Timeline {
 fn escaped(text: &str) -> String {
     let text = crate::cli::text::escape(text);
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-/// Name of a peer, whose number in a share is random.
-pub(super) fn name(peer: PeerId) -> String {
-    format!("peer {:08x}", peer.0)
 }
 
 #[cfg(test)]

@@ -4,8 +4,6 @@
 //! answer; [`Bootstrap`] decides who founds the group. Only members of the fleet speak there, which
 //! a quorum of its seeds has let in.
 
-mod no_shares;
-
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
@@ -195,8 +193,7 @@ impl<I: Id, D: Details> GroupMember<I, D> {
     }
 
     /// Begins the life in the group: announces this member, and passes the announcements of others
-    /// to `attend`, until the network or the engine stops. Where the peer takes no shares, the
-    /// fleet's orders to take one are answered.
+    /// to `attend`, until the network or the engine stops.
     ///
     /// # Errors
     /// Fails if no threads can be started.
@@ -223,13 +220,6 @@ impl<I: Id, D: Details> GroupMember<I, D> {
                 }
             }
         })?;
-        let network = &self.announcer.network;
-        if !network.takes_shares()
-            && let Ok(lists) = network.subscribe(no_shares::TOPIC)
-        {
-            let network = Arc::clone(network);
-            self.spawn("no-shares", move || no_shares::answer(&network, &lists))?;
-        }
         self.announcer.announce(false);
         Ok(())
     }

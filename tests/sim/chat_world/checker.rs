@@ -1,5 +1,6 @@
 //! What must hold at every step, in all lives of all members, those of the dead too.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -90,10 +91,11 @@ impl Checker {
                 Event::Dropped(why) => count(why),
                 Event::NoQuorum => count("no quorum"),
                 Event::Gone => count("left"),
-                Event::ElectionBegun { reason, .. } => count(reason),
+                Event::ElectionBegun { reason: Cow::Borrowed(reason), .. } => count(reason),
                 Event::Doubled { member, .. } if *member == id => count("told of a copy"),
                 Event::Refused { .. } => count("refused"),
                 Event::RoleChanged { .. }
+                | Event::ElectionBegun { .. }
                 | Event::Doubled { .. }
                 | Event::Quorum
                 | Event::MembershipChanged(_)

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::model::text::escape;
+
 /// Reason why a store cannot go on.
 #[derive(Debug)]
 pub enum StoreError {
@@ -115,23 +117,8 @@ impl StoreError {
     }
 }
 
-/// A path or name, with all characters escaped that could end a line or steer a terminal.
-fn shown(text: &str) -> String {
-    // Characters that turn the direction of a line do so on every terminal.
-    let turns = |it| {
-        matches!(it, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-            || matches!(it, '\u{2066}'..='\u{2069}')
-    };
-    let is_plain = |it: char| !it.is_control() && !turns(it);
-    let mut out = String::with_capacity(text.len());
-    for it in text.chars() {
-        if is_plain(it) { out.push(it) } else { out.extend(it.escape_default()) }
-    }
-    out
-}
-
 fn path_shown(path: &Path) -> String {
-    shown(&path.to_string_lossy())
+    escape(&path.to_string_lossy())
 }
 
 impl fmt::Display for StoreError {
@@ -168,8 +155,8 @@ impl fmt::Display for StoreError {
                 f,
                 "{} and {} are one file on this disk, which does not tell such names apart; \
                  choose a folder on another disk",
-                shown(one),
-                shown(other)
+                escape(one),
+                escape(other)
             ),
             Self::TooLarge { path } => write!(
                 f,
@@ -191,7 +178,7 @@ impl fmt::Display for StoreError {
                 write!(f, "{} is not of the share; move it away", path_shown(path))
             }
             Self::BadName { name, reason } => {
-                write!(f, "the name {} cannot be used: {reason}", shown(name))
+                write!(f, "the name {} cannot be used: {reason}", escape(name))
             }
             Self::InUse { path } => write!(
                 f,

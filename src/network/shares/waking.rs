@@ -5,14 +5,15 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::network::{Message, Queue};
+use crate::network::message::Message;
+use crate::network::queue::Queue;
 use crate::runtime::thread;
 
 /// Announcements of others, and whether anything is remembered from an earlier run.
 pub(super) type Heard = (Queue<Message>, bool);
 
 /// State of the thread, and of the wish to have it.
-pub(in crate::cli::run) struct Waking {
+pub(super) struct Waking {
     /// Queue of the announcements that come before there is a thread to read them.
     heard: Mutex<Option<Heard>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -42,12 +43,12 @@ impl Waking {
     }
 
     /// Channel of the message that the thread is wanted.
-    pub(in crate::cli::run) fn wanted(&self) -> Receiver<()> {
+    pub(super) fn wanted(&self) -> Receiver<()> {
         self.wanted.1.clone()
     }
 
     /// Wants the thread; neither blocks nor calls the node.
-    pub(in crate::cli::run) fn want(&self) {
+    pub(super) fn want(&self) {
         // One message is enough.
         let _ = self.wanted.0.try_send(());
     }
@@ -65,7 +66,7 @@ impl Waking {
     }
 
     /// Waits for the end of the thread.
-    pub(in crate::cli::run) fn end(&self) {
+    pub(super) fn end(&self) {
         let thread = lock(&self.thread).take();
         // The thread has panicked if this fails, and reported that itself.
         let _ = thread.map(JoinHandle::join);

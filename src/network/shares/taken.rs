@@ -7,15 +7,14 @@ use std::sync::Arc;
 use ::log::Level;
 use serde_json::json;
 
+use super::host::{Held, Order, Role};
+use super::reports::report;
 use super::version::{VERSIONS, VERSIONS_MAX, Version, version};
-use super::{Quiet, Refusal, Sharing, Taken};
-use crate::cli::log::Line;
-use crate::cli::share::host::{Held, Order, Role};
-use crate::cli::size::Size;
-use crate::cli::text::escape;
+use super::{Quiet, Refusal, Sharing, Taken, Taking};
 use crate::machine::shares::KnownShare;
+use crate::model::size::Size;
+use crate::model::text::escape;
 use crate::model::{Ticket, Time};
-use crate::runtime::clock::Clock;
 use crate::runtime::swarm::Phase;
 
 /// Largest number of shares that are taken at a time: each calls all peers that are said to have
@@ -25,6 +24,7 @@ const TAKEN_AT_ONCE_MAX: usize = 4;
 impl Sharing {
     /// Takes the shares that are ordered for all peers.
     pub(super) fn take_pushed(&self, now: Time) {
+        let Taking::UpTo { bytes, setting } = self.bounds.taking else { return };
         let (mut wanted, mut places, mut failed, mut ordered) = (vec![], vec![], vec![], vec![]);
         {
             let mut state = self.lock();
@@ -77,8 +77,31 @@ impl Sharing {
         }
         let under_way = self.lock().taken.values().filter(|it| !it.is_told).count();
         for (known, order) in wanted.iter().take(TAKEN_AT_ONCE_MAX.saturating_sub(under_way)) {
-            self.take(known, *order);
+            self.take((known, *order), (bytes, setting));
         }
+    }
+
+    /// Lets the fetches of handles call the peers that have announced their share.
+    pub(super) fn add_places(&self, now: Time) {
+        let Some(host) = self.lock().host.clone() else { return };
+        for held in host.fetching() {
+            let places = self.lock().known.places(now, &held.ticket.share_id());
+            let others = places.into_iter().filter(|it| !host.at().contains(it));
+            others.for_each(|it| held.swarm.add_place(it.socket_addr()));
+        }
+    }
+
+    /// True if pieces have come for a handle's fetch that the other peers have not heard of: from
+    /// now on it can pass some on.
+    pub(super) fn has_first_pieces(&self) -> bool {
+        let Some(host) = self.lock().host.clone() else { return false };
+        let fetching = host.fetching();
+        let state = self.lock();
+        fetching.iter().any(|it| {
+            let key = (it.ticket.share_id(), it.ticket.name.clone());
+            let is_handled = !state.taken.contains_key(&key.0);
+            is_handled && !state.listed.contains(&key) && it.swarm.progress().have > 0
+        })
     }
 
     /// Ends the shares that are taken and not complete, and that no other peer orders everywhere
@@ -130,13 +153,13 @@ impl Sharing {
             }
             let name = escape(&held.ticket.name);
             let message = format!("does not share {name} any more: {why}");
-            tell(Level::Warn, "share_ended", message, &held.ticket);
+            tell(Level::Warn, "share_ended", &message, &held.ticket);
         }
         for (own, held, why) in others {
             if self.share(own, false, &|_, _| true).is_err() {
                 let name = escape(&held.ticket.name);
                 let message = format!("does not share {name} any more: {why}");
-                tell(Level::Warn, "share_ended", message, &held.ticket);
+                tell(Level::Warn, "share_ended", &message, &held.ticket);
             }
         }
         if is_changed {
@@ -145,7 +168,11 @@ impl Sharing {
         is_changed
     }
 
-    fn take(&self, KnownShare { ticket, orders, .. }: &KnownShare, order: u64) {
+    fn take(
+        &self,
+        (KnownShare { ticket, orders, .. }, order): (&KnownShare, u64),
+        (push_max, setting): (u64, &str),
+    ) {
         let id = ticket.share_id();
         let to = self.folder.join("received").join(VERSIONS).join(version(&id));
         // A share that never comes must not fill the disk either.
@@ -157,11 +184,11 @@ impl Sharing {
             let others = state.versions.iter().filter(|(it, _)| **it != id);
             (others.map(|(_, it)| it.size).sum::<u64>(), state.versions.len())
         };
-        let begun = if self.push_max == 0 {
+        let begun = if push_max == 0 {
             Err("it takes nothing that others want everywhere (--no-push)".to_owned())
-        } else if ticket.size > self.push_max.saturating_sub(taken) {
-            let (size, taken, most) = (Size(ticket.size), Size(taken), Size(self.push_max));
-            Err(format!("it has {size}, and {taken} are taken; --push-max allows {most} in all"))
+        } else if ticket.size > push_max.saturating_sub(taken) {
+            let (size, taken, most) = (Size(ticket.size), Size(taken), Size(push_max));
+            Err(format!("it has {size}, and {taken} are taken; {setting} allows {most} in all"))
         } else if count >= VERSIONS_MAX {
             Err(format!("{count} versions are kept; unshare some with --everywhere"))
         } else if ticket.name == VERSIONS {
@@ -176,7 +203,7 @@ impl Sharing {
         match begun {
             Ok(held) => {
                 let message = format!("takes {name} ({}), wanted everywhere", Size(ticket.size));
-                tell(Level::Info, "share_taken", message, ticket);
+                tell(Level::Info, "share_taken", &message, ticket);
                 let mut state = self.lock();
                 state.taken.insert(id, Taken { held, is_told: false, order });
                 let version = state.versions.entry(id).or_insert_with(|| Version::new(ticket));
@@ -188,7 +215,7 @@ impl Sharing {
             }
             Err(why) => {
                 let message = format!("does not take {name}, wanted everywhere: {why}");
-                tell(Level::Warn, "share_refused", message, ticket);
+                tell(Level::Warn, "share_refused", &message, ticket);
                 self.lock().refuse((id, ticket.name.clone()), Refusal { order, why });
             }
         }
@@ -208,12 +235,12 @@ impl Sharing {
             let (ticket, name) = (&held.ticket, escape(&held.ticket.name));
             if let Phase::Failed(why) = phase {
                 let message = format!("stopped taking {name}: {why}; it goes on after a restart");
-                tell(Level::Warn, "share_refused", message, ticket);
+                tell(Level::Warn, "share_refused", &message, ticket);
             } else {
                 let path = self.complete(held);
                 let path = escape(&path.display().to_string());
                 let message = format!("has all of {name}, verified, at {path}");
-                tell(Level::Info, "share_complete", message, ticket);
+                tell(Level::Info, "share_complete", &message, ticket);
             }
         }
         !ended.is_empty()
@@ -221,12 +248,11 @@ impl Sharing {
 }
 
 /// Logs an event of a version that is known by its name and size alone.
-pub(super) fn tell_of(level: Level, event: &'static str, text: String, name: &str, size: u64) {
-    let fields = json!({ "name": name, "size": size });
-    Line::new(level, event, text, fields).log(Clock::start().now().wall);
+pub(super) fn tell_of(level: Level, event: &'static str, text: &str, name: &str, size: u64) {
+    report(level, event, text, &json!({ "name": name, "size": size }));
 }
 
-fn tell(level: Level, event: &'static str, message: String, ticket: &Ticket) {
+fn tell(level: Level, event: &'static str, message: &str, ticket: &Ticket) {
     let fields = json!({ "name": ticket.name, "size": ticket.size, "ticket": ticket.to_string() });
-    Line::new(level, event, message, fields).log(Clock::start().now().wall);
+    report(level, event, message, &fields);
 }

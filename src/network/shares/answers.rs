@@ -7,10 +7,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::reports::BEAT;
-use super::{Node, Refusal, Sharing, State, Taken};
+use super::{Answers, Node, Refusal, Sharing, State, Taken};
 use crate::machine::shares::{Answered, LIST_MAX, Standing};
 use crate::model::{Ticket, Time};
-use crate::network::{Known, Pending, Switchboard};
+use crate::network::message::Known;
+use crate::network::pending::Pending;
+use crate::network::switchboard::Switchboard;
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
 use crate::runtime::swarm::Phase;
@@ -37,8 +39,11 @@ impl State {
     }
 
     /// This peer's answers to the orders that are known to it.
-    pub(super) fn answers(&mut self, now: Time) -> Vec<Answered> {
+    pub(super) fn answers(&mut self, now: Time) -> Answers {
         let mut answers = Vec::new();
+        if self.is_apart {
+            return (answers, !self.known.wanted_everywhere(now).is_empty());
+        }
         for known in self.known.wanted_everywhere(now) {
             let (id, name, order) =
                 (known.ticket.share_id(), known.ticket.name.clone(), known.order());
@@ -61,7 +66,7 @@ impl State {
             answers.push(Answered { id, name, order, refused });
         }
         answers.truncate(LIST_MAX);
-        answers
+        (answers, false)
     }
 
     /// True if other peers do not know this peer's present answers.
@@ -76,7 +81,7 @@ impl Sharing {
     ///
     /// # Errors
     /// Fails if this peer has ordered no such thing, or has stopped.
-    pub(in crate::cli::run) fn await_answers(
+    pub(crate) fn await_answers(
         self: &Arc<Self>,
         (ticket, wait): (Ticket, Duration),
         (board, node): (&Arc<Switchboard>, &Node),
@@ -100,7 +105,7 @@ impl Sharing {
     }
 }
 
-type Finding = Pending<Result<Vec<Known>, crate::network::NetworkError>>;
+type Finding = Pending<Result<Vec<Known>, crate::network::error::NetworkError>>;
 
 /// Wait for the answers to an order.
 struct Watch {

@@ -13,7 +13,7 @@ fn is_unsafe(c: char) -> bool {
 }
 
 /// `text` with all characters escaped that could end a line or steer a terminal.
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if is_unsafe(c) {
@@ -26,7 +26,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// As [`escape`], for a JSON text, in which the writer has escaped what JSON demands and no more.
-pub(super) fn escape_json(text: &str) -> String {
+pub fn escape_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if is_unsafe(c) {
@@ -39,7 +39,7 @@ pub(super) fn escape_json(text: &str) -> String {
 }
 
 /// A bounded copy of a text from another node.
-pub(super) fn foreign(text: &str) -> String {
+pub fn foreign(text: &str) -> String {
     match text.char_indices().nth(FOREIGN_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

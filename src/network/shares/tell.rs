@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Node, Sharing};
 use crate::machine::shares::{Announcement, LIST_MAX, Offered, TOPIC};
 use crate::model::{Data, Ticket};
-use crate::network::Switchboard;
+use crate::network::switchboard::Switchboard;
 
 /// Time that a list waits for slow nodes before it is told in the background.
 const TELL_PATIENCE: Duration = Duration::from_secs(2);
@@ -19,6 +19,7 @@ impl Sharing {
         let ordered = state.kept.iter().filter(|(_, it)| it.everywhere);
         let orders: BTreeMap<_, _> = ordered.map(|(key, it)| (key.clone(), it.order)).collect();
         let held = state.host.as_ref().map(|it| it.tickets()).unwrap_or_default();
+        state.listed = held.iter().map(|it| (it.share_id(), it.name.clone())).collect();
         let offered = |ticket: Ticket| {
             let order = orders.get(&(ticket.share_id(), ticket.name.clone())).copied();
             let (everywhere, order) = (order.is_some(), order.unwrap_or_default());
@@ -30,8 +31,8 @@ impl Sharing {
         shares.truncate(LIST_MAX);
         let answers = state.answers(self.clock.now().mono);
         state.answered.clone_from(&answers);
-        let removed = state.removed();
-        Announcement { shares, answers, removed, ..Announcement::default() }
+        let ((answers, takes_none), removed) = (answers, state.removed());
+        Announcement { shares, answers, removed, takes_none, ..Announcement::default() }
     }
 
     /// Tells the others what is shared here; returns whether it was sent. While it was not,

@@ -14,17 +14,18 @@ use std::path::{Path, PathBuf};
 use ::log::Level;
 
 use super::Sharing;
+use super::host::{Held, Role, digest};
 use super::taken::tell_of;
 use super::version::{VERSIONS, Version, version};
-use crate::cli::share::host::{Held, Role, digest};
-use crate::cli::text::escape;
 use crate::model::Time;
+use crate::model::text::escape;
 use crate::proto::swarm::Hash;
 use crate::runtime::files::{replace_file, sync_dir};
 use crate::runtime::swarm::store::{Offer, under_way};
 
 impl Sharing {
-    fn received(&self) -> PathBuf {
+    /// Folder of the shares that are taken by orders.
+    pub(crate) fn received(&self) -> PathBuf {
         self.folder.join("received")
     }
 
@@ -140,7 +141,7 @@ impl Sharing {
                 Ok(()) => (Level::Info, format!("has removed a version of {name}, as was wanted")),
                 Err(why) => (Level::Warn, format!("does not remove a version of {name}: {why}")),
             };
-            tell_of(level, "share_removed", text, &version.name, version.size);
+            tell_of(level, "share_removed", &text, &version.name, version.size);
         }
         if is_changed {
             self.remember_versions();

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use ::log::Level;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use serde_json::{Value, json};
 
+use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
 
 /// Interval at which an idle answer checks that its reader is there.
@@ -24,4 +26,14 @@ pub(super) fn lines_of(reports: Receiver<Value>) -> Answer {
         Err(RecvTimeoutError::Timeout) => Next::Idle,
         Err(RecvTimeoutError::Disconnected) => Next::End,
     }))
+}
+
+/// Logs an event; its name, time and fields are there for programs.
+pub(super) fn report(level: Level, event: &'static str, text: &str, fields: &Value) {
+    if level > ::log::max_level() {
+        return;
+    }
+    let (at, fields) = (Clock::start().now().wall, fields.to_string());
+    ::log::log!(target: "folkmoot", level, at = at.0, event = event, fields = fields.as_str();
+        "{text}");
 }

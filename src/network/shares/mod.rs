@@ -1,4 +1,30 @@
-//! Shares of a running peer, and the shares that the fleet's peers are known to have.
+//! Files and folders that spread in a fleet: those of this peer, and those that the others have.
+//!
+//! A file or folder is offered as long as its [`Share`] lives, and fetched by its ticket from all
+//! that have pieces of it:
+//!
+//! ```
+//! use folkmoot::Network;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let (from, to) = (dir.path().join("notes.txt"), dir.path().join("to"));
+//! # std::fs::write(&from, "seven")?;
+//! let first = Network::builder().start()?;
+//! let other = Network::builder().bootstrap([first.endpoint()]).start()?;
+//!
+//! let offered = first.share(&from).wait()?;
+//! let fetched = other.fetch(offered.ticket(), &to).wait()?;
+//! fetched.complete().wait()?;
+//! assert_eq!(std::fs::read(fetched.path())?, b"seven");
+//!
+//! // The same without blocking a thread: `.await` in the place of each `.wait()`.
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A process that shares catches `SIGXFSZ`, so that a file beyond a limit is an error and not its
+//! end.
 //!
 //! Invariants:
 //! - Nothing is served before something is shared or taken here, and no thread runs before that or
@@ -9,50 +35,67 @@
 //!   verified.
 
 mod answers;
+mod error;
+mod handle;
+mod host;
+mod kept;
+mod local;
+mod notice;
 mod orders;
 mod reports;
 mod taken;
 mod tell;
 mod version;
 mod versions;
+mod view;
 mod waking;
 
 use crate::proto::swarm::Hash;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::Receiver;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use self::reports::{BEAT, hashed, lines_of};
+pub use self::error::ShareError;
+pub(in crate::network) use self::handle::Home;
+pub use self::handle::Share;
+pub(crate) use self::host::{Held, Order, ShareHost, Wanted};
+pub(crate) use self::notice::{NO_MORE, name, notice, read_again};
+pub(crate) use self::view::View;
+pub use crate::machine::shares::KnownShare;
+pub use crate::runtime::swarm::{Phase, Progress};
+
+use self::host::Key;
+use self::kept::Kept;
 use self::version::Version;
 use self::waking::Waking;
-use crate::cli::CliError;
-use crate::cli::share::host::{Held, Key, ShareHost, Wanted};
-use crate::machine::shares::{ANNOUNCE_EVERY, Answered, KnownShare, LIST_MAX, Shares, TOPIC};
+use crate::machine::broadcast;
+use crate::machine::shares::{ANNOUNCE_EVERY, Answered, LIST_MAX, Shares, TOPIC};
 use crate::machine::swarm::Event;
 use crate::model::{Endpoint, Now, Ticket, Time};
-use crate::network::{Gone, NetworkError, Pending, Published, Switchboard};
+use crate::network::error::NetworkError;
+use crate::network::message::Published;
+use crate::network::pending::Pending;
+use crate::network::queue::Gone;
+use crate::network::switchboard::Switchboard;
 use crate::node::PeerNode;
+use crate::node::peer_kind::Event as NodeEvent;
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
-use crate::runtime::control::{Answer, Next};
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::{Connection, Serve, Sink};
-use crate::runtime::files::{replace_file, settle};
 use crate::runtime::swarm::{Engine, EngineOptions};
-use crate::runtime::thread;
+use crate::runtime::thread::Crew;
 
 /// Interval at which downloads are looked at, and the lists of others read.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Largest number of waiting reports of hashing; more are of no use.
-const REPORTS_MAX: usize = 4;
+/// Longest time for the threads of handles to end; each looks up after a piece.
+const END_GRACE: Duration = Duration::from_secs(5);
 
 type Node = Arc<Driver<PeerNode>>;
 
@@ -63,22 +106,6 @@ impl Sink<Event> for Quiet {
     fn take(&self, _: Now, _: Event) -> bool {
         true
     }
-}
-
-/// Record of a share over a restart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Kept {
-    path: PathBuf,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    piece: Option<u32>,
-    #[serde(default)]
-    everywhere: bool,
-    /// Number of the order to take it everywhere.
-    #[serde(default)]
-    order: u64,
-    /// Ticket of the share, so that nothing else is shared in its place after a restart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ticket: Option<String>,
 }
 
 /// A share that is taken by an order for all peers.
@@ -94,6 +121,40 @@ struct Taken {
 struct Refusal {
     order: u64,
     why: String,
+}
+
+/// Answers to orders; and true if there are orders, and this peer stands apart from them all.
+type Answers = (Vec<Answered>, bool);
+
+/// Limits of the shares of one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Rule for the shares that other peers want everywhere.
+    pub(crate) taking: Taking,
+    /// Bytes a second that are sent, at most.
+    pub(crate) up: Option<u64>,
+    /// Bytes a second that are received, at most.
+    pub(crate) down: Option<u64>,
+}
+
+impl From<Taking> for Bounds {
+    fn from(taking: Taking) -> Self {
+        Self { taking, up: None, down: None }
+    }
+}
+
+/// Rule for the shares that other peers want everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taking {
+    /// None is taken, and no peer waits for this one.
+    Apart,
+    /// All are taken as long as they have no more than `bytes` in all; 0 refuses each.
+    UpTo {
+        /// The limit, in bytes.
+        bytes: u64,
+        /// Name of the setting, for people.
+        setting: &'static str,
+    },
 }
 
 /// A list that waits for other nodes.
@@ -123,11 +184,15 @@ struct State {
     refused: BTreeMap<Key, Refusal>,
     /// Number of the last list that was announced.
     announced: u64,
+    /// True if no share is taken by an order, and the other peers are told so.
+    is_apart: bool,
     /// Answers that were announced last.
-    answered: Vec<Answered>,
+    answered: Answers,
     /// Tickets of programs of this machine, which serve by themselves, by number.
     others: BTreeMap<u64, Ticket>,
     number: u64,
+    /// Keys of the shares that were announced last.
+    listed: BTreeSet<Key>,
     /// True if other peers were told of a share, and not since that it has ended.
     is_known: bool,
     /// True if the others do not know the list as it is now.
@@ -136,39 +201,91 @@ struct State {
 }
 
 /// The shares of one peer.
-pub(in crate::cli) struct Sharing {
+pub(crate) struct Sharing {
     me: Endpoint,
     /// Folder of the peer's own.
     folder: PathBuf,
     cluster_keys: Option<Arc<ClusterKeys>>,
-    /// Largest sum of all shares that are taken without being asked for, in bytes; 0 for none.
-    push_max: u64,
+    bounds: Bounds,
     /// One clock for all lists, whose ages it decides.
     clock: Clock,
     /// The list that is being told, while other nodes do not keep up.
     telling: Mutex<Option<Telling>>,
     state: Mutex<State>,
     /// The thread of [`Sharing::run`], once it is wanted.
-    pub(super) waking: Waking,
+    waking: Waking,
+    /// Threads that open and follow the shares of handles.
+    crew: Crew,
+    /// Called with the host when it begins.
+    on_host: OnceLock<OnHost>,
 }
+
+/// Observer of the host's beginning.
+type OnHost = Box<dyn Fn(&Arc<ShareHost>) + Send + Sync>;
 
 impl Sharing {
     /// The shares of the peer at `me`, with its own `folder`.
-    pub(in crate::cli) fn new(
+    pub(crate) fn new(
         me: Endpoint,
         folder: &Path,
         cluster_keys: Option<Arc<ClusterKeys>>,
-        push_max: u64,
+        bounds: Bounds,
     ) -> Arc<Self> {
-        let (clock, state) = (Clock::start(), Mutex::default());
-        let (folder, telling) = (folder.to_owned(), Mutex::default());
-        let waking = Waking::default();
-        Arc::new(Self { me, folder, cluster_keys, push_max, clock, telling, state, waking })
+        let state = State { is_apart: bounds.taking == Taking::Apart, ..State::default() };
+        Arc::new(Self {
+            me,
+            folder: folder.to_owned(),
+            cluster_keys,
+            bounds,
+            clock: Clock::start(),
+            telling: Mutex::default(),
+            state: Mutex::new(state),
+            waking: Waking::default(),
+            crew: Crew::default(),
+            on_host: OnceLock::new(),
+        })
+    }
+
+    /// Calls `observe` with the host when it begins; only the first such wish counts.
+    pub(crate) fn on_host(&self, observe: impl Fn(&Arc<ShareHost>) + Send + Sync + 'static) {
+        // A second observer is dropped, as the contract says.
+        let _ = self.on_host.set(Box::new(observe));
+    }
+
+    /// Wants the thread when another peer announces something. Neither blocks nor calls the node.
+    pub(crate) fn on_event(&self, event: &NodeEvent) {
+        if let NodeEvent::Broadcast(broadcast::Event::Delivered { message, .. }) = event
+            && message.topic == TOPIC
+        {
+            self.waking.want();
+        }
+    }
+
+    /// Channel of the messages that [`Sharing::wake`] is to be called.
+    pub(crate) fn wanted(&self) -> Receiver<()> {
+        self.waking.wanted()
+    }
+
+    /// Ends all shares and threads. The switchboard has been closed.
+    pub(crate) fn end(&self) {
+        let host = {
+            let mut state = self.lock();
+            state.is_closed = true;
+            state.host.take()
+        };
+        if let Some(host) = host {
+            host.stop();
+        }
+        self.waking.end();
+        let left = self.crew.wait(&self.clock, self.clock.mono().after(END_GRACE));
+        if left > 0 {
+            ::log::warn!("{left} threads of shares have not ended after {END_GRACE:?}");
+        }
     }
 
     /// Keeps the announcements of others from now on, and wants the thread if anything is
     /// remembered from an earlier run.
-    pub(super) fn listen(&self, board: &Arc<Switchboard>) {
+    pub(crate) fn listen(&self, board: &Arc<Switchboard>) {
         let Ok(queue) = board.subscribe(TOPIC) else { return };
         let memories = [self.memory(), self.orders_file(), self.versions_file()];
         let remembers = memories.iter().any(|it| it.exists());
@@ -179,9 +296,18 @@ impl Sharing {
     }
 
     /// Starts the thread of [`Sharing::run`], unless it has been started.
-    pub(super) fn wake(self: &Arc<Self>, board: &Arc<Switchboard>, node: &Node) {
+    pub(crate) fn wake(self: &Arc<Self>, board: &Arc<Switchboard>, node: &Node) {
+        if self.lock().is_closed {
+            return;
+        }
         let (this, board, node) = (Arc::clone(self), Arc::clone(board), Arc::clone(node));
         self.waking.start(move || this.run(&board, &node));
+    }
+
+    /// Shares of the fleet, as far as is known here, by name.
+    pub(crate) fn known(&self) -> Vec<KnownShare> {
+        let now = self.clock.mono();
+        self.lock().known.all(now)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -189,10 +315,10 @@ impl Sharing {
     }
 
     /// Host of the shares of this peer; begins with the first share.
-    fn host(&self) -> Result<Arc<ShareHost>, CliError> {
+    fn host(&self) -> Result<Arc<ShareHost>, ShareError> {
         let mut state = self.lock();
         if state.is_closed {
-            return Err(CliError::Failed("the peer has stopped".to_owned()));
+            return Err(ShareError::Stopped);
         }
         if let Some(host) = &state.host {
             return Ok(Arc::clone(host));
@@ -201,6 +327,8 @@ impl Sharing {
         let listen = self.cluster_keys.as_ref().map(|_| (self.me.ip(), 0).into());
         let options = EngineOptions {
             listen,
+            up: self.bounds.up,
+            down: self.bounds.down,
             cluster_keys: self.cluster_keys.clone(),
             ..EngineOptions::default()
         };
@@ -208,19 +336,11 @@ impl Sharing {
         let at = engine.addr().map_or(self.me, Endpoint::from);
         let host = Arc::new(ShareHost::over(engine, vec![at]));
         state.host = Some(Arc::clone(&host));
-        Ok(host)
-    }
-
-    fn memory(&self) -> PathBuf {
-        self.folder.join("shares.json")
-    }
-
-    fn remember(&self) {
-        let kept: Vec<_> = self.lock().kept.values().cloned().collect();
-        let text = serde_json::to_vec_pretty(&kept).unwrap_or_default();
-        if let Err(error) = replace_file(&self.memory(), &text) {
-            ::log::warn!("shares are not remembered over a restart: {error}");
+        drop(state);
+        if let Some(observe) = self.on_host.get() {
+            observe(&host);
         }
+        Ok(host)
     }
 
     /// Shares a file or folder from now on.
@@ -229,10 +349,10 @@ impl Sharing {
         kept: Kept,
         rehash: bool,
         hashed: &(dyn Fn(u64, u64) -> bool + Sync),
-    ) -> Result<Arc<Held>, CliError> {
+    ) -> Result<Arc<Held>, ShareError> {
         if self.lock().kept.len() >= LIST_MAX {
             let text = format!("a peer shares at most {LIST_MAX} files and folders: unshare one");
-            return Err(CliError::Failed(text));
+            return Err(ShareError::Failed(text));
         }
         let host = self.host()?;
         let wanted = Wanted { path: &kept.path, piece: kept.piece, rehash };
@@ -242,7 +362,7 @@ impl Sharing {
         if before.is_some_and(|it| it.share_id() != id) {
             host.end_those(|it| it.ticket.share_id() == id && it.ticket.name == name);
             let text = "it was changed since it was shared: share it again";
-            return Err(CliError::Failed(text.to_owned()));
+            return Err(ShareError::Failed(text.to_owned()));
         }
         let ticket = Some(Ticket { at: Vec::new(), ..held.ticket.clone() }.to_string());
         // An earlier share of that path is a version that does not exist any more.
@@ -257,43 +377,25 @@ impl Sharing {
         host.end_those(is_older);
         let mut state = self.lock();
         older.iter().for_each(|key| drop(state.kept.remove(key)));
-        state.kept.insert((id, name), Kept { ticket, ..kept });
+        match state.kept.entry((id, name)) {
+            Entry::Vacant(place) => drop(place.insert(Kept { ticket, ..kept })),
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                let handles = known.handles + kept.handles;
+                if !kept.is_passing {
+                    *known = Kept { ticket, ..kept };
+                } else if kept.everywhere {
+                    (known.everywhere, known.order) = (true, kept.order);
+                }
+                known.handles = handles;
+            }
+        }
         drop(state);
         Ok(held)
     }
 
-    fn read(path: &Path) -> Option<Vec<u8>> {
-        let mut file = fs::File::open(path).ok()?;
-        let mut text = Vec::new();
-        match settle(path, &file).and_then(|()| file.read_to_end(&mut text)) {
-            Ok(_) => Some(text),
-            Err(error) => {
-                ::log::warn!("{} cannot be read, share again: {error}", path.display());
-                None
-            }
-        }
-    }
-
-    /// Shares again the shares from before the restart.
-    fn share_again(&self) {
-        let Some(text) = Self::read(&self.memory()) else { return };
-        let kept: Vec<Kept> = match serde_json::from_slice(&text) {
-            Ok(kept) => kept,
-            Err(error) => {
-                let path = self.memory().display().to_string();
-                return ::log::warn!("{path} is damaged, share again what it named: {error}");
-            }
-        };
-        for kept in kept {
-            let path = kept.path.display().to_string();
-            if let Err(error) = self.share(kept, false, &|_, _| true) {
-                ::log::warn!("{path} is not shared any more: {error}");
-            }
-        }
-    }
-
     /// Receives and sends announcements, until the network stops. For a thread of its own.
-    pub(super) fn run(&self, board: &Arc<Switchboard>, node: &Node) {
+    pub(crate) fn run(&self, board: &Arc<Switchboard>, node: &Node) {
         let fresh = || Some((board.subscribe(TOPIC).ok()?, true));
         let Some((queue, remembers)) = self.waking.take().or_else(fresh) else { return };
         // What is written down since the start is known already.
@@ -327,57 +429,17 @@ impl Sharing {
                     }
                 }
                 Err(Gone::Empty | Gone::Missed(_) | Gone::Missing { .. }) => {}
-                Err(Gone::Closed) => break,
+                Err(Gone::Closed) => return,
             }
             self.take_pushed(now.mono);
+            self.add_places(now.mono);
             let is_changed = self.tell_taken() | self.remove_withdrawn(now.mono);
             let is_answered = self.lock().has_new_answers(now.mono);
-            if self.end_failed() || self.end_unwanted(now.mono) || is_changed || is_answered {
+            let is_news = is_answered || self.has_first_pieces();
+            if self.end_failed() || self.end_unwanted(now.mono) || is_changed || is_news {
                 announced = None;
             }
         }
-        let host = {
-            let mut state = self.lock();
-            state.is_closed = true;
-            state.host.take()
-        };
-        if let Some(host) = host {
-            host.stop();
-        }
-    }
-
-    /// Shares a file or folder; answered by the number of bytes hashed, and then by the ticket.
-    pub(super) fn begin(
-        self: &Arc<Self>,
-        (path, piece, everywhere, rehash): (PathBuf, Option<u32>, bool, bool),
-        (board, node): (&Arc<Switchboard>, &Node),
-    ) -> Result<Answer, String> {
-        let (report, reports) = bounded(REPORTS_MAX);
-        let (this, board, node) = (Arc::clone(self), Arc::clone(board), Arc::clone(node));
-        let order = if everywhere { self.next_order() } else { 0 };
-        let kept = Kept { path, piece, everywhere, order, ticket: None };
-        let work = move || {
-            let before: BTreeSet<_> = this.lock().kept.keys().cloned().collect();
-            let outcome = this.share(kept, rehash, &|done, size| hashed(&report, done, size));
-            let key =
-                outcome.as_ref().ok().map(|it| (it.ticket.share_id(), it.ticket.name.clone()));
-            let line = match outcome {
-                Ok(held) => {
-                    this.note_order(&held.ticket.name, order);
-                    this.remember();
-                    let _ = this.announce(&board, &node);
-                    json!({ "ticket": held.ticket.to_string(), "left_out": held.left_out })
-                }
-                Err(error) => json!({ "error": error.to_string() }),
-            };
-            let is_heard = report.send(line).is_ok();
-            // The asking program has gone, as Ctrl-C does: the share it began ends with it.
-            if let Some(key) = key.filter(|key| !is_heard && !before.contains(key)) {
-                this.end_keys(&[key], (&board, &node));
-            }
-        };
-        thread::spawn("share", work).map_err(|error| error.to_string())?;
-        Ok(lines_of(reports))
     }
 
     /// Ends these shares, and tells the other peers.
@@ -387,10 +449,13 @@ impl Sharing {
             ended.iter().any(|(id, name)| it.ticket.share_id() == *id && it.ticket.name == *name)
         };
         let _ = host.map(|it| it.end_those(is_meant));
+        let mut is_forgotten = false;
         {
             let mut state = self.lock();
             for key in ended {
-                let is_shared = state.kept.remove(key).is_some();
+                let kept = state.kept.remove(key);
+                is_forgotten |= kept.as_ref().is_some_and(|it| !it.is_passing);
+                let is_shared = kept.is_some();
                 // The share is not taken again, though other peers still order it everywhere.
                 if !is_shared && state.taken.remove(&key.0).is_some() {
                     let why = "its operator has ended it there".to_owned();
@@ -398,82 +463,10 @@ impl Sharing {
                 }
             }
         }
-        self.remember();
+        if is_forgotten {
+            self.remember();
+        }
         let _ = self.announce(board, node);
-    }
-
-    /// Shares of the fleet, as far as is known here.
-    pub(super) fn list(&self) -> Value {
-        let now = self.clock.now().mono;
-        let mut state = self.lock();
-        let here: BTreeMap<_, _> = state.host.as_ref().map(|it| it.views()).unwrap_or_default();
-        let object = |it: &KnownShare| {
-            json!({
-                "name": it.ticket.name, "size": it.ticket.size, "peers": it.peers,
-                "everywhere": !it.orders.is_empty(),
-                "here": here.get(&(it.ticket.share_id(), it.ticket.name.clone())),
-                "is_folder": it.ticket.files.is_some(), "ticket": it.ticket.to_string(),
-            })
-        };
-        state.known.all(now).iter().map(object).collect()
-    }
-
-    /// Announces a share that a program of this machine serves by itself, until the answer is
-    /// dropped.
-    pub(super) fn lend(
-        self: &Arc<Self>,
-        ticket: Ticket,
-        (board, node): (&Arc<Switchboard>, &Node),
-    ) -> Answer {
-        let id = ticket.share_id();
-        let number = {
-            let mut state = self.lock();
-            state.number += 1;
-            let number = state.number;
-            state.others.insert(number, ticket);
-            number
-        };
-        let _ = self.announce(board, node);
-        let lent = Lent {
-            number,
-            sharing: Arc::downgrade(self),
-            board: Arc::clone(board),
-            node: Arc::clone(node),
-        };
-        let mut told = BTreeSet::new();
-        Answer::Lines(Box::new(move || {
-            let Some(sharing) = lent.sharing.upgrade() else { return Next::End };
-            if sharing.lock().is_closed {
-                return Next::End;
-            }
-            let places = {
-                let now = sharing.clock.now().mono;
-                sharing.lock().known.places(now, &id)
-            };
-            let fresh: Vec<_> = places.into_iter().filter(|it| told.insert(*it)).collect();
-            if !fresh.is_empty() {
-                return Next::Line(json!({ "places": fresh }).to_string());
-            }
-            // Only the time ends this pause.
-            let _ = crossbeam_channel::after(BEAT).recv();
-            Next::Idle
-        }))
-    }
-}
-
-/// A share that a program serves by itself, while it does.
-struct Lent {
-    number: u64,
-    sharing: Weak<Sharing>,
-    board: Arc<Switchboard>,
-    node: Node,
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let Some(sharing) = self.sharing.upgrade() else { return };
-        sharing.lock().others.remove(&self.number);
-        let _ = sharing.announce(&self.board, &self.node);
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Node, Ordered, Sharing, State};
-use crate::cli::text::escape;
 use crate::machine::shares::{LIST_MAX, Withdrawn};
-use crate::network::Switchboard;
+use crate::model::text::escape;
+use crate::network::switchboard::Switchboard;
 use crate::runtime::files::replace_file;
 
 impl State {
@@ -67,7 +67,7 @@ impl Sharing {
 
     /// Ends the shares of this name here; with `everywhere`, the other peers are asked to remove
     /// what they have taken of it from this peer.
-    pub(in crate::cli::run) fn unshare(
+    pub(crate) fn unshare(
         &self,
         (name, everywhere): (&str, bool),
         (board, node): (&Arc<Switchboard>, &Node),

@@ -11,22 +11,21 @@ use std::time::Duration;
 use rand::Rng as _;
 use serde_json::Value;
 
-use super::args::NetArgs;
-use super::progress::View;
-use crate::cli::CliError;
-use crate::cli::text::escape;
+use super::error::ShareError;
+use super::view::View;
 use crate::machine::swarm::{Config, Event, Files, Tree};
 use crate::model::{Endpoint, Ticket};
 use crate::runtime::driver::options::{Serve, Sink};
+use crate::runtime::files;
+use crate::runtime::listen::StartError;
 use crate::runtime::swarm::store::{
     Fetch, Hashing, Offer, Store, StoreError, TreeCache, piece_size_for,
 };
 use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind, Phase};
-use crate::runtime::{cluster_key, files};
 
 /// Role of this process in a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Role {
+pub(crate) enum Role {
     /// The process has the whole content from the start.
     Offers,
     /// The process fetches the content, and passes on the pieces it has.
@@ -35,27 +34,27 @@ pub(in crate::cli) enum Role {
 
 /// One share of this process.
 #[derive(Debug)]
-pub(in crate::cli) struct Held {
+pub(crate) struct Held {
     /// Ticket of the share.
-    pub(in crate::cli) ticket: Ticket,
+    pub(crate) ticket: Ticket,
     /// Role of this process in it.
-    pub(in crate::cli) role: Role,
+    pub(crate) role: Role,
     /// Path of the content on the disk, present or future.
-    pub(in crate::cli) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The parts of a folder that are not offered, each with its reason.
-    pub(in crate::cli) left_out: Vec<String>,
+    pub(crate) left_out: Vec<String>,
     /// The swarm; the same for all names of one content.
-    pub(in crate::cli) swarm: Arc<Joined>,
+    pub(crate) swarm: Arc<Joined>,
 }
 
 impl Held {
     /// Progress of the share.
-    pub(in crate::cli) fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         View::of(&self.swarm.progress(), self.ticket.size)
     }
 
     /// Ticket, role, path and progress, for programs.
-    pub(in crate::cli) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let mut view = self.view().json();
         view["kind"] = match self.role {
             Role::Offers => "share",
@@ -70,39 +69,39 @@ impl Held {
 }
 
 /// Options of a fetch.
-pub(in crate::cli) struct Order<'a> {
+pub(crate) struct Order<'a> {
     /// Ticket of the share.
-    pub(in crate::cli) ticket: &'a Ticket,
+    pub(crate) ticket: &'a Ticket,
     /// Folder for the content.
-    pub(in crate::cli) to: &'a Path,
+    pub(crate) to: &'a Path,
     /// Addresses to call beside those of the ticket.
-    pub(in crate::cli) at: &'a [Endpoint],
+    pub(crate) at: &'a [Endpoint],
     /// Time to wait while nothing comes; `None` for no limit.
-    pub(in crate::cli) give_up: Option<Duration>,
+    pub(crate) give_up: Option<Duration>,
     /// True if the disk is to set aside all room at once.
-    pub(in crate::cli) preallocates: bool,
+    pub(crate) preallocates: bool,
     /// Called while an existing file or folder of the name is hashed, with the bytes done and their
     /// sum; returns whether to go on.
-    pub(in crate::cli) hashed: &'a (dyn Fn(u64, u64) -> bool + Sync),
+    pub(crate) hashed: &'a (dyn Fn(u64, u64) -> bool + Sync),
 }
 
 /// The content to be shared.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::cli) struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     /// The file or folder.
-    pub(in crate::cli) path: &'a Path,
+    pub(crate) path: &'a Path,
     /// Size of a piece in bytes; `None` to choose it by the size of the content.
-    pub(in crate::cli) piece: Option<u32>,
+    pub(crate) piece: Option<u32>,
     /// True if to read all of it although it seems unchanged.
-    pub(in crate::cli) rehash: bool,
+    pub(crate) rehash: bool,
 }
 
 /// Identity and name of a share.
-pub(in crate::cli) type Key = (Hash, String);
+pub(crate) type Key = (Hash, String);
 
 /// The shares of one engine.
 #[derive(Debug)]
-pub(in crate::cli) struct ShareHost {
+pub(crate) struct ShareHost {
     engine: Engine,
     /// Addresses at which other peers find this engine, for tickets.
     at: Vec<Endpoint>,
@@ -114,17 +113,8 @@ impl ShareHost {
     /// A host with a port of its own.
     ///
     /// # Errors
-    /// Fails if the port or the cluster key cannot be used.
-    pub(in crate::cli) fn start(net: &NetArgs) -> Result<Self, CliError> {
-        let cluster_keys = net.cluster_key.as_deref().map(cluster_key::read).transpose()?;
-        crate::cli::config::check_ip(net.ip).map_err(CliError::Usage)?;
-        let options = EngineOptions {
-            listen: Some(SocketAddr::new(net.ip, net.port)),
-            up: net.up.map(|it| it.0),
-            down: net.down.map(|it| it.0),
-            cluster_keys,
-            ..EngineOptions::default()
-        };
+    /// Fails if the port cannot be used.
+    pub(crate) fn start(options: EngineOptions) -> Result<Self, StartError> {
         let engine = Engine::start(options)?;
         let at = engine.addr().map(Endpoint::from).into_iter().collect();
         Ok(Self::over(engine, at))
@@ -132,7 +122,7 @@ impl ShareHost {
 
     /// A host over an engine whose connections come from another listener, which peers find at
     /// `at`.
-    pub(in crate::cli) fn over(engine: Engine, at: Vec<Endpoint>) -> Self {
+    pub(crate) fn over(engine: Engine, at: Vec<Endpoint>) -> Self {
         let cache = cache_folder().map(TreeCache::new);
         // With the signal caught, a file that is too large for a limit is an error with a remedy,
         // and no sudden end.
@@ -145,19 +135,19 @@ impl ShareHost {
     ///
     /// # Errors
     /// Fails if it cannot be read, or is offered already.
-    pub(in crate::cli) fn share(
+    pub(crate) fn share(
         &self,
         wanted: Wanted<'_>,
         hashed: &(dyn Fn(u64, u64) -> bool + Sync),
         events: impl Sink<Event> + 'static,
-    ) -> Result<Arc<Held>, CliError> {
+    ) -> Result<Arc<Held>, ShareError> {
         let Wanted { path, piece, rehash } = wanted;
         let unusable =
-            |error| CliError::Failed(format!("cannot share {}: {error}", path.display()));
+            |error| ShareError::Failed(format!("cannot share {}: {error}", path.display()));
         let offer = Offer::new(path).map_err(|error| unusable(error.to_string()))?;
         let (name, size) = (offer.name().to_owned(), offer.size());
         let pieces = Pieces::new(size, piece.unwrap_or_else(|| piece_size_for(size)))
-            .map_err(|error| CliError::Usage(format!("{error} with --piece")))?;
+            .map_err(ShareError::Piece)?;
         if let Some(cache) = self.cache.as_ref().filter(|_| rehash) {
             cache.forget(&offer);
         }
@@ -195,15 +185,14 @@ impl ShareHost {
     ///
     /// # Errors
     /// Fails if it cannot be put there.
-    pub(in crate::cli) fn fetch(
+    pub(crate) fn fetch(
         &self,
         order: &Order<'_>,
         events: impl Sink<Event> + 'static,
-    ) -> Result<Arc<Held>, CliError> {
+    ) -> Result<Arc<Held>, ShareError> {
         let Order { ticket, to, at, give_up, preallocates, .. } = order;
-        let unusable = |error| CliError::Failed(format!("cannot fetch {}: {error}", ticket.name));
-        let pieces = Pieces::new(ticket.size, ticket.piece_size)
-            .map_err(|error| CliError::Usage(format!("the ticket cannot be used: {error}")))?;
+        let unusable = |error| ShareError::Failed(format!("cannot fetch {}: {error}", ticket.name));
+        let pieces = Pieces::new(ticket.size, ticket.piece_size).map_err(ShareError::Ticket)?;
         if to.join(&ticket.name).symlink_metadata().is_ok() {
             return self.take_up(order, pieces, events);
         }
@@ -239,24 +228,18 @@ impl ShareHost {
         order: &Order<'_>,
         pieces: Pieces,
         events: impl Sink<Event> + 'static,
-    ) -> Result<Arc<Held>, CliError> {
+    ) -> Result<Arc<Held>, ShareError> {
         let ticket = order.ticket;
         let path = order.to.join(&ticket.name);
         let path = std::path::absolute(&path).unwrap_or(path);
-        let is_other = || {
-            CliError::Failed(format!(
-                "{} exists already, and is not what the ticket names; move it away, or choose \
-                 another folder with --to",
-                escape(&path.display().to_string())
-            ))
-        };
+        let is_other = || ShareError::Exists(path.clone());
         let offer = Offer::new(&path).map_err(|_| is_other())?;
         let list = offer.list().map(<[u8]>::to_vec);
         if offer.size() != ticket.size || list.as_deref().map(digest) != ticket.files {
             return Err(is_other());
         }
         let tree = self.tree(&offer, pieces, order.hashed).map_err(|error| {
-            CliError::Failed(format!("cannot read what is there already: {error}"))
+            ShareError::Failed(format!("cannot read what is there already: {error}"))
         })?;
         if tree.root() != ticket.root {
             return Err(is_other());
@@ -288,11 +271,10 @@ impl ShareHost {
         store: Store,
         config: Config,
         events: impl Sink<Event> + 'static,
-    ) -> Result<Arc<Joined>, CliError> {
+    ) -> Result<Arc<Joined>, ShareError> {
         let me = PeerId(files::os_rng()?.next_u32());
         let join = Join { kind, me, store, config, events: Box::new(events) };
-        let joined = self.engine.join(join);
-        joined.map(Arc::new).map_err(|error| CliError::Failed(error.to_string()))
+        Ok(Arc::new(self.engine.join(join)?))
     }
 
     fn hold(&self, held: Held) -> Arc<Held> {
@@ -303,13 +285,13 @@ impl ShareHost {
     }
 
     /// Shares and downloads of this host, for programs.
-    pub(in crate::cli) fn list(&self) -> Vec<Value> {
+    pub(crate) fn list(&self) -> Vec<Value> {
         let held: Vec<_> = self.held().values().cloned().collect();
         held.iter().map(|it| it.json()).collect()
     }
 
     /// Tickets of all shares of which other peers can get pieces here.
-    pub(in crate::cli) fn tickets(&self) -> Vec<Ticket> {
+    pub(crate) fn tickets(&self) -> Vec<Ticket> {
         let held: Vec<_> = self.held().values().cloned().collect();
         let has_some = |it: &&Arc<Held>| {
             let progress = it.swarm.progress();
@@ -320,8 +302,20 @@ impl ShareHost {
         held.iter().filter(has_some).map(here).collect()
     }
 
+    /// Shares of which pieces are missing here.
+    pub(crate) fn fetching(&self) -> Vec<Arc<Held>> {
+        let mut held: Vec<_> = self.held().values().cloned().collect();
+        held.retain(|it| it.role == Role::Fetches && it.swarm.progress().phase == Phase::Fetching);
+        held
+    }
+
+    /// True if a share has not been ended.
+    pub(crate) fn holds(&self, held: &Arc<Held>) -> bool {
+        self.held().values().any(|it| Arc::ptr_eq(it, held))
+    }
+
     /// Shares that cannot go on, each with its reason.
-    pub(in crate::cli) fn failed(&self) -> Vec<(Arc<Held>, String)> {
+    pub(crate) fn failed(&self) -> Vec<(Arc<Held>, String)> {
         let held: Vec<_> = self.held().values().cloned().collect();
         let why = |it: Arc<Held>| match it.swarm.progress().phase {
             Phase::Failed(why) => Some((it, why)),
@@ -331,19 +325,19 @@ impl ShareHost {
     }
 
     /// Progress of each share, for programs.
-    pub(in crate::cli) fn views(&self) -> BTreeMap<Key, Value> {
+    pub(crate) fn views(&self) -> BTreeMap<Key, Value> {
         let held: Vec<_> =
             self.held().iter().map(|(key, it)| (key.clone(), Arc::clone(it))).collect();
         held.into_iter().map(|(key, it)| (key, it.json())).collect()
     }
 
     /// Ends the shares of a name; returns their keys.
-    pub(in crate::cli) fn end(&self, name: &str) -> Vec<Key> {
+    pub(crate) fn end(&self, name: &str) -> Vec<Key> {
         self.end_those(|it| it.ticket.name == name)
     }
 
     /// Ends the shares for which `is_meant` is true; returns their keys.
-    pub(in crate::cli) fn end_those(&self, is_meant: impl Fn(&Held) -> bool) -> Vec<Key> {
+    pub(crate) fn end_those(&self, is_meant: impl Fn(&Held) -> bool) -> Vec<Key> {
         let mut held = self.held();
         let is_ended = |it: &(&Key, &Arc<Held>)| is_meant(it.1);
         let ended: Vec<_> = held.iter().filter(is_ended).map(|(key, _)| key.clone()).collect();
@@ -356,17 +350,17 @@ impl ShareHost {
     }
 
     /// Server of connections that another listener has accepted.
-    pub(in crate::cli) fn server(&self) -> Arc<dyn Serve> {
+    pub(crate) fn server(&self) -> Arc<dyn Serve> {
         self.engine.server()
     }
 
     /// Addresses at which other peers find this engine.
-    pub(in crate::cli) fn at(&self) -> &[Endpoint] {
+    pub(crate) fn at(&self) -> &[Endpoint] {
         &self.at
     }
 
     /// Ends all shares and the engine.
-    pub(in crate::cli) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let held = std::mem::take(&mut *self.held());
         for held in held.values() {
             held.swarm.stop();
@@ -387,7 +381,7 @@ fn cache_folder() -> Option<PathBuf> {
 }
 
 /// Digest of a list of files, as a ticket has it.
-pub(in crate::cli) fn digest(text: &[u8]) -> Hash {
+pub(crate) fn digest(text: &[u8]) -> Hash {
     use sha2::{Digest as _, Sha256};
     Sha256::digest(text).into()
 }
