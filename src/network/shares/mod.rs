@@ -40,6 +40,7 @@ mod handle;
 mod host;
 mod kept;
 mod local;
+mod memory;
 mod notice;
 mod orders;
 mod reports;
