@@ -195,6 +195,11 @@ impl Overlay {
         self.members.len()
     }
 
+    /// Members known beside this one, and neighbors, ascending by address.
+    pub fn members(&self) -> BTreeSet<Endpoint> {
+        self.members.keys().chain(self.neighbors().keys()).copied().collect()
+    }
+
     /// The incarnation under which a member is known.
     pub fn incarnation_of(&self, endpoint: Endpoint) -> Option<Incarnation> {
         self.members.get(&endpoint).map(|known| known.incarnation)

@@ -240,6 +240,13 @@ impl Network {
         self.peer.driver.submit(Input::Command(Command::AskSeeds(peer)));
     }
 
+    /// Members of the fleet that this peer knows beside itself, ascending by address: those of the
+    /// seeds' lists, which it fetches when it joins and each minute, and its neighbors. Of a
+    /// large fleet it keeps a sample. See [`Network::changes`] for what happens to them meanwhile.
+    pub fn members(&self) -> Vec<Endpoint> {
+        self.peer.driver.inspect(|node, _| node.overlay().members().into_iter().collect())
+    }
+
     /// Neighbors: peers at the other end of a lasting link.
     pub fn peers(&self) -> Vec<Endpoint> {
         self.peer.driver.inspect(|node, _| node.overlay().neighbors().keys().copied().collect())

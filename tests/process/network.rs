@@ -343,6 +343,7 @@ fn a_program_learns_what_happens_to_its_fleet() {
     let network = Network::builder().seeds(scene.seeds()).start().expect("it starts");
     let changes = network.changes().expect("it runs");
     network.wait_for_peers(1, PATIENCE).expect("it becomes a member");
+    assert_eq!(network.members(), [peer]);
     scene.fleet.kill(peer).expect("it runs");
     // `Admitted` and `Linked` may have come before the queue was there.
     let mut told: Vec<_> = std::iter::from_fn(|| changes.recv_timeout(PATIENCE).ok())
