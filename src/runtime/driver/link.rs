@@ -77,15 +77,18 @@ impl Link {
     /// Counts bytes that are about to be enqueued for a stranger; returns those that wait for all
     /// strangers.
     pub(super) fn charge(&self, bytes: usize) -> usize {
-        self.unread.fetch_add(bytes, Ordering::Relaxed);
-        self.unread_of_all.fetch_add(bytes, Ordering::Relaxed) + bytes
+        // In this order, and in the opposite one below: the sum is never less than its parts, or a
+        // writer would take from it what was not yet added.
+        let before = self.unread_of_all.fetch_add(bytes, Ordering::Relaxed);
+        self.unread.fetch_add(bytes, Ordering::Release);
+        before + bytes
     }
 
     /// Counts no more than `bytes` of a stranger's as waiting; returns those that wait for all
     /// strangers.
     pub(super) fn discharge(&self, bytes: usize) -> usize {
         let less = |unread: usize| Some(unread.saturating_sub(bytes));
-        let before = self.unread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let before = self.unread.fetch_update(Ordering::Acquire, Ordering::Acquire, less);
         let less = before.unwrap_or_default().min(bytes);
         self.unread_of_all.fetch_sub(less, Ordering::Relaxed) - less
     }
@@ -393,5 +396,37 @@ impl Read for Counting<'_> {
         let len = self.connection.read(buf)?;
         self.counters.bytes_in.add(len as u64);
         Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::runtime::thread;
+
+    #[test]
+    fn the_sum_of_unread_bytes_is_right_whenever_a_writer_looks() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let link = Arc::new(Link {
+            stream,
+            queued: AtomicUsize::new(0),
+            unread: AtomicUsize::new(0),
+            unread_of_all: Arc::default(),
+            end: OnceLock::new(),
+        });
+        let charged = Arc::clone(&link);
+        let charging = thread::spawn("charging", move || {
+            let most = (0..3_000_000).map(|_| charged.charge(1)).max();
+            assert!(most <= Some(3_000_000), "{most:?}");
+        });
+        let charging = charging.unwrap();
+        while !charging.is_finished() {
+            assert!(link.discharge(2) <= 3_000_000);
+        }
+        charging.join().unwrap();
+        assert_eq!(link.discharge(usize::MAX), 0);
     }
 }

@@ -128,7 +128,7 @@ impl<M: Drivable> Driver<M> {
                 machine,
                 options.events,
                 Arc::clone(&counters),
-                options.limits.unread_bytes_max,
+                options.limits.clone(),
             )),
             deadline_moved: Condvar::new(),
             disk_wanted: Condvar::new(),

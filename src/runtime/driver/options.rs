@@ -28,6 +28,9 @@ pub struct Limits {
     /// memory maps for no more than 8,191 of these pairs: a thread for which there is none ends
     /// the whole process.
     pub links_max: usize,
+    /// Largest number of links that were hung up and still drain; above this the oldest is cut.
+    /// Each holds a place.
+    pub draining_max: usize,
     /// Largest number of bytes that wait for all strangers together; above this the link is cut
     /// for which most wait. Room for a page of the registry for each of 512 unproven links.
     pub unread_bytes_max: usize,
@@ -42,6 +45,7 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(10),
             silent_max: 512,
             links_max: 7000,
+            draining_max: 512,
             unread_bytes_max: 128 * 1024 * 1024,
             dials_max: 256,
         }

@@ -7,13 +7,13 @@
 //! - A link is in the table from just before the machine learns of it until just before the machine
 //!   learns of its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::options::Sink;
+use super::options::{Limits, Sink};
 
 use super::Drivable;
 use super::counters::Counters;
@@ -47,7 +47,9 @@ pub(super) struct State<M: Drivable> {
     chores: Vec<Chore>,
     events: Box<dyn Sink<M::Event>>,
     counters: Arc<Counters>,
-    unread_bytes_max: usize,
+    limits: Limits,
+    /// Links that were hung up and have not ended, in that order.
+    draining: VecDeque<LinkId>,
 }
 
 /// Phase of a node.
@@ -93,7 +95,7 @@ impl<M: Drivable> State<M> {
         machine: M,
         events: Box<dyn Sink<M::Event>>,
         counters: Arc<Counters>,
-        unread_bytes_max: usize,
+        limits: Limits,
     ) -> Self {
         Self {
             machine,
@@ -110,7 +112,8 @@ impl<M: Drivable> State<M> {
             chores: Vec::new(),
             events,
             counters,
-            unread_bytes_max,
+            limits,
+            draining: VecDeque::new(),
         }
     }
 
@@ -206,6 +209,7 @@ impl<M: Drivable> State<M> {
     /// Removes a link that has ended. Its queued frames may still leave.
     pub(super) fn remove_link(&mut self, id: LinkId) {
         self.links.remove(&id);
+        self.draining.retain(|it| *it != id);
     }
 
     /// True if the machine has not hung up the link.
@@ -252,7 +256,7 @@ impl<M: Drivable> State<M> {
                 entry.frames = None;
             }
         }
-        if unread > self.unread_bytes_max {
+        if unread > self.limits.unread_bytes_max {
             self.cut_strangers();
         }
     }
@@ -266,7 +270,7 @@ impl<M: Drivable> State<M> {
             entry.frames = None;
             self.counters.refused_slow.add(1);
             self.chores.push(Chore::Cut(Arc::clone(&entry.link)));
-            if entry.link.discharge(usize::MAX) <= self.unread_bytes_max {
+            if entry.link.discharge(usize::MAX) <= self.limits.unread_bytes_max {
                 return;
             }
         }
@@ -278,6 +282,13 @@ impl<M: Drivable> State<M> {
             && entry.frames.take().is_some()
         {
             entry.link.set_end(reason.to_owned());
+            self.draining.push_back(id);
+        }
+        if self.draining.len() > self.limits.draining_max
+            && let Some(oldest) = self.draining.pop_front()
+            && let Some(entry) = self.links.get(&oldest)
+        {
+            self.chores.push(Chore::Cut(Arc::clone(&entry.link)));
         }
     }
 

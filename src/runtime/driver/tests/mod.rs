@@ -506,6 +506,27 @@ fn what_strangers_do_not_read_is_bounded_for_all_of_them_together() {
 }
 
 #[test]
+fn a_link_that_was_hung_up_and_does_not_read_makes_room_for_the_next() {
+    let node = Node::start_with(|options| {
+        // Longer than this test waits.
+        options.limits.write_timeout = 20 * PATIENCE;
+        options.limits.draining_max = 1;
+    });
+    let (_one, first) = node.client();
+    let (_two, second) = node.client();
+    for link in [first, second] {
+        let waiting = || node.driver.counters().bytes_waiting.get();
+        let before = waiting();
+        while waiting() < before + 1_000_000 {
+            node.tell(move |fx| fx.send(link, message(&"x".repeat(50_000))));
+        }
+        node.tell(move |fx| fx.hangup(link));
+    }
+    assert_eq!(node.next(), Event::Closed(first, "closed by this node".into()));
+    assert_eq!(node.rest(), []);
+}
+
+#[test]
 fn a_message_longer_than_a_line_is_not_sent() {
     let node = Node::start();
     let (mut client, link) = node.client();
