@@ -112,10 +112,9 @@ pub(crate) enum Told {
         commit: bool,
         proof: Option<Box<Committed>>,
     },
-    /// What it coordinates now, and what it is in doubt about, if that has changed.
+    /// What it coordinates now, if that has changed.
     Busy {
         running: Option<TxId>,
-        in_doubt: Option<TxId>,
     },
     /// A rule that is checked here is broken.
     Wrong(String),
@@ -164,7 +163,7 @@ pub(crate) struct RolloutHost {
     silent_servers: f64,
     /// Versions that have answered since it voted last; none: it has no servers of its own.
     answered: Option<BTreeSet<ModelId>>,
-    busy: (Option<TxId>, Option<TxId>),
+    running: Option<TxId>,
     is_braked: Option<bool>,
     /// In which state its own figures were bad when it measured last.
     was_bad: Option<folkmoot::proto::rollout::Digest>,
@@ -194,7 +193,7 @@ impl RolloutHost {
             errors: desk.errors,
             silent_servers: desk.silent_servers,
             answered: has_servers.then(BTreeSet::new),
-            busy: (None, None),
+            running: None,
             is_braked: None,
             was_bad: None,
             rng,
@@ -225,11 +224,10 @@ impl RolloutHost {
             let what = format!("T4: {} does not say what it is in doubt about", self.me);
             fx.emit(Told::Wrong(what));
         }
-        let busy = (status.running.map(|it| it.txid), in_doubt);
-        if busy != self.busy {
-            self.busy = busy.clone();
-            let (running, in_doubt) = busy;
-            fx.emit(Told::Busy { running, in_doubt });
+        let running = status.running.map(|it| it.txid);
+        if running != self.running {
+            self.running.clone_from(&running);
+            fx.emit(Told::Busy { running });
         }
     }
 
