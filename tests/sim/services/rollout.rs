@@ -1,6 +1,8 @@
 //! A rollout's node as the simulator runs it: the machine, its calls and handshakes, its servers, and
 //! the windows that its data plane measures.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a wrapper picks a few words of many")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -491,6 +493,14 @@ impl Machine for RolloutHost {
     }
 }
 
+/// Weight of a death while this is sent: great where it binds somebody.
+pub(crate) const fn weight(msg: &Message) -> u32 {
+    match msg {
+        Message::PrepareResp(_) | Message::Decision(_) | Message::PrepareReq(_) => 25,
+        _ => 1,
+    }
+}
+
 impl Simulated for RolloutHost {
     const HEARS_OF_SYNCS: bool = true;
 
@@ -513,10 +523,7 @@ impl Simulated for RolloutHost {
     /// those at which a disk does not have it yet.
     fn deadliness(effect: &Effect<Self>) -> u32 {
         match effect {
-            Effect::Send { msg: Word::Said(msg), .. } => match msg {
-                Message::PrepareResp(_) | Message::Decision(_) | Message::PrepareReq(_) => 25,
-                _ => 1,
-            },
+            Effect::Send { msg: Word::Said(msg), .. } => weight(msg),
             Effect::Persist(
                 rollout::Record::Prepared(_)
                 | rollout::Record::Committed(_)
