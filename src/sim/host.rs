@@ -74,6 +74,9 @@ pub(super) enum Outward<T, E> {
     Emit(E),
 }
 
+/// The effects that wait, each for a number of the disk's writes.
+type Gate<M> = VecDeque<(u64, Outward<<M as Kind>::Message, <M as Kind>::Event>)>;
+
 /// A running process.
 pub(super) struct Process<M: Simulated> {
     pub(super) machine: M,
@@ -85,7 +88,7 @@ pub(super) struct Process<M: Simulated> {
     pub(super) links: BTreeMap<LinkId, bool>,
     pub(super) dials: BTreeSet<Ticket>,
     /// Effects that wait for this many of the disk's writes.
-    pub(super) gate: VecDeque<(u64, Outward<M::Message, M::Event>)>,
+    pub(super) gate: Gate<M>,
     pub(super) paused: bool,
     /// Time when the handling of the first input in line ends, on a slow host.
     pub(super) busy: Option<Time>,

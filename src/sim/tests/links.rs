@@ -299,3 +299,27 @@ fn calls_and_pings_get_lost_too() {
     let late = count(&|it| *it == Told::Failed(DialError::TimedOut));
     assert!((5..50).contains(&late), "calls are repeated, and may fail all the same: {late}");
 }
+
+#[test]
+fn a_system_that_backs_off_may_be_late_by_as_long_as_the_path_was_silent() {
+    let late_by = |backs_off, seed| {
+        let mut world = World::new(seed, Options { backs_off, ..Options::default() });
+        for number in [1, 2] {
+            world.add_host(at(number), Box::new(Toy::idle));
+            world.boot(at(number));
+        }
+        dial(&mut world, 1, 2);
+        world.run_for(SECOND);
+        world.cut(at(1), at(2));
+        world.command(at(1), Order::Say("late"));
+        world.run_for(20 * SECOND);
+        world.heal();
+        let healed = world.now();
+        world.take_events();
+        assert!(world.run_while(|world| world.events().is_empty(), 21 * SECOND));
+        world.now().since(healed)
+    };
+    assert!((0..20).all(|seed| late_by(false, seed) < millis(10)));
+    let longest = (0..20).map(|seed| late_by(true, seed)).max().unwrap();
+    assert!(longest > 10 * SECOND, "{longest:?}");
+}

@@ -1,5 +1,6 @@
 //! Tests of the simulator: a world that cannot be trusted proves nothing about machines.
 
+mod clerk;
 mod links;
 mod processes;
 mod toy;

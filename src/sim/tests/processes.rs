@@ -198,3 +198,99 @@ fn calm_brings_back_everybody_but_the_buried() {
     assert!(world.run_while(|world| world.open_links(at(4), at(2)) == 0, SECOND));
     assert!(!world.run_while(|world| !world.is_up(at(3)), SECOND));
 }
+
+#[test]
+fn a_kill_keeps_what_was_written_and_lets_out_nothing_that_waited() {
+    let mut options = Options::default();
+    options.weather.fsync = Span::millis(100, 100);
+    let mut world = linked_world(options);
+    world.command(at(1), Order::Note(7));
+    world.run_for(millis(50));
+    world.kill(at(1));
+    assert_eq!(world.records(at(1)), &[7]);
+    world.restart(at(1));
+    world.run_for(SECOND);
+    assert_eq!(world.machine(at(1)).unwrap().notes(), &[7]);
+    assert!(!told(&world, 2).contains(&heard("note 7")));
+    assert_eq!(world.tally().faults(Fault::Kill), 1);
+    assert_eq!(world.tally().troubles(Trouble::LostRecord), 0);
+}
+
+#[test]
+fn a_disk_can_be_slow_lost_or_that_of_an_earlier_day() {
+    let mut world = idle_world(1, Options::default());
+    world.set_fsync(at(1), Some(Span::millis(400, 400)));
+    world.command(at(1), Order::Note(7));
+    world.run_for(millis(399));
+    assert_eq!(world.records(at(1)), &[] as &[u64]);
+    world.run_for(millis(1));
+    assert_eq!(world.records(at(1)), &[7]);
+    world.set_fsync(at(1), None);
+    let backup = world.records(at(1)).to_vec();
+    world.command(at(1), Order::Note(8));
+    world.run_for(millis(10));
+    assert_eq!(world.records(at(1)), &[7, 8]);
+    world.replace_disk(at(1), backup);
+    assert!(!world.is_up(at(1)));
+    world.boot(at(1));
+    assert_eq!(world.machine(at(1)).unwrap().notes(), &[7]);
+    world.replace_disk(at(1), Vec::new());
+    world.boot(at(1));
+    assert_eq!(world.machine(at(1)).unwrap().notes(), &[] as &[u64]);
+    assert_eq!(world.tally().faults(Fault::SlowDisk), 1);
+}
+
+#[test]
+fn a_host_that_moves_is_found_at_its_new_address_alone() {
+    let mut world = linked_world(Options::default());
+    world.relocate(at(2), at(7));
+    world.run_for(SECOND);
+    assert!(told(&world, 1).iter().any(|told| matches!(told, Told::Down(_))));
+    world.boot(at(7));
+    dial(&mut world, 1, 7);
+    world.run_for(SECOND);
+    assert_eq!(world.open_links(at(1), at(7)), 1);
+    dial(&mut world, 1, 2);
+    world.run_for(10 * SECOND);
+    let failed = told(&world, 1).iter().filter(|it| matches!(it, Told::Failed(_))).count();
+    assert_eq!(failed, 1, "nobody is left at the old one");
+}
+
+#[test]
+fn deaths_strike_at_effects_and_end_by_themselves() {
+    let mut world = stormy_world(3, &Weather::calm());
+    let lasting = Span::millis(10, 100);
+    world.set_weather(Weather { death_ppm: 20_000, lasting, ..Weather::calm() });
+    world.run_for(20 * SECOND);
+    let deaths = |world: &World<Toy>| {
+        let tally = world.tally();
+        (tally.faults(Fault::Crash), tally.faults(Fault::Kill))
+    };
+    let (crashes, kills) = deaths(&world);
+    assert!(crashes > 10 && kills > 10, "{crashes} {kills}");
+    told_is_durable(&world).unwrap();
+    world.set_weather(Weather::calm());
+    world.run_for(SECOND);
+    assert_eq!(deaths(&world), (crashes, kills));
+    assert!(world.hosts().all(|host| world.is_up(host)));
+}
+
+#[test]
+fn who_is_late_or_cut_off_is_known_to_the_test() {
+    let mut world = linked_world(Options::default());
+    assert!(world.is_prompt(at(1)) && world.are_joined(at(1), at(2)));
+    world.cut_one_way(at(2), at(1));
+    assert!(!world.are_joined(at(1), at(2)));
+    world.heal();
+    assert!(world.are_joined(at(1), at(2)));
+    world.pause(at(1));
+    world.slow_down(at(2), millis(5));
+    assert!(!world.is_prompt(at(1)) && !world.is_prompt(at(2)));
+    world.calm_down();
+    assert!(world.is_prompt(at(1)) && world.is_prompt(at(2)));
+    world.crash(at(1));
+    assert!(!world.is_prompt(at(1)));
+    let before = world.clocks(at(2)).mono;
+    world.run_for(SECOND);
+    assert_eq!(world.clocks(at(2)).mono, before.after(SECOND));
+}

@@ -91,7 +91,7 @@ impl Checker {
             Told::Serves { state, is_braked } => self.on_serve(at, state, *is_braked),
             Told::Event(event) => self.on_event(&id, event),
             Told::Answer(ticket, answer) => self.on_answer(*ticket, answer),
-            Told::Busy { running, .. } => self.on_busy(at, running.as_ref(), now),
+            Told::Busy { running } => self.on_busy(at, running.as_ref(), now),
             Told::Wrong(what) => self.violation(what.clone()),
             Told::Decide { .. } => {}
         }

@@ -1,6 +1,8 @@
 //! A chat's member as the simulator runs it: the machine, its calls and handshakes, its log on disk,
 //! and programs that send by it.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a wrapper picks a few words of many")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

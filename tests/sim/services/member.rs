@@ -4,6 +4,8 @@
 //!
 //! The services of a host listen at one address: who calls says first which of them it calls.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a wrapper picks a few words of many")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -432,12 +434,10 @@ impl Simulated for Member {
 
     fn deadliness(effect: &Effect<Self>) -> u32 {
         use folkmoot::machine::rollout::Record as Line;
-        use folkmoot::proto::rollout::Message;
         match effect {
-            Effect::Send { msg: Word::Rollout(rollout::Word::Said(msg)), .. } => match msg {
-                Message::PrepareResp(_) | Message::Decision(_) | Message::PrepareReq(_) => 25,
-                _ => 1,
-            },
+            Effect::Send { msg: Word::Rollout(rollout::Word::Said(msg)), .. } => {
+                rollout::weight(msg)
+            }
             Effect::Persist(Record::Rollout(
                 Line::Prepared(_) | Line::Committed(_) | Line::Refused { .. },
             )) => 10,

@@ -1,6 +1,8 @@
 //! A rollout's node as the simulator runs it: the machine, its calls and handshakes, its servers, and
 //! the windows that its data plane measures.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a wrapper picks a few words of many")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -112,10 +114,9 @@ pub(crate) enum Told {
         commit: bool,
         proof: Option<Box<Committed>>,
     },
-    /// What it coordinates now, and what it is in doubt about, if that has changed.
+    /// What it coordinates now, if that has changed.
     Busy {
         running: Option<TxId>,
-        in_doubt: Option<TxId>,
     },
     /// A rule that is checked here is broken.
     Wrong(String),
@@ -164,7 +165,7 @@ pub(crate) struct RolloutHost {
     silent_servers: f64,
     /// Versions that have answered since it voted last; none: it has no servers of its own.
     answered: Option<BTreeSet<ModelId>>,
-    busy: (Option<TxId>, Option<TxId>),
+    running: Option<TxId>,
     is_braked: Option<bool>,
     /// In which state its own figures were bad when it measured last.
     was_bad: Option<folkmoot::proto::rollout::Digest>,
@@ -194,7 +195,7 @@ impl RolloutHost {
             errors: desk.errors,
             silent_servers: desk.silent_servers,
             answered: has_servers.then(BTreeSet::new),
-            busy: (None, None),
+            running: None,
             is_braked: None,
             was_bad: None,
             rng,
@@ -225,11 +226,10 @@ impl RolloutHost {
             let what = format!("T4: {} does not say what it is in doubt about", self.me);
             fx.emit(Told::Wrong(what));
         }
-        let busy = (status.running.map(|it| it.txid), in_doubt);
-        if busy != self.busy {
-            self.busy = busy.clone();
-            let (running, in_doubt) = busy;
-            fx.emit(Told::Busy { running, in_doubt });
+        let running = status.running.map(|it| it.txid);
+        if running != self.running {
+            self.running.clone_from(&running);
+            fx.emit(Told::Busy { running });
         }
     }
 
@@ -493,6 +493,14 @@ impl Machine for RolloutHost {
     }
 }
 
+/// Weight of a death while this is sent: great where it binds somebody.
+pub(crate) const fn weight(msg: &Message) -> u32 {
+    match msg {
+        Message::PrepareResp(_) | Message::Decision(_) | Message::PrepareReq(_) => 25,
+        _ => 1,
+    }
+}
+
 impl Simulated for RolloutHost {
     const HEARS_OF_SYNCS: bool = true;
 
@@ -515,10 +523,7 @@ impl Simulated for RolloutHost {
     /// those at which a disk does not have it yet.
     fn deadliness(effect: &Effect<Self>) -> u32 {
         match effect {
-            Effect::Send { msg: Word::Said(msg), .. } => match msg {
-                Message::PrepareResp(_) | Message::Decision(_) | Message::PrepareReq(_) => 25,
-                _ => 1,
-            },
+            Effect::Send { msg: Word::Said(msg), .. } => weight(msg),
             Effect::Persist(
                 rollout::Record::Prepared(_)
                 | rollout::Record::Committed(_)

@@ -79,6 +79,8 @@ pub(crate) enum Told {
     Event(Event),
     /// The disk has all pieces.
     Whole,
+    /// A link ended amid a piece.
+    Torn,
 }
 
 /// What a peer is made of, each time it starts.
@@ -417,6 +419,7 @@ impl SwarmHost {
                 self.queues.remove(&link);
                 self.unchoked.remove(&link);
                 if let Some((index, offset, data)) = self.coming.remove(&link) {
+                    fx.emit(Told::Torn);
                     let part = ExtraInput::Part { link, index, offset, data };
                     self.hand(now, Input::Extra(part), fx);
                 }

@@ -216,6 +216,7 @@ impl World {
             let peer = &mut self.peers[at];
             match told {
                 Told::Whole => peer.complete_at = Some(time),
+                Told::Torn => {}
                 Told::Event(event) => {
                     if let Event::Ended(outcome) = &event {
                         peer.outcome = Some(outcome.clone());
