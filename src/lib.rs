@@ -31,6 +31,9 @@
 //! All calls may come from any thread and need no async runtime; what comes later can be awaited as
 //! well as waited for ([`Pending`], [`Queue`]).
 //!
+//! A program that only needs the library depends on it with `default-features = false`: the feature
+//! `cli` is for the programs `seed` and `peer`, and brings the crates of their command line.
+//!
 //! The programs `seed` and `peer` are made of the same parts, which are hidden here: they change
 //! without notice. `ARCHITECTURE.md` has the map of them.
 
@@ -54,6 +57,7 @@ pub mod sim;
 
 pub mod network;
 
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 

@@ -33,14 +33,16 @@
 
 mod builder;
 mod change;
-pub(crate) mod chat;
+#[doc(hidden)]
+pub mod chat;
 mod error;
 mod group;
 mod message;
 mod peer;
 mod pending;
 mod queue;
-pub(crate) mod rollout;
+#[doc(hidden)]
+pub mod rollout;
 mod share;
 pub mod shares;
 mod switchboard;
@@ -51,7 +53,8 @@ pub use chat::{Chat, ChatBuilder, ChatError, ChatMessage};
 pub use error::{NetworkError, SendError, StartError};
 pub use message::{Incoming, Known, Message, Published};
 pub use peer::Network;
-pub(crate) use peer::Peer;
+#[doc(hidden)]
+pub use peer::Peer;
 pub use pending::Pending;
 pub use queue::{Gone, Queue, Weigh};
 pub use rollout::{Rollout, RolloutBuilder, RolloutEvent, RolloutOrder, RolloutOutcome};

@@ -63,16 +63,21 @@ type Own = (JoinHandle<()>, DataDir, Option<TempDir>);
 
 /// Running peer of a network.
 #[derive(Clone)]
-pub(crate) struct Peer {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) keys: KeyPair,
-    pub(crate) driver: Arc<Driver<PeerNode>>,
-    pub(crate) board: Arc<Switchboard>,
+pub struct Peer {
+    /// Listen address of the peer.
+    pub endpoint: Endpoint,
+    /// Key pair of the peer.
+    pub keys: KeyPair,
+    /// Driver of the peer's node.
+    pub driver: Arc<Driver<PeerNode>>,
+    /// Switchboard between the node and the program.
+    pub board: Arc<Switchboard>,
     /// Servers of the other dialects at its port.
-    pub(crate) dialects: Dialects,
-    pub(crate) sharing: Arc<Sharing>,
+    pub dialects: Dialects,
+    /// Shares of the peer.
+    pub sharing: Arc<Sharing>,
     /// Directory of its data.
-    pub(crate) dir: PathBuf,
+    pub dir: PathBuf,
 }
 
 impl Peer {

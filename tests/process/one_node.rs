@@ -3,6 +3,7 @@
 
 use crate::support;
 
+use folkmoot::cli::metrics::table::{ROWS, Row};
 use serde_json::Value;
 use support::nodes::{Nodes, start};
 use support::peer_exe;
@@ -79,6 +80,11 @@ fn one_process_carries_all_services_and_comes_back_with_them() {
     let (_, metrics) = ask(&nodes, &["metrics", "--port", &port]);
     for line in ["folkmoot_chat_members 3", "folkmoot_rollout_nodes 3", "folkmoot_healthy 1"] {
         assert!(metrics.lines().any(|it| it == line), "{line}\n{metrics}");
+    }
+    let of_services = ["chat_", "rollout_", "data_plane_"];
+    let is_of_service = |row: &&Row| of_services.iter().any(|it| row.name.starts_with(it));
+    for row in ROWS.iter().filter(is_of_service) {
+        assert!(metrics.contains(&format!("folkmoot_{}", row.name)), "{}\n{metrics}", row.name);
     }
 
     // Death is one: the fleet, the chat and the rollouts see it.

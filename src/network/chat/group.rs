@@ -29,25 +29,25 @@ impl Details for At {
 }
 
 /// Settings of a chat's member.
-pub(crate) struct MemberOptions {
+pub struct MemberOptions {
     /// Id of the member in its group.
-    pub(crate) id: MemberId,
+    pub id: MemberId,
     /// Directory of the log.
-    pub(crate) log_dir: PathBuf,
+    pub log_dir: PathBuf,
     /// File away from the log that remembers that there is one.
-    pub(crate) marker: PathBuf,
+    pub marker: PathBuf,
     /// Addresses at which members of the group may be; without any, the fleet tells them.
-    pub(crate) places: Vec<(Option<MemberId>, Endpoint)>,
+    pub places: Vec<(Option<MemberId>, Endpoint)>,
     /// Limits and periods of the machine.
-    pub(crate) config: Config,
+    pub config: Config,
     /// Largest number of connections.
-    pub(crate) links_max: usize,
+    pub links_max: usize,
 }
 
 /// Running member of a chat.
-pub(crate) struct ChatMember {
+pub struct ChatMember {
     /// Engine of the member.
-    pub(crate) engine: Engine,
+    pub engine: Engine,
     group: GroupMember<MemberId, At>,
 }
 
@@ -57,7 +57,7 @@ impl ChatMember {
     ///
     /// # Errors
     /// Fails if the network has stopped, the log cannot be used, or the system has no room.
-    pub(crate) fn start(
+    pub fn start(
         network: &Arc<Network>,
         options: MemberOptions,
         sink: Box<dyn Sink<Told>>,
@@ -98,13 +98,13 @@ impl ChatMember {
     }
 
     /// Waits for the threads to end, after the engine and the network have stopped.
-    pub(crate) fn join(self) {
+    pub fn join(self) {
         self.group.join();
     }
 }
 
 /// True if the log of `me` has any content.
-pub(crate) fn knows_its_group(log_dir: &Path, me: MemberId) -> bool {
+pub fn knows_its_group(log_dir: &Path, me: MemberId) -> bool {
     std::fs::metadata(log_dir.join(format!("{me}.log"))).is_ok_and(|it| it.len() > 0)
 }
 

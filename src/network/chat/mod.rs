@@ -11,8 +11,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use group::{ChatMember, MemberOptions, knows_its_group};
-pub(crate) use watch::{Announcer, Fate, Watchers};
+pub use group::{ChatMember, MemberOptions, knows_its_group};
+pub use watch::{Announcer, Fate, Watchers};
 
 use super::error::{NetworkError, StartError};
 use super::peer::Network;

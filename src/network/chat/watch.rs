@@ -27,7 +27,7 @@ const FOLLOWED_BYTES_MAX: usize = 16 * 1024;
 
 /// The fate of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// The message is on disk, and is sent until it is final.
     Kept,
     /// The message is final, at this place.
@@ -59,14 +59,14 @@ struct Waiting {
 
 /// The programs that wait.
 #[derive(Clone, Default)]
-pub(crate) struct Watchers(Arc<Mutex<Waiting>>);
+pub struct Watchers(Arc<Mutex<Waiting>>);
 
 /// One program's wait; it ends when this is dropped.
-pub(crate) struct Watch {
+pub struct Watch {
     watchers: Watchers,
     number: u64,
     /// Fates of the message, at most two: kept, and the last one.
-    pub(crate) fates: Receiver<Fate>,
+    pub fates: Receiver<Fate>,
 }
 
 impl Watchers {
@@ -75,7 +75,7 @@ impl Watchers {
     }
 
     /// Waits for a message that is about to be sent; `None` if too many wait.
-    pub(crate) fn add(&self, room: &Arc<str>, text: &Arc<str>) -> Option<Watch> {
+    pub fn add(&self, room: &Arc<str>, text: &Arc<str>) -> Option<Watch> {
         let (tell, fates) = bounded(2);
         let tell = move |fate| drop(tell.try_send(fate));
         let number = self.tell(room, text, Box::new(tell))?;
@@ -102,7 +102,7 @@ impl Watchers {
     }
 
     /// Events from now on, for a screen of another process.
-    pub(crate) fn follow(&self) -> Receiver<Told> {
+    pub fn follow(&self) -> Receiver<Told> {
         let (tell, told) = bounded(FOLLOWED_MAX);
         let mut waiting = self.waiting();
         if !waiting.is_closed {
@@ -113,7 +113,7 @@ impl Watchers {
 
     /// Ends all waits, and the events of all followers after those that wait: the member stops, and
     /// sends what is kept at its next start.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         let mut waiting = self.waiting();
         waiting.is_closed = true;
         waiting.followers.clear();
@@ -224,9 +224,9 @@ impl Drop for Watch {
 }
 
 /// A sink that tells the programs that wait, and then the person at the screen.
-pub(crate) struct Announcer {
-    pub(crate) watchers: Watchers,
-    pub(crate) tell: Sender<(Now, Told)>,
+pub struct Announcer {
+    pub watchers: Watchers,
+    pub tell: Sender<(Now, Told)>,
 }
 
 impl Sink<Told> for Announcer {

@@ -8,7 +8,7 @@ use crate::proto::rollout::Choice;
 
 /// Counters of the node for `/metrics`, beside those of its data plane.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub struct Counts {
     committed: AtomicU64,
     aborted: AtomicU64,
     votes_commit: AtomicU64,
@@ -19,12 +19,12 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// Number of transactions committed by this process.
-    pub(crate) fn committed(&self) -> u64 {
+    pub fn committed(&self) -> u64 {
         self.committed.load(Ordering::Relaxed)
     }
 
     /// Number of transactions that this process saw aborted.
-    pub(crate) fn aborted(&self) -> u64 {
+    pub fn aborted(&self) -> u64 {
         self.aborted.load(Ordering::Relaxed)
     }
 

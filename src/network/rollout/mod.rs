@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use node::{NodeOptions, RolloutNode};
+pub use node::{NodeOptions, RolloutNode};
 
 use super::error::{NetworkError, StartError};
 use super::peer::Network;

@@ -39,38 +39,38 @@ const PROBES_MAX: usize = 16;
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 /// Settings of a node of rollouts.
-pub(crate) struct NodeOptions {
+pub struct NodeOptions {
     /// Name of the node.
-    pub(crate) me: NodeId,
+    pub me: NodeId,
     /// Address at which other nodes call it.
-    pub(crate) at: Endpoint,
+    pub at: Endpoint,
     /// Address at which the data plane listens.
-    pub(crate) http: SocketAddr,
+    pub http: SocketAddr,
     /// Server of each version; empty for the built-in model.
-    pub(crate) upstreams: BTreeMap<ModelId, Upstream>,
+    pub upstreams: BTreeMap<ModelId, Upstream>,
     /// Limits of the data plane.
-    pub(crate) plane_limits: dataplane::Limits,
+    pub plane_limits: dataplane::Limits,
     /// Routing state of version 1.
-    pub(crate) initial: RoutingState,
+    pub initial: RoutingState,
     /// Beginning of the history; `None` to let the fleet say.
-    pub(crate) founding: Option<Founding>,
+    pub founding: Option<Founding>,
     /// Cluster keys of its links, if they are encrypted.
-    pub(crate) cluster_keys: Option<Arc<ClusterKeys>>,
+    pub cluster_keys: Option<Arc<ClusterKeys>>,
     /// File of the log of transactions.
-    pub(crate) log: PathBuf,
+    pub log: PathBuf,
     /// Directory of the log of decisions, and a file away from it that remembers that there is
     /// one; `None` to let coordinators decide.
-    pub(crate) decisions: Option<(PathBuf, PathBuf)>,
+    pub decisions: Option<(PathBuf, PathBuf)>,
     /// Condition under which another node is let in.
-    pub(crate) admits: Admits,
+    pub admits: Admits,
     /// Point at which the process kills itself, for tests.
-    pub(crate) kill_at: Option<KillPoint>,
+    pub kill_at: Option<KillPoint>,
 }
 
 impl NodeOptions {
     /// Versions that this node can serve, each with a digest of its server's address, which may
     /// hold a secret; `None` if it serves any.
-    pub(crate) fn models(&self) -> Option<BTreeMap<ModelId, String>> {
+    pub fn models(&self) -> Option<BTreeMap<ModelId, String>> {
         let digest = |it: &Upstream| hex::encode(&Sha256::digest(it.to_string())[..4]);
         let told = self.upstreams.iter().map(|(model, at)| (model.clone(), digest(at)));
         (!self.upstreams.is_empty()).then(|| told.collect())
@@ -78,16 +78,16 @@ impl NodeOptions {
 }
 
 /// Running node of rollouts.
-pub(crate) struct RolloutNode {
+pub struct RolloutNode {
     /// Engine of the node.
-    pub(crate) engine: Engine,
+    pub engine: Engine,
     /// Data plane of the node.
-    pub(crate) plane: Arc<DataPlane>,
+    pub plane: Arc<DataPlane>,
     counts: Arc<Counts>,
     /// Content of the log when the node started.
-    pub(crate) recovered: Recovered,
+    pub recovered: Recovered,
     /// Readiness of the log of decisions, if there is one.
-    pub(crate) can_decide: Option<Arc<AtomicBool>>,
+    pub can_decide: Option<Arc<AtomicBool>>,
     failed: Arc<OnceLock<String>>,
     group: Option<Group>,
     threads: Vec<JoinHandle<()>>,
@@ -102,7 +102,7 @@ impl RolloutNode {
     ///
     /// # Errors
     /// Fails if the network has stopped, a port or a log cannot be used, or the system has no room.
-    pub(crate) fn start(
+    pub fn start(
         mut options: NodeOptions,
         keys: KeyPair,
         network: Option<&Arc<Network>>,
@@ -190,29 +190,29 @@ impl RolloutNode {
     }
 
     /// Counters of the transactions of this process.
-    pub(crate) fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
     /// Reason why the node does nothing more, once its disk has failed.
-    pub(crate) fn failure(&self) -> Option<&str> {
+    pub fn failure(&self) -> Option<&str> {
         self.failed.get().map(String::as_str)
     }
 
     /// True if transactions can be ended: always, unless the log of decisions is not complete yet.
-    pub(crate) fn can_decide(&self) -> bool {
+    pub fn can_decide(&self) -> bool {
         self.can_decide.as_ref().is_none_or(|it| it.load(Ordering::Acquire))
     }
 
     /// Stops the engine and the data plane.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         drop(self.runs.lock().expect("nothing can panic here").take());
         self.engine.stop();
         self.plane.stop();
     }
 
     /// Waits for the threads to end, after the node and the network have stopped.
-    pub(crate) fn join(self) {
+    pub fn join(self) {
         let Self { engine, plane, group, threads, .. } = self;
         // The engine's sink holds a sender of probes, whose end is that of their thread.
         drop((engine, plane));

@@ -81,7 +81,7 @@ impl Sharing {
     ///
     /// # Errors
     /// Fails if this peer has ordered no such thing, or has stopped.
-    pub(crate) fn await_answers(
+    pub fn await_answers(
         self: &Arc<Self>,
         (ticket, wait): (Ticket, Duration),
         (board, node): (&Arc<Switchboard>, &Node),

@@ -25,7 +25,7 @@ use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind, Phase};
 
 /// Role of this process in a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     /// The process has the whole content from the start.
     Offers,
     /// The process fetches the content, and passes on the pieces it has.
@@ -34,27 +34,27 @@ pub(crate) enum Role {
 
 /// One share of this process.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub struct Held {
     /// Ticket of the share.
-    pub(crate) ticket: Ticket,
+    pub ticket: Ticket,
     /// Role of this process in it.
-    pub(crate) role: Role,
+    pub role: Role,
     /// Path of the content on the disk, present or future.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// The parts of a folder that are not offered, each with its reason.
-    pub(crate) left_out: Vec<String>,
+    pub left_out: Vec<String>,
     /// The swarm; the same for all names of one content.
-    pub(crate) swarm: Arc<Joined>,
+    pub swarm: Arc<Joined>,
 }
 
 impl Held {
     /// Progress of the share.
-    pub(crate) fn view(&self) -> View {
+    pub fn view(&self) -> View {
         View::of(&self.swarm.progress(), self.ticket.size)
     }
 
     /// Ticket, role, path and progress, for programs.
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let mut view = self.view().json();
         view["kind"] = match self.role {
             Role::Offers => "share",
@@ -69,31 +69,31 @@ impl Held {
 }
 
 /// Options of a fetch.
-pub(crate) struct Order<'a> {
+pub struct Order<'a> {
     /// Ticket of the share.
-    pub(crate) ticket: &'a Ticket,
+    pub ticket: &'a Ticket,
     /// Folder for the content.
-    pub(crate) to: &'a Path,
+    pub to: &'a Path,
     /// Addresses to call beside those of the ticket.
-    pub(crate) at: &'a [Endpoint],
+    pub at: &'a [Endpoint],
     /// Time to wait while nothing comes; `None` for no limit.
-    pub(crate) give_up: Option<Duration>,
+    pub give_up: Option<Duration>,
     /// True if the disk is to set aside all room at once.
-    pub(crate) preallocates: bool,
+    pub preallocates: bool,
     /// Called while an existing file or folder of the name is hashed, with the bytes done and their
     /// sum; returns whether to go on.
-    pub(crate) hashed: &'a (dyn Fn(u64, u64) -> bool + Sync),
+    pub hashed: &'a (dyn Fn(u64, u64) -> bool + Sync),
 }
 
 /// The content to be shared.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted<'a> {
+pub struct Wanted<'a> {
     /// The file or folder.
-    pub(crate) path: &'a Path,
+    pub path: &'a Path,
     /// Size of a piece in bytes; `None` to choose it by the size of the content.
-    pub(crate) piece: Option<u32>,
+    pub piece: Option<u32>,
     /// True if to read all of it although it seems unchanged.
-    pub(crate) rehash: bool,
+    pub rehash: bool,
 }
 
 /// Identity and name of a share.
@@ -101,7 +101,7 @@ pub(crate) type Key = (Hash, String);
 
 /// The shares of one engine.
 #[derive(Debug)]
-pub(crate) struct ShareHost {
+pub struct ShareHost {
     engine: Engine,
     /// Addresses at which other peers find this engine, for tickets.
     at: Vec<Endpoint>,
@@ -114,7 +114,7 @@ impl ShareHost {
     ///
     /// # Errors
     /// Fails if the port cannot be used.
-    pub(crate) fn start(options: EngineOptions) -> Result<Self, StartError> {
+    pub fn start(options: EngineOptions) -> Result<Self, StartError> {
         let engine = Engine::start(options)?;
         let at = engine.addr().map(Endpoint::from).into_iter().collect();
         Ok(Self::over(engine, at))
@@ -122,7 +122,7 @@ impl ShareHost {
 
     /// A host over an engine whose connections come from another listener, which peers find at
     /// `at`.
-    pub(crate) fn over(engine: Engine, at: Vec<Endpoint>) -> Self {
+    pub fn over(engine: Engine, at: Vec<Endpoint>) -> Self {
         let cache = cache_folder().map(TreeCache::new);
         // With the signal caught, a file that is too large for a limit is an error with a remedy,
         // and no sudden end.
@@ -135,7 +135,7 @@ impl ShareHost {
     ///
     /// # Errors
     /// Fails if it cannot be read, or is offered already.
-    pub(crate) fn share(
+    pub fn share(
         &self,
         wanted: Wanted<'_>,
         hashed: &(dyn Fn(u64, u64) -> bool + Sync),
@@ -185,7 +185,7 @@ impl ShareHost {
     ///
     /// # Errors
     /// Fails if it cannot be put there.
-    pub(crate) fn fetch(
+    pub fn fetch(
         &self,
         order: &Order<'_>,
         events: impl Sink<Event> + 'static,
@@ -285,13 +285,13 @@ impl ShareHost {
     }
 
     /// Shares and downloads of this host, for programs.
-    pub(crate) fn list(&self) -> Vec<Value> {
+    pub fn list(&self) -> Vec<Value> {
         let held: Vec<_> = self.held().values().cloned().collect();
         held.iter().map(|it| it.json()).collect()
     }
 
     /// Tickets of all shares of which other peers can get pieces here.
-    pub(crate) fn tickets(&self) -> Vec<Ticket> {
+    pub fn tickets(&self) -> Vec<Ticket> {
         let held: Vec<_> = self.held().values().cloned().collect();
         let has_some = |it: &&Arc<Held>| {
             let progress = it.swarm.progress();
@@ -303,19 +303,19 @@ impl ShareHost {
     }
 
     /// Shares of which pieces are missing here.
-    pub(crate) fn fetching(&self) -> Vec<Arc<Held>> {
+    pub fn fetching(&self) -> Vec<Arc<Held>> {
         let mut held: Vec<_> = self.held().values().cloned().collect();
         held.retain(|it| it.role == Role::Fetches && it.swarm.progress().phase == Phase::Fetching);
         held
     }
 
     /// True if a share has not been ended.
-    pub(crate) fn holds(&self, held: &Arc<Held>) -> bool {
+    pub fn holds(&self, held: &Arc<Held>) -> bool {
         self.held().values().any(|it| Arc::ptr_eq(it, held))
     }
 
     /// Shares that cannot go on, each with its reason.
-    pub(crate) fn failed(&self) -> Vec<(Arc<Held>, String)> {
+    pub fn failed(&self) -> Vec<(Arc<Held>, String)> {
         let held: Vec<_> = self.held().values().cloned().collect();
         let why = |it: Arc<Held>| match it.swarm.progress().phase {
             Phase::Failed(why) => Some((it, why)),
@@ -325,19 +325,19 @@ impl ShareHost {
     }
 
     /// Progress of each share, for programs.
-    pub(crate) fn views(&self) -> BTreeMap<Key, Value> {
+    pub fn views(&self) -> BTreeMap<Key, Value> {
         let held: Vec<_> =
             self.held().iter().map(|(key, it)| (key.clone(), Arc::clone(it))).collect();
         held.into_iter().map(|(key, it)| (key, it.json())).collect()
     }
 
     /// Ends the shares of a name; returns their keys.
-    pub(crate) fn end(&self, name: &str) -> Vec<Key> {
+    pub fn end(&self, name: &str) -> Vec<Key> {
         self.end_those(|it| it.ticket.name == name)
     }
 
     /// Ends the shares for which `is_meant` is true; returns their keys.
-    pub(crate) fn end_those(&self, is_meant: impl Fn(&Held) -> bool) -> Vec<Key> {
+    pub fn end_those(&self, is_meant: impl Fn(&Held) -> bool) -> Vec<Key> {
         let mut held = self.held();
         let is_ended = |it: &(&Key, &Arc<Held>)| is_meant(it.1);
         let ended: Vec<_> = held.iter().filter(is_ended).map(|(key, _)| key.clone()).collect();
@@ -350,17 +350,17 @@ impl ShareHost {
     }
 
     /// Server of connections that another listener has accepted.
-    pub(crate) fn server(&self) -> Arc<dyn Serve> {
+    pub fn server(&self) -> Arc<dyn Serve> {
         self.engine.server()
     }
 
     /// Addresses at which other peers find this engine.
-    pub(crate) fn at(&self) -> &[Endpoint] {
+    pub fn at(&self) -> &[Endpoint] {
         &self.at
     }
 
     /// Ends all shares and the engine.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         let held = std::mem::take(&mut *self.held());
         for held in held.values() {
             held.swarm.stop();

@@ -20,7 +20,7 @@ const REPORTS_MAX: usize = 4;
 
 impl Sharing {
     /// Shares a file or folder; answered by the number of bytes hashed, and then by the ticket.
-    pub(crate) fn begin(
+    pub fn begin(
         self: &Arc<Self>,
         (path, piece, everywhere, rehash): (PathBuf, Option<u32>, bool, bool),
         (board, node): (&Arc<Switchboard>, &Node),
@@ -55,7 +55,7 @@ impl Sharing {
     }
 
     /// Shares of the fleet, as far as is known here.
-    pub(crate) fn list(&self) -> Value {
+    pub fn list(&self) -> Value {
         let now = self.clock.now().mono;
         let mut state = self.lock();
         let here: BTreeMap<_, _> = state.host.as_ref().map(|it| it.views()).unwrap_or_default();
@@ -72,7 +72,7 @@ impl Sharing {
 
     /// Announces a share that a program of this machine serves by itself, until the answer is
     /// dropped.
-    pub(crate) fn lend(
+    pub fn lend(
         self: &Arc<Self>,
         ticket: Ticket,
         (board, node): (&Arc<Switchboard>, &Node),

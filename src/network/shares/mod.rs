@@ -64,9 +64,12 @@ use serde::{Deserialize, Serialize};
 pub use self::error::ShareError;
 pub(in crate::network) use self::handle::Home;
 pub use self::handle::Share;
-pub(crate) use self::host::{Held, Order, ShareHost, Wanted};
-pub(crate) use self::notice::{NO_MORE, name, notice, read_again};
-pub(crate) use self::view::View;
+#[doc(hidden)]
+pub use self::host::{Held, Order, ShareHost, Wanted};
+#[doc(hidden)]
+pub use self::notice::{NO_MORE, name, notice, read_again};
+#[doc(hidden)]
+pub use self::view::View;
 pub use crate::machine::shares::KnownShare;
 pub use crate::runtime::swarm::{Phase, Progress};
 
@@ -129,13 +132,13 @@ type Answers = (Vec<Answered>, bool);
 
 /// Limits of the shares of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub struct Bounds {
     /// Rule for the shares that other peers want everywhere.
-    pub(crate) taking: Taking,
+    pub taking: Taking,
     /// Bytes a second that are sent, at most.
-    pub(crate) up: Option<u64>,
+    pub up: Option<u64>,
     /// Bytes a second that are received, at most.
-    pub(crate) down: Option<u64>,
+    pub down: Option<u64>,
 }
 
 impl From<Taking> for Bounds {
@@ -146,7 +149,7 @@ impl From<Taking> for Bounds {
 
 /// Rule for the shares that other peers want everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taking {
+pub enum Taking {
     /// None is taken, and no peer waits for this one.
     Apart,
     /// All are taken as long as they have no more than `bytes` in all; 0 refuses each.
@@ -202,7 +205,8 @@ struct State {
 }
 
 /// The shares of one peer.
-pub(crate) struct Sharing {
+#[doc(hidden)]
+pub struct Sharing {
     me: Endpoint,
     /// Folder of the peer's own.
     folder: PathBuf,
@@ -226,7 +230,7 @@ type OnHost = Box<dyn Fn(&Arc<ShareHost>) + Send + Sync>;
 
 impl Sharing {
     /// The shares of the peer at `me`, with its own `folder`.
-    pub(crate) fn new(
+    pub fn new(
         me: Endpoint,
         folder: &Path,
         cluster_keys: Option<Arc<ClusterKeys>>,
@@ -248,13 +252,13 @@ impl Sharing {
     }
 
     /// Calls `observe` with the host when it begins; only the first such wish counts.
-    pub(crate) fn on_host(&self, observe: impl Fn(&Arc<ShareHost>) + Send + Sync + 'static) {
+    pub fn on_host(&self, observe: impl Fn(&Arc<ShareHost>) + Send + Sync + 'static) {
         // A second observer is dropped, as the contract says.
         let _ = self.on_host.set(Box::new(observe));
     }
 
     /// Wants the thread when another peer announces something. Neither blocks nor calls the node.
-    pub(crate) fn on_event(&self, event: &NodeEvent) {
+    pub fn on_event(&self, event: &NodeEvent) {
         if let NodeEvent::Broadcast(broadcast::Event::Delivered { message, .. }) = event
             && message.topic == TOPIC
         {
@@ -263,12 +267,12 @@ impl Sharing {
     }
 
     /// Channel of the messages that [`Sharing::wake`] is to be called.
-    pub(crate) fn wanted(&self) -> Receiver<()> {
+    pub fn wanted(&self) -> Receiver<()> {
         self.waking.wanted()
     }
 
     /// Ends all shares and threads. The switchboard has been closed.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         let host = {
             let mut state = self.lock();
             state.is_closed = true;
@@ -286,7 +290,7 @@ impl Sharing {
 
     /// Keeps the announcements of others from now on, and wants the thread if anything is
     /// remembered from an earlier run.
-    pub(crate) fn listen(&self, board: &Arc<Switchboard>) {
+    pub fn listen(&self, board: &Arc<Switchboard>) {
         let Ok(queue) = board.subscribe(TOPIC) else { return };
         let memories = [self.memory(), self.orders_file(), self.versions_file()];
         let remembers = memories.iter().any(|it| it.exists());
@@ -297,7 +301,7 @@ impl Sharing {
     }
 
     /// Starts the thread of [`Sharing::run`], unless it has been started.
-    pub(crate) fn wake(self: &Arc<Self>, board: &Arc<Switchboard>, node: &Node) {
+    pub fn wake(self: &Arc<Self>, board: &Arc<Switchboard>, node: &Node) {
         if self.lock().is_closed {
             return;
         }
@@ -306,7 +310,7 @@ impl Sharing {
     }
 
     /// Shares of the fleet, as far as is known here, by name.
-    pub(crate) fn known(&self) -> Vec<KnownShare> {
+    pub fn known(&self) -> Vec<KnownShare> {
         let now = self.clock.mono();
         self.lock().known.all(now)
     }
@@ -396,7 +400,7 @@ impl Sharing {
     }
 
     /// Receives and sends announcements, until the network stops. For a thread of its own.
-    pub(crate) fn run(&self, board: &Arc<Switchboard>, node: &Node) {
+    pub fn run(&self, board: &Arc<Switchboard>, node: &Node) {
         let fresh = || Some((board.subscribe(TOPIC).ok()?, true));
         let Some((queue, remembers)) = self.waking.take().or_else(fresh) else { return };
         // What is written down since the start is known already.

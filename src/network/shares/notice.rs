@@ -7,10 +7,10 @@ use crate::model::span::Span;
 use crate::proto::swarm::{PeerId, PieceIndex};
 
 /// Words of the notice about a seeder that has withdrawn its offer.
-pub(crate) const NO_MORE: &str = "does not offer this any more";
+pub const NO_MORE: &str = "does not offer this any more";
 
 /// Notice of an event for people, if it is worth one.
-pub(crate) fn notice(event: &Event) -> Option<String> {
+pub fn notice(event: &Event) -> Option<String> {
     Some(match event {
         Event::FalsePiece(peer, PieceIndex(piece)) => {
             format!("{} sent a false piece {piece}, and is asked for no more", name(*peer))
@@ -46,7 +46,7 @@ pub(crate) fn notice(event: &Event) -> Option<String> {
 }
 
 /// Notice for people about pieces that were read again because others had changed them.
-pub(crate) fn read_again(read: u32, lost: usize, files: &[String]) -> String {
+pub fn read_again(read: u32, lost: usize, files: &[String]) -> String {
     let what = match files {
         [] => "what was not surely on disk".to_owned(),
         [one] => format!("{one} was changed by others, or is gone:"),
@@ -67,6 +67,6 @@ fn shown(pause: Duration) -> Span {
 }
 
 /// Name of a peer, whose number in a share is random.
-pub(crate) fn name(peer: PeerId) -> String {
+pub fn name(peer: PeerId) -> String {
     format!("peer {:08x}", peer.0)
 }

@@ -67,7 +67,7 @@ impl Sharing {
 
     /// Ends the shares of this name here; with `everywhere`, the other peers are asked to remove
     /// what they have taken of it from this peer.
-    pub(crate) fn unshare(
+    pub fn unshare(
         &self,
         (name, everywhere): (&str, bool),
         (board, node): (&Arc<Switchboard>, &Node),

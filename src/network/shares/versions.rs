@@ -25,7 +25,7 @@ use crate::runtime::swarm::store::{Offer, under_way};
 
 impl Sharing {
     /// Folder of the shares that are taken by orders.
-    pub(crate) fn received(&self) -> PathBuf {
+    pub fn received(&self) -> PathBuf {
         self.folder.join("received")
     }
 

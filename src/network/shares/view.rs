@@ -8,26 +8,28 @@ use crate::runtime::swarm::Progress;
 
 /// Progress of one swarm at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct View {
+pub struct View {
     /// Number of pieces of the content.
-    pub(crate) pieces: u32,
+    pub pieces: u32,
     /// Number of pieces that are here.
-    pub(crate) have: u32,
+    pub have: u32,
     /// Size of the content, in bytes.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Number of connected neighbors.
-    pub(crate) peers: usize,
-    /// Bytes that were received and sent since the start.
-    pub(crate) down: u64,
-    pub(crate) up: u64,
-    /// Bytes a second that were received and sent lately.
-    pub(crate) down_rate: u64,
-    pub(crate) up_rate: u64,
+    pub peers: usize,
+    /// Number of bytes that were received since the start.
+    pub down: u64,
+    /// Number of bytes that were sent since the start.
+    pub up: u64,
+    /// Bytes a second that were received lately.
+    pub down_rate: u64,
+    /// Bytes a second that were sent lately.
+    pub up_rate: u64,
 }
 
 impl View {
     /// Time for the missing pieces at this rate, if any come.
-    pub(crate) fn left(&self) -> Option<Duration> {
+    pub fn left(&self) -> Option<Duration> {
         let missing = u64::from(self.pieces.saturating_sub(self.have));
         let bytes = self.size.checked_mul(missing)?.checked_div(self.pieces.into()).unwrap_or(0);
         let secs = bytes.checked_div(self.down_rate)?;
@@ -35,7 +37,7 @@ impl View {
     }
 
     /// The progress for programs.
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         json!({
             "pieces": self.pieces, "have": self.have, "size": self.size, "peers": self.peers,
             "down_bytes": self.down, "up_bytes": self.up,
@@ -45,7 +47,7 @@ impl View {
     }
 
     /// Progress of a swarm over `size` bytes.
-    pub(crate) fn of(progress: &Progress, size: u64) -> Self {
+    pub fn of(progress: &Progress, size: u64) -> Self {
         // A rate is no exact count, and never below zero.
         #[allow(
             clippy::cast_possible_truncation,
