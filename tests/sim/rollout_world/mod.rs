@@ -1,5 +1,5 @@
-//! A fleet of rollout nodes in the simulator: operators, seeds, deaths between any two effects, lost
-//! disks, strangers who lie, and a checker that sees everything.
+//! A fleet of rollout nodes in the simulator: operators, seeds, deaths between any two effects,
+//! lost disks, strangers who lie, and a checker that sees everything.
 //!
 //! One number draws all. The checker keeps its own books; it asks no machine whether all is well.
 
