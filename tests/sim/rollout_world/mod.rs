@@ -410,6 +410,28 @@ impl World {
         self.probe()
     }
 
+    /// A node is backed up, dies and comes back, begins something, is restored from the backup, and
+    /// begins something again.
+    pub(crate) fn play_restored(&mut self) -> Result<(), String> {
+        self.begin_in_peace()?;
+        self.down_for = Some(ms(200));
+        self.back_up_or_restore(0);
+        self.crash(0, false);
+        for _ in 0..2 {
+            let moment = ms(self.rng_between(2000, 4000));
+            self.run_for(moment)?;
+            let roster = self.machine(0).expect("it is back").roster().clone();
+            self.command(0, Command::Roster(roster));
+            self.run_for(ms(3000))?;
+            self.back_up_or_restore(0);
+        }
+        self.calm_down();
+        self.run_for(ms(25_000))?;
+        self.check_doubts()?;
+        self.check_end()?;
+        self.probe()
+    }
+
     /// The network falls apart, at any moment of the only transaction; the seeds tell the nodes of
     /// each part, or of one, that those of the other are dead, and later it is whole again.
     pub(crate) fn play_parts(&mut self) -> Result<(), String> {
