@@ -4,14 +4,15 @@
 //! world keeps the driver's contract to the letter and is stricter than reality where that helps: a
 //! machine that uses a link it was told is closed is stopped with a panic, while the threaded
 //! driver would ignore it. It knows machines only by [`crate::machine::Machine`], and what else it
-//! has to know of one by [`Simulated`]: nodes, chats, rollouts and swarms run in it, alone or as the
-//! services of one process. Whether their decisions are right is for the tests to judge.
+//! has to know of one by [`Simulated`]: nodes, chats, rollouts and swarms run in it, alone or as
+//! the services of one process. Whether their decisions are right is for the tests to judge.
 //!
 //! `World` is the entry. The files: `agenda` queue of events · `reach` cut paths and silent hosts ·
 //! `network` links · `breaks` ends of links · `dial` attempts to connect · `disk` safe records ·
-//! `simulated` what it knows of a machine · `host` one process · `world` and `drive` the loop · `faults`, `storm` and `weather` faults ·
-//! `loss` packets that come late · `intruder` strangers · `tally` counts of faults · `traffic`
-//! counts of messages · `seeds` many runs · `trace` the story of one run.
+//! `simulated` what it knows of a machine · `host` one process · `world` and `drive` the loop ·
+//! `faults`, `storm` and `weather` faults · `loss` packets that come late · `intruder` strangers ·
+//! `tally` counts of faults · `traffic` counts of messages · `seeds` many runs · `trace` the story of
+//! one run.
 
 mod agenda;
 mod breaks;

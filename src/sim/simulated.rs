@@ -1,9 +1,9 @@
 //! The machines that the simulator can run, and what it has to know of each.
 //!
 //! A machine reaches others by the calls and links of [`NodeMachine`], whatever it says on them. A
-//! process that carries several services is one machine, made of theirs: they share its crashes, its
-//! paths and its disk. A service whose driver does more than carry out effects (a handshake, a data
-//! plane) is wrapped in a machine that does it.
+//! process that carries several services is one machine, made of theirs: they share its crashes,
+//! its paths and its disk. A service whose driver does more than carry out effects (a handshake, a
+//! data plane) is wrapped in a machine that does it.
 
 use crate::machine::{
     CallFailure, Effect, HostPinged, Machine, NodeCall, NodeMachine, NodeMessage, NodeOpening,

@@ -47,6 +47,15 @@ fn run_gone(setup: &Setup) -> Result<Figures, String> {
     world.play_gone().map(|()| world.figures)
 }
 
+fn run_restored(setup: &Setup) -> Result<Figures, String> {
+    let _memo = VerdictMemo::on_this_thread();
+    let mut world = World::new(setup);
+    if world.has_odd_rosters {
+        return Ok(world.figures);
+    }
+    world.play_restored().map(|()| world.figures)
+}
+
 fn total(all: &[Figures], of: fn(&Figures) -> usize) -> usize {
     all.iter().map(of).sum()
 }
@@ -125,6 +134,18 @@ fn parts_that_are_told_that_the_others_are_dead_split_no_version() {
     }
 }
 
+/// P1: whoever is restored from a backup uses no name of a life that it has forgotten.
+#[test]
+fn a_node_that_is_restored_from_a_backup_uses_no_name_twice() {
+    let figures = for_each_seed(60, |seed| {
+        let (breaks, is_harsh, opens_unsynced) = (WHOLE, false, false);
+        let setup = Setup { seed, breaks, is_harsh, decides: None, opens_unsynced };
+        run_restored(&setup).unwrap_or_else(|violation| panic!("{violation}"))
+    });
+    let restored = total(&figures, |it| it.restored);
+    assert!(figures.len() < 60 || restored > 40, "{restored} were restored");
+}
+
 struct Row {
     rule: &'static str,
     breaks: Breaks,
@@ -156,7 +177,10 @@ fn rows() -> Vec<Row> {
         row("T7 roster not agreed", Breaks { roster_unagreed: true, ..WHOLE }, false, 100),
         row("T1 version not checked", Breaks { version_unchecked: true, ..WHOLE }, false, 500),
         row("lost disk, free to vote", Breaks { forgets_freely: true, ..WHOLE }, false, 500),
-        row("P1 a name of a forgotten life", Breaks { names_again: true, ..WHOLE }, false, 5000),
+        Row {
+            play: run_restored,
+            ..row("P1 a name of a forgotten life", Breaks { names_again: true, ..WHOLE }, false, 60)
+        },
         row("P7 serves what it cannot know", Breaks { serves_unknown: true, ..WHOLE }, false, 500),
         row("T8 no brake", Breaks { no_brake: true, ..WHOLE }, false, 200),
         row("T8 votes unanswered", Breaks { unanswered: true, ..WHOLE }, false, 100),

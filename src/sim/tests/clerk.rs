@@ -1,4 +1,4 @@
-//! Tests of a machine that holds back itself: its effects overtake the disk, and it is told of syncs.
+//! Tests of a machine that holds back itself: its effects overtake the disk, and syncs are told.
 
 use super::*;
 use crate::machine::{

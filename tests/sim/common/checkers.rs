@@ -15,7 +15,7 @@ use folkmoot::proto::gossip::MessageId;
 use super::{Carries, Fleet};
 
 /// Checks every safety rule over the whole history of a fleet.
-pub(crate) fn check_safety<M: Carries>(fleet: &Fleet<M>) {
+pub(crate) fn check_safety(fleet: &Fleet<impl Carries>) {
     one_vote_per_life(fleet);
     only_certificates_change_registries(fleet);
     nothing_comes_back(fleet);
@@ -31,7 +31,7 @@ fn of_authority(event: &Event) -> Option<&authority::Event> {
 }
 
 /// M2: one yes of a seed per (endpoint, incarnation, kind), whatever the key, across restarts.
-fn one_vote_per_life<M: Carries>(fleet: &Fleet<M>) {
+fn one_vote_per_life(fleet: &Fleet<impl Carries>) {
     let mut given: BTreeMap<(Endpoint, Endpoint, Incarnation, ProposalKind), PublicKey> =
         BTreeMap::new();
     for (at, host, event) in fleet.events() {
@@ -53,7 +53,7 @@ fn one_vote_per_life<M: Carries>(fleet: &Fleet<M>) {
 }
 
 /// M3, M9: whoever came or went did so by the verified votes of a quorum of distinct seeds.
-fn only_certificates_change_registries<M: Carries>(fleet: &Fleet<M>) {
+fn only_certificates_change_registries(fleet: &Fleet<impl Carries>) {
     for (at, host, event) in fleet.events() {
         let verdict = match of_authority(event) {
             Some(authority::Event::Admitted(it)) => fleet.book.verify_admission(it),
@@ -81,7 +81,7 @@ fn only_certificates_change_registries<M: Carries>(fleet: &Fleet<M>) {
 
 /// M4: at no seed does a life that ended come back, across restarts of the seed. A seed that
 /// lost its disk has forgotten; it is excused for that moment, not for what it learns afterwards.
-fn nothing_comes_back<M: Carries>(fleet: &Fleet<M>) {
+fn nothing_comes_back(fleet: &Fleet<impl Carries>) {
     let mut ended: BTreeMap<Endpoint, BTreeSet<(Endpoint, Incarnation)>> = BTreeMap::new();
     for (at, host, event) in fleet.events() {
         if let Event::Seed(seed_kind::Event::Started { members: 0, .. }) = event {
@@ -109,7 +109,7 @@ fn nothing_comes_back<M: Carries>(fleet: &Fleet<M>) {
 }
 
 /// O1, O6: a peer has neighbors and gossips only in a life whose certificate it holds.
-fn nobody_acts_without_a_certificate<M: Carries>(fleet: &Fleet<M>) {
+fn nobody_acts_without_a_certificate(fleet: &Fleet<impl Carries>) {
     let mut member: BTreeMap<Endpoint, Incarnation> = BTreeMap::new();
     for (at, host, event) in fleet.events() {
         match event {
@@ -143,7 +143,7 @@ fn nobody_acts_without_a_certificate<M: Carries>(fleet: &Fleet<M>) {
 }
 
 /// G2: no process hears a message twice.
-fn gossip_is_heard_once<M: Carries>(fleet: &Fleet<M>) {
+fn gossip_is_heard_once(fleet: &Fleet<impl Carries>) {
     let mut heard: BTreeSet<(Endpoint, MessageId)> = BTreeSet::new();
     for (at, host, event) in fleet.events() {
         match event {
@@ -165,7 +165,7 @@ fn gossip_is_heard_once<M: Carries>(fleet: &Fleet<M>) {
 
 /// The overlay is symmetric and connected, and nobody has fewer than two neighbors while there
 /// are two others to be had (O2). Returns what is wrong.
-pub(crate) fn overlay_fault<M: Carries>(fleet: &Fleet<M>, peers: &[Endpoint]) -> Option<String> {
+pub(crate) fn overlay_fault(fleet: &Fleet<impl Carries>, peers: &[Endpoint]) -> Option<String> {
     let links: BTreeMap<Endpoint, BTreeSet<Endpoint>> = peers
         .iter()
         .map(|peer| {
@@ -196,8 +196,8 @@ pub(crate) fn overlay_fault<M: Carries>(fleet: &Fleet<M>, peers: &[Endpoint]) ->
 }
 
 /// The messages made since `since`, by whom, and who of `peers` has not heard them.
-pub(crate) fn undelivered<M: Carries>(
-    fleet: &Fleet<M>,
+pub(crate) fn undelivered(
+    fleet: &Fleet<impl Carries>,
     peers: &[Endpoint],
     since: Time,
 ) -> Vec<(String, Endpoint)> {
@@ -226,7 +226,7 @@ pub(crate) fn undelivered<M: Carries>(
 }
 
 /// Whether all seeds that are up hold the same registry.
-pub(crate) fn seeds_agree<M: Carries>(fleet: &Fleet<M>) -> bool {
+pub(crate) fn seeds_agree(fleet: &Fleet<impl Carries>) -> bool {
     let mut registries = fleet.seeds.iter().filter_map(|seed| fleet.seed(*seed)).map(|node| {
         let registry = node.authority().registry();
         let line = |entry: &folkmoot::model::entry::Entry| (entry.subject, entry.status());
@@ -237,7 +237,7 @@ pub(crate) fn seeds_agree<M: Carries>(fleet: &Fleet<M>) -> bool {
 }
 
 /// How many removals the seeds committed, each life counted once.
-pub(crate) fn removals<M: Carries>(fleet: &Fleet<M>) -> BTreeSet<(Endpoint, Incarnation)> {
+pub(crate) fn removals(fleet: &Fleet<impl Carries>) -> BTreeSet<(Endpoint, Incarnation)> {
     let events = fleet.events();
     events
         .filter_map(|(_, _, event)| match of_authority(event)? {
@@ -251,7 +251,7 @@ pub(crate) fn removals<M: Carries>(fleet: &Fleet<M>) -> BTreeSet<(Endpoint, Inca
 
 /// M2, M3, wherever it shows: no honest seed's yes for two keys of one life was seen by anybody,
 /// and no two certificates give one life two keys.
-pub(crate) fn lives_have_one_key<M: Carries>(fleet: &Fleet<M>, liars: &BTreeSet<SeedId>) {
+pub(crate) fn lives_have_one_key(fleet: &Fleet<impl Carries>, liars: &BTreeSet<SeedId>) {
     let mut votes: BTreeMap<(SeedId, Endpoint, Incarnation, ProposalKind), PublicKey> =
         BTreeMap::new();
     let mut lives: BTreeMap<(Endpoint, Incarnation), PublicKey> = BTreeMap::new();

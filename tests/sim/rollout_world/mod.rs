@@ -1,5 +1,5 @@
-//! A fleet of rollout nodes in the simulator: operators, seeds, deaths between any two effects, lost
-//! disks, strangers who lie, and a checker that sees everything.
+//! A fleet of rollout nodes in the simulator: operators, seeds, deaths between any two effects,
+//! lost disks, strangers who lie, and a checker that sees everything.
 //!
 //! One number draws all. The checker keeps its own books; it asks no machine whether all is well.
 
@@ -402,6 +402,28 @@ impl World {
             if step >= order_at && (step - order_at).is_multiple_of(20) && is_away {
                 self.command(1, Command::Gone { nodes: [gone].into() });
             }
+        }
+        self.calm_down();
+        self.run_for(ms(25_000))?;
+        self.check_doubts()?;
+        self.check_end()?;
+        self.probe()
+    }
+
+    /// A node is backed up, dies and comes back, begins something, is restored from the backup, and
+    /// begins something again.
+    pub(crate) fn play_restored(&mut self) -> Result<(), String> {
+        self.begin_in_peace()?;
+        self.down_for = Some(ms(200));
+        self.back_up_or_restore(0);
+        self.crash(0, false);
+        for _ in 0..2 {
+            let moment = ms(self.rng_between(2000, 4000));
+            self.run_for(moment)?;
+            let roster = self.machine(0).expect("it is back").roster().clone();
+            self.command(0, Command::Roster(roster));
+            self.run_for(ms(3000))?;
+            self.back_up_or_restore(0);
         }
         self.calm_down();
         self.run_for(ms(25_000))?;

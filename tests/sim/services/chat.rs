@@ -1,5 +1,5 @@
-//! A chat's member as the simulator runs it: the machine, its calls and handshakes, its log on disk,
-//! and programs that send by it.
+//! A chat's member as the simulator runs it: the machine, its calls and handshakes, its log, and
+//! programs that send by it.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a wrapper picks a few words of many")]
 

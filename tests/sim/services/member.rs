@@ -1,6 +1,6 @@
 //! One process of a fleet: a node, and beside it a chat's member, a rollout's node and a swarm's
-//! peer, which share its crashes, its paths and its disk, and hear from the node whom the seeds call
-//! dead, as a running program has them hear.
+//! peer, which share its crashes, its paths and its disk, and hear from the node whom the seeds
+//! call dead, as a running program has them hear.
 //!
 //! The services of a host listen at one address: who calls says first which of them it calls.
 

@@ -1,5 +1,5 @@
-//! A rollout's node as the simulator runs it: the machine, its calls and handshakes, its servers, and
-//! the windows that its data plane measures.
+//! A rollout's node as the simulator runs it: the machine, its calls and handshakes, its servers,
+//! and the windows that its data plane measures.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a wrapper picks a few words of many")]
 
