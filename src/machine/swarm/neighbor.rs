@@ -26,7 +26,7 @@ pub(super) enum Late {
     Stalled(Duration, Vec<PieceIndex>),
 }
 
-/// One neighbor.
+/// State of one neighbor, with the requests and uploads under way.
 #[derive(Debug)]
 pub(super) struct Neighbor {
     peer: PeerId,

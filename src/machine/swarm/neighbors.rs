@@ -29,7 +29,7 @@ impl Neighbors {
         Some(neighbor)
     }
 
-    /// Removes all.
+    /// Removes all neighbors; bans stay.
     pub(super) fn take(&mut self) -> BTreeMap<LinkId, Neighbor> {
         self.by_peer.clear();
         std::mem::take(&mut self.all)
