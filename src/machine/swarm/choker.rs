@@ -11,6 +11,7 @@ use rand::seq::SliceRandom as _;
 
 use crate::machine::LinkId;
 use crate::model::Rng;
+use crate::proto::swarm::PeerId;
 
 /// An interested neighbor, and the bytes that came from it in the last interval.
 #[derive(Clone, Copy, Debug)]
@@ -38,11 +39,34 @@ pub(super) struct Choker {
     k: usize,
     preferred: BTreeSet<LinkId>,
     optimistic: Option<LinkId>,
+    /// True if a choice was made.
+    has_chosen: bool,
+    /// Preferred peers, as last told.
+    told: Vec<PeerId>,
 }
 
 impl Choker {
     pub(super) const fn new(k: usize) -> Self {
-        Self { k, preferred: BTreeSet::new(), optimistic: None }
+        Self {
+            k,
+            preferred: BTreeSet::new(),
+            optimistic: None,
+            has_chosen: false,
+            told: Vec::new(),
+        }
+    }
+
+    pub(super) const fn has_chosen(&self) -> bool {
+        self.has_chosen
+    }
+
+    /// Notes the preferred peers. Returns true if they are news.
+    pub(super) fn tell(&mut self, preferred: &[PeerId]) -> bool {
+        let is_news = self.told != preferred;
+        if is_news {
+            self.told = preferred.to_vec();
+        }
+        is_news
     }
 
     pub(super) fn is_unchoked(&self, link: LinkId) -> bool {
@@ -84,6 +108,7 @@ impl Choker {
         is_complete: bool,
         rng: &mut Rng,
     ) -> Changes {
+        self.has_chosen = true;
         candidates.shuffle(rng);
         if !is_complete {
             // Stable, so that ties stay shuffled.

@@ -4,13 +4,13 @@
 //! pieces and none waits for this peer, or when there was no progress toward that for as long
 //! as the limit says.
 
-use super::event::{Effect, Event, Fx, Outcome, Timer};
-use super::machine::Swarm;
+use super::event::{Event, Outcome, Timer};
+use super::machine::{Effect, Fx, Swarm};
 use crate::proto::swarm::Message;
 
 impl Swarm {
     pub(super) fn end_if_over(&mut self, fx: &mut Fx) {
-        if self.ended.is_none()
+        if self.progress.ended().is_none()
             && self.is_done()
             && let Some(roster) = &self.roster
             && roster.is_over(|peer| self.places.is_gone(peer))
@@ -21,7 +21,7 @@ impl Swarm {
 
     pub(super) fn on_give_up(&mut self, fx: &mut Fx) {
         let Some(span) = self.config.give_up_after else { return };
-        let left = self.progress_at.after(span).since(self.now);
+        let left = self.progress.at().after(span).since(self.now);
         if !left.is_zero() {
             fx.set_timer(Timer::GiveUp, left);
             return;
@@ -48,17 +48,16 @@ impl Swarm {
         }
         let redials = self.places.waiting().map(Timer::Redial);
         fx.extend(redials.map(Effect::StopTimer));
-        for (link, neighbor) in std::mem::take(&mut self.links) {
+        for (link, neighbor) in self.neighbors.take() {
             if self.has_withdrawn(&outcome) {
                 fx.send(link, Message::Withdrawn);
             }
-            if neighbor.is_timed {
+            if neighbor.is_timed() {
                 fx.stop_timer(Timer::Answer(link));
             }
             fx.hangup(link);
         }
-        self.by_peer.clear();
-        self.ended = Some(outcome.clone());
+        self.progress.end(outcome.clone());
         fx.emit(Event::Ended(outcome));
     }
 }

@@ -1,25 +1,14 @@
 //! Inputs, effects, timers and events of a swarm's machine.
 
-use crate::machine;
 use crate::proto::swarm::{Hash, PeerId, PieceIndex};
 use std::time::Duration;
 
-use super::machine::Swarm;
 use crate::machine::LinkId;
 
 /// A peer's address that may be called, numbered by the driver, which knows the address. In the
 /// assignment's swarms it is the number of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(pub u32);
-
-/// Input to the machine.
-pub type Input = machine::Input<Swarm>;
-
-/// Action that the driver must carry out.
-pub type Effect = machine::Effect<Swarm>;
-
-/// The effects of one input.
-pub type Fx = machine::Effects<Swarm>;
 
 /// A connection over which both handshakes were exchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]

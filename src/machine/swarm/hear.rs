@@ -5,14 +5,14 @@
 //! does not exist is left out and reported.
 
 use super::bitfield::Bitfield;
-use super::event::{Effect, Event, Fx};
-use super::machine::Swarm;
+use super::event::Event;
+use super::machine::{Effect, Fx, Swarm};
 use crate::machine::LinkId;
 use crate::proto::swarm::{Message, PieceIndex};
 
 impl Swarm {
     pub(super) fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {
-        if !self.links.contains_key(&link) {
+        if self.neighbors.get(link).is_none() {
             return;
         }
         match msg {
@@ -46,7 +46,7 @@ impl Swarm {
             Message::FilesReq { offset } => self.on_files_req(link, offset, fx),
             Message::Files { offset, bytes } => self.on_files(link, offset, &bytes, fx),
             Message::Withdrawn => {
-                let peer = self.links.get(&link).map(|it| it.peer);
+                let peer = self.neighbors.peer(link);
                 fx.extend(peer.map(|it| Effect::Emit(Event::Withdrawn(it))));
                 self.hang_up(link, "it does not offer this any more", fx);
             }
@@ -54,13 +54,9 @@ impl Swarm {
     }
 
     fn on_choke(&mut self, link: LinkId, fx: &mut Fx) {
-        let Some(neighbor) = self.links.get_mut(&link) else { return };
-        let was_choking = std::mem::replace(&mut neighbor.is_choking, true);
-        let asked: Vec<_> = neighbor.asked.keys().copied().collect();
-        for index in &asked {
-            neighbor.withdraw(*index);
-        }
-        let peer = neighbor.peer;
+        let Some(neighbor) = self.neighbors.get_mut(link) else { return };
+        let (asked, was_choking) = neighbor.on_choke();
+        let peer = neighbor.peer();
         if !was_choking {
             fx.emit(Event::ChokedBy(peer));
         }
@@ -73,35 +69,33 @@ impl Swarm {
     }
 
     fn on_unchoked(&mut self, link: LinkId, fx: &mut Fx) {
-        let Some(neighbor) = self.links.get_mut(&link) else { return };
-        if std::mem::replace(&mut neighbor.is_choking, false) {
-            fx.emit(Event::UnchokedBy(neighbor.peer));
+        let Some(neighbor) = self.neighbors.get_mut(link) else { return };
+        if neighbor.on_unchoke() {
+            fx.emit(Event::UnchokedBy(neighbor.peer()));
         }
         self.ask(link, fx);
     }
 
     fn on_interested(&mut self, link: LinkId, fx: &mut Fx) {
-        let Some(neighbor) = self.links.get_mut(&link) else { return };
-        neighbor.is_interested = true;
-        neighbor.says_interest = true;
-        fx.emit(Event::Interested(neighbor.peer));
+        let Some(neighbor) = self.neighbors.get_mut(link) else { return };
+        neighbor.set_interest(true);
+        fx.emit(Event::Interested(neighbor.peer()));
         self.seat(link, fx);
     }
 
     fn on_not_interested(&mut self, link: LinkId, fx: &mut Fx) {
-        let Some(neighbor) = self.links.get_mut(&link) else { return };
-        neighbor.is_interested = false;
-        neighbor.says_interest = true;
-        fx.emit(Event::NotInterested(neighbor.peer));
+        let Some(neighbor) = self.neighbors.get_mut(link) else { return };
+        neighbor.set_interest(false);
+        fx.emit(Event::NotInterested(neighbor.peer()));
         self.seat_somebody(fx);
     }
 
     fn on_have(&mut self, link: LinkId, index: PieceIndex, fx: &mut Fx) {
-        if self.pieces.len(index).is_none() {
+        if self.content.pieces().len(index).is_none() {
             self.odd(link, "it has a piece that does not exist", fx);
             return;
         }
-        if let Some(peer) = self.links.get(&link).map(|it| it.peer) {
+        if let Some(peer) = self.neighbors.peer(link) {
             fx.emit(Event::Have(peer, index));
         }
         if self.appeared(link, index) {
@@ -111,7 +105,7 @@ impl Swarm {
     }
 
     fn on_bitfield(&mut self, link: LinkId, bytes: &[u8], fx: &mut Fx) {
-        let (says, is_exact) = Bitfield::from_wire(self.pieces.count(), bytes);
+        let (says, is_exact) = Bitfield::from_wire(self.content.pieces().count(), bytes);
         if !is_exact {
             self.odd(
                 link,
@@ -122,24 +116,23 @@ impl Swarm {
         for index in says.iter() {
             self.appeared(link, index);
         }
-        if let Some(neighbor) = self.links.get(&link)
+        if let Some(neighbor) = self.neighbors.get(link)
             && let Some(roster) = &mut self.roster
         {
             // Also when it has less than it should: then the roster was wrong.
-            roster.complete(neighbor.peer, neighbor.have.is_full());
+            roster.complete(neighbor.peer(), neighbor.have().is_full());
         }
         self.judge(link, true, fx);
     }
 
     /// Notes that a neighbor has this piece. Returns whether that is news.
     fn appeared(&mut self, link: LinkId, index: PieceIndex) -> bool {
-        let Some(neighbor) = self.links.get_mut(&link) else { return false };
-        let is_new = neighbor.have.set(index);
+        let Some(neighbor) = self.neighbors.get_mut(link) else { return false };
+        let is_new = neighbor.appeared(index, !self.content.has(index));
         if is_new {
             self.picker.appeared(index);
-            neighbor.useful += u32::from(!self.have.has(index));
-            if let Some(roster) = self.roster.as_mut().filter(|_| neighbor.have.is_full()) {
-                roster.complete(neighbor.peer, true);
+            if let Some(roster) = self.roster.as_mut().filter(|_| neighbor.have().is_full()) {
+                roster.complete(neighbor.peer(), true);
             }
         }
         is_new
@@ -153,11 +146,8 @@ impl Swarm {
     }
 
     pub(super) fn tell_interest(&mut self, link: LinkId, is_asked: bool, fx: &mut Fx) {
-        let Some(neighbor) = self.links.get_mut(&link) else { return };
-        let wants = neighbor.useful > 0;
-        let is_news = neighbor.told_interest.map_or(wants || is_asked, |told| told != wants);
-        if is_news {
-            neighbor.told_interest = Some(wants);
+        let Some(neighbor) = self.neighbors.get_mut(link) else { return };
+        if let Some(wants) = neighbor.tell_interest(is_asked) {
             let msg = if wants { Message::Interested } else { Message::NotInterested };
             fx.send(link, msg);
         }

@@ -4,9 +4,9 @@
 //! that is not on the roster. When two peers of a share have called each other, both keep the
 //! connection that the one with the higher id dialed.
 
-use super::config::{BANNED_MAX, LINK_LASTS};
-use super::event::{Event, Fx, Place, Timer};
-use super::machine::Swarm;
+use super::config::LINK_LASTS;
+use super::event::{Event, Place, Timer};
+use super::machine::{Fx, Swarm};
 use super::neighbor::Neighbor;
 use super::places::Cause;
 use crate::machine::LinkId;
@@ -21,8 +21,9 @@ impl Swarm {
 
     /// Calls a place that waits to be called, if there is room.
     fn call(&mut self, place: Place, fx: &mut Fx) {
-        let linked = self.places.peer_at(place).is_some_and(|it| self.by_peer.contains_key(&it));
-        if linked || self.links.len() + self.places.calling() >= self.config.links_max {
+        let linked =
+            self.places.peer_at(place).is_some_and(|it| self.neighbors.of_peer(it).is_some());
+        if linked || self.neighbors.len() + self.places.calling() >= self.config.links_max {
             fx.set_timer(Timer::Redial(place), self.config.redial_max);
         } else {
             self.places.call(place);
@@ -61,15 +62,13 @@ impl Swarm {
         if let Some(place) = place {
             self.places.linked(place, peer);
         }
-        let is_proven = self.tree.is_none();
-        let mut neighbor = Neighbor::new(peer, place, self.pieces.count(), is_proven);
-        neighbor.since = self.now;
-        self.links.insert(link, neighbor);
-        self.by_peer.insert(peer, link);
+        let (count, is_proven) = (self.content.pieces().count(), !self.content.has_tree());
+        let neighbor = Neighbor::new(peer, place, count, is_proven, self.now);
+        self.neighbors.add(link, neighbor);
         let is_done = self.is_done();
         if let Some(roster) = &mut self.roster {
             roster.linked(peer, true);
-            if self.pieces.is_empty() {
+            if self.content.pieces().is_empty() {
                 roster.complete(peer, true);
             }
             if is_done {
@@ -82,7 +81,7 @@ impl Swarm {
         };
         fx.emit(event);
         // Also when it is empty: some programs wait for it before they do anything.
-        fx.send(link, Message::Bitfield(self.have.to_wire()));
+        fx.send(link, Message::Bitfield(self.content.have().to_wire()));
         self.ask(link, fx);
     }
 
@@ -97,7 +96,7 @@ impl Swarm {
             place.into_iter().for_each(|it| self.places.never(it));
             return Err("it is this peer itself");
         }
-        if self.banned.contains(&peer) {
+        if self.neighbors.is_banned(peer) {
             place.into_iter().for_each(|it| self.places.never(it));
             return Err("it sent a false piece before");
         }
@@ -108,11 +107,11 @@ impl Swarm {
         if is_assignment && place.is_some_and(|it| it.0 != peer.0) {
             return Err("somebody else was called");
         }
-        if let Some(old) = self.by_peer.get(&peer).copied() {
+        if let Some(old) = self.neighbors.of_peer(peer) {
             if let Some(place) = place {
                 self.places.known_as(place, peer);
             }
-            let was_dialed = self.links.get(&old).is_some_and(|it| it.place.is_some());
+            let was_dialed = self.neighbors.get(old).is_some_and(|it| it.place().is_some());
             let i_am_higher = self.me > peer;
             let crossed = was_dialed != place.is_some();
             if is_assignment || !crossed || place.is_some() != i_am_higher {
@@ -120,7 +119,7 @@ impl Swarm {
             }
             self.hang_up(old, "both called, and the other call stays", fx);
         }
-        if self.links.len() >= self.config.links_max && !self.make_room(fx) {
+        if self.neighbors.len() >= self.config.links_max && !self.make_room(fx) {
             return Err("there are enough neighbors");
         }
         Ok(())
@@ -128,7 +127,7 @@ impl Swarm {
 
     /// Ends a connection that is of no use to either end. Returns whether there was one.
     fn make_room(&mut self, fx: &mut Fx) -> bool {
-        let idle = self.links.iter().find(|(_, it)| it.have.is_full()).map(|(link, _)| *link);
+        let idle = self.neighbors.iter().find(|(_, it)| it.have().is_full()).map(|it| it.0);
         let idle = idle.filter(|_| self.is_done() && self.speaks_share());
         if let Some(link) = idle {
             self.hang_up(link, "both have everything, and others want to come", fx);
@@ -145,7 +144,7 @@ impl Swarm {
 
     /// Ends a connection, with the reason.
     pub(super) fn hang_up(&mut self, link: LinkId, why: &str, fx: &mut Fx) {
-        if self.links.contains_key(&link) {
+        if self.neighbors.get(link).is_some() {
             fx.hangup(link);
             self.remove(link, Some(why.to_owned()), fx);
         }
@@ -154,35 +153,30 @@ impl Swarm {
     /// Ends a connection and bans its peer. The place may be called again: a peer that is there
     /// after a restart has another id, and may be honest.
     pub(super) fn ban(&mut self, link: LinkId, peer: PeerId, why: &str, fx: &mut Fx) {
-        if self.banned.len() < BANNED_MAX {
-            self.banned.insert(peer);
-        }
+        self.neighbors.ban(peer);
         self.hang_up(link, why, fx);
     }
 
     /// Removes a connection that is over: its requests go to other neighbors.
     pub(super) fn remove(&mut self, link: LinkId, why: Option<String>, fx: &mut Fx) {
-        let Some(neighbor) = self.links.remove(&link) else { return };
-        self.by_peer.remove(&neighbor.peer);
-        self.picker.lost(&neighbor.have);
+        let Some(neighbor) = self.neighbors.remove(link) else { return };
+        self.picker.lost(neighbor.have());
         self.choker.remove(link);
-        if neighbor.is_timed {
+        if neighbor.is_timed() {
             fx.stop_timer(Timer::Answer(link));
         }
         if let Some(roster) = &mut self.roster {
-            roster.linked(neighbor.peer, false);
+            roster.linked(neighbor.peer(), false);
         }
-        if self.list.as_ref().is_some_and(|(from, _)| *from == link) {
-            self.list = None;
-        }
-        fx.emit(Event::Disconnected(neighbor.peer, why));
-        for index in neighbor.asked.keys() {
+        self.content.drop_part_of(link);
+        fx.emit(Event::Disconnected(neighbor.peer(), why));
+        for index in neighbor.asked().keys() {
             self.release(link, *index);
         }
-        self.parts.is_gone(neighbor.peer);
-        let is_short = self.now.since(neighbor.since) < LINK_LASTS;
+        self.parts.is_gone(neighbor.peer());
+        let is_short = self.now.since(neighbor.since()) < LINK_LASTS;
         let cause = if is_short { Cause::Short } else { Cause::Over };
-        self.call_again(neighbor.place, cause, fx);
+        self.call_again(neighbor.place(), cause, fx);
         self.seat_somebody(fx);
         self.ask_everybody(fx);
     }

@@ -1,38 +1,35 @@
 //! The machine itself: its state, and the dispatch of each input.
 
-use crate::proto::swarm::{Hash, Message, PeerId, Tongue};
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::bitfield::Bitfield;
 use super::choker::Choker;
 use super::config::{Config, RETRY_AFTER};
-use super::event::{
-    DialFailure, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Outcome, Place, Timer,
-};
-use super::neighbor::Neighbor;
+use super::content::{Content, Files};
+use super::event::{DialFailure, Event, ExtraEffect, ExtraInput, Opening, Outcome, Place, Timer};
+use super::neighbors::Neighbors;
 use super::parts::Parts;
 use super::picker::Picker;
 use super::places::Places;
+use super::progress::Progress;
+use super::requests::Requests;
 use super::roster::Roster;
 use super::tree::Tree;
-use crate::machine::{Kind, LinkId, Machine, Never};
+use crate::machine::{self, Kind, LinkId, Machine, Never};
 use crate::model::{Now, Rng, Time};
-use crate::proto::swarm::{PieceIndex, Pieces};
+use crate::proto::swarm::{Message, PeerId, PieceIndex, Pieces, Tongue};
+
+/// Input to the machine.
+pub type Input = machine::Input<Swarm>;
+
+/// Action that the driver must carry out.
+pub type Effect = machine::Effect<Swarm>;
+
+/// The effects of one input.
+pub type Fx = machine::Effects<Swarm>;
 
 /// Shortest interval between choices: a swarm that only chooses does nothing else.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
-
-/// The list of files of a share that is a folder.
-#[derive(Clone, Debug)]
-pub enum Files {
-    /// The share is no folder.
-    None,
-    /// The list has this SHA-256, and is fetched before anything else.
-    Wanted(Hash),
-    /// The list is here, and its digest was checked.
-    Known(Vec<u8>),
-}
 
 /// Setup of a swarm.
 #[derive(Debug)]
@@ -53,39 +50,24 @@ pub struct Setup {
     pub files: Files,
 }
 
-/// State of one peer in one swarm.
+/// State of one peer in one swarm. Each part owns its fields; a step that concerns several parts is
+/// a method here, in the file of its subject.
 #[derive(Debug)]
 pub struct Swarm {
     pub(super) config: Config,
     pub(super) me: PeerId,
-    pub(super) pieces: Pieces,
-    pub(super) have: Bitfield,
-    pub(super) roster: Option<Roster>,
-    pub(super) tree: Option<Tree>,
-    pub(super) files: Files,
-    /// Part of the wanted list that has come, and the link it comes by.
-    pub(super) list: Option<(LinkId, Vec<u8>)>,
     pub(super) rng: Rng,
-    pub(super) links: BTreeMap<LinkId, Neighbor>,
-    pub(super) by_peer: BTreeMap<PeerId, LinkId>,
+    pub(super) now: Time,
+    pub(super) content: Content,
+    pub(super) roster: Option<Roster>,
+    pub(super) neighbors: Neighbors,
     pub(super) choker: Choker,
-    pub(super) preferred_told: Vec<PeerId>,
     pub(super) picker: Picker,
-    /// Links of the neighbors that each piece is asked of.
-    pub(super) askers: BTreeMap<PieceIndex, BTreeSet<LinkId>>,
+    pub(super) requests: Requests,
     /// Parts of pieces amid which a connection ended.
     pub(super) parts: Parts,
-    /// Pieces on their way to the disk, and the neighbors that sent them.
-    pub(super) storing: BTreeMap<PieceIndex, (LinkId, PeerId)>,
     pub(super) places: Places,
-    pub(super) banned: BTreeSet<PeerId>,
-    pub(super) now: Time,
-    pub(super) progress_at: Time,
-    pub(super) was_chosen: bool,
-    pub(super) is_retrying: bool,
-    pub(super) ended: Option<Outcome>,
-    pub(super) down: u64,
-    pub(super) up: u64,
+    pub(super) progress: Progress,
 }
 
 impl Kind for Swarm {
@@ -105,7 +87,7 @@ impl Machine for Swarm {
 
     fn handle(&mut self, now: Now, input: Input, fx: &mut Fx) {
         self.now = now.mono;
-        if let Some(outcome) = &self.ended {
+        if let Some(outcome) = self.progress.ended() {
             if let Input::Opened { link, .. } = input {
                 if self.has_withdrawn(outcome) {
                     fx.send(link, Message::Withdrawn);
@@ -141,47 +123,33 @@ impl Swarm {
     /// Panics if `have` or the tree is not over as many pieces as there are.
     pub fn new(setup: Setup, rng: Rng) -> Self {
         let Setup { mut config, me, pieces, have, mut roster, tree, files } = setup;
-        assert_eq!(have.len(), pieces.count(), "a bit for every piece");
-        assert!(tree.as_ref().is_none_or(|it| it.count() == pieces.count()), "a leaf a piece");
+        let content = Content::new(pieces, have, tree, files);
         config.unchoke_every = config.unchoke_every.max(INTERVAL_MIN);
         config.optimistic_every = config.optimistic_every.max(INTERVAL_MIN);
         if let Some(roster) = &mut roster {
             roster.remove(me);
         }
-        let mut wanted = Bitfield::none(pieces.count());
-        let is_known = |index| tree.as_ref().is_none_or(|it| it.leaf(index).is_some());
-        for index in (0..pieces.count()).map(PieceIndex).filter(|it| !have.has(*it)) {
-            if is_known(index) {
+        let count = content.pieces().count();
+        let mut wanted = Bitfield::none(count);
+        for index in (0..count).map(PieceIndex).filter(|it| !content.has(*it)) {
+            if content.may_ask(index) {
                 wanted.set(index);
             }
         }
         Self {
             choker: Choker::new(config.preferred),
-            preferred_told: Vec::new(),
             picker: Picker::new(config.order, wanted),
             config,
             me,
-            pieces,
-            have,
-            roster,
-            tree,
-            files,
-            list: None,
             rng,
-            links: BTreeMap::new(),
-            by_peer: BTreeMap::new(),
-            askers: BTreeMap::new(),
-            parts: Parts::default(),
-            storing: BTreeMap::new(),
-            places: Places::default(),
-            banned: BTreeSet::new(),
             now: Time::ZERO,
-            progress_at: Time::ZERO,
-            was_chosen: false,
-            is_retrying: false,
-            ended: None,
-            down: 0,
-            up: 0,
+            content,
+            roster,
+            neighbors: Neighbors::default(),
+            requests: Requests::default(),
+            parts: Parts::default(),
+            places: Places::default(),
+            progress: Progress::default(),
         }
     }
 
@@ -205,7 +173,7 @@ impl Swarm {
     }
 
     fn on_start(&mut self, fx: &mut Fx) {
-        self.progress_at = self.now;
+        self.progressed();
         fx.set_timer(Timer::Unchoke, self.config.unchoke_every);
         fx.set_timer(Timer::Optimistic, self.config.optimistic_every);
         if let Some(span) = self.config.give_up_after {
@@ -226,21 +194,20 @@ impl Swarm {
 
     /// Sets the timer after which all possible requests are tried again.
     pub(super) fn retry_later(&mut self, fx: &mut Fx) {
-        if !self.is_retrying {
-            self.is_retrying = true;
+        if self.progress.begin_retry() {
             fx.set_timer(Timer::Retry, RETRY_AFTER);
         }
     }
 
     fn on_retry(&mut self, fx: &mut Fx) {
-        self.is_retrying = false;
-        self.links.values_mut().for_each(|it| it.is_ignorant = false);
+        self.progress.end_retry();
+        self.neighbors.iter_mut().for_each(|it| it.set_ignorant(false));
         self.ask_everybody(fx);
     }
 
     /// True if nothing is missing: neither pieces nor the list of files.
     pub(super) fn is_done(&self) -> bool {
-        self.have.is_full() && !matches!(self.files, Files::Wanted(_))
+        self.content.is_done()
     }
 
     pub(super) fn speaks_share(&self) -> bool {
@@ -249,22 +216,23 @@ impl Swarm {
 
     /// Notes progress that brings a member nearer to the end.
     pub(super) const fn progressed(&mut self) {
-        self.progress_at = self.now;
+        self.progress.note(self.now);
     }
 
     /// Counts and reports a harmless fault of a neighbor.
     pub(super) fn odd(&mut self, link: LinkId, what: &'static str, fx: &mut Fx) {
-        let Some(neighbor) = self.links.get_mut(&link) else { return };
-        neighbor.oddities += 1;
-        if neighbor.oddities_told.insert(what) {
-            fx.emit(Event::Odd(neighbor.peer, what));
+        let Some(neighbor) = self.neighbors.get_mut(link) else { return };
+        let (is_new, are_too_many) = neighbor.odd(what);
+        if is_new {
+            fx.emit(Event::Odd(neighbor.peer(), what));
         }
-        if neighbor.oddities > super::config::ODDITIES_MAX {
+        if are_too_many {
             self.hang_up(link, "it did too much that means nothing", fx);
         }
     }
 
     pub(super) fn send_all(&self, msg: &Message, fx: &mut Fx) {
-        fx.extend(self.links.keys().map(|link| Effect::Send { link: *link, msg: msg.clone() }));
+        let links = self.neighbors.iter().map(|(link, _)| link);
+        fx.extend(links.map(|link| Effect::Send { link, msg: msg.clone() }));
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! The machine is [`Swarm`]: inputs in, effects out; no sockets, no disk, no clock. It speaks the
 //! assignment's eight messages, or those and the messages of shares, as its [`Config`] says. The
-//! parts: `links` (neighbors), `hear` (their messages), `slots` and `choker` (the neighbors
-//! served), `fetch` and `picker` (requests), `serve` (uploads), `proof` and `tree` (hashes and
-//! lists of files), `end` and `roster` (the end of the swarm).
+//! steps, and the parts that own their state: `links` with `neighbors` and `places`; `hear`
+//! (messages) and `serve` (uploads) with `neighbor`; `slots` with `choker` (the neighbors served);
+//! `fetch` with `picker`, `requests` and `parts`; `proof` with `content` and `tree` (hashes and
+//! lists of files); `end` with `roster` and `progress`.
 //!
 //! Invariants: S2, a piece counts when it is stored, and with a tree only when its hash was known
 //! before it was asked for; S3, at most k + 1 neighbors are unchoked and only those are served; S4,
@@ -14,6 +15,7 @@
 mod bitfield;
 mod choker;
 mod config;
+mod content;
 mod end;
 mod event;
 mod fetch;
@@ -21,10 +23,13 @@ mod hear;
 mod links;
 mod machine;
 mod neighbor;
+mod neighbors;
 mod parts;
 mod picker;
 mod places;
+mod progress;
 mod proof;
+mod requests;
 mod roster;
 mod serve;
 mod slots;
@@ -35,11 +40,11 @@ mod tree;
 
 pub use bitfield::Bitfield;
 pub use config::{Config, Order, UPLOADS_MAX};
+pub use content::Files;
 pub use event::{
-    DialFailure, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Outcome, Place,
-    Stored, Timer,
+    DialFailure, Event, ExtraEffect, ExtraInput, Opening, Outcome, Place, Stored, Timer,
 };
-pub use machine::{Files, Setup, Swarm};
+pub use machine::{Effect, Fx, Input, Setup, Swarm};
 
 pub use proof::FILES_BYTES_MAX;
 pub use roster::Roster;

@@ -7,8 +7,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::event::{Event, Fx};
-use super::machine::{Files, Swarm};
+use super::event::Event;
+use super::machine::{Fx, Swarm};
 use crate::machine::LinkId;
 use crate::proto::swarm::{FILES_PART_BYTES, Hash, Message, PieceIndex};
 
@@ -22,25 +22,26 @@ impl Swarm {
         if !self.speaks_share() {
             return;
         }
-        let Some(neighbor) = self.links.get_mut(&link) else { return };
-        if neighbor.is_ignorant || neighbor.snubbed_until.is_some() {
+        let Some(neighbor) = self.neighbors.get_mut(link) else { return };
+        if !neighbor.may_be_questioned() {
             return;
         }
-        if matches!(self.files, Files::Wanted(_)) && self.list.is_none() {
-            self.list = Some((link, Vec::new()));
-            neighbor.asked_files = true;
+        if self.content.wants_list() && !self.content.is_fetching_list() {
+            self.content.keep_part(link, Vec::new());
+            neighbor.ask_files();
             fx.send(link, Message::FilesReq { offset: 0 });
             self.await_answer(link, fx);
         }
-        let Some(tree) = self.tree.as_ref().filter(|it| !it.is_whole()) else { return };
-        if self.links.get(&link).is_none_or(|it| it.asked_hashes.is_some()) {
+        let Some(tree) = self.content.tree().filter(|it| !it.is_whole()) else { return };
+        if self.neighbors.get(link).is_none_or(|it| it.asked_hashes().is_some()) {
             return;
         }
-        let is_asked = |first| self.links.values().any(|it| it.asked_hashes == Some(first));
+        let is_asked =
+            |first| self.neighbors.iter().any(|(_, it)| it.asked_hashes() == Some(first));
         let Some(first) = tree.missing().find(|first| !is_asked(*first)) else { return };
         let count = tree.run_len();
-        if let Some(neighbor) = self.links.get_mut(&link) {
-            neighbor.asked_hashes = Some(first);
+        if let Some(neighbor) = self.neighbors.get_mut(link) {
+            neighbor.ask_hashes(first);
             fx.send(link, Message::HashesReq { first, count });
             self.await_answer(link, fx);
         }
@@ -54,7 +55,7 @@ impl Swarm {
         count: u32,
         fx: &mut Fx,
     ) {
-        let known = self.tree.as_ref().and_then(|it| it.prove(first, count));
+        let known = self.content.tree().and_then(|it| it.prove(first, count));
         let (leaves, uncles) = known.unwrap_or_default();
         fx.send(link, Message::Hashes { first, leaves, uncles });
     }
@@ -67,24 +68,22 @@ impl Swarm {
         uncles: &[Hash],
         fx: &mut Fx,
     ) {
-        let (Some(neighbor), Some(tree)) = (self.links.get_mut(&link), &mut self.tree) else {
-            return;
-        };
-        if neighbor.asked_hashes != Some(first) {
+        let neighbor = self.neighbors.get_mut(link);
+        let (Some(neighbor), Some(tree)) = (neighbor, self.content.tree_mut()) else { return };
+        if !neighbor.on_hashes(first, self.now) {
             return self.odd(link, "hashes that were not asked for", fx);
         }
-        neighbor.asked_hashes = None;
-        neighbor.answered(self.now);
         if leaves.is_empty() {
-            neighbor.is_ignorant = true;
+            neighbor.set_ignorant(true);
             self.retry_later(fx);
             return;
         }
         if let Err(why) = tree.accept(first, leaves, uncles) {
             return self.fault(link, why, fx);
         }
-        let run = first.0..self.pieces.count().min(first.0 + tree.run_len());
-        for index in run.map(PieceIndex).filter(|it| !self.have.has(*it)) {
+        let run_len = tree.run_len();
+        let run = first.0..self.content.pieces().count().min(first.0 + run_len);
+        for index in run.map(PieceIndex).filter(|it| !self.content.has(*it)) {
             self.picker.want(index);
         }
         self.progressed();
@@ -92,10 +91,7 @@ impl Swarm {
     }
 
     pub(super) fn on_files_req(&mut self, link: LinkId, offset: u32, fx: &mut Fx) {
-        let list: &[u8] = match &self.files {
-            Files::Known(list) => list,
-            Files::None | Files::Wanted(_) => &[],
-        };
+        let list = self.content.list();
         let start = list.len().min(offset as usize);
         let end = list.len().min(start + FILES_PART_BYTES);
         let bytes = list[start..end].to_vec();
@@ -103,27 +99,24 @@ impl Swarm {
     }
 
     pub(super) fn on_files(&mut self, link: LinkId, offset: u32, bytes: &[u8], fx: &mut Fx) {
-        let Some(neighbor) = self.links.get_mut(&link).filter(|it| it.asked_files) else {
+        let neighbor = self.neighbors.get_mut(link);
+        let Some(neighbor) = neighbor.and_then(|it| it.on_files(self.now).then_some(it)) else {
             return self.odd(link, "a list of files that was not asked for", fx);
         };
-        neighbor.asked_files = false;
-        neighbor.answered(self.now);
-        let Files::Wanted(digest) = self.files else { return };
-        let Some((_, mut list)) = self.list.take().filter(|(from, _)| *from == link) else {
-            return;
-        };
+        let Some(digest) = self.content.wanted_list() else { return };
+        let Some(mut list) = self.content.take_part(link) else { return };
         if offset as usize != list.len() || list.len() + bytes.len() > FILES_BYTES_MAX {
             return self.fault(link, "it sent a list of files that cannot be", fx);
         }
         list.extend_from_slice(bytes);
         if !bytes.is_empty() {
             let offset = u32::try_from(list.len()).expect("a list has at most 16 MiB");
-            neighbor.asked_files = true;
-            self.list = Some((link, list));
+            neighbor.ask_files();
+            self.content.keep_part(link, list);
             fx.send(link, Message::FilesReq { offset });
             self.await_answer(link, fx);
         } else if <Hash>::from(Sha256::digest(&list)) == digest {
-            self.files = Files::Known(list.clone());
+            self.content.set_list(list.clone());
             self.progressed();
             fx.emit(Event::FileList(list));
             if self.is_done() {
@@ -132,7 +125,7 @@ impl Swarm {
             self.ask_everybody(fx);
         } else if list.is_empty() {
             // The neighbor does not have the list yet.
-            neighbor.is_ignorant = true;
+            neighbor.set_ignorant(true);
             self.retry_later(fx);
             self.ask_everybody(fx);
         } else {

@@ -53,37 +53,37 @@ pub struct NeighborStatus {
 impl Swarm {
     /// Returns the present status.
     pub fn status(&self) -> Status {
-        let neighbors = self.links.iter().map(|(link, it)| NeighborStatus {
-            peer: it.peer,
-            link: *link,
-            have: it.have.count(),
-            unchokes_us: !it.is_choking,
-            is_unchoked: self.choker.is_unchoked(*link),
-            is_interested: it.is_interested,
-            is_interesting: it.useful > 0,
-            down: it.down,
-            up: it.up,
+        let neighbors = self.neighbors.iter().map(|(link, it)| NeighborStatus {
+            peer: it.peer(),
+            link,
+            have: it.have().count(),
+            unchokes_us: !it.is_choking(),
+            is_unchoked: self.choker.is_unchoked(link),
+            is_interested: it.is_interested(),
+            is_interesting: it.is_useful(),
+            down: it.down(),
+            up: it.up(),
         });
         Status {
-            have: self.have.count(),
-            count: self.pieces.count(),
+            have: self.content.have().count(),
+            count: self.content.pieces().count(),
             is_complete: self.is_done(),
-            is_ended: self.ended.is_some(),
-            asked: self.askers.len(),
-            storing: self.storing.len(),
-            down: self.down,
-            up: self.up,
+            is_ended: self.progress.ended().is_some(),
+            asked: self.requests.asked_count(),
+            storing: self.requests.storing_count(),
+            down: self.progress.down(),
+            up: self.progress.up(),
             neighbors: neighbors.collect(),
         }
     }
 
     /// The pieces that are on disk.
     pub const fn have(&self) -> &super::Bitfield {
-        &self.have
+        self.content.have()
     }
 
     /// The known part of the tree.
     pub const fn tree(&self) -> Option<&super::Tree> {
-        self.tree.as_ref()
+        self.content.tree()
     }
 }

@@ -110,7 +110,17 @@ fn those_that_fed_us_best_in_the_last_interval_are_preferred() {
     for number in [4, 6, 4, 6, 3] {
         let fx = stage.hear(number, Message::Unchoke);
         let index = requests(&fx).last().map_or_else(
-            || *stage.swarm.links[&link(number.into())].asked.keys().next().unwrap(),
+            || {
+                *stage
+                    .swarm
+                    .neighbors
+                    .get(link(number.into()))
+                    .unwrap()
+                    .asked()
+                    .keys()
+                    .next()
+                    .unwrap()
+            },
             |(_, index)| piece(*index),
         );
         stage.send_piece(number, index.0);
