@@ -4,6 +4,7 @@
 //! and names file, line, rule and reason. It is a fence, not a proof: the compiler and clippy
 //! stand behind it.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
@@ -84,7 +85,29 @@ const LONG_FILES: &[(&str, usize)] = &[];
 const COLUMNS_MAX: usize = 100;
 
 /// Words with which no doc comment begins.
-const QUESTIONS: &[&str] = &["What", "Who", "Whom", "Whose", "How", "Where", "Which"];
+const QUESTIONS: &[&str] =
+    &["What", "Who", "Whom", "Whose", "How", "Where", "Which", "When", "Whether", "Why"];
+
+/// Names of which each state machine, part of one, or dialect has one of its own; beside another
+/// they are told apart by the name of their module.
+const FAMILIES: &[(&str, &str)] = &[
+    ("Command", "a machine's `Vocabulary::Command`"),
+    ("Config", "the configuration of a machine or a part of one"),
+    ("Effect", "the contract's `Effect` for one machine"),
+    ("Event", "a machine's `Vocabulary::Event`"),
+    ("ExtraEffect", "a machine's `Vocabulary::ExtraEffect`"),
+    ("ExtraInput", "a machine's `Machine::ExtraInput`"),
+    ("Fx", "the effects of one input of a machine or a part of one"),
+    ("Input", "the contract's `Input` for one machine"),
+    ("Message", "a dialect's message, and the message of a topic"),
+    ("Opening", "a machine's `Machine::Opening`"),
+    ("Record", "a machine's `Vocabulary::Record`"),
+    ("Timer", "a machine's `Vocabulary::Timer`"),
+];
+
+/// Names that public types of several modules shared when this rule came, beside the families.
+/// Lower the number when some get names of their own; never raise it.
+const SHARED_NAMES: usize = 52;
 
 /// Files and folders on which a reader of the repository may rely.
 const REQUIRED: &[&str] = &[
@@ -407,6 +430,55 @@ fn no_doc_comment_begins_with_a_question_word() {
             if is_first && word.is_some_and(|word| QUESTIONS.contains(&word)) {
                 wrong.add(&path, number + 1, "a doc comment begins with a question word");
             }
+        }
+    }
+    wrong.check();
+}
+
+/// The files that define public types of one name, by the name.
+fn public_types() -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (path, text) in sources("src").into_iter().filter(|(path, _)| !is_test_file(path)) {
+        // A public item of a module stands at the left edge, also within a macro's rules.
+        for (_, line) in production(&path, &text) {
+            let line = line.trim_start_matches(' ');
+            let item = ["struct ", "enum ", "trait ", "type ", "union "]
+                .iter()
+                .find_map(|kind| line.strip_prefix("pub ")?.strip_prefix(kind));
+            let is_part = |c: char| c.is_alphanumeric() || c == '_';
+            let name = item.and_then(|it| it.split(|c| !is_part(c)).next());
+            if let Some(name) = name.filter(|name| !name.is_empty()) {
+                found.entry(name.to_owned()).or_default().push(path.clone());
+            }
+        }
+    }
+    found
+}
+
+/// One thing, one word: a name means the same wherever it is read.
+#[test]
+fn no_two_public_types_have_one_name() {
+    let types = public_types();
+    let is_family = |name: &str| FAMILIES.iter().any(|(family, _)| *family == name);
+    let shared: Vec<_> =
+        types.iter().filter(|(name, paths)| paths.len() > 1 && !is_family(name)).collect();
+    let mut wrong = Violations::default();
+    match shared.len().cmp(&SHARED_NAMES) {
+        Ordering::Greater => {
+            for (name, paths) in &shared {
+                let what = format!("`{name}` is a public type also in {}", paths[1..].join(", "));
+                wrong.add(&paths[0], 1, what);
+            }
+        }
+        Ordering::Less => {
+            let what = format!("only {} names are shared now: lower SHARED_NAMES", shared.len());
+            wrong.add("tests/architecture.rs", 1, what);
+        }
+        Ordering::Equal => {}
+    }
+    for (family, _) in FAMILIES {
+        if types.get(*family).is_none_or(|paths| paths.len() < 2) {
+            wrong.add("tests/architecture.rs", 1, format!("`{family}` is no family any more"));
         }
     }
     wrong.check();

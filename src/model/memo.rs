@@ -1,6 +1,6 @@
 //! Memory of the valid signatures, for programs that play many nodes in one thread.
 //!
-//! Whether a signature holds is a pure function of key, statement and signature. In a fleet of
+//! The validity of a signature is a pure function of key, statement and signature. In a fleet of
 //! thousands the same statement is judged by hundreds of nodes; where all of them live in one
 //! thread, the arithmetic is done once. Signing is real; a signature that was made here is known
 //! to hold, and only signatures that hold are remembered: a forged one is always computed.

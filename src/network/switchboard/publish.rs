@@ -17,7 +17,7 @@ impl Switchboard {
     /// keep up. With `receipt`, [`Switchboard::known_to_have`] tells how many have it.
     ///
     /// # Errors
-    /// Why it was not sent.
+    /// Fails with the reason why it was not sent.
     pub fn publish(
         self: &Arc<Self>,
         driver: &Arc<Driver<PeerNode>>,

@@ -109,7 +109,7 @@ impl PeerNode {
         self.after_broadcast(now, part, fx);
     }
 
-    /// Whether, in a fleet without seeds, another key is proved at an endpoint: there no
+    /// True if, in a fleet without seeds, another key is proved at an endpoint: there no
     /// certificate binds the key to the endpoint.
     fn is_contradicted(&self, origin: Endpoint, key: &PublicKey) -> bool {
         if self.open.is_none() {
