@@ -42,11 +42,11 @@ pub(in crate::network) struct Home {
     pub(in crate::network) node: Node,
 }
 
-/// Whether a share is complete, and the waits for it.
+/// Outcome of a share, and the waits for it.
 #[derive(Default)]
 struct Completed(Mutex<Waits>);
 
-/// The outcome, once it is known; until then, those who wait for it.
+/// The outcome, once it is known; until then, the waits for it.
 type Waits = (Option<Completion>, Vec<Arc<Cell<Completion>>>);
 
 impl Completed {

@@ -16,7 +16,7 @@ enum Noted {
 
 /// A machine that writes down the numbers it is given.
 struct Clerk {
-    /// Whether its driver holds back what it reports.
+    /// True if its driver holds back what it reports.
     is_held: bool,
     numbers: Vec<u64>,
 }
