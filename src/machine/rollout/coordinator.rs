@@ -197,7 +197,7 @@ impl Rollout {
     }
 
     fn count(&mut self, vote: Vote) {
-        let counts_messages = self.config.breaks.counts_messages;
+        let counts_messages = self.config.breaks().counts_messages;
         let Some(running) = self.coordinator.running_mut() else { return };
         running.count(vote, counts_messages);
         self.decide_if_complete();
@@ -206,7 +206,7 @@ impl Rollout {
     pub(super) fn decide_if_complete(&mut self) {
         let Some(running) = self.coordinator.running_mut() else { return };
         // T3: all other voters have voted COMMIT, each by a vote that holds.
-        let Some(mut votes) = running.decide(self.config.breaks.counts_messages) else { return };
+        let Some(mut votes) = running.decide(self.config.breaks().counts_messages) else { return };
         let proposal = Arc::clone(running.proposal());
         let (txid, me) = (&proposal.txid, &self.config.me);
         // P3: the coordinator votes last; before this vote it may always say no.
@@ -217,7 +217,7 @@ impl Rollout {
         self.out.at_once(Effect::StopTimer(Timer::Votes));
         match self.config.decides {
             Decides::Coordinator => {
-                if self.config.breaks.decision_unforced {
+                if self.config.breaks().decision_unforced {
                     let links = self.links_to(&self.voters(&proposal));
                     let msg = Message::Decision(Box::new(commit_message(&whole)));
                     self.out.at_once(Effect::SendAll { links, msg });

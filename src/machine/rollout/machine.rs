@@ -117,7 +117,7 @@ impl Rollout {
     fn on_start(&mut self) {
         // The clock's seconds, because a node that was restored from a backup asks the roster for
         // the names that it has used, and a node outside the roster may know one more.
-        let seconds = if self.config.breaks.names_again { 0 } else { self.now.wall.0 / 1000 };
+        let seconds = if self.config.breaks().names_again { 0 } else { self.now.wall.0 / 1000 };
         let epoch = self.memory.epoch().saturating_add(1).max(seconds);
         self.persist(Record::Epoch { epoch });
         self.present.start(self.now.mono);
@@ -192,7 +192,7 @@ impl Rollout {
         let beats = members.filter_map(|(_, peer)| peer.heartbeat());
         let newest = beats.map(|it| it.last_committed_version).max().unwrap_or(0);
         let knows = !self.is_blank() && newest <= self.present.version();
-        if knows || self.config.breaks.serves_unknown {
+        if knows || self.config.breaks().serves_unknown {
             self.present.serve();
         }
         if self.present.is_serving() {
@@ -210,7 +210,7 @@ impl Rollout {
     fn serving(&self) -> Serving {
         let plan = self.present.course().map(|it| &it.plan);
         let prepared = self.memory.prepared();
-        let prepared = prepared.filter(|_| self.config.breaks.serves_last_line);
+        let prepared = prepared.filter(|_| self.config.breaks().serves_last_line);
         Serving {
             state: prepared.map_or(self.present.state(), |it| &it.state).clone(),
             salt: plan.map_or(0, |it| it.salt),
@@ -225,7 +225,7 @@ impl Rollout {
     /// Names of the voters on a proposal.
     pub(super) fn voters(&self, proposal: &Proposal) -> Vec<NodeId> {
         match &proposal.new_roster {
-            Some(new) if self.config.breaks.roster_unagreed => {
+            Some(new) if self.config.breaks().roster_unagreed => {
                 new.nodes().map(|it| it.node_id.clone()).collect()
             }
             _ => proposal

@@ -28,7 +28,7 @@ use crate::proto::rollout::{Mark, Message, NodeId, RecallReq, RecallResp};
 impl Rollout {
     pub(super) fn begin_recall(&mut self) {
         let is_blank = self.memory.unsure().is_none();
-        if !is_blank && self.config.breaks.names_again {
+        if !is_blank && self.config.breaks().names_again {
             return;
         }
         let question = self.rng.random();
@@ -86,7 +86,7 @@ impl Rollout {
         if self.recall.is_none() {
             return true;
         }
-        if !self.recall_waits_for().is_empty() && !self.config.breaks.forgets_freely {
+        if !self.recall_waits_for().is_empty() && !self.config.breaks().forgets_freely {
             // The roster may have changed since its nodes were asked.
             let question = self.recall.as_ref().map_or(0, Recall::question);
             let links = self.links_to(&self.recall_waits_for().into_iter().collect::<Vec<_>>());
@@ -113,7 +113,7 @@ impl Rollout {
         let last = unsure.get(&me).map_or(0, |it| it.epoch);
         let epoch = self.memory.epoch().max(last.saturating_add(1)).max(self.now.wall.0 / 1000);
         unsure.insert(me, Mark { epoch: epoch.saturating_sub(1), counter: u64::MAX });
-        if self.config.breaks.forgets_freely {
+        if self.config.breaks().forgets_freely {
             unsure.clear();
         }
         // The epoch comes first: a disk with only the other record would not be asked about again.
