@@ -11,8 +11,8 @@
 //! `network` links · `breaks` ends of links · `dial` attempts to connect · `disk` safe records ·
 //! `simulated` what it knows of a machine · `host` one process · `world` and `drive` the loop ·
 //! `faults`, `storm` and `weather` faults · `loss` packets that come late · `intruder` strangers ·
-//! `tally` counts of faults · `traffic` counts of messages · `seeds` many runs · `trace` the story
-//! of one run.
+//! `tally` counts of faults · `traffic` counts of messages · `seeds` many runs ·
+//! `trace` the story of one run.
 
 mod agenda;
 mod breaks;
