@@ -16,8 +16,8 @@ use crate::proto::chat::entry::{
 use crate::proto::chat::message::Intent;
 
 /// A connection on which both ends have proved their keys; never of another group. The other end's
-/// `JOIN_ACK` follows as [`Input::Received`](machine::Input::Received) where this end called. A
-/// call of the machine's only leads to one if the key that was proved is that member's.
+/// `JOIN_ACK` follows as [`Input::Received`](crate::machine::Input::Received) where this end
+/// called. A call of the machine's only leads to one if the key that was proved is that member's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// The other end, as it describes itself; its key is proved.

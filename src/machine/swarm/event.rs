@@ -54,7 +54,8 @@ pub enum ExtraInput {
         /// Link by which it comes.
         link: LinkId,
     },
-    /// A connection ends amid a piece. Comes before its [`Input::Closed`](machine::Input::Closed).
+    /// A connection ends amid a piece. Comes before its
+    /// [`Input::Closed`](crate::machine::Input::Closed).
     Part {
         /// Link that ends.
         link: LinkId,
@@ -100,8 +101,8 @@ pub enum Stored {
     Failed(String),
 }
 
-/// An effect that only this machine has. [`Effect::Send`](machine::Effect::Send) never sends a
-/// `Message::Piece` or a `Message::Rest`.
+/// An effect that only this machine has. [`Effect::Send`](crate::machine::Effect::Send) never sends
+/// a `Message::Piece` or a `Message::Rest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtraEffect {
     /// Send a piece from the disk, from this byte on; answered by [`ExtraInput::Uploaded`]. Uploads
