@@ -245,7 +245,7 @@ const BUDGETS: [(Rule, u64); 11] = [
     (Rule::Quorum, 20),
     (Rule::Adoption, 20),
     (Rule::Fence, 2_000),
-    (Rule::Match, 20),
+    (Rule::Match, 300),
     (Rule::Disk, 1_000),
     (Rule::Majority, 20),
     (Rule::Once, 20),
