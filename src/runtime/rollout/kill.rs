@@ -1,5 +1,5 @@
-//! Death of the process at a named point, as in a power cut, but with the disk intact. Only programs
-//! with the feature `fault-injection` have it.
+//! Death of the process at a named point, as in a power cut, but with the disk intact. Only
+//! programs with the feature `fault-injection` have it.
 
 use std::str::FromStr;
 
