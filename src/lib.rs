@@ -63,7 +63,7 @@ pub mod cli;
 
 pub use model::{Data, Endpoint, MessageId, PublicKey};
 pub use network::{
-    Builder, Change, Chat, ChatBuilder, ChatError, ChatMessage, Gone, Incoming, Known, Message,
-    Network, NetworkError, Pending, Published, Queue, Rollout, RolloutBuilder, RolloutEvent,
-    RolloutOrder, RolloutOutcome, SendError, StartError,
+    Builder, Change, Chat, ChatBuilder, ChatError, ChatMessage, Incoming, Message, Network,
+    NetworkError, PeerInfo, Pending, Published, Queue, RecvError, Rollout, RolloutBuilder,
+    RolloutEvent, RolloutOrder, RolloutOutcome, SendError, StartError,
 };

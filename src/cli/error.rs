@@ -12,7 +12,7 @@ use crate::network::{self, ShareError};
 use crate::runtime::cluster_key::ClusterKeyError;
 use crate::runtime::files::FilesError;
 use crate::runtime::journal::JournalError;
-use crate::runtime::listen::StartError;
+use crate::runtime::listen::ListenError;
 
 /// Reason why a program ends without success.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub enum CliError {
     /// The cluster key cannot be used. The user's to mend.
     ClusterKey(ClusterKeyError),
     /// The port cannot be listened on.
-    Listen(StartError),
+    Listen(ListenError),
     /// The data directory cannot be used.
     Files(FilesError),
     /// The journal cannot be read, or failed while the node ran.
@@ -188,7 +188,7 @@ macro_rules! error_from {
 }
 
 error_from! {
-    Config(ConfigError), ClusterKey(ClusterKeyError), Listen(StartError), Files(FilesError),
+    Config(ConfigError), ClusterKey(ClusterKeyError), Listen(ListenError), Files(FilesError),
     Journal(JournalError), Query(QueryError),
 }
 

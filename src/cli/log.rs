@@ -31,7 +31,7 @@ const PLAIN_EVENT: &str = "log";
 
 /// One event as a log line. The message is for people, the fields say the same for programs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Line {
+pub struct LogLine {
     /// Level of the line.
     pub level: Level,
     /// Name of the event.
@@ -42,7 +42,7 @@ pub struct Line {
     pub fields: Map<String, Value>,
 }
 
-impl Line {
+impl LogLine {
     /// A line whose fields are the JSON object `fields`.
     pub fn new(
         level: Level,
@@ -120,7 +120,7 @@ pub struct LogSettings {
 
 /// Node that writes the lines.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin {
+pub struct LogOrigin {
     /// `seed` or `peer`.
     pub role: &'static str,
     /// Listen address of the node.
@@ -131,7 +131,7 @@ pub struct Origin {
 ///
 /// # Errors
 /// Fails if the output file cannot be appended to, or this process logs already.
-pub fn install(settings: &LogSettings, origin: Origin) -> Result<(), CliError> {
+pub fn install(settings: &LogSettings, origin: LogOrigin) -> Result<(), CliError> {
     let output = open_output(&settings.output)
         .map_err(|source| CliError::Output { path: settings.output.clone(), source })?;
     let console = io::stdout().as_fd().try_clone_to_owned().ok().map(File::from);
@@ -162,7 +162,7 @@ pub fn install(settings: &LogSettings, origin: Origin) -> Result<(), CliError> {
 pub(in crate::cli) fn install_on_stderr(
     format: LogFormat,
     level: ::log::LevelFilter,
-    origin: Origin,
+    origin: LogOrigin,
 ) -> Result<(), CliError> {
     let clock = Clock::start();
     env_logger::Builder::new()
@@ -240,12 +240,12 @@ impl Write for Tee {
     }
 }
 
-fn line_of(record: &Record<'_>, format: LogFormat, origin: Origin, clock: &Clock) -> String {
+fn line_of(record: &Record<'_>, format: LogFormat, origin: LogOrigin, clock: &Clock) -> String {
     let values = record.key_values();
     let at = values.get(Key::from("at")).and_then(|at| at.to_u64()).map(WallTime);
     let at = at.unwrap_or_else(|| clock.now().wall);
     let message = record.args().to_string();
-    let Origin { role, node } = origin;
+    let LogOrigin { role, node } = origin;
     match format {
         LogFormat::Text => text_line(at, record.level(), (role, &node), &message),
         LogFormat::Json => {
@@ -261,12 +261,12 @@ fn line_of(record: &Record<'_>, format: LogFormat, origin: Origin, clock: &Clock
 /// A line as it is written, newline included, of a process that is identified by `role` and `name`;
 /// for programs that keep no log of a node.
 pub(in crate::cli) fn render(
-    line: &Line,
+    line: &LogLine,
     at: WallTime,
     (role, name): (&str, &str),
     format: LogFormat,
 ) -> String {
-    let Line { level, event, message, fields } = line;
+    let LogLine { level, event, message, fields } = line;
     match format {
         LogFormat::Text => text_line(at, *level, (role, &name), message),
         LogFormat::Json => {
@@ -313,8 +313,8 @@ mod tests {
 
     const AT: WallTime = WallTime(1_772_010_000_123);
 
-    fn origin() -> Origin {
-        Origin { role: "peer", node: Endpoint::new([127, 0, 0, 1].into(), 6001) }
+    fn origin() -> LogOrigin {
+        LogOrigin { role: "peer", node: Endpoint::new([127, 0, 0, 1].into(), 6001) }
     }
 
     fn record_to_line(format: LogFormat, message: &str, fields: Option<&str>) -> String {

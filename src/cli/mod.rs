@@ -8,15 +8,16 @@
 //! No protocol decision is made here: a node's settings go in, its events come out.
 
 pub mod args;
-mod asking;
 pub mod bench;
 pub mod chat;
 pub mod commands;
 pub mod config;
 pub mod demo;
+mod descriptor_check;
 mod error;
 pub mod fleet;
 pub mod keygen;
+mod local_client;
 pub mod log;
 pub mod metrics;
 mod output;
@@ -25,7 +26,6 @@ mod parse;
 pub mod query;
 pub mod report;
 pub mod rollout;
-mod room;
 pub mod run;
 mod seeds;
 pub mod settings;

@@ -15,10 +15,10 @@ use crate::machine::quorum::QuorumRule;
 use crate::machine::session;
 use crate::model::{Endpoint, PublicKey, SeedId};
 use crate::node::{PeerConfig, SeedConfig};
-use crate::proto::hello::Card;
+use crate::proto::hello::NodeInfo;
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::cluster_key;
-use crate::runtime::driver::options::Limits;
+use crate::runtime::driver::options::ConnectionLimits;
 use crate::runtime::http::Access;
 
 /// Settings of every node.
@@ -41,7 +41,7 @@ pub struct NodeSettings {
     /// True if the end of standard input ends the node.
     pub until_stdin_closes: bool,
     /// Limits of the driver.
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     /// The name of the fleet, if one was typed.
     pub fleet: Option<String>,
     /// The keys of the fleet, if it has any.
@@ -174,7 +174,7 @@ fn check_periods(args: &PeerRunArgs) -> Result<(), CliError> {
         "--links 0 would leave this peer alone; it takes at least 1, and 2 to bear a loss"
     } else if limits.links > limits.links_max {
         "--links is above --links-max; raise the one or lower the other"
-    } else if limits.links_max > Card::NEIGHBORS_MAX {
+    } else if limits.links_max > NodeInfo::NEIGHBORS_MAX {
         "--links-max is above 256; others refuse the cards and lists of a peer with more neighbors"
     } else if limits.backoff_min > limits.backoff_max {
         "--backoff-min is above --backoff-max; raise the one or lower the other"
@@ -225,13 +225,13 @@ fn node_settings(
         log,
         fleet: args.fleet.clone(),
         until_stdin_closes: args.until_stdin_closes,
-        limits: Limits {
+        limits: ConnectionLimits {
             handshake_timeout: connections.opening_timeout.0,
             write_timeout: connections.write_timeout.0,
             silent_max: connections.silent_max,
             links_max: connections.connections_max,
             dials_max: connections.dials_max,
-            ..Limits::default()
+            ..ConnectionLimits::default()
         },
         http: http_access(args.http, cluster_keys.is_some())?,
         cluster_keys,
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(format!("{:?}", seed.machines), format!("{:?}", SeedConfig::default()));
         let peer = files.peer("peer --port 6001").unwrap();
         assert_eq!(format!("{:?}", peer.machines), format!("{:?}", PeerConfig::default()));
-        assert_eq!(format!("{:?}", peer.node.limits), format!("{:?}", Limits::default()));
+        assert_eq!(format!("{:?}", peer.node.limits), format!("{:?}", ConnectionLimits::default()));
         assert_eq!(peer.node.book().quorum(), 2);
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Effects, Kind, LinkId, Never, NodeCall, PingHost};
+use super::{Effects, LinkId, Never, NodeCall, PingHost, Vocabulary};
 use crate::model::{Endpoint, Now, Time};
 use crate::proto::liveness::Ping;
 
@@ -150,7 +150,7 @@ pub struct Contacts {
     metrics: ContactsMetrics,
 }
 
-impl Kind for Contacts {
+impl Vocabulary for Contacts {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;

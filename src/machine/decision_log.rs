@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::chat::Status;
+use super::chat::ChatStatus;
 use crate::model::{PublicKey, SigningBytes};
 
 /// Room of the group whose messages are decisions.
@@ -22,7 +22,7 @@ pub const ROOM: &str = "decisions";
 
 /// Decision on a transaction, as an entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
+pub struct DecisionEntry {
     /// Name of the transaction.
     pub txid: TxId,
     /// True to commit it, false to abort it.
@@ -32,7 +32,7 @@ pub struct Decision {
     pub proof: Option<Box<Committed>>,
 }
 
-impl Decision {
+impl DecisionEntry {
     /// The decision in an entry, if it is one: other messages of the group decide nothing.
     fn of(entry: &Entry) -> Option<Self> {
         let Body::Chat(chat) = &entry.body else { return None };
@@ -42,9 +42,9 @@ impl Decision {
 
 /// Answer to a node that wants a decision.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer<'a> {
+pub enum DecisionAnswer<'a> {
     /// The transaction has ended like this, which need not be what was wanted.
-    Decided(&'a Decision),
+    Decided(&'a DecisionEntry),
     /// The log is to be asked for the decision.
     Ask,
     /// The log was asked for it already.
@@ -54,7 +54,7 @@ pub enum Answer<'a> {
 /// Decisions of the log, as far as it was read, and those asked of it that are not final yet.
 #[derive(Debug, Default)]
 pub struct DecisionLog {
-    decided: BTreeMap<TxId, Decision>,
+    decided: BTreeMap<TxId, DecisionEntry>,
     asked: BTreeMap<TxId, bool>,
     last: SeqNo,
 }
@@ -72,12 +72,12 @@ impl DecisionLog {
 
     /// Reads an entry of the log. Returns its decision, if it is the first for its transaction; an
     /// entry that was read before decides nothing again.
-    pub fn on_entry(&mut self, entry: &Entry) -> Option<&Decision> {
+    pub fn on_entry(&mut self, entry: &Entry) -> Option<&DecisionEntry> {
         if entry.seq_no <= self.last {
             return None;
         }
         self.last = entry.seq_no;
-        let decision = Decision::of(entry)?;
+        let decision = DecisionEntry::of(entry)?;
         let txid = decision.txid.clone();
         self.asked.remove(&txid);
         if self.decided.contains_key(&txid) {
@@ -87,13 +87,13 @@ impl DecisionLog {
     }
 
     /// Takes a decision that this node wants.
-    pub fn on_wanted(&mut self, wanted: &Decision) -> Answer<'_> {
+    pub fn on_wanted(&mut self, wanted: &DecisionEntry) -> DecisionAnswer<'_> {
         if let Some(decided) = self.decided.get(&wanted.txid) {
-            return Answer::Decided(decided);
+            return DecisionAnswer::Decided(decided);
         }
         match self.asked.insert(wanted.txid.clone(), wanted.commit) {
-            Some(before) if before == wanted.commit => Answer::Asked,
-            Some(_) | None => Answer::Ask,
+            Some(before) if before == wanted.commit => DecisionAnswer::Asked,
+            Some(_) | None => DecisionAnswer::Ask,
         }
     }
 }
@@ -104,7 +104,7 @@ pub fn founder(first: &Roster) -> Option<&Participant> {
 }
 
 /// True if the group can decide for all nodes of a roster: all are members, and one leads.
-pub fn is_complete(roster: &Roster, group: &Status) -> bool {
+pub fn is_complete(roster: &Roster, group: &ChatStatus) -> bool {
     let is_member = |key| group.members.iter().any(|it| it.member.key == key);
     group.leader.is_some() && roster.nodes().all(|it| is_member(it.key))
 }
@@ -123,21 +123,25 @@ mod tests {
 
     use super::*;
     use crate::model::{Rng, WallTime};
-    use crate::proto::chat::entry::{Chat, MsgId, Origin, Term};
+    use crate::proto::chat::entry::{ChatText, MsgId, Origin, Term};
 
     fn entry(number: u64, text: &str) -> Entry {
         let origin = Origin { member: MemberId(1), client: 1 };
         let msg_id = MsgId { origin, number };
-        let body = Body::Chat(Chat { msg_id, room_id: ROOM.into(), payload: text.into() });
+        let body = Body::Chat(ChatText { msg_id, room_id: ROOM.into(), payload: text.into() });
         let (seq_no, leader) = (SeqNo(number), MemberId(1));
         Entry { seq_no, term: Term(1), leader, time: WallTime(0), body }
     }
 
-    fn decision(number: u64, commit: bool) -> Decision {
-        Decision { txid: format!("step-node-a-1-{number}").parse().unwrap(), commit, proof: None }
+    fn decision(number: u64, commit: bool) -> DecisionEntry {
+        DecisionEntry {
+            txid: format!("step-node-a-1-{number}").parse().unwrap(),
+            commit,
+            proof: None,
+        }
     }
 
-    fn decides(number: u64, decision: &Decision) -> Entry {
+    fn decides(number: u64, decision: &DecisionEntry) -> Entry {
         entry(number, &serde_json::to_string(decision).unwrap())
     }
 
@@ -145,13 +149,21 @@ mod tests {
     fn the_first_entry_for_a_transaction_is_its_end() {
         let mut log = DecisionLog::default();
         let said = |commit| decision(2, commit);
-        assert_eq!(log.on_wanted(&said(true)), Answer::Ask);
-        assert_eq!(log.on_wanted(&said(true)), Answer::Asked, "it is kept until it is final");
-        assert_eq!(log.on_wanted(&said(false)), Answer::Ask, "the other outcome is asked for too");
+        assert_eq!(log.on_wanted(&said(true)), DecisionAnswer::Ask);
+        assert_eq!(
+            log.on_wanted(&said(true)),
+            DecisionAnswer::Asked,
+            "it is kept until it is final"
+        );
+        assert_eq!(
+            log.on_wanted(&said(false)),
+            DecisionAnswer::Ask,
+            "the other outcome is asked for too"
+        );
         assert_eq!(log.on_entry(&entry(1, "hello")), None);
         assert_eq!(log.on_entry(&decides(2, &said(false))), Some(&said(false)));
         assert_eq!(log.on_entry(&decides(3, &said(true))), None, "it is decided");
-        assert_eq!(log.on_wanted(&said(true)), Answer::Decided(&said(false)));
+        assert_eq!(log.on_wanted(&said(true)), DecisionAnswer::Decided(&said(false)));
     }
 
     #[test]
@@ -174,7 +186,7 @@ mod tests {
             let mut rng = Rng::seed_from_u64(seed);
             let mut logs: [DecisionLog; 4] = std::array::from_fn(|_| DecisionLog::default());
             let mut told: [BTreeMap<TxId, bool>; 4] = std::array::from_fn(|_| BTreeMap::new());
-            let mut waiting: Vec<Decision> = Vec::new();
+            let mut waiting: Vec<DecisionEntry> = Vec::new();
             let mut entries: Vec<Entry> = Vec::new();
             for _ in 0..300 {
                 let node = rng.random_range(0..logs.len());
@@ -182,9 +194,9 @@ mod tests {
                     0 => {
                         let wanted = decision(rng.random_range(0..20), rng.random_bool(0.5));
                         match logs[node].on_wanted(&wanted) {
-                            Answer::Ask => waiting.push(wanted),
-                            Answer::Asked => {}
-                            Answer::Decided(it) => {
+                            DecisionAnswer::Ask => waiting.push(wanted),
+                            DecisionAnswer::Asked => {}
+                            DecisionAnswer::Decided(it) => {
                                 let before = told[node].get(&it.txid);
                                 assert!(before.is_none_or(|commit| *commit == it.commit));
                             }
@@ -216,8 +228,9 @@ mod tests {
             }
             assert!(told[0].len() > 5 && told.iter().all(|it| *it == told[0]), "seed {seed}");
             for entry in entries.iter().rev() {
-                let last = Decision::of(entry).unwrap();
-                let first = entries.iter().filter_map(Decision::of).find(|it| it.txid == last.txid);
+                let last = DecisionEntry::of(entry).unwrap();
+                let first =
+                    entries.iter().filter_map(DecisionEntry::of).find(|it| it.txid == last.txid);
                 assert_eq!(told[0][&last.txid], first.unwrap().commit, "seed {seed}");
             }
         }

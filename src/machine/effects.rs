@@ -3,9 +3,9 @@
 use std::ops::Deref;
 use std::time::Duration;
 
-use super::{Effect, Kind, LinkId};
+use super::{Effect, LinkId, Vocabulary};
 
-impl<K: Kind> Clone for Effect<K>
+impl<K: Vocabulary> Clone for Effect<K>
 where
     K::Event: Clone,
 {
@@ -28,7 +28,7 @@ where
     }
 }
 
-impl<K: Kind> PartialEq for Effect<K>
+impl<K: Vocabulary> PartialEq for Effect<K>
 where
     K::Record: PartialEq,
     K::Event: PartialEq,
@@ -66,17 +66,17 @@ where
 
 /// The effects of one input, in order.
 #[derive(Debug)]
-pub struct Effects<K: Kind> {
+pub struct Effects<K: Vocabulary> {
     list: Vec<Effect<K>>,
 }
 
-impl<K: Kind> Default for Effects<K> {
+impl<K: Vocabulary> Default for Effects<K> {
     fn default() -> Self {
         Self { list: Vec::new() }
     }
 }
 
-impl<K: Kind> Effects<K> {
+impl<K: Vocabulary> Effects<K> {
     /// Adds an effect behind the others.
     pub fn push(&mut self, effect: Effect<K>) {
         self.list.push(effect);
@@ -135,7 +135,7 @@ impl<K: Kind> Effects<K> {
     /// Adds the effects of a part to these, and returns the part's events, in order.
     pub fn absorb<P>(&mut self, part: Effects<P>) -> Vec<P::Event>
     where
-        P: Kind<Message = K::Message, Call = K::Call, ExtraEffect = K::ExtraEffect>,
+        P: Vocabulary<Message = K::Message, Call = K::Call, ExtraEffect = K::ExtraEffect>,
         K::Timer: From<P::Timer>,
         K::Record: From<P::Record>,
     {
@@ -163,13 +163,13 @@ impl<K: Kind> Effects<K> {
     }
 }
 
-impl<K: Kind> Extend<Effect<K>> for Effects<K> {
+impl<K: Vocabulary> Extend<Effect<K>> for Effects<K> {
     fn extend<T: IntoIterator<Item = Effect<K>>>(&mut self, effects: T) {
         self.list.extend(effects);
     }
 }
 
-impl<K: Kind> IntoIterator for Effects<K> {
+impl<K: Vocabulary> IntoIterator for Effects<K> {
     type Item = Effect<K>;
     type IntoIter = std::vec::IntoIter<Effect<K>>;
 
@@ -178,7 +178,7 @@ impl<K: Kind> IntoIterator for Effects<K> {
     }
 }
 
-impl<K: Kind> Deref for Effects<K> {
+impl<K: Vocabulary> Deref for Effects<K> {
     type Target = [Effect<K>];
 
     fn deref(&self) -> &Self::Target {

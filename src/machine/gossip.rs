@@ -12,9 +12,9 @@ use crate::machine::NodeMessage;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::{Effects, Kind, LinkId, Never, NodeCall, PingHost};
+use super::{Effects, LinkId, Never, NodeCall, PingHost, Vocabulary};
 use crate::model::{Endpoint, Incarnation, Now, Time};
-use crate::proto::gossip::{DIGEST_DIGITS, GossipDigest, GossipMsg, MessageId, fixed_text};
+use crate::proto::gossip::{DIGEST_DIGITS, GossipDigest, GossipId, GossipMsg, fixed_text};
 
 /// Number of links that a message may cross; no overlay of this size needs a tenth of it.
 const HOPS_MAX: u32 = 255;
@@ -114,19 +114,19 @@ pub struct Gossip {
     running: bool,
     /// Links, each with the rank of the first message that was forwarded on it.
     neighbors: BTreeMap<LinkId, u64>,
-    seen: BTreeMap<MessageId, Seen>,
+    seen: BTreeMap<GossipId, Seen>,
     /// Identities by rank: the lowest is forgotten first when the table is full.
-    order: BTreeMap<u64, MessageId>,
+    order: BTreeMap<u64, GossipId>,
     rank: u64,
     /// Messages that neighbors lack by their digests, until they are sent.
-    owed: BTreeMap<LinkId, VecDeque<MessageId>>,
+    owed: BTreeMap<LinkId, VecDeque<GossipId>>,
     /// The latest time of origin, by this node's clock, of the messages forgotten for want of room:
     /// no message as old is taken for new (G2).
     forgotten: Option<Time>,
     duplicates: u64,
 }
 
-impl Kind for Gossip {
+impl Vocabulary for Gossip {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -313,7 +313,7 @@ impl Gossip {
         }
     }
 
-    fn remember(&mut self, now: Time, id: MessageId, msg: GossipMsg) {
+    fn remember(&mut self, now: Time, id: GossipId, msg: GossipMsg) {
         self.seen.insert(id, Seen { msg, at: now, rank: self.rank });
         self.order.insert(self.rank, id);
         self.rank += 1;
@@ -326,7 +326,7 @@ impl Gossip {
         }
     }
 
-    fn offered(&self, now: Time) -> impl Iterator<Item = (&MessageId, &Seen)> {
+    fn offered(&self, now: Time) -> impl Iterator<Item = (&GossipId, &Seen)> {
         self.seen.iter().filter(move |(_, seen)| seen.age(now) < self.config.hold)
     }
 }

@@ -14,7 +14,7 @@
 //!   [`NodeMachine`].
 //! - The machine holds back, because some of its messages may overtake the disk: the driver carries
 //!   out effects at once, and reports by [`Input::Synced`] which records are on disk. So it is for
-//!   [`chat::Group`] and [`rollout::Rollout`], each with a [`held::Held`].
+//!   [`chat::Replica`] and [`rollout::Rollout`], each with a [`held::Held`].
 
 pub mod bootstrap;
 pub mod broadcast;
@@ -58,10 +58,10 @@ pub struct LinkId(pub u64);
 
 /// One attempt to connect, numbered by the machine that asked; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
+pub struct DialId(pub u64);
 
 /// Vocabulary of a machine, or of a part of one: all that its effects name.
-pub trait Kind {
+pub trait Vocabulary {
     /// Messages to and from other nodes.
     type Message: Clone + Debug + PartialEq + Send;
     /// Attempts to connect.
@@ -77,7 +77,7 @@ pub trait Kind {
 }
 
 /// A whole machine, as a driver runs it.
-pub trait Machine: Kind + Sized {
+pub trait Machine: Vocabulary + Sized {
     /// Facts about a new connection.
     type Opening: Clone + Debug;
     /// A call that failed, with its reason if the machine wants it.
@@ -148,7 +148,7 @@ impl<M: Machine> Input<M> {
 
 /// An action that a driver must carry out.
 #[derive(Debug)]
-pub enum Effect<K: Kind> {
+pub enum Effect<K: Vocabulary> {
     /// Queue a message on a link. A link that is gone or full leads to an [`Input::Closed`].
     Send {
         /// Link to use.

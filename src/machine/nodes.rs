@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Effects, Kind, LinkId, Machine, Ticket};
+use super::{DialId, Effects, LinkId, Machine, Vocabulary};
 use crate::model::{Binding, Endpoint};
 /// A message between nodes.
 pub use crate::proto::message::Message as NodeMessage;
@@ -41,7 +41,7 @@ pub enum NodeOpening {
     /// A [`NodeCall`] succeeded.
     Dialed {
         /// Ticket of the attempt.
-        ticket: Ticket,
+        ticket: DialId,
         /// Binding of the connection, if it is encrypted.
         binding: Option<Binding>,
     },
@@ -51,7 +51,7 @@ pub enum NodeOpening {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeCall {
     /// Ticket of the attempt.
-    pub ticket: Ticket,
+    pub ticket: DialId,
     /// Address to connect to.
     pub to: Endpoint,
     /// Time-out of the attempt.
@@ -62,7 +62,7 @@ pub struct NodeCall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallFailure {
     /// Ticket of the attempt.
-    pub ticket: Ticket,
+    pub ticket: DialId,
     /// Reason of the failure.
     pub reason: DialError,
 }
@@ -74,14 +74,14 @@ pub struct PingHost {
     pub host: IpAddr,
 }
 
-impl<K: Kind<Call = NodeCall>> Effects<K> {
+impl<K: Vocabulary<Call = NodeCall>> Effects<K> {
     /// Tries to connect to `to`.
-    pub fn dial(&mut self, ticket: Ticket, to: Endpoint, timeout: Duration) {
+    pub fn dial(&mut self, ticket: DialId, to: Endpoint, timeout: Duration) {
         self.call(NodeCall { ticket, to, timeout });
     }
 }
 
-impl<K: Kind<ExtraEffect = PingHost>> Effects<K> {
+impl<K: Vocabulary<ExtraEffect = PingHost>> Effects<K> {
     /// Asks the system `ping` about `host`.
     pub fn ping_host(&mut self, host: IpAddr) {
         self.extra(PingHost { host });

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::{Effects, Kind, Never, NodeCall, PingHost};
-use crate::model::statement::Subject;
+use super::{Effects, Never, NodeCall, PingHost, Vocabulary};
+use crate::model::statement::MemberInstance;
 use crate::model::{Endpoint, Rng};
 
 /// Periods of a peer without seeds.
@@ -81,7 +81,7 @@ pub enum Event {
     /// bound by it.
     Dropped {
         /// Life of the neighbor that was dropped.
-        life: Subject,
+        life: MemberInstance,
     },
 }
 
@@ -117,7 +117,7 @@ pub struct OpenFleet {
     has_met: bool,
 }
 
-impl Kind for OpenFleet {
+impl Vocabulary for OpenFleet {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;

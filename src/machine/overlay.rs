@@ -19,10 +19,10 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 
-use super::{Effects, Kind, LinkId, Never, NodeCall, PingHost};
-use crate::model::entry::Status;
+use super::{Effects, LinkId, Never, NodeCall, PingHost, Vocabulary};
+use crate::model::entry::MemberState;
 use crate::model::{Endpoint, Incarnation, Now, Rng, Time};
-use crate::proto::hello::Card;
+use crate::proto::hello::NodeInfo;
 use crate::proto::membership::MemberLine;
 
 /// Least degree in the weight of preferential attachment.
@@ -34,7 +34,7 @@ pub struct Config {
     /// Number of links that a joiner makes, and below which a member repairs. One of them is
     /// random. Fewer make the overlay fragile, more make gossip and liveness dearer.
     pub links: usize,
-    /// Greatest number of links, up to [`Card::NEIGHBORS_MAX`]; a hub refuses more.
+    /// Greatest number of links, up to [`NodeInfo::NEIGHBORS_MAX`]; a hub refuses more.
     pub links_max: usize,
     /// Greatest number of members known, neighbors beside: those among which a peer may come to
     /// choose. More cost memory at every peer, fewer make the choice by degree coarser.
@@ -51,7 +51,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             links: 3,
-            links_max: Card::NEIGHBORS_MAX,
+            links_max: NodeInfo::NEIGHBORS_MAX,
             known_max: 512,
             cooldown: Duration::from_secs(5),
             announce_after: Duration::from_millis(100),
@@ -114,7 +114,7 @@ pub enum Event {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct KnownMember {
     incarnation: Incarnation,
     degree: u32,
 }
@@ -126,7 +126,7 @@ pub struct Overlay {
     me: Endpoint,
     rng: Rng,
     running: bool,
-    members: BTreeMap<Endpoint, Known>,
+    members: BTreeMap<Endpoint, KnownMember>,
     /// Local view of the topology: each neighbor's own neighbors, as it last named them.
     topology: BTreeMap<Endpoint, BTreeSet<Endpoint>>,
     neighbors: BTreeMap<Endpoint, LinkId>,
@@ -135,7 +135,7 @@ pub struct Overlay {
     has_random_edge: bool,
 }
 
-impl Kind for Overlay {
+impl Vocabulary for Overlay {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -208,10 +208,10 @@ impl Overlay {
     /// Adds a seed's list; the union of several seeds' lists is kept (O1).
     pub fn on_members(&mut self, list: &[MemberLine], fx: &mut Fx) {
         for line in list {
-            if line.endpoint == self.me || line.status != Status::Alive {
+            if line.endpoint == self.me || line.status != MemberState::Alive {
                 continue;
             }
-            let fresh = Known { incarnation: line.incarnation, degree: line.degree };
+            let fresh = KnownMember { incarnation: line.incarnation, degree: line.degree };
             let known = self.members.entry(line.endpoint).or_insert(fresh);
             if line.incarnation >= known.incarnation {
                 *known = fresh;
@@ -267,7 +267,7 @@ impl Overlay {
             }
         }
         let degree = u32::try_from(their_neighbors.len()).unwrap_or(u32::MAX);
-        self.members.insert(neighbor, Known { incarnation, degree });
+        self.members.insert(neighbor, KnownMember { incarnation, degree });
         self.topology.insert(neighbor, their_neighbors.iter().copied().collect());
         self.neighbors.insert(neighbor, link);
         fx.emit(Event::Linked { neighbor, link, dialed, degree: self.neighbors.len() });
@@ -433,7 +433,7 @@ mod tests {
         MemberLine {
             endpoint: Endpoint::new([127, 0, 0, 1].into(), number),
             incarnation: Incarnation(1),
-            status: Status::Alive,
+            status: MemberState::Alive,
             since: WallTime(0),
             degree: 3,
         }

@@ -1,4 +1,4 @@
-//! Fresh probes: whether an endpoint answers now, and under which card.
+//! Fresh probes: whether an endpoint answers now, and under which node info.
 //!
 //! Every verdict about a death rests on these (O3, O5, M6), and so does the dial-back before an
 //! admission (M5). A probe is a new connection and a handshake cut short after the proof; it shares
@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::session::CallError;
-use super::{DialError, Effects, Kind, Never, NodeCall, PingHost};
+use super::{DialError, Effects, Never, NodeCall, PingHost, Vocabulary};
 use crate::model::Endpoint;
-use crate::model::statement::{Finding, Subject};
-use crate::proto::hello::Card;
+use crate::model::statement::{Finding, MemberInstance};
+use crate::proto::hello::NodeInfo;
 
 /// Attempts and time-outs of a probe.
 #[derive(Clone, Copy, Debug)]
@@ -58,15 +58,15 @@ pub enum Event {
         /// Endpoint that was probed.
         to: Endpoint,
         /// Outcome of the probe.
-        outcome: Outcome,
+        outcome: ProbeOutcome,
     },
 }
 
 /// Outcome of a probe.
 #[derive(Clone, Debug)]
-pub enum Outcome {
+pub enum ProbeOutcome {
     /// A node proved a key there.
-    Answered(Arc<Card>),
+    Answered(Arc<NodeInfo>),
     /// The connection was refused, repeatedly.
     Refused,
     /// No valid answer came in time.
@@ -75,11 +75,11 @@ pub enum Outcome {
     Inconclusive,
 }
 
-impl Outcome {
+impl ProbeOutcome {
     /// Returns the finding that follows about one life of the endpoint; `None` if none does.
-    pub fn finding(&self, subject: &Subject) -> Option<Finding> {
+    pub fn finding(&self, subject: &MemberInstance) -> Option<Finding> {
         match self {
-            Self::Answered(card) if card.subject() == *subject => Some(Finding::Alive),
+            Self::Answered(info) if info.subject() == *subject => Some(Finding::Alive),
             Self::Answered(_) => Some(Finding::Replaced),
             Self::Refused => Some(Finding::Refused),
             Self::Silent => Some(Finding::Silent),
@@ -103,7 +103,7 @@ struct Burst {
     is_lossy: bool,
 }
 
-impl Kind for Prober {
+impl Vocabulary for Prober {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -135,9 +135,9 @@ impl Prober {
         self.attempt(to, fx);
     }
 
-    /// Takes the card that the called node proved.
-    pub fn on_answered(&mut self, to: Endpoint, card: Arc<Card>, fx: &mut Fx) {
-        self.finish(to, Outcome::Answered(card), fx);
+    /// Takes the node info that the called node proved.
+    pub fn on_answered(&mut self, to: Endpoint, info: Arc<NodeInfo>, fx: &mut Fx) {
+        self.finish(to, ProbeOutcome::Answered(info), fx);
     }
 
     /// Takes the failure of a call.
@@ -159,8 +159,8 @@ impl Prober {
             {
                 fx.set_timer(Timer(to), self.config.pause);
             }
-            CallError::Dial(DialError::Refused) => self.finish(to, Outcome::Refused, fx),
-            CallError::Dial(DialError::Busy) => self.finish(to, Outcome::Inconclusive, fx),
+            CallError::Dial(DialError::Refused) => self.finish(to, ProbeOutcome::Refused, fx),
+            CallError::Dial(DialError::Busy) => self.finish(to, ProbeOutcome::Inconclusive, fx),
             CallError::Dial(
                 DialError::TimedOut
                 | DialError::Unreachable
@@ -171,7 +171,7 @@ impl Prober {
             | CallError::Closed
             | CallError::NoRoom(_)
             | CallError::Rejected(_)
-            | CallError::BadProof => self.finish(to, Outcome::Silent, fx),
+            | CallError::BadProof => self.finish(to, ProbeOutcome::Silent, fx),
         }
     }
 
@@ -188,7 +188,7 @@ impl Prober {
         }
     }
 
-    fn finish(&mut self, to: Endpoint, outcome: Outcome, fx: &mut Fx) {
+    fn finish(&mut self, to: Endpoint, outcome: ProbeOutcome, fx: &mut Fx) {
         if self.under_way.remove(&to).is_some() {
             fx.stop_timer(Timer(to));
             fx.emit(Event::Done { to, outcome });

@@ -129,7 +129,7 @@ impl KnownShare {
 
 /// Standing of one peer toward a share, as its list tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum ShareState {
     /// The peer has told nothing of the share.
     Silent,
     /// The peer has some of the share.
@@ -238,19 +238,19 @@ impl Shares {
     }
 
     /// Standing of the peer with this key toward a share since the order of this number.
-    pub fn standing(&self, from: &PublicKey, share: &Ticket, order: u64) -> Standing {
-        let Some(list) = self.lists.get(from) else { return Standing::Silent };
+    pub fn standing(&self, from: &PublicKey, share: &Ticket, order: u64) -> ShareState {
+        let Some(list) = self.lists.get(from) else { return ShareState::Silent };
         if list.takes_none {
-            return Standing::Apart;
+            return ShareState::Apart;
         }
         let id = share.share_id();
         let mut answers = list.answers.iter();
         let answer = answers.find(|it| it.id == id && it.name == share.name && it.order >= order);
         match answer.map(|it| &it.refused) {
-            Some(None) => Standing::Has,
-            Some(Some(why)) => Standing::Refuses(why.clone()),
-            None if list.shares.iter().any(|it| it.id == id) => Standing::Part,
-            None => Standing::Silent,
+            Some(None) => ShareState::Has,
+            Some(Some(why)) => ShareState::Refuses(why.clone()),
+            None if list.shares.iter().any(|it| it.id == id) => ShareState::Part,
+            None => ShareState::Silent,
         }
     }
 
@@ -316,7 +316,7 @@ mod tests {
             piece_size: 16_384,
             root: [root; 32],
             files: None,
-            traits: crate::model::Traits::default(),
+            traits: crate::model::FileAttributes::default(),
             at: vec![Endpoint::new([127, 0, 0, 1].into(), port)],
         }
     }
@@ -375,18 +375,18 @@ mod tests {
             let answers = vec![Answered { id: share.share_id(), name: "a".into(), order, refused }];
             serde_json::to_vec(&Announcement { answers, ..Announcement::default() }).unwrap()
         };
-        assert_eq!(shares.standing(&key(1), &share, 7), Standing::Silent);
+        assert_eq!(shares.standing(&key(1), &share, 7), ShareState::Silent);
         shares.on_announced(at(0), key(1), &answers(7, None)).unwrap();
-        assert_eq!(shares.standing(&key(1), &share, 7), Standing::Has);
-        assert_eq!(shares.standing(&key(1), &share, 8), Standing::Silent, "of an older order");
-        assert_eq!(shares.standing(&key(1), &ticket("b", 1, 6001), 7), Standing::Silent);
+        assert_eq!(shares.standing(&key(1), &share, 7), ShareState::Has);
+        assert_eq!(shares.standing(&key(1), &share, 8), ShareState::Silent, "of an older order");
+        assert_eq!(shares.standing(&key(1), &ticket("b", 1, 6001), 7), ShareState::Silent);
         let long = "ä".repeat(REASON_BYTES_MAX);
         shares.on_announced(at(1), key(1), &answers(8, Some(long))).unwrap();
         let why = "ä".repeat(REASON_BYTES_MAX / 2);
-        assert_eq!(shares.standing(&key(1), &share, 8), Standing::Refuses(why));
+        assert_eq!(shares.standing(&key(1), &share, 8), ShareState::Refuses(why));
         let old = format!("{{\"shares\":[{{\"ticket\":\"{share}\"}}]}}");
         shares.on_announced(at(2), key(2), old.as_bytes()).unwrap();
-        assert_eq!(shares.standing(&key(2), &share, 0), Standing::Part);
+        assert_eq!(shares.standing(&key(2), &share, 0), ShareState::Part);
     }
 
     #[test]

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::WallTime;
-use super::statement::{Admission, Leave, Removal, Subject};
+use super::statement::{Admission, Leave, MemberInstance, Removal};
 
 /// Knowledge of one life of one endpoint, with the proofs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct RegistryEntry {
     /// The life that the entry is about.
     #[serde(flatten)]
-    pub subject: Subject,
+    pub subject: MemberInstance,
     /// Certificate of the admission; absent where only the end became known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
@@ -27,7 +27,7 @@ pub struct Entry {
 /// Status of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub enum MemberState {
     /// The member is in.
     Alive,
     /// The member was removed.
@@ -36,7 +36,7 @@ pub enum Status {
     Left,
 }
 
-impl Status {
+impl MemberState {
     /// The status as people see it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl Status {
     }
 }
 
-impl Entry {
+impl RegistryEntry {
     /// Creates an entry that holds only the proof `admission`.
     pub const fn admitted(admission: Admission) -> Self {
         let subject = admission.subject();
@@ -55,7 +55,7 @@ impl Entry {
     }
 
     /// Creates an entry that holds only the proof `removal`, which must end this life.
-    pub const fn removed(subject: Subject, removal: Arc<Removal>) -> Self {
+    pub const fn removed(subject: MemberInstance, removal: Arc<Removal>) -> Self {
         Self { subject, admission: None, removal: Some(removal), leave: None }
     }
 
@@ -72,13 +72,13 @@ impl Entry {
     }
 
     /// Status of the life.
-    pub const fn status(&self) -> Status {
+    pub const fn status(&self) -> MemberState {
         if self.leave.is_some() {
-            Status::Left
+            MemberState::Left
         } else if self.removal.is_some() {
-            Status::Removed
+            MemberState::Removed
         } else {
-            Status::Alive
+            MemberState::Alive
         }
     }
 

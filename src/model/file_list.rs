@@ -72,7 +72,7 @@ pub fn path_complaint(path: &str) -> Option<&'static str> {
 
 /// Attributes of a file that travel beside its name and its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traits {
+pub struct FileAttributes {
     /// The file may be executed.
     pub run: bool,
     /// Only the owner may read the file.
@@ -89,13 +89,13 @@ pub struct FileEntry {
     pub path: String,
     /// Size of the file, in bytes.
     pub size: u64,
-    /// As [`Traits::run`] says.
+    /// As [`FileAttributes::run`] says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub run: bool,
-    /// As [`Traits::private`] says.
+    /// As [`FileAttributes::private`] says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub private: bool,
-    /// As [`Traits::mtime`] says.
+    /// As [`FileAttributes::mtime`] says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtime: Option<i64>,
 }
@@ -117,8 +117,8 @@ impl FileEntry {
     }
 
     /// Permissions and time of the file.
-    pub const fn traits(&self) -> Traits {
-        Traits { run: self.run, private: self.private, mtime: self.mtime }
+    pub const fn traits(&self) -> FileAttributes {
+        FileAttributes { run: self.run, private: self.private, mtime: self.mtime }
     }
 }
 

@@ -21,7 +21,7 @@ pub use bytes::SigningBytes;
 pub use data::{Data, MessageId, TOPIC_BYTES_MAX, topic_complaint};
 pub use endpoint::{Endpoint, Incarnation, SeedId};
 pub use file_list::{
-    FILES_MAX, FileEntry, FileList, NAME_BYTES_MAX, PATH_BYTES_MAX, Traits, name_complaint,
+    FILES_MAX, FileAttributes, FileEntry, FileList, NAME_BYTES_MAX, PATH_BYTES_MAX, name_complaint,
     path_complaint,
 };
 pub use identity::{Binding, KeyPair, Nonce, PublicKey, ReadyKey, Signature};

@@ -47,7 +47,7 @@ impl ProposalKind {
 
 /// Subject of a statement: one life of one endpoint under one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Subject {
+pub struct MemberInstance {
     /// Address on which the member listens.
     pub endpoint: Endpoint,
     /// Incarnation of the life.
@@ -56,13 +56,13 @@ pub struct Subject {
     pub key: PublicKey,
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for MemberInstance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (incarnation {})", self.endpoint, self.incarnation)
     }
 }
 
-impl Subject {
+impl MemberInstance {
     fn signing_bytes(&self, domain: &str) -> SigningBytes {
         self.add_to(SigningBytes::new(domain))
     }
@@ -78,7 +78,7 @@ pub struct Proposal {
     /// Kind of the proposal.
     pub kind: ProposalKind,
     /// Life that the proposal is about.
-    pub subject: Subject,
+    pub subject: MemberInstance,
 }
 
 /// One seed's signed yes. A no is never signed: it decides nothing and may change.
@@ -90,7 +90,7 @@ pub struct Vote {
     pub at: WallTime,
     /// Further lives that the signature covers; usually none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub others: Vec<Subject>,
+    pub others: Vec<MemberInstance>,
     /// Signature of the voter over kind, all the lives, voter and time.
     pub signature: Signature,
 }
@@ -100,7 +100,7 @@ impl Vote {
     /// journaled before it leaves the node (M2).
     pub fn sign(
         kind: ProposalKind,
-        lives: &[Subject],
+        lives: &[MemberInstance],
         (seed, keys): (SeedId, &KeyPair),
         at: WallTime,
     ) -> Self {
@@ -109,7 +109,7 @@ impl Vote {
     }
 
     /// True if this is `key`'s yes to `kind` for all of `lives` and for the vote's own `others`.
-    pub fn is_valid(&self, kind: ProposalKind, lives: &[Subject], key: &PublicKey) -> bool {
+    pub fn is_valid(&self, kind: ProposalKind, lives: &[MemberInstance], key: &PublicKey) -> bool {
         let covered: BTreeSet<_> = lives.iter().chain(&self.others).collect();
         let count = lives.len() + self.others.len();
         // No honest seed signs a list that names a life twice.
@@ -123,7 +123,7 @@ impl Vote {
 
     fn signing_bytes<'a>(
         kind: ProposalKind,
-        lives: impl ExactSizeIterator<Item = &'a Subject>,
+        lives: impl ExactSizeIterator<Item = &'a MemberInstance>,
         seed: SeedId,
         at: WallTime,
     ) -> SigningBytes {
@@ -147,8 +147,8 @@ pub struct Admission {
 
 impl Admission {
     /// The admitted life.
-    pub const fn subject(&self) -> Subject {
-        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    pub const fn subject(&self) -> MemberInstance {
+        MemberInstance { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
     /// Time of the decision, by the clocks of the voters.
@@ -160,7 +160,7 @@ impl Admission {
 /// Reason of a removal, as each of the votes states it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Because {
+pub enum RemovalReason {
     /// The members are dead.
     #[default]
     Death,
@@ -168,7 +168,7 @@ pub enum Because {
     Eviction,
 }
 
-impl Because {
+impl RemovalReason {
     /// Kind of proposal that the seeds voted on.
     pub const fn kind(self) -> ProposalKind {
         match self {
@@ -182,9 +182,9 @@ impl Because {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
     /// Reason of the removal.
-    pub because: Because,
+    pub because: RemovalReason,
     /// Lives that ended, ascending: those that were decided together.
-    pub lives: Vec<Subject>,
+    pub lives: Vec<MemberInstance>,
     /// Yes votes of a quorum of distinct seeds, ascending by seed; each covers all the lives.
     pub votes: Vec<Vote>,
     /// Findings of the witnesses, for people; the votes alone decide.
@@ -193,12 +193,12 @@ pub struct Removal {
 
 impl Removal {
     /// True if the removal ends exactly this life.
-    pub fn ends(&self, life: &Subject) -> bool {
+    pub fn ends(&self, life: &MemberInstance) -> bool {
         self.lives.contains(life)
     }
 
     /// The evidence about one of the lives.
-    pub fn evidence_about(&self, life: &Subject) -> Vec<Confirmation> {
+    pub fn evidence_about(&self, life: &MemberInstance) -> Vec<Confirmation> {
         let is_about = |found: &&Confirmation| found.subject() == *life;
         self.confirmations.iter().filter(is_about).copied().collect()
     }
@@ -232,9 +232,9 @@ pub struct Ban {
 
 impl Ban {
     /// Subject that the seeds voted on; its incarnation is the number of the ban.
-    pub const fn subject(&self) -> Subject {
+    pub const fn subject(&self) -> MemberInstance {
         let incarnation = Incarnation(self.number);
-        Subject { endpoint: self.endpoint, incarnation, key: self.key }
+        MemberInstance { endpoint: self.endpoint, incarnation, key: self.key }
     }
 
     /// True if the ban keeps its endpoint and key out.
@@ -315,7 +315,7 @@ pub struct Confirmation {
 impl Confirmation {
     /// Signs the finding of `witness` about `subject`.
     pub fn sign(
-        subject: &Subject,
+        subject: &MemberInstance,
         finding: Finding,
         (witness, keys): (Endpoint, &KeyPair),
         at: WallTime,
@@ -334,8 +334,8 @@ impl Confirmation {
     }
 
     /// The life that the finding is about.
-    pub const fn subject(&self) -> Subject {
-        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    pub const fn subject(&self) -> MemberInstance {
+        MemberInstance { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
     /// True if the holder of `key` signed the finding.
@@ -369,15 +369,15 @@ pub struct Leave {
 
 impl Leave {
     /// Signs the goodbye of `subject` at `at`.
-    pub fn sign(subject: Subject, at: WallTime, keys: &KeyPair) -> Self {
+    pub fn sign(subject: MemberInstance, at: WallTime, keys: &KeyPair) -> Self {
         let signature = keys.sign(&Self::signing_bytes(&subject, at));
-        let Subject { endpoint, incarnation, key } = subject;
+        let MemberInstance { endpoint, incarnation, key } = subject;
         Self { endpoint, incarnation, key, at, signature }
     }
 
     /// The life that ends.
-    pub const fn subject(&self) -> Subject {
-        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    pub const fn subject(&self) -> MemberInstance {
+        MemberInstance { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
     /// True if the leaver itself signed the goodbye. Its key must still be compared with the
@@ -386,7 +386,7 @@ impl Leave {
         self.key.verifies(&Self::signing_bytes(&self.subject(), self.at), &self.signature)
     }
 
-    fn signing_bytes(subject: &Subject, at: WallTime) -> SigningBytes {
+    fn signing_bytes(subject: &MemberInstance, at: WallTime) -> SigningBytes {
         subject.signing_bytes("folkmoot/leave/1").wall(at)
     }
 }
@@ -406,15 +406,15 @@ pub struct RegisterReq {
 
 impl RegisterReq {
     /// Signs the request of `subject`.
-    pub fn sign(subject: Subject, keys: &KeyPair) -> Self {
+    pub fn sign(subject: MemberInstance, keys: &KeyPair) -> Self {
         let signature = keys.sign(&subject.signing_bytes("folkmoot/register/1"));
-        let Subject { endpoint, incarnation, key } = subject;
+        let MemberInstance { endpoint, incarnation, key } = subject;
         Self { endpoint, incarnation, key, signature }
     }
 
     /// The life that asks.
-    pub const fn subject(&self) -> Subject {
-        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    pub const fn subject(&self) -> MemberInstance {
+        MemberInstance { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
     /// True if the applicant itself signed the request.
@@ -442,7 +442,12 @@ pub struct NeighborList {
 
 impl NeighborList {
     /// Signs the statement number `version` of `subject`.
-    pub fn sign(subject: &Subject, version: u64, neighbors: Vec<Endpoint>, keys: &KeyPair) -> Self {
+    pub fn sign(
+        subject: &MemberInstance,
+        version: u64,
+        neighbors: Vec<Endpoint>,
+        keys: &KeyPair,
+    ) -> Self {
         let mut this = Self {
             endpoint: subject.endpoint,
             incarnation: subject.incarnation,

@@ -13,7 +13,7 @@ use std::str::FromStr;
 use sha2::{Digest as _, Sha256};
 
 use super::endpoint::Endpoint;
-use super::file_list::{Traits, name_complaint};
+use super::file_list::{FileAttributes, name_complaint};
 
 /// Longest ticket, in bytes.
 pub const TICKET_BYTES_MAX: usize = 8 * 1024;
@@ -38,7 +38,7 @@ pub struct Ticket {
     /// The SHA-256 of the list of files, if it is a folder.
     pub files: Option<[u8; 32]>,
     /// Permissions and time of a file; a folder's list has them for each of its files.
-    pub traits: Traits,
+    pub traits: FileAttributes,
     /// Addresses to call first.
     pub at: Vec<Endpoint>,
 }
@@ -129,7 +129,7 @@ fn parse(text: &str) -> Result<Ticket, TicketError> {
         Some(other) => Err(wrong(format!("a mark is 1, not {}", other.escape_debug()))),
     };
     let run = flag(field("run"))?;
-    let traits = Traits { run, private: flag(field("private"))?, mtime: None };
+    let traits = FileAttributes { run, private: flag(field("private"))?, mtime: None };
     let at = field("at").map(addresses).transpose()?.unwrap_or_default();
     if let Some(more) = fields.next() {
         let what = "the ticket has a field that does not belong there:";
@@ -216,7 +216,7 @@ mod tests {
             piece_size: 1_048_576,
             root: [0xab; 32],
             files: None,
-            traits: Traits::default(),
+            traits: FileAttributes::default(),
             at: vec!["127.0.0.1:6001".parse().unwrap(), "[::1]:7".parse().unwrap()],
         }
     }
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn modes_of_one_file_are_in_the_ticket_and_do_not_change_the_share() {
-        let traits = Traits { run: true, private: true, mtime: None };
+        let traits = FileAttributes { run: true, private: true, mtime: None };
         let with = Ticket { traits, ..ticket() };
         assert!(with.to_string().contains("&run=1&private=1&at="));
         assert_eq!(with.to_string().parse(), Ok(with.clone()));

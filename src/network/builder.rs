@@ -11,19 +11,19 @@ use rand::SeedableRng as _;
 use super::error::StartError;
 use super::peer::{Network, Peer, Relay};
 use super::shares::{Bounds, Sharing, Taking};
-use super::switchboard::Switchboard;
+use super::subscriptions::Subscriptions;
 use crate::machine::broadcast::MESSAGE_BYTES_MAX;
 use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
 use crate::machine::quorum::QuorumRule;
 use crate::model::{Endpoint, KeyPair, Rng, SeedId};
 use crate::node::{PeerConfig, PeerNode};
 use crate::proto::dialect::Dialect;
+use crate::runtime::claimed_port::ClaimedPort;
 use crate::runtime::cluster_key;
 use crate::runtime::driver::Driver;
-use crate::runtime::driver::options::{Dialects, Options};
+use crate::runtime::driver::options::{DialectServers, DriverOptions};
 use crate::runtime::files::os_rng;
 use crate::runtime::journal::Journal;
-use crate::runtime::place::Place;
 use crate::runtime::thread;
 
 /// Settings of a [`Network`] before it starts. All have defaults.
@@ -187,7 +187,7 @@ impl Builder {
                 (scratch.path().to_owned(), Some(scratch))
             }
         };
-        let place = Place::take((&root, "peer"), (listen.ip(), listen.port()))?;
+        let place = ClaimedPort::take((&root, "peer"), (listen.ip(), listen.port()))?;
         let endpoint = place.endpoint;
         let (listener, dir) = place.open()?;
         let keys = keys.map_or_else(|| dir.identity(), Ok)?;
@@ -201,16 +201,18 @@ impl Builder {
             let book = SeedBook::new(self.rule, &(1..).zip(seeds).map(address).collect::<Vec<_>>());
             PeerNode::new(self.machines, me, book, &records, rng)
         };
-        let board = Switchboard::new(endpoint, false);
+        let subscriptions = Subscriptions::new(endpoint, false);
         let sharing = Sharing::new(endpoint, dir.path(), cluster_keys.clone(), self.shares);
-        sharing.listen(&board);
-        let dialects = Dialects::default();
+        sharing.listen(&subscriptions);
+        let dialects = DialectServers::default();
         dialects.open(Dialect::Swarm, Arc::clone(&sharing) as _);
-        let relay = Relay { board: Arc::clone(&board), sharing: Arc::clone(&sharing) };
-        let options = Options { cluster_keys, dialects: dialects.clone(), ..Options::new(relay) };
+        let relay =
+            Relay { subscriptions: Arc::clone(&subscriptions), sharing: Arc::clone(&sharing) };
+        let options =
+            DriverOptions { cluster_keys, dialects: dialects.clone(), ..DriverOptions::new(relay) };
         let driver = Driver::start(machine, listener, journal, options)?;
         let own = dir.path().to_owned();
-        let peer = Peer { endpoint, keys, driver, board, sharing, dialects, dir: own };
+        let peer = Peer { endpoint, keys, driver, subscriptions, sharing, dialects, dir: own };
         let home = peer.home();
         let answers = thread::spawn("answers", move || home.attend());
         let answers = answers.inspect_err(|_| peer.driver.stop(Duration::ZERO))?;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::message::Known;
-use super::queue::Weigh;
+use super::message::PeerInfo;
+use super::queue::ByteSize;
 use crate::machine::membership::applicant;
 use crate::machine::{contacts, overlay};
 use crate::model::Endpoint;
@@ -48,7 +48,7 @@ pub enum Change {
     /// A member said goodbye.
     Left(Endpoint),
     /// A quorum of seeds certifies that a member was removed: it is dead, cut off, or was put out.
-    Removed(Known),
+    Removed(PeerInfo),
 }
 
 impl Change {
@@ -74,7 +74,7 @@ impl Change {
             }
             Event::MemberLeft(leave) => Some(Self::Left(leave.endpoint)),
             Event::MemberRemoved { life, .. } => {
-                Some(Self::Removed(Known { endpoint: life.endpoint, key: life.key }))
+                Some(Self::Removed(PeerInfo { endpoint: life.endpoint, key: life.key }))
             }
             Event::Applicant(_)
             | Event::Overlay(_)
@@ -94,7 +94,7 @@ impl Change {
     }
 }
 
-impl Weigh for Change {
+impl ByteSize for Change {
     fn bytes(&self) -> usize {
         let Self::NotAdmitted { reason, .. } = self else { return size_of::<Self>() };
         size_of::<Self>() + reason.len()

@@ -23,7 +23,7 @@ pub enum StartError {
     /// Settings contradict each other, or are out of range.
     Setting(String),
     /// The port cannot be listened on.
-    Listen(listen::StartError),
+    Listen(listen::ListenError),
     /// The data directory cannot be used.
     Files(FilesError),
     /// The journal cannot be used.
@@ -31,9 +31,9 @@ pub enum StartError {
     /// The cluster key cannot be used.
     ClusterKey(ClusterKeyError),
     /// A chat cannot start.
-    Chat(chat::StartError),
+    Chat(chat::ChatStartError),
     /// A node of rollouts cannot start.
-    Rollout(rollout::StartError),
+    Rollout(rollout::RolloutStartError),
     /// The network has stopped.
     Network(NetworkError),
     /// The system refused something else.
@@ -70,8 +70,8 @@ macro_rules! start_error_from {
 }
 
 start_error_from! {
-    Listen(listen::StartError), Files(FilesError), Journal(JournalError),
-    ClusterKey(ClusterKeyError), Chat(chat::StartError), Rollout(rollout::StartError),
+    Listen(listen::ListenError), Files(FilesError), Journal(JournalError),
+    ClusterKey(ClusterKeyError), Chat(chat::ChatStartError), Rollout(rollout::RolloutStartError),
     Network(NetworkError), System(io::Error),
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::queue::Weigh;
+use super::queue::ByteSize;
 use crate::model::{Data, Endpoint, MessageId, PublicKey};
 
 /// A message of a topic.
@@ -25,7 +25,7 @@ pub struct Message {
     pub hops: u32,
 }
 
-impl Weigh for Message {
+impl ByteSize for Message {
     fn bytes(&self) -> usize {
         self.data.len() + 256
     }
@@ -42,7 +42,7 @@ pub struct Incoming {
     pub data: Data,
 }
 
-impl Weigh for Incoming {
+impl ByteSize for Incoming {
     fn bytes(&self) -> usize {
         self.data.len() + 256
     }
@@ -59,14 +59,14 @@ pub struct Published {
 
 /// A discovered peer, which has proved its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct PeerInfo {
     /// Listen address of the peer.
     pub endpoint: Endpoint,
     /// Public key of the peer.
     pub key: PublicKey,
 }
 
-impl Weigh for Known {
+impl ByteSize for PeerInfo {
     fn bytes(&self) -> usize {
         size_of::<Self>()
     }

@@ -45,18 +45,18 @@ mod queue;
 pub mod rollout;
 mod share;
 pub mod shares;
-mod switchboard;
+mod subscriptions;
 
 pub use builder::Builder;
 pub use change::Change;
 pub use chat::{Chat, ChatBuilder, ChatError, ChatMessage};
 pub use error::{NetworkError, SendError, StartError};
-pub use message::{Incoming, Known, Message, Published};
+pub use message::{Incoming, Message, PeerInfo, Published};
 pub use peer::Network;
 #[doc(hidden)]
 pub use peer::Peer;
 pub use pending::Pending;
-pub use queue::{Gone, Queue, Weigh};
+pub use queue::{ByteSize, Queue, RecvError};
 pub use rollout::{Rollout, RolloutBuilder, RolloutEvent, RolloutOrder, RolloutOutcome};
 pub use shares::{KnownShare, Share, ShareError};
-pub use switchboard::Switchboard;
+pub use subscriptions::Subscriptions;

@@ -10,19 +10,19 @@ use tempfile::TempDir;
 
 use super::change::Change;
 use super::error::{NetworkError, SendError};
-use super::message::{Incoming, Known, Message, Published};
+use super::message::{Incoming, Message, PeerInfo, Published};
 use super::pending::Pending;
 use super::queue::Queue;
 use super::shares::{Home, Sharing};
-use super::switchboard::Switchboard;
+use super::subscriptions::Subscriptions;
 use crate::machine::Input;
 use crate::machine::direct::RetryConfig;
-use crate::model::statement::Subject;
+use crate::model::statement::MemberInstance;
 use crate::model::{Data, Endpoint, KeyPair, Now};
 use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};
 use crate::runtime::driver::Driver;
-use crate::runtime::driver::options::{Dialects, Sink};
+use crate::runtime::driver::options::{DialectServers, EventSink};
 use crate::runtime::files::DataDir;
 
 /// Longest time for links to drain when the network stops; a goodbye needs milliseconds.
@@ -34,15 +34,15 @@ const GOODBYE_MAX: Duration = Duration::from_secs(5);
 /// Topic of direct messages without one.
 const DIRECT_TOPIC: &str = "direct";
 
-/// Observer of the driver that forwards events to the switchboard and the shares.
+/// Observer of the driver that forwards events to the subscriptions and the shares.
 pub(super) struct Relay {
-    pub(super) board: Arc<Switchboard>,
+    pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) sharing: Arc<Sharing>,
 }
 
-impl Sink<Event> for Relay {
+impl EventSink<Event> for Relay {
     fn take(&self, now: Now, event: Event) -> bool {
-        self.board.on_event(now, &event);
+        self.subscriptions.on_event(now, &event);
         self.sharing.on_event(&event);
         true
     }
@@ -70,10 +70,10 @@ pub struct Peer {
     pub keys: KeyPair,
     /// Driver of the peer's node.
     pub driver: Arc<Driver<PeerNode>>,
-    /// Switchboard between the node and the program.
-    pub board: Arc<Switchboard>,
+    /// Subscriptions: the connection between the node and the program.
+    pub subscriptions: Arc<Subscriptions>,
     /// Servers of the other dialects at its port.
-    pub dialects: Dialects,
+    pub dialects: DialectServers,
     /// Shares of the peer.
     pub sharing: Arc<Sharing>,
     /// Directory of its data.
@@ -83,8 +83,8 @@ pub struct Peer {
 impl Peer {
     /// The parts of this peer that a share belongs to.
     pub(super) fn home(&self) -> Home {
-        let (sharing, board) = (Arc::clone(&self.sharing), Arc::clone(&self.board));
-        Home { sharing, board, node: Arc::clone(&self.driver) }
+        let (sharing, subscriptions) = (Arc::clone(&self.sharing), Arc::clone(&self.subscriptions));
+        Home { sharing, subscriptions, node: Arc::clone(&self.driver) }
     }
 }
 
@@ -113,7 +113,7 @@ impl Network {
     }
 
     /// Servers of the other dialects at the port of this peer.
-    pub(crate) const fn dialects(&self) -> &Dialects {
+    pub(crate) const fn dialects(&self) -> &DialectServers {
         &self.peer.dialects
     }
 
@@ -132,7 +132,7 @@ impl Network {
     /// # Errors
     /// Fails if `topic` is not allowed, or the network has stopped.
     pub fn subscribe(&self, topic: &str) -> Result<Queue<Message>, NetworkError> {
-        self.peer.board.subscribe(topic)
+        self.peer.subscriptions.subscribe(topic)
     }
 
     /// Sends a message to every peer that subscribes to `topic`, now or while it is still held
@@ -148,7 +148,11 @@ impl Network {
         topic: &str,
         message: impl Into<Data>,
     ) -> Result<Published, NetworkError> {
-        self.peer.board.publish(&self.peer.driver, (topic.to_owned(), message.into()), false)
+        self.peer.subscriptions.publish(
+            &self.peer.driver,
+            (topic.to_owned(), message.into()),
+            false,
+        )
     }
 
     /// Sends a message to one peer, neighbor or not. It arrives once or not at all; the outcome
@@ -178,7 +182,12 @@ impl Network {
         message: impl Into<Data>,
         retry: RetryConfig,
     ) -> Result<Pending<Result<Duration, SendError>>, NetworkError> {
-        self.peer.board.send(&self.peer.driver, peer, (topic.to_owned(), message.into()), retry)
+        self.peer.subscriptions.send(
+            &self.peer.driver,
+            peer,
+            (topic.to_owned(), message.into()),
+            retry,
+        )
     }
 
     /// Opens the queue of direct messages for this peer. Without an open queue none is taken.
@@ -186,7 +195,7 @@ impl Network {
     /// # Errors
     /// Fails if the queue is open already, or the network has stopped.
     pub fn inbox(&self) -> Result<Queue<Incoming>, NetworkError> {
-        self.peer.board.inbox()
+        self.peer.subscriptions.inbox()
     }
 
     /// Looks for peers that this one was not told of. All that are found have proved their keys.
@@ -195,8 +204,8 @@ impl Network {
     /// Fails if the network has stopped.
     pub fn discover_peers(
         &self,
-    ) -> Result<Pending<Result<Vec<Known>, NetworkError>>, NetworkError> {
-        self.peer.board.discover(&self.peer.driver)
+    ) -> Result<Pending<Result<Vec<PeerInfo>, NetworkError>>, NetworkError> {
+        self.peer.subscriptions.discover(&self.peer.driver)
     }
 
     /// Keeps a link to `peer` from now on: calls it until it answers, and again if the link is
@@ -216,7 +225,7 @@ impl Network {
     /// # Errors
     /// Fails if the network has stopped.
     pub fn changes(&self) -> Result<Queue<Change>, NetworkError> {
-        self.peer.board.changes()
+        self.peer.subscriptions.changes()
     }
 
     /// Subscribes to the members whose removal a quorum of seeds certifies, from now on, as this
@@ -224,8 +233,8 @@ impl Network {
     ///
     /// # Errors
     /// Fails if the network has stopped.
-    pub fn removals(&self) -> Result<Queue<Known>, NetworkError> {
-        self.peer.board.removals()
+    pub fn removals(&self) -> Result<Queue<PeerInfo>, NetworkError> {
+        self.peer.subscriptions.removals()
     }
 
     /// The members whose end a quorum of seeds certifies, as far as this peer has heard of it since
@@ -234,8 +243,8 @@ impl Network {
     ///
     /// A certificate proves what the seeds decided, not death: a member that was cut off from them
     /// lives on, and other peers may have heard more or less. See [`Network::ask_seeds`].
-    pub fn ended(&self) -> Vec<Known> {
-        let known = |it: &Subject| Known { endpoint: it.endpoint, key: it.key };
+    pub fn ended(&self) -> Vec<PeerInfo> {
+        let known = |it: &MemberInstance| PeerInfo { endpoint: it.endpoint, key: it.key };
         self.peer.driver.inspect(|node, _| node.ended().map(known).collect())
     }
 
@@ -262,7 +271,7 @@ impl Network {
     /// # Errors
     /// Fails if there are fewer then, or the network has stopped.
     pub fn wait_for_peers(&self, wanted: usize, most: Duration) -> Result<(), NetworkError> {
-        self.peer.board.wait_for_neighbors(wanted, most)
+        self.peer.subscriptions.wait_for_neighbors(wanted, most)
     }
 
     /// Status of the peer, with all its counters.
@@ -277,9 +286,9 @@ impl Network {
         let own = self.own.lock().expect("nothing can panic here").take();
         let Some((answers, _dir, _scratch)) = own else { return };
         self.peer.driver.submit(Input::Command(Command::Leave));
-        self.peer.board.wait_for_goodbye(GOODBYE_MAX);
+        self.peer.subscriptions.wait_for_goodbye(GOODBYE_MAX);
         self.peer.driver.stop(STOP_GRACE);
-        self.peer.board.close();
+        self.peer.subscriptions.close();
         // The thread has panicked if this fails, and reported that itself.
         let _ = answers.join();
         self.peer.sharing.end();

@@ -125,9 +125,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Bell(AtomicU32);
+    struct Notifier(AtomicU32);
 
-    impl Wake for Bell {
+    impl Wake for Notifier {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(pending.wait(), 1, "the first one counts");
 
         let cell = Cell::new();
-        let bell = Arc::new(Bell::default());
+        let bell = Arc::new(Notifier::default());
         let waker = Waker::from(Arc::clone(&bell));
         let mut context = Context::from_waker(&waker);
         let mut pending = Box::pin(Pending::new(Arc::clone(&cell), None));

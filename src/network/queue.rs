@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(3_600);
 const MISSING_MAX: usize = 1_024;
 
 /// An item with a size in memory.
-pub trait Weigh {
+pub trait ByteSize {
     /// Approximate size of the item, in bytes.
     fn bytes(&self) -> usize;
 }
@@ -63,7 +63,7 @@ pub(super) struct Shared<T> {
     bytes_max: usize,
 }
 
-impl<T: Weigh> Shared<T> {
+impl<T: ByteSize> Shared<T> {
     /// An empty queue with room for so many items and bytes. One item always finds room.
     pub(super) fn new(items_max: usize, bytes_max: usize) -> Arc<Self> {
         let inner = Inner {
@@ -134,17 +134,17 @@ impl<T: Weigh> Shared<T> {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    fn pop(&self, most: Duration) -> Result<T, Gone> {
+    fn pop(&self, most: Duration) -> Result<T, RecvError> {
         let is_bare = |inner: &mut Inner<T>| inner.entries.is_empty() && !inner.is_closed;
         let waited = self.moved.wait_timeout_while(self.lock(), most, is_bare);
         let (mut inner, _) = waited.expect("nothing under this lock can panic");
         Self::take(&mut inner)
     }
 
-    fn poll(&self, context: &Context<'_>) -> Poll<Result<T, Gone>> {
+    fn poll(&self, context: &Context<'_>) -> Poll<Result<T, RecvError>> {
         let mut inner = self.lock();
         match Self::take(&mut inner) {
-            Err(Gone::Empty) => {
+            Err(RecvError::Empty) => {
                 if !inner.wakers.iter().any(|it| it.will_wake(context.waker())) {
                     inner.wakers.push(context.waker().clone());
                 }
@@ -154,20 +154,20 @@ impl<T: Weigh> Shared<T> {
         }
     }
 
-    fn take(inner: &mut Inner<T>) -> Result<T, Gone> {
+    fn take(inner: &mut Inner<T>) -> Result<T, RecvError> {
         match inner.entries.pop_front() {
             Some(Entry::Item(item)) => {
                 inner.items -= 1;
                 inner.bytes -= item.bytes();
                 Ok(item)
             }
-            Some(Entry::Lost(count)) => Err(Gone::Missed(count)),
+            Some(Entry::Lost(count)) => Err(RecvError::Missed(count)),
             Some(Entry::Missing(origin, count)) => {
                 inner.missing -= 1;
-                Err(Gone::Missing { origin, count })
+                Err(RecvError::Missing { origin, count })
             }
-            None if inner.is_closed => Err(Gone::Closed),
-            None => Err(Gone::Empty),
+            None if inner.is_closed => Err(RecvError::Closed),
+            None => Err(RecvError::Empty),
         }
     }
 }
@@ -197,7 +197,7 @@ impl<T> Default for Readers<T> {
     }
 }
 
-impl<T: Weigh + Clone + Send + 'static> Readers<T> {
+impl<T: ByteSize + Clone + Send + 'static> Readers<T> {
     fn lock(&self) -> MutexGuard<'_, Open<T>> {
         self.0.lock().expect("nothing under this lock can panic")
     }
@@ -237,7 +237,7 @@ impl<T: Weigh + Clone + Send + 'static> Readers<T> {
 
 /// Reason why there is no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gone {
+pub enum RecvError {
     /// Number of messages that came while there was no room, and are lost to this reader. More can
     /// follow.
     Missed(u64),
@@ -255,7 +255,7 @@ pub enum Gone {
     Closed,
 }
 
-impl fmt::Display for Gone {
+impl fmt::Display for RecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missed(count) => {
@@ -268,7 +268,7 @@ impl fmt::Display for Gone {
     }
 }
 
-impl std::error::Error for Gone {}
+impl std::error::Error for RecvError {}
 
 /// Queue of one reader's items, in order. It may be read on any thread; dropping it ends it.
 pub struct Queue<T> {
@@ -276,7 +276,7 @@ pub struct Queue<T> {
     retire: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
-impl<T: Weigh> Queue<T> {
+impl<T: ByteSize> Queue<T> {
     pub(super) fn new(
         shared: Arc<Shared<T>>,
         retire: impl FnOnce() + Send + Sync + 'static,
@@ -287,12 +287,12 @@ impl<T: Weigh> Queue<T> {
     /// Blocks until an item comes.
     ///
     /// # Errors
-    /// [`Gone::Missed`] and [`Gone::Missing`] once for each gap, [`Gone::Closed`] after the last
+    /// [`RecvError::Missed`] and [`RecvError::Missing`] once for each gap, [`RecvError::Closed`] after the last
     /// item.
-    pub fn recv(&self) -> Result<T, Gone> {
+    pub fn recv(&self) -> Result<T, RecvError> {
         loop {
             match self.shared.pop(LONG) {
-                Err(Gone::Empty) => {}
+                Err(RecvError::Empty) => {}
                 found => return found,
             }
         }
@@ -301,8 +301,8 @@ impl<T: Weigh> Queue<T> {
     /// Blocks until an item comes, but no longer than `most`.
     ///
     /// # Errors
-    /// As [`Queue::recv`], and [`Gone::Empty`].
-    pub fn recv_timeout(&self, most: Duration) -> Result<T, Gone> {
+    /// As [`Queue::recv`], and [`RecvError::Empty`].
+    pub fn recv_timeout(&self, most: Duration) -> Result<T, RecvError> {
         self.shared.pop(most)
     }
 
@@ -310,7 +310,7 @@ impl<T: Weigh> Queue<T> {
     ///
     /// # Errors
     /// As [`Queue::recv`].
-    pub fn recv_async(&self) -> impl Future<Output = Result<T, Gone>> + '_ {
+    pub fn recv_async(&self) -> impl Future<Output = Result<T, RecvError>> + '_ {
         poll_fn(|context| self.shared.poll(context))
     }
 
@@ -318,7 +318,7 @@ impl<T: Weigh> Queue<T> {
     ///
     /// # Errors
     /// As [`Queue::recv_timeout`].
-    pub fn try_recv(&self) -> Result<T, Gone> {
+    pub fn try_recv(&self) -> Result<T, RecvError> {
         self.recv_timeout(Duration::ZERO)
     }
 
@@ -334,8 +334,8 @@ impl<T: Weigh> Queue<T> {
             loop {
                 match self.recv() {
                     Ok(item) => return Some(item),
-                    Err(Gone::Missed(_) | Gone::Missing { .. }) => {}
-                    Err(Gone::Empty | Gone::Closed) => return None,
+                    Err(RecvError::Missed(_) | RecvError::Missing { .. }) => {}
+                    Err(RecvError::Empty | RecvError::Closed) => return None,
                 }
             }
         })
@@ -350,8 +350,8 @@ impl<T> Drop for Queue<T> {
     }
 }
 
-impl From<Gone> for NetworkError {
-    fn from(_: Gone) -> Self {
+impl From<RecvError> for NetworkError {
+    fn from(_: RecvError) -> Self {
         Self::Stopped
     }
 }
@@ -364,7 +364,7 @@ mod tests {
 
     use super::*;
 
-    impl Weigh for u64 {
+    impl ByteSize for u64 {
         fn bytes(&self) -> usize {
             usize::try_from(*self).unwrap()
         }
@@ -374,25 +374,25 @@ mod tests {
     fn what_finds_no_room_is_told_where_it_is_missing() {
         let shared = Shared::new(3, 100);
         let queue = Queue::new(Arc::clone(&shared), || {});
-        assert_eq!(queue.try_recv(), Err(Gone::Empty));
+        assert_eq!(queue.try_recv(), Err(RecvError::Empty));
         let took: Vec<_> = [1, 2, 3, 4, 5].into_iter().map(|it| shared.push(it)).collect();
         assert_eq!(took, [true, true, true, false, false]);
         assert_eq!(queue.recv(), Ok(1));
         assert!(shared.push(6));
         let rest: Vec<_> = (0..5).map(|_| queue.try_recv()).collect();
-        assert_eq!(rest, [Ok(2), Ok(3), Err(Gone::Missed(2)), Ok(6), Err(Gone::Empty)]);
+        assert_eq!(rest, [Ok(2), Ok(3), Err(RecvError::Missed(2)), Ok(6), Err(RecvError::Empty)]);
         assert!(shared.push(500), "one always finds room");
         assert!(!shared.push(1));
         assert_eq!(queue.missed(), 3);
         shared.close();
         assert_eq!(queue.iter().collect::<Vec<_>>(), [500]);
-        assert_eq!(queue.recv(), Err(Gone::Closed));
+        assert_eq!(queue.recv(), Err(RecvError::Closed));
     }
 
     #[derive(Default)]
-    struct Bell(AtomicU32);
+    struct Notifier(AtomicU32);
 
-    impl Wake for Bell {
+    impl Wake for Notifier {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
@@ -402,15 +402,15 @@ mod tests {
     fn a_task_is_woken_by_an_item_a_gap_and_the_end() {
         let shared = Shared::new(3, 100);
         let queue = Queue::new(Arc::clone(&shared), || {});
-        let bell = Arc::new(Bell::default());
+        let bell = Arc::new(Notifier::default());
         let waker = Waker::from(Arc::clone(&bell));
         let mut context = Context::from_waker(&waker);
         let origin = Endpoint::new([127, 0, 0, 1].into(), 1);
-        let missing = Gone::Missing { origin, count: 2 };
+        let missing = RecvError::Missing { origin, count: 2 };
         let happen: [(&dyn Fn(), _); 3] = [
             (&|| _ = shared.push(7), Ok(7)),
             (&|| shared.push_missing(origin, 2), Err(missing)),
-            (&|| shared.close(), Err(Gone::Closed)),
+            (&|| shared.close(), Err(RecvError::Closed)),
         ];
         for (turn, (happens, found)) in (1..).zip(happen) {
             let mut next = pin!(queue.recv_async());

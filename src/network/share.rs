@@ -67,7 +67,7 @@ impl Network {
     /// Files and folders that the peers of the fleet share, as far as this peer has heard, by name;
     /// its own too. A peer announces its list when that changes, and each minute.
     pub fn shares(&self) -> Vec<KnownShare> {
-        self.peer.sharing.wake(&self.peer.board, &self.peer.driver);
+        self.peer.sharing.wake(&self.peer.subscriptions, &self.peer.driver);
         self.peer.sharing.known()
     }
 

@@ -9,8 +9,8 @@ mod seed;
 mod status;
 
 use crate::machine::{
-    CallFailure, Effect, Effects, HostPinged, Input, Kind, LinkId, Machine, NodeCall, NodeMachine,
-    NodeMessage, NodeOpening, PingHost,
+    CallFailure, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeCall, NodeMachine,
+    NodeMessage, NodeOpening, PingHost, Vocabulary,
 };
 
 pub use peer::{PeerConfig, PeerNode};
@@ -50,9 +50,9 @@ pub enum Timer {
 #[derive(Clone, Debug)]
 pub enum Record {
     /// Record of a seed.
-    Seed(<SeedNode as Kind>::Record),
+    Seed(<SeedNode as Vocabulary>::Record),
     /// Record of a peer.
-    Peer(<PeerNode as Kind>::Record),
+    Peer(<PeerNode as Vocabulary>::Record),
 }
 
 /// Event that a node reports.
@@ -73,7 +73,7 @@ pub enum Command {
     Peer(peer::Command),
 }
 
-impl Kind for Node {
+impl Vocabulary for Node {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -100,9 +100,9 @@ impl Machine for Node {
                     Command::Peer(_) => None,
                 };
                 let Some(input) = translate(input, timer, command) else { return };
-                let mut part = Effects::<SeedNode>::default();
-                node.handle(now, input, &mut part);
-                lift(part, fx, Timer::Seed, Record::Seed, Event::Seed);
+                let mut inner = Effects::<SeedNode>::default();
+                node.handle(now, input, &mut inner);
+                lift(inner, fx, Timer::Seed, Record::Seed, Event::Seed);
             }
             Self::Peer(node) => {
                 let timer = |timer| match timer {
@@ -114,9 +114,9 @@ impl Machine for Node {
                     Command::Seed(_) => None,
                 };
                 let Some(input) = translate(input, timer, command) else { return };
-                let mut part = Effects::<PeerNode>::default();
-                node.handle(now, input, &mut part);
-                lift(part, fx, Timer::Peer, Record::Peer, Event::Peer);
+                let mut inner = Effects::<PeerNode>::default();
+                node.handle(now, input, &mut inner);
+                lift(inner, fx, Timer::Peer, Record::Peer, Event::Peer);
             }
         }
     }
@@ -159,13 +159,13 @@ fn translate<A: NodeMachine, B: NodeMachine>(
 }
 
 fn lift<A: NodeMachine, B: NodeMachine>(
-    mut part: Effects<A>,
+    mut inner: Effects<A>,
     fx: &mut Effects<B>,
     timer: impl Fn(A::Timer) -> B::Timer,
     record: impl Fn(A::Record) -> B::Record,
     event: impl Fn(A::Event) -> B::Event,
 ) {
-    for effect in part.drain() {
+    for effect in inner.drain() {
         match effect {
             Effect::Send { link, msg } => fx.send(link, msg),
             Effect::SendAll { links, msg } => fx.send_all(links, msg),

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::machine::session::Cause;
+use crate::machine::session::RejectReason;
 
 /// A refusal to report to the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Cause of the refusal.
-    pub cause: Cause,
+    pub cause: RejectReason,
     /// Address of the refused node.
     pub from: IpAddr,
     /// Details of this refusal.
@@ -21,13 +21,18 @@ pub struct Refusal {
 /// The counts of one node.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    counts: BTreeMap<Cause, u64>,
+    counts: BTreeMap<RejectReason, u64>,
 }
 
 impl Refusals {
     /// Counts a refusal. Returns it at the 1st, 10th, 100th, … of its cause, so that a flood of bad
     /// input cannot become a flood of log lines.
-    pub(super) fn count(&mut self, cause: Cause, from: IpAddr, detail: String) -> Option<Refusal> {
+    pub(super) fn count(
+        &mut self,
+        cause: RejectReason,
+        from: IpAddr,
+        detail: String,
+    ) -> Option<Refusal> {
         let count = self.counts.entry(cause).or_default();
         *count += 1;
         let mut power = *count;
@@ -52,10 +57,13 @@ mod tests {
         let mut refusals = Refusals::default();
         let from = IpAddr::from([127, 0, 0, 1]);
         let reported: Vec<_> = (0..1_000)
-            .filter_map(|_| refusals.count(Cause::Garbled, from, String::new()))
+            .filter_map(|_| refusals.count(RejectReason::Garbled, from, String::new()))
             .map(|refusal| refusal.count)
             .collect();
         assert_eq!(reported, [1, 10, 100, 1_000]);
-        assert!(refusals.count(Cause::Forged, from, String::new()).is_some(), "each cause alone");
+        assert!(
+            refusals.count(RejectReason::Forged, from, String::new()).is_some(),
+            "each cause alone"
+        );
     }
 }

@@ -10,7 +10,7 @@ use crate::machine::contacts::ContactsMetrics;
 use crate::machine::direct::DirectMetrics;
 use crate::machine::{LinkId, discovery};
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId, WallTime};
-use crate::proto::hello::Card;
+use crate::proto::hello::NodeInfo;
 use crate::proto::message::TrustLevel;
 
 /// One open link.
@@ -24,15 +24,15 @@ pub struct LinkStatus {
     pub degree: u32,
 }
 
-impl From<(LinkId, &Card, TrustLevel)> for LinkStatus {
-    fn from((_, card, standing): (LinkId, &Card, TrustLevel)) -> Self {
+impl From<(LinkId, &NodeInfo, TrustLevel)> for LinkStatus {
+    fn from((_, info, standing): (LinkId, &NodeInfo, TrustLevel)) -> Self {
         let standing = match standing {
             TrustLevel::Stranger => "stranger",
             TrustLevel::Applicant => "applicant",
             TrustLevel::Member => "member",
             TrustLevel::Seed => "seed",
         };
-        Self { endpoint: card.endpoint, standing, degree: card.degree }
+        Self { endpoint: info.endpoint, standing, degree: info.degree }
     }
 }
 
@@ -79,7 +79,7 @@ pub struct NetworkStatus {
     /// Counters of contacts.
     pub contacts: ContactsMetrics,
     /// Counters of discovery.
-    pub discovery: discovery::Metrics,
+    pub discovery: discovery::DiscoveryMetrics,
 }
 
 /// A peer's state.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::statement::{Admission, Subject};
+use crate::model::statement::{Admission, MemberInstance};
 use crate::model::{
     Data, Endpoint, Incarnation, KeyPair, MessageId, PublicKey, Signature, SigningBytes, WallTime,
     topic_complaint,
@@ -90,7 +90,7 @@ const fn is_false(flag: &bool) -> bool {
 impl Publish {
     /// Signs a new message of `subject`.
     pub fn sign(
-        subject: &Subject,
+        subject: &MemberInstance,
         (number, time): (u64, WallTime),
         (topic, data, receipt): (String, Data, bool),
         keys: &KeyPair,
@@ -137,8 +137,8 @@ impl Publish {
     }
 
     /// The life that published the message.
-    pub const fn subject(&self) -> Subject {
-        Subject { endpoint: self.origin, incarnation: self.incarnation, key: self.key }
+    pub const fn subject(&self) -> MemberInstance {
+        MemberInstance { endpoint: self.origin, incarnation: self.incarnation, key: self.key }
     }
 
     /// True if the data is pulled in parts.
@@ -251,7 +251,7 @@ pub struct Have {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reached {
     /// The life that numbered them.
-    pub origin: Subject,
+    pub origin: MemberInstance,
     /// The number up to which no message is waited for any more.
     pub done: u64,
     /// The highest number that came.
@@ -269,7 +269,7 @@ pub struct Lack {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lacking {
     /// The life that numbered them.
-    pub origin: Subject,
+    pub origin: MemberInstance,
     /// Rows of these numbers, the lowest first; each with its first and last.
     pub rows: Vec<(u64, u64)>,
 }
@@ -278,7 +278,7 @@ pub struct Lacking {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slow {
     /// The life that is to wait.
-    pub origin: Subject,
+    pub origin: MemberInstance,
     /// The node that does not keep up.
     pub who: Endpoint,
     /// The number up to which it lacks nothing.

@@ -35,7 +35,7 @@ pub struct DirectAck {
     /// Number of the message.
     pub number: u64,
     /// Verdict of the receiver.
-    pub verdict: Verdict,
+    pub verdict: DeliveryVerdict,
     /// Reason in words, for people; empty if the message was taken.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -44,7 +44,7 @@ pub struct DirectAck {
 /// Verdict of a receiver on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum DeliveryVerdict {
     /// The application took the message.
     Taken,
     /// The message was refused, and would be again.

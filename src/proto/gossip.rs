@@ -12,9 +12,9 @@ pub const DIGEST_DIGITS: usize = 16;
 
 /// Identity of a message: SHA-256 over origin, incarnation, number and text (G1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MessageId([u8; 32]);
+pub struct GossipId([u8; 32]);
 
-impl MessageId {
+impl GossipId {
     /// First digits of the identity, as in a digest.
     pub fn short(&self) -> String {
         hex::encode(&self.0[..DIGEST_DIGITS / 2])
@@ -40,13 +40,13 @@ pub struct GossipMsg {
 
 impl GossipMsg {
     /// Returns the identity of the message.
-    pub fn id(&self) -> MessageId {
+    pub fn id(&self) -> GossipId {
         let bytes = SigningBytes::new("folkmoot/gossip/1")
             .endpoint(self.origin)
             .incarnation(self.incarnation)
             .number(u64::from(self.number))
             .text(&self.text);
-        MessageId(bytes.sha256())
+        GossipId(bytes.sha256())
     }
 
     /// Returns the fault of the message, in words.

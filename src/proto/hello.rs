@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::statement::{Admission, Subject};
+use crate::model::statement::{Admission, MemberInstance};
 use crate::model::{
     Binding, Endpoint, Incarnation, Nonce, PublicKey, SeedId, Signature, SigningBytes,
 };
@@ -13,13 +13,13 @@ pub const VERSION: u16 = 1;
 /// Greatest length of a fleet's name, in bytes.
 pub const FLEET_NAME_MAX: usize = 64;
 
-/// Number of votes in a card's certificate, and of seeds whose keys it may name: as many seeds as
-/// can be configured. More would only be kept in memory until the card is judged.
+/// Number of votes in a node info's certificate, and of seeds whose keys it may name: as many seeds as
+/// can be configured. More would only be kept in memory until the node info is judged.
 const CARD_SEEDS_MAX: usize = 64;
 
-/// Card by which a node introduces itself in the handshake.
+/// Data by which a node introduces itself in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Card {
+pub struct NodeInfo {
     /// Number of the seed, if the node is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<SeedId>,
@@ -62,12 +62,12 @@ pub struct SeedKey {
     pub at: Option<Endpoint>,
 }
 
-impl Card {
-    /// Greatest number of neighbors that a card may name: as many as a member may have.
+impl NodeInfo {
+    /// Greatest number of neighbors that a node info may name: as many as a member may have.
     pub const NEIGHBORS_MAX: usize = 256;
 
-    /// Creates the card of a peer in this life, without neighbors, certificate and lists.
-    pub const fn new(life: Subject) -> Self {
+    /// Creates the node info of a peer in this life, without neighbors, certificate and lists.
+    pub const fn new(life: MemberInstance) -> Self {
         Self {
             seed: None,
             endpoint: life.endpoint,
@@ -82,12 +82,12 @@ impl Card {
         }
     }
 
-    /// The life for which the card speaks.
-    pub const fn subject(&self) -> Subject {
-        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    /// The life for which the node info speaks.
+    pub const fn subject(&self) -> MemberInstance {
+        MemberInstance { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
-    /// Returns the limit that this card exceeds, in words.
+    /// Returns the limit that this node info exceeds, in words.
     pub fn excess(&self) -> Option<String> {
         let votes = self.certificate.as_ref().map_or(0, |proof| proof.votes.len());
         if self.neighbors.len() > Self::NEIGHBORS_MAX {
@@ -104,7 +104,7 @@ impl Card {
         }
     }
 
-    /// The statement by which the card's owner answers `nonce`, put by the holder of `challenger`.
+    /// The statement by which the node info's owner answers `nonce`, put by the holder of `challenger`.
     /// The caller and the called node sign different domains, so that an answer cannot be
     /// reflected; both sign the encrypted connection, if it is one, so that an answer cannot be
     /// carried to another.
@@ -158,9 +158,9 @@ pub struct Hello {
     pub intent: Intent,
     /// Challenge for the called node.
     pub nonce: Nonce,
-    /// Card of the caller.
+    /// Node info of the caller.
     #[serde(flatten)]
-    pub card: Card,
+    pub info: NodeInfo,
 }
 
 /// The called node's answer.
@@ -172,9 +172,9 @@ pub struct HelloAck {
     pub nonce: Nonce,
     /// Signed answer to the caller's challenge.
     pub proof: Signature,
-    /// Card of the called node.
+    /// Node info of the called node.
     #[serde(flatten)]
-    pub card: Card,
+    pub info: NodeInfo,
 }
 
 /// The caller's answer; after it the link is open.

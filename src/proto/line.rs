@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - A line costs its reader at most [`LINE_BYTES_MAX`] bytes, whatever the sender does.
-//! - After an error that [`ReadError::is_recoverable`], the next line of the same stream is intact.
+//! - After an error that [`LineError::is_recoverable`], the next line of the same stream is intact.
 //!
 //! Both ends of the line are tolerant of a carriage return, and lines of blanks are skipped. The
 //! meaning of a message is not the business of this file.
@@ -58,7 +58,7 @@ pub fn line_length(message: &Message) -> usize {
 
 /// Reason why a line could not be read.
 #[derive(Debug)]
-pub enum ReadError {
+pub enum LineError {
     /// The connection failed, or nothing came within its read time-out.
     Io(io::Error),
     /// The line is longer than [`LINE_BYTES_MAX`].
@@ -72,7 +72,7 @@ pub enum ReadError {
     },
 }
 
-impl ReadError {
+impl LineError {
     /// True if the next line of the same stream may still be read.
     pub const fn is_recoverable(&self) -> bool {
         match self {
@@ -82,7 +82,7 @@ impl ReadError {
     }
 }
 
-impl fmt::Display for ReadError {
+impl fmt::Display for LineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(err) => write!(f, "cannot read: {err}"),
@@ -95,7 +95,7 @@ impl fmt::Display for ReadError {
     }
 }
 
-impl Error for ReadError {
+impl Error for LineError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Io(err) => Some(err),
@@ -120,9 +120,9 @@ impl<R: BufRead> LineReader<R> {
     ///
     /// # Errors
     ///
-    /// See [`ReadError`]. After an unrecoverable one the stream's position is undefined, and the
+    /// See [`LineError`]. After an unrecoverable one the stream's position is undefined, and the
     /// reader must not be used again.
-    pub fn read(&mut self) -> Result<Option<Message>, ReadError> {
+    pub fn read(&mut self) -> Result<Option<Message>, LineError> {
         self.lines.next_line()?.map(parse).transpose()
     }
 
@@ -161,7 +161,7 @@ impl<R: BufRead> ByteLines<R> {
     }
 
     /// The next line that is not blank, without blanks at its ends; `None` at the stream's end.
-    pub(super) fn next_line(&mut self) -> Result<Option<&[u8]>, ReadError> {
+    pub(super) fn next_line(&mut self) -> Result<Option<&[u8]>, LineError> {
         while self.read_line()? {
             if !self.line.trim_ascii().is_empty() {
                 return Ok(Some(self.line.trim_ascii()));
@@ -171,22 +171,22 @@ impl<R: BufRead> ByteLines<R> {
     }
 
     /// Reads one line, newline included; false at the end of the stream.
-    fn read_line(&mut self) -> Result<bool, ReadError> {
+    fn read_line(&mut self) -> Result<bool, LineError> {
         self.line.clear();
         self.line.shrink_to(KEPT_BYTES_MAX);
         loop {
             let chunk = match self.input.fill_buf() {
                 Ok(chunk) => chunk,
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
-                Err(err) => return Err(ReadError::Io(err)),
+                Err(err) => return Err(LineError::Io(err)),
             };
             if chunk.is_empty() {
-                return if self.line.is_empty() { Ok(false) } else { Err(ReadError::Truncated) };
+                return if self.line.is_empty() { Ok(false) } else { Err(LineError::Truncated) };
             }
             let newline = chunk.iter().position(|&byte| byte == b'\n');
             let taken = newline.map_or(chunk.len(), |at| at + 1);
             if self.line.len() + taken > self.bytes_max {
-                return Err(ReadError::TooLong);
+                return Err(LineError::TooLong);
             }
             self.line.extend_from_slice(&chunk[..taken]);
             self.input.consume(taken);
@@ -197,24 +197,24 @@ impl<R: BufRead> ByteLines<R> {
     }
 }
 
-fn parse(text: &[u8]) -> Result<Message, ReadError> {
+fn parse(text: &[u8]) -> Result<Message, LineError> {
     refuse_no_object(text)?;
     serde_json::from_slice(text).map_err(|err| malformed(&err))
 }
 
 /// Refuses a text that is no JSON object: the JSON library would also take an array for an object
 /// with its fields in order.
-pub(super) fn refuse_no_object(text: &[u8]) -> Result<(), ReadError> {
+pub(super) fn refuse_no_object(text: &[u8]) -> Result<(), LineError> {
     if text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
         return Ok(());
     }
     let reason = "a message is a JSON object: {\"type\":…}".to_owned();
-    Err(ReadError::Malformed { reason })
+    Err(LineError::Malformed { reason })
 }
 
 /// A parser's complaint.
-pub(super) fn malformed(err: &serde_json::Error) -> ReadError {
-    ReadError::Malformed { reason: err.to_string().chars().take(REASON_CHARS_MAX).collect() }
+pub(super) fn malformed(err: &serde_json::Error) -> LineError {
+    LineError::Malformed { reason: err.to_string().chars().take(REASON_CHARS_MAX).collect() }
 }
 
 #[cfg(test)]
@@ -234,7 +234,7 @@ mod tests {
         message(&"x".repeat(len - bare))
     }
 
-    fn read_all(input: &[u8]) -> Vec<Result<Message, ReadError>> {
+    fn read_all(input: &[u8]) -> Vec<Result<Message, LineError>> {
         let mut reader = LineReader::new(input);
         let mut found = Vec::new();
         loop {
@@ -311,7 +311,7 @@ mod tests {
             assert_eq!(found.len(), 2, "{:?}", line.escape_ascii().to_string());
             assert_eq!(found.remove(1).unwrap(), message("after"));
             let err = found.remove(0).unwrap_err();
-            assert!(matches!(err, ReadError::Malformed { .. }), "{err}");
+            assert!(matches!(err, LineError::Malformed { .. }), "{err}");
         }
     }
 
@@ -320,14 +320,14 @@ mod tests {
         let fits = message_of_line_length(LINE_BYTES_MAX);
         assert_eq!(read_all(&encode(&fits)).remove(0).unwrap(), fits);
         let exceeds = encode(&message_of_line_length(LINE_BYTES_MAX + 1));
-        assert!(matches!(read_all(&exceeds)[..], [Err(ReadError::TooLong)]));
+        assert!(matches!(read_all(&exceeds)[..], [Err(LineError::TooLong)]));
     }
 
     #[test]
     fn an_endless_line_is_refused_without_being_kept() {
         let mut reader = LineReader::new(BufReader::new(io::repeat(b'x')));
         let err = reader.read().unwrap_err();
-        assert!(matches!(err, ReadError::TooLong));
+        assert!(matches!(err, LineError::TooLong));
         assert!(err.to_string().contains("262144"), "{err}");
         assert!(reader.lines.line.capacity() <= 2 * LINE_BYTES_MAX);
     }
@@ -346,7 +346,7 @@ mod tests {
     fn a_stream_that_ends_within_a_line_is_truncated() {
         let line = encode(&message("a"));
         for len in 1..line.len() {
-            assert!(matches!(read_all(&line[..len])[..], [Err(ReadError::Truncated)]));
+            assert!(matches!(read_all(&line[..len])[..], [Err(LineError::Truncated)]));
         }
     }
 
@@ -359,7 +359,7 @@ mod tests {
             }
         }
         let err = LineReader::new(BufReader::new(Silent)).read().unwrap_err();
-        assert!(matches!(err, ReadError::Io(_)) && !err.is_recoverable());
+        assert!(matches!(err, LineError::Io(_)) && !err.is_recoverable());
         assert!(err.source().is_some());
     }
 
@@ -377,7 +377,7 @@ mod tests {
             for bomb in bombs {
                 let bytes = [bomb.as_bytes(), b"\n", &encode(&message("after"))].concat();
                 let found = read_all(&bytes);
-                assert!(matches!(found[..], [Err(ReadError::Malformed { .. }), Ok(_)]));
+                assert!(matches!(found[..], [Err(LineError::Malformed { .. }), Ok(_)]));
             }
         };
         small.spawn(check).unwrap().join().unwrap();
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_complaint_does_not_quote_the_sender_at_length() {
         let line = format!("{{\"type\":\"{}\"}}\n", "é".repeat(10_000));
-        let [Err(ReadError::Malformed { reason })] = &read_all(line.as_bytes())[..] else {
+        let [Err(LineError::Malformed { reason })] = &read_all(line.as_bytes())[..] else {
             panic!("the line was taken");
         };
         assert!(reason.chars().count() <= REASON_CHARS_MAX);

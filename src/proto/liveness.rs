@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::statement::{Confirmation, Subject};
+use crate::model::statement::{Confirmation, MemberInstance};
 use crate::model::{Endpoint, Incarnation, PublicKey, WallTime};
 
 /// A request for a sign of life.
@@ -32,8 +32,8 @@ pub struct SuspectReq {
 
 impl SuspectReq {
     /// The suspected life.
-    pub const fn subject(&self) -> Subject {
-        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    pub const fn subject(&self) -> MemberInstance {
+        MemberInstance { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 }
 

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::entry::{Entry, Status};
+use crate::model::entry::{MemberState, RegistryEntry};
 use crate::model::statement::{
-    Ban, Confirmation, LIVES_MAX, Proposal, ProposalKind, RegisterReq, Removal, Subject, Vote,
+    Ban, Confirmation, LIVES_MAX, MemberInstance, Proposal, ProposalKind, RegisterReq, Removal,
+    Vote,
 };
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId, Signature, WallTime};
 
@@ -72,7 +73,7 @@ impl RegisterVote {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedDeadVote {
     /// Lives that the vote is about, ascending. One signature covers them all.
-    pub lives: Vec<Subject>,
+    pub lives: Vec<MemberInstance>,
     /// Seed that votes.
     pub seed: SeedId,
     /// True for a yes, false for a no.
@@ -125,8 +126,8 @@ pub struct SeedOrderVote {
 
 impl SeedOrderVote {
     /// The life, or the ban, that the vote is about.
-    pub const fn subject(&self) -> Subject {
-        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    pub const fn subject(&self) -> MemberInstance {
+        MemberInstance { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
     /// The proposal that the vote is for.
@@ -169,7 +170,7 @@ pub struct SeedSyncReq {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedSyncResp {
     /// The entries, with the proofs of admissions and goodbyes.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<RegistryEntry>,
     /// The proofs of removals that ended some of them, each once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removals: Vec<Arc<Removal>>,
@@ -214,7 +215,7 @@ pub struct MemberLine {
     /// Incarnation of the member's life.
     pub incarnation: Incarnation,
     /// Status of the member.
-    pub status: Status,
+    pub status: MemberState,
     /// Time since which the status holds, by the clocks of the deciding nodes.
     pub since: WallTime,
     /// Number of neighbors that the member named last.
@@ -247,7 +248,7 @@ pub struct ExplainResp {
     /// Endpoint in question.
     pub endpoint: Endpoint,
     /// Lives of the endpoint, the latest last, at most five.
-    pub lives: Vec<Entry>,
+    pub lives: Vec<RegistryEntry>,
     /// Open votes about the endpoint, in words.
     pub open: Vec<String>,
 }

@@ -7,19 +7,19 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 /// The sending end of a channel.
 #[derive(Debug)]
-pub(crate) struct Entry<T> {
+pub(crate) struct BoundedSender<T> {
     channel: Sender<T>,
     most: usize,
 }
 
 /// A channel in which `most` items may wait.
 #[allow(clippy::disallowed_methods, reason = "the entry has the bound")]
-pub(crate) fn channel<T>(most: usize) -> (Entry<T>, Receiver<T>) {
+pub(crate) fn channel<T>(most: usize) -> (BoundedSender<T>, Receiver<T>) {
     let (channel, items) = unbounded();
-    (Entry { channel, most }, items)
+    (BoundedSender { channel, most }, items)
 }
 
-impl<T> Entry<T> {
+impl<T> BoundedSender<T> {
     /// Appends an item without blocking; returns whether there was room, and a receiver. Threads
     /// that send at the same time can exceed the bound by their number.
     pub(crate) fn send(&self, item: T) -> bool {

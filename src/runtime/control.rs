@@ -19,7 +19,7 @@ use socket2::SockRef;
 
 use super::clock::Clock;
 use super::files::{DataDir, sync_dir};
-use super::thread::{self, Crew};
+use super::thread::{self, ThreadGroup};
 use crate::machine::Never;
 
 /// Longest request in bytes, its newline included: the largest message (16 MiB) as text.
@@ -48,19 +48,19 @@ const STREAMS_MAX: usize = 64;
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
 /// Function that answers a request. No line has its newline.
-pub type Handler = Arc<dyn Fn(&str) -> Answer + Send + Sync>;
+pub type ControlHandler = Arc<dyn Fn(&str) -> ControlAnswer + Send + Sync>;
 
 /// Answer to a request.
-pub enum Answer {
+pub enum ControlAnswer {
     /// One line is the whole answer.
     Line(String),
     /// Lines follow as they come. Dropped when the client has gone.
-    Lines(Box<dyn FnMut() -> Next + Send>),
+    Lines(Box<dyn FnMut() -> NextLine + Send>),
 }
 
 /// Next part of an answer of many lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextLine {
     /// The next line of the answer.
     Line(String),
     /// Nothing for now. To be returned at least every few seconds, because it tests whether the
@@ -82,7 +82,7 @@ pub struct Control {
     open: Option<Sender<Never>>,
     acceptor: Option<std::thread::JoinHandle<()>>,
     /// Threads that answer requests.
-    answering: Crew,
+    answering: ThreadGroup,
 }
 
 /// Serves local commands at [`DataDir::control_path`] of `dir`.
@@ -94,7 +94,7 @@ pub struct Control {
 ///
 /// Fails if the socket cannot be made; outside Linux a path of more than about 100 bytes is too
 /// long.
-pub fn serve(dir: &DataDir, handler: Handler) -> io::Result<Control> {
+pub fn serve(dir: &DataDir, handler: ControlHandler) -> io::Result<Control> {
     serve_at(dir.control_path(), handler)
 }
 
@@ -104,13 +104,13 @@ pub fn serve(dir: &DataDir, handler: Handler) -> io::Result<Control> {
 /// # Errors
 ///
 /// As [`serve`].
-pub fn serve_at(path: PathBuf, handler: Handler) -> io::Result<Control> {
+pub fn serve_at(path: PathBuf, handler: ControlHandler) -> io::Result<Control> {
     let listener =
         Arc::new(listen(&path).map_err(|err| at(&path, "serve local commands at", &err))?);
     let (open, stopping) = bounded(0);
     let accepting = Arc::clone(&listener);
-    let answering = Crew::default();
-    let serving = Serving { answering: answering.clone(), ..Serving::default() };
+    let answering = ThreadGroup::default();
+    let serving = ClientCount { answering: answering.clone(), ..ClientCount::default() };
     let acceptor = thread::spawn("control", move || {
         accept_loop(&accepting, &stopping, &handler, serving);
     })?;
@@ -272,8 +272,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 fn accept_loop(
     listener: &UnixListener,
     stopping: &Receiver<Never>,
-    handler: &Handler,
-    serving: Serving,
+    handler: &ControlHandler,
+    serving: ClientCount,
 ) {
     let serving = Arc::new(serving);
     loop {
@@ -288,7 +288,7 @@ fn accept_loop(
                     send(serving.requests.0, ()) -> _ => {}
                     recv(stopping) -> _ => return,
                 }
-                let place = Place(serving.requests.1.clone());
+                let place = ClientPermit(serving.requests.1.clone());
                 start_answer(stream, place, (&serving, handler), stopping);
             }
             Err(err) if err.kind() == ErrorKind::Interrupted => {}
@@ -303,28 +303,28 @@ fn accept_loop(
 }
 
 /// Limited places: taken by sending, given back by receiving.
-type Places = (Sender<()>, Receiver<()>);
+type ClientPermits = (Sender<()>, Receiver<()>);
 
 /// Requests and answers that are being served now.
-struct Serving {
-    requests: Places,
-    streams: Places,
+struct ClientCount {
+    requests: ClientPermits,
+    streams: ClientPermits,
     /// Threads whose request was read.
-    answering: Crew,
+    answering: ThreadGroup,
 }
 
-impl Default for Serving {
+impl Default for ClientCount {
     fn default() -> Self {
         let (requests, streams) = (bounded(REQUESTS_MAX), bounded(STREAMS_MAX));
-        Self { requests, streams, answering: Crew::default() }
+        Self { requests, streams, answering: ThreadGroup::default() }
     }
 }
 
 /// Answers a client on a thread of its own; closes the connection if there is no room for one.
 fn start_answer(
     stream: UnixStream,
-    place: Place,
-    (serving, handler): (&Arc<Serving>, &Handler),
+    place: ClientPermit,
+    (serving, handler): (&Arc<ClientCount>, &ControlHandler),
     stopping: &Receiver<Never>,
 ) {
     let (handler, serving) = (Arc::clone(handler), Arc::clone(serving));
@@ -340,9 +340,9 @@ fn start_answer(
 }
 
 /// A place in use, given back when dropped.
-struct Place(Receiver<()>);
+struct ClientPermit(Receiver<()>);
 
-impl Drop for Place {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
         let _ = self.0.try_recv();
     }
@@ -350,9 +350,9 @@ impl Drop for Place {
 
 fn answer(
     mut stream: &UnixStream,
-    place: Place,
-    serving: &Serving,
-    handler: &Handler,
+    place: ClientPermit,
+    serving: &ClientCount,
+    handler: &ControlHandler,
     stopping: &Receiver<Never>,
 ) -> io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
@@ -361,8 +361,8 @@ fn answer(
     // From here on: a client that sends nothing holds up no stop.
     let _at_work = serving.answering.join();
     let mut next = match handler(&request) {
-        Answer::Line(line) => return write_line(stream, line),
-        Answer::Lines(next) => next,
+        ControlAnswer::Line(line) => return write_line(stream, line),
+        ControlAnswer::Lines(next) => next,
     };
     // The answer may last: other clients must be able to ask meanwhile.
     drop(place);
@@ -370,14 +370,14 @@ fn answer(
         log::warn!("refused a local command: {STREAMS_MAX} long answers are being given");
         return Ok(());
     }
-    let _place = Place(serving.streams.1.clone());
+    let _place = ClientPermit(serving.streams.1.clone());
     // A reader that stands still is not one that has gone.
     stream.set_write_timeout(Some(LOOK))?;
     loop {
         let mut line = match next() {
-            Next::Line(line) => line,
-            Next::Idle => String::new(),
-            Next::End => return Ok(()),
+            NextLine::Line(line) => line,
+            NextLine::Idle => String::new(),
+            NextLine::End => return Ok(()),
         };
         line.push('\n');
         let mut rest = line.as_bytes();
@@ -429,8 +429,8 @@ mod tests {
         (root, dir)
     }
 
-    fn shout() -> Handler {
-        Arc::new(|request| Answer::Line(request.to_uppercase()))
+    fn shout() -> ControlHandler {
+        Arc::new(|request| ControlAnswer::Line(request.to_uppercase()))
     }
 
     #[test]
@@ -486,13 +486,13 @@ mod tests {
         let count = move |request: &str| {
             let last: u32 = request.parse().unwrap();
             let (mut at, held) = (0, gone.lock().unwrap().take());
-            Answer::Lines(Box::new(move || {
+            ControlAnswer::Lines(Box::new(move || {
                 let _ = &held;
                 at += 1;
                 match at {
-                    at if at > last => Next::End,
-                    at if at % 2 == 0 => Next::Idle,
-                    at => Next::Line(at.to_string()),
+                    at if at > last => NextLine::End,
+                    at if at % 2 == 0 => NextLine::Idle,
+                    at => NextLine::Line(at.to_string()),
                 }
             }))
         };
@@ -533,7 +533,8 @@ mod tests {
     #[test]
     fn a_long_answer_for_which_there_is_no_room_is_an_error() {
         let (_root, dir) = data_dir();
-        let idle: Handler = Arc::new(|_| Answer::Lines(Box::new(|| Next::Line("x".to_owned()))));
+        let idle: ControlHandler =
+            Arc::new(|_| ControlAnswer::Lines(Box::new(|| NextLine::Line("x".to_owned()))));
         let _control = serve(&dir, idle).unwrap();
         let path = dir.control_path();
         let mut streams: Vec<_> = (0..STREAMS_MAX)
@@ -554,7 +555,7 @@ mod tests {
         let held = move |request: &str| {
             entered_in.send(()).unwrap();
             gate.recv().unwrap();
-            Answer::Line(request.to_uppercase())
+            ControlAnswer::Line(request.to_uppercase())
         };
         let control = serve(&dir, Arc::new(held)).unwrap();
         let path = dir.control_path();
@@ -589,7 +590,7 @@ mod tests {
         let (release, gate) = bounded::<()>(0);
         let stuck = move |_: &str| {
             let _ = gate.recv();
-            Answer::Line(String::new())
+            ControlAnswer::Line(String::new())
         };
         let _control = serve(&dir, Arc::new(stuck)).unwrap();
         let err = ask(&dir.control_path(), "{}", Duration::from_millis(20)).unwrap_err();

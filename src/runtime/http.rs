@@ -5,7 +5,7 @@
 //!   connection ends with it.
 //! - The number of connections is bounded, and so is the share of one address, so that HTTP takes
 //!   no descriptors and threads from the fleet.
-//! - A body is read only where the [`Handler`] takes one.
+//! - A body is read only where the [`HttpHandler`] takes one.
 //!
 //! The content of answers is the handler's business.
 
@@ -19,9 +19,9 @@ use serde::Serialize;
 
 use super::clock::Clock;
 use super::driver::counters::Counter;
-use super::driver::options::{Connection, Serve};
+use super::driver::options::{RawConnection, ServeConnection};
 use crate::model::Time;
-use crate::proto::http::{CONTINUE, Fault, Head, Reader, Response};
+use crate::proto::http::{CONTINUE, Head, RequestFault, RequestParser, Response};
 use crate::runtime::engine::LINGER;
 
 /// Largest number of HTTP connections at a time; above this new ones are answered with 503 and
@@ -58,7 +58,7 @@ const STATUSES: [u16; 14] = [200, 400, 403, 404, 405, 408, 411, 413, 414, 417, 4
 
 /// A whole request.
 #[derive(Debug)]
-pub struct Request {
+pub struct HttpRequest {
     /// Request line and headers.
     pub head: Head,
     /// Body of the request.
@@ -68,13 +68,13 @@ pub struct Request {
 }
 
 /// Handler of requests, on any number of threads at once.
-pub trait Handler: Send + Sync {
+pub trait HttpHandler: Send + Sync {
     /// Response to a request whose body need not be read: nothing is at its path, or not with its
     /// method. `None` if [`Self::answer`] is to decide.
     fn refuse(&self, head: &Head) -> Option<Response>;
 
     /// Response to a request.
-    fn answer(&self, request: &Request) -> Response;
+    fn answer(&self, request: &HttpRequest) -> Response;
 }
 
 /// Clients that are answered.
@@ -89,7 +89,7 @@ pub enum Access {
 
 /// Counters of served and refused requests.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct HttpCounters {
     connections: Counter,
     requests: Counter,
     refused_busy: Counter,
@@ -102,7 +102,7 @@ pub struct Counters {
 
 /// Values of the counters at one moment.
 #[derive(Clone, Debug, Serialize)]
-pub struct Metrics {
+pub struct HttpMetrics {
     /// Connections served or refused.
     pub connections: u64,
     /// Requests read, with or without their body.
@@ -119,11 +119,11 @@ pub struct Metrics {
     pub write_failed: u64,
 }
 
-impl Counters {
+impl HttpCounters {
     /// Values of all counters.
-    pub fn metrics(&self) -> Metrics {
+    pub fn metrics(&self) -> HttpMetrics {
         let answers = STATUSES.iter().zip(&self.answers);
-        Metrics {
+        HttpMetrics {
             connections: self.connections.get(),
             requests: self.requests.get(),
             answers: answers.map(|(status, count)| (status.to_string(), count.get())).collect(),
@@ -152,12 +152,12 @@ struct Pace {
 }
 
 /// Server of HTTP.
-pub struct Server {
-    handler: Arc<dyn Handler>,
+pub struct HttpServer {
+    handler: Arc<dyn HttpHandler>,
     access: Access,
     pace: Pace,
     clock: Clock,
-    counters: Arc<Counters>,
+    counters: Arc<HttpCounters>,
     guests: Mutex<BTreeMap<IpAddr, usize>>,
 }
 
@@ -166,16 +166,16 @@ enum End {
     /// The last request was answered.
     Done,
     /// The rest cannot be understood.
-    Fault(Fault),
+    Fault(RequestFault),
     /// The connection was idle for too long.
     Idle,
     /// The socket failed.
     Broken,
 }
 
-impl Server {
+impl HttpServer {
     /// A server whose answers are those of `handler`.
-    pub fn new(handler: Arc<dyn Handler>, access: Access, counters: Arc<Counters>) -> Self {
+    pub fn new(handler: Arc<dyn HttpHandler>, access: Access, counters: Arc<HttpCounters>) -> Self {
         let pace = Pace { request: REQUEST_TIMEOUT, idle: IDLE_TIMEOUT, write: WRITE_TIMEOUT };
         let guests = Mutex::default();
         Self { handler, access, pace, clock: Clock::start(), counters, guests }
@@ -186,7 +186,7 @@ impl Server {
     }
 
     /// Takes a place for one connection, if there is room.
-    fn enter(&self, from: IpAddr) -> Option<Place<'_>> {
+    fn enter(&self, from: IpAddr) -> Option<ConnectionPermit<'_>> {
         let mut guests = self.guests();
         let all: usize = guests.values().sum();
         let own = guests.entry(from).or_default();
@@ -198,7 +198,7 @@ impl Server {
         }
         *own += 1;
         drop(guests);
-        Some(Place { server: self, from })
+        Some(ConnectionPermit { server: self, from })
     }
 
     fn is_crowded(&self) -> bool {
@@ -206,10 +206,10 @@ impl Server {
     }
 
     /// Answers request after request; returns the reason why there are no more.
-    fn converse(&self, connection: &mut Connection) -> End {
-        let mut reader = Reader::default();
+    fn converse(&self, connection: &mut RawConnection) -> End {
+        let mut reader = RequestParser::default();
         for turn in 1..=REQUESTS_MAX {
-            let head = match self.hear_head(connection, &mut reader) {
+            let head = match self.read_head(connection, &mut reader) {
                 Ok(head) => head,
                 Err(end) => return end,
             };
@@ -226,15 +226,15 @@ impl Server {
                     if expects && self.write(connection.stream(), CONTINUE).is_err() {
                         return End::Broken;
                     }
-                    let body = match self.hear_body(connection, &mut reader, body_len) {
+                    let body = match self.read_body(connection, &mut reader, body_len) {
                         Ok(body) => body,
                         Err(end) => return end,
                     };
-                    let request = Request { head, body, from: connection.from() };
+                    let request = HttpRequest { head, body, from: connection.from() };
                     (self.handler.answer(&request), may_go_on)
                 }
             };
-            if !self.say(connection.stream(), &response, is_head, goes_on) {
+            if !self.write_word(connection.stream(), &response, is_head, goes_on) {
                 return End::Broken;
             }
             if !goes_on {
@@ -260,7 +260,11 @@ impl Server {
     }
 
     /// Waits for the next request, and reads its head.
-    fn hear_head(&self, connection: &mut Connection, reader: &mut Reader) -> Result<Head, End> {
+    fn read_head(
+        &self,
+        connection: &mut RawConnection,
+        reader: &mut RequestParser,
+    ) -> Result<Head, End> {
         let mut began = reader.has_begun();
         let mut deadline = self.after(if began { self.pace.request } else { self.pace.idle });
         loop {
@@ -268,24 +272,26 @@ impl Server {
                 return Ok(head);
             }
             match self.read(connection, reader, deadline) {
-                Ok(0) if began => return Err(End::Fault(Fault::Malformed)),
+                Ok(0) if began => return Err(End::Fault(RequestFault::Malformed)),
                 Ok(0) => return Err(End::Done),
                 Ok(_) if !began => {
                     began = true;
                     deadline = self.after(self.pace.request);
                 }
                 Ok(_) => {}
-                Err(err) if is_late(&err) && began => return Err(End::Fault(Fault::TooSlow)),
+                Err(err) if is_late(&err) && began => {
+                    return Err(End::Fault(RequestFault::TooSlow));
+                }
                 Err(err) if is_late(&err) => return Err(End::Idle),
                 Err(_) => return Err(End::Broken),
             }
         }
     }
 
-    fn hear_body(
+    fn read_body(
         &self,
-        connection: &mut Connection,
-        reader: &mut Reader,
+        connection: &mut RawConnection,
+        reader: &mut RequestParser,
         len: usize,
     ) -> Result<Vec<u8>, End> {
         let deadline = self.after(self.pace.request);
@@ -294,9 +300,9 @@ impl Server {
                 return Ok(body);
             }
             match self.read(connection, reader, deadline) {
-                Ok(0) => return Err(End::Fault(Fault::Malformed)),
+                Ok(0) => return Err(End::Fault(RequestFault::Malformed)),
                 Ok(_) => {}
-                Err(err) if is_late(&err) => return Err(End::Fault(Fault::TooSlow)),
+                Err(err) if is_late(&err) => return Err(End::Fault(RequestFault::TooSlow)),
                 Err(_) => return Err(End::Broken),
             }
         }
@@ -305,8 +311,8 @@ impl Server {
     /// Reads once, any number of bytes; 0 at the end of the stream.
     fn read(
         &self,
-        connection: &mut Connection,
-        reader: &mut Reader,
+        connection: &mut RawConnection,
+        reader: &mut RequestParser,
         deadline: Time,
     ) -> io::Result<usize> {
         let mut bytes = [0; READ_BYTES];
@@ -328,7 +334,7 @@ impl Server {
     }
 
     /// Writes an answer and counts it; false if the client does not take it.
-    fn say(
+    fn write_word(
         &self,
         stream: &TcpStream,
         response: &Response,
@@ -365,14 +371,14 @@ impl Server {
 
     /// Closes a connection so that the last answer arrives: closing a socket with unread input
     /// would reset it.
-    fn part(&self, connection: &mut Connection) {
+    fn part(&self, connection: &mut RawConnection) {
         if connection.stream().shutdown(Shutdown::Write).is_err() {
             return;
         }
         let deadline = self.after(LINGER);
         let mut discarded = 0;
         while discarded < DISCARD_BYTES_MAX {
-            match self.read(connection, &mut Reader::default(), deadline) {
+            match self.read(connection, &mut RequestParser::default(), deadline) {
                 Ok(0) | Err(_) => return,
                 Ok(len) => discarded += len,
             }
@@ -384,15 +390,15 @@ impl Server {
     }
 }
 
-impl Serve for Server {
-    fn serve(&self, connection: Connection) {
+impl ServeConnection for HttpServer {
+    fn serve(&self, connection: RawConnection) {
         let mut connection = connection;
         let _ = connection.stream().set_nodelay(true);
         self.counters.connections.add(1);
         let Some(place) = self.enter(connection.from().ip()) else {
             self.counters.refused_busy.add(1);
             let busy = Response::text(503, "too many connections; try again in a moment");
-            self.say(connection.stream(), &busy.with("Retry-After", "1"), false, false);
+            self.write_word(connection.stream(), &busy.with("Retry-After", "1"), false, false);
             // A refused connection may not cost as much as a served one: no lingering.
             return;
         };
@@ -400,7 +406,7 @@ impl Serve for Server {
             End::Done => self.part(&mut connection),
             End::Fault(fault) => {
                 let response = Response::text(fault.status(), &fault.explain());
-                if self.say(connection.stream(), &response, false, false) {
+                if self.write_word(connection.stream(), &response, false, false) {
                     self.part(&mut connection);
                 }
             }
@@ -412,12 +418,12 @@ impl Serve for Server {
 }
 
 /// One connection's place; free again when dropped.
-struct Place<'a> {
-    server: &'a Server,
+struct ConnectionPermit<'a> {
+    server: &'a HttpServer,
     from: IpAddr,
 }
 
-impl Drop for Place<'_> {
+impl Drop for ConnectionPermit<'_> {
     fn drop(&mut self) {
         let mut guests = self.server.guests();
         let left = guests.get(&self.from).map_or(0, |count| count - 1);

@@ -25,7 +25,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::files::{parent, settle, sync_dir};
-use super::records::{MARK_BYTES, Mark, checked_json, judge, lines_from, push_line, read_line};
+use super::records::{
+    DurableMark, MARK_BYTES, checked_json, judge, lines_from, push_line, read_line,
+};
 
 /// A journal below this size in bytes is never worth a rewrite.
 pub const REWRITE_BYTES_MIN: u64 = 4 * 1024 * 1024;
@@ -133,7 +135,7 @@ impl Error for JournalError {
 }
 
 /// Result of [`Journal::open`]: the journal, its records, and the end that a crash cut short.
-pub type Opened<R> = (Journal<R>, Vec<R>, Option<TornTail>);
+pub type OpenedJournal<R> = (Journal<R>, Vec<R>, Option<TornTail>);
 
 /// An open journal of records `R`.
 #[derive(Debug)]
@@ -153,7 +155,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     ///
     /// Fails if the disk refuses, a line other than a torn last one is corrupt, or a newer version
     /// has written one: a node that would silently forget must not start.
-    pub fn open(path: &Path) -> Result<Opened<R>, JournalError> {
+    pub fn open(path: &Path) -> Result<OpenedJournal<R>, JournalError> {
         let io = |action| move |source| JournalError::Io { action, path: path.into(), source };
         let file = OpenOptions::new()
             .read(true)
@@ -207,7 +209,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     pub fn sync(&mut self) -> Result<(), JournalError> {
         let (synced, len) = (self.bytes, self.lines.bytes.len());
         if len > MARK_BYTES {
-            let mark = Mark { synced, bound: synced, at: synced + len as u64 };
+            let mark = DurableMark { synced, bound: synced, at: synced + len as u64 };
             push_line(&mark, &mut self.lines.bytes);
         }
         self.file.write_all(&self.lines.bytes).map_err(|err| self.io("write", err))?;
@@ -222,7 +224,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     fn mark(&mut self) -> io::Result<()> {
         let mut line = Vec::new();
         let at = self.bytes;
-        push_line(&Mark { synced: at, bound: at, at }, &mut line);
+        push_line(&DurableMark { synced: at, bound: at, at }, &mut line);
         self.file.write_all(&line)?;
         self.bytes += line.len() as u64;
         Ok(())
@@ -305,7 +307,7 @@ fn replay<R: DeserializeOwned>(path: &Path, file: &File) -> Result<Replayed<R>, 
         }
         match checked_json(&line) {
             Ok(json) => {
-                found.ends_marked = Mark::parse(json).is_some();
+                found.ends_marked = DurableMark::parse(json).is_some();
                 has_marks |= found.ends_marked;
                 if !found.ends_marked {
                     // The bytes are those once written, so a crash is no excuse, even on the last

@@ -14,7 +14,7 @@ const BACKLOG: i32 = 1024;
 
 /// Reason why a node cannot start.
 #[derive(Debug)]
-pub enum StartError {
+pub enum ListenError {
     /// The port cannot be listened on.
     Listen {
         /// Address that was tried.
@@ -24,7 +24,7 @@ pub enum StartError {
     },
 }
 
-impl fmt::Display for StartError {
+impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen { addr, source } => {
@@ -35,7 +35,7 @@ impl fmt::Display for StartError {
     }
 }
 
-impl Error for StartError {
+impl Error for ListenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Listen { source, .. } => Some(source),
@@ -59,9 +59,9 @@ fn remedy(kind: io::ErrorKind) -> &'static str {
 /// # Errors
 ///
 /// Fails if the port is taken, not permitted, or not an address of this machine.
-pub fn bind(ip: IpAddr, port: u16) -> Result<TcpListener, StartError> {
+pub fn bind(ip: IpAddr, port: u16) -> Result<TcpListener, ListenError> {
     let addr = SocketAddr::new(ip.to_canonical(), port);
-    listen_on(addr).map_err(|source| StartError::Listen { addr, source })
+    listen_on(addr).map_err(|source| ListenError::Listen { addr, source })
 }
 
 fn listen_on(addr: SocketAddr) -> io::Result<TcpListener> {

@@ -6,6 +6,7 @@
 
 pub(crate) mod channel;
 pub mod chat;
+pub mod claimed_port;
 pub mod clock;
 pub mod cluster_key;
 pub mod control;
@@ -19,7 +20,6 @@ pub mod journal;
 pub mod listen;
 pub mod lock;
 pub mod ping;
-pub mod place;
 mod records;
 pub mod rollout;
 pub mod swarm;

@@ -1,7 +1,7 @@
 //! The lines of append-only files, one record a line: the CRC-32 of its JSON as eight hexadecimal
 //! digits, a space, the JSON. Between them stand marks.
 //!
-//! A [`Mark`] states which bytes were on disk when it was written: one follows each sync, and more
+//! A [`DurableMark`] states which bytes were on disk when it was written: one follows each sync, and more
 //! stand in a long write, which repeat it. Damage that a later mark covers is no torn write:
 //! confirmed records are lost. Damage that no mark covers, of any shape, lies in the last write,
 //! which was never confirmed: a crash may leave its last page without its first.
@@ -29,7 +29,7 @@ pub(in crate::runtime) const MARK_BYTES: usize = 2 * 1024;
 
 /// Statement of the bytes that were on disk when it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::runtime) struct Mark {
+pub(in crate::runtime) struct DurableMark {
     /// All bytes before this offset were on disk.
     pub(in crate::runtime) synced: u64,
     /// End of the last record on which any other node may rely; later ones are private.
@@ -38,7 +38,7 @@ pub(in crate::runtime) struct Mark {
     pub(in crate::runtime) at: u64,
 }
 
-impl Mark {
+impl DurableMark {
     /// Parses a mark; `None` if the JSON is that of a record.
     pub(in crate::runtime) fn parse(json: &[u8]) -> Option<Self> {
         let is_mark = json.starts_with(MARK_OPENING);
@@ -117,7 +117,7 @@ pub(in crate::runtime) fn judge(file: &File, at: u64, has_marks: bool) -> io::Re
         let start = line.iter().rposition(|byte| *byte == 0).map_or(0, |it| it + 1);
         if let Ok(json) = checked_json(&line[start..]) {
             let here = at + rest.bytes + start as u64;
-            match Mark::parse(json) {
+            match DurableMark::parse(json) {
                 Some(mark) if mark.at == here => {
                     has_marks = true;
                     rest.is_torn &= mark.bound <= at;
@@ -148,7 +148,7 @@ mod tests {
             starts.push(at);
             match line {
                 Some(text) => push_line(text, &mut bytes),
-                None => push_line(&Mark { synced: at, bound: at, at }, &mut bytes),
+                None => push_line(&DurableMark { synced: at, bound: at, at }, &mut bytes),
             }
         }
         let mut file = tempfile::tempfile().unwrap();
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_mark_is_found_behind_zeros_and_counts_only_where_it_was_written() {
         let mut bytes = vec![0; 100];
-        push_line(&Mark { synced: 100, bound: 50, at: 100 }, &mut bytes);
+        push_line(&DurableMark { synced: 100, bound: 50, at: 100 }, &mut bytes);
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
         assert!(!judge(&file, 0, true).unwrap().is_torn, "what is bound begins before");

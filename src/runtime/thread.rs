@@ -1,7 +1,7 @@
 //! Threads: named, with a sized stack, and counted so that their end can be waited for.
 //!
-//! Invariant: a thread that a [`Crew`] has started leaves it only after everything it owned has
-//! been dropped, so that a port or file it held is free once [`Crew::wait`] has returned.
+//! Invariant: a thread that a [`ThreadGroup`] has started leaves it only after everything it owned has
+//! been dropped, so that a port or file it held is free once [`ThreadGroup::wait`] has returned.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
@@ -35,7 +35,7 @@ pub fn spawn<T: Send + 'static>(
 
 /// A group of threads that can be waited for.
 #[derive(Clone, Debug, Default)]
-pub struct Crew {
+pub struct ThreadGroup {
     shared: Arc<Shared>,
 }
 
@@ -45,7 +45,7 @@ struct Shared {
     left: Condvar,
 }
 
-impl Crew {
+impl ThreadGroup {
     /// Starts a thread that belongs to this group; see [`spawn`].
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Crew {
         name: impl Into<String>,
         f: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        let place = Place::take(&self.shared);
+        let place = ThreadGuard::take(&self.shared);
         // `f` is consumed by its call, so what it owns is gone before its place is.
         spawn(name, move || {
             f();
@@ -66,8 +66,8 @@ impl Crew {
     }
 
     /// Makes the calling thread one of this group until the returned place is dropped.
-    pub fn join(&self) -> Place {
-        Place::take(&self.shared)
+    pub fn join(&self) -> ThreadGuard {
+        ThreadGuard::take(&self.shared)
     }
 
     /// Number of threads that have not ended.
@@ -89,18 +89,18 @@ impl Crew {
     }
 }
 
-/// One thread's membership in a crew; ends when dropped, even by a panic.
+/// One thread's membership in a group; ends when dropped, even by a panic.
 #[derive(Debug)]
-pub struct Place(Arc<Shared>);
+pub struct ThreadGuard(Arc<Shared>);
 
-impl Place {
+impl ThreadGuard {
     fn take(shared: &Arc<Shared>) -> Self {
         *shared.at_work.lock().expect("nothing under this lock can panic") += 1;
         Self(Arc::clone(shared))
     }
 }
 
-impl Drop for Place {
+impl Drop for ThreadGuard {
     fn drop(&mut self) {
         *self.0.at_work.lock().expect("nothing under this lock can panic") -= 1;
         self.0.left.notify_all();
@@ -123,14 +123,14 @@ mod tests {
 
     #[test]
     fn a_crew_is_waited_for_until_the_last_has_left() {
-        let (clock, crew) = (Clock::start(), Crew::default());
+        let (clock, threads) = (Clock::start(), ThreadGroup::default());
         let (release, gate) = bounded::<()>(0);
-        crew.spawn("idle", move || assert!(gate.recv().is_err())).unwrap();
+        threads.spawn("idle", move || assert!(gate.recv().is_err())).unwrap();
         let soon = clock.now().mono.after(Duration::from_millis(5));
-        assert_eq!(crew.wait(&clock, soon), 1, "it is still at its gate");
+        assert_eq!(threads.wait(&clock, soon), 1, "it is still at its gate");
         drop(release);
         let late = clock.now().mono.after(Duration::from_secs(30));
-        assert_eq!(crew.wait(&clock, late), 0);
-        assert_eq!(crew.at_work(), 0);
+        assert_eq!(threads.wait(&clock, late), 0);
+        assert_eq!(threads.at_work(), 0);
     }
 }

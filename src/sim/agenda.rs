@@ -12,7 +12,7 @@ use crate::model::Time;
 
 use super::network::{LaneId, Owner};
 use super::reach::HostId;
-use super::storm::Amends;
+use super::storm::FaultEnd;
 
 /// Kind of an event to come.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ pub(super) enum Due {
     /// The storm of this number strikes again.
     Gust(u32),
     /// A fault of the storm of this number ends.
-    Amends(u32, Amends),
+    Amends(u32, FaultEnd),
 }
 
 #[derive(Debug)]

@@ -13,9 +13,9 @@ use crate::machine::LinkId;
 use crate::model::Time;
 
 use super::agenda::{Agenda, Due};
-use super::network::{Delivery, EndState, LaneId, Network, Owner, Parcel};
-use super::reach::{HostId, Who};
-use super::tally::Trouble;
+use super::network::{Delivery, EndState, LaneId, LaneItem, Network, Owner};
+use super::reach::{HostId, LinkHolder};
+use super::tally::FaultEffect;
 
 /// Longest pause between two tries to get through on a silent path (Linux).
 const BACK_OFF_MAX: Duration = Duration::from_secs(120);
@@ -25,7 +25,7 @@ impl<T: Clone + Debug> Network<T> {
     pub(super) fn hang_up(&mut self, agenda: &mut Agenda, link: LinkId) {
         let lane = LaneId::of(link);
         if self.begin_closing(agenda, lane, "hung up") {
-            self.post(agenda, lane, Parcel::Fin);
+            self.post(agenda, lane, LaneItem::Fin);
         }
     }
 
@@ -75,7 +75,7 @@ impl<T: Clone + Debug> Network<T> {
             end.state = EndState::Gone;
         }
         let owner = end.owner;
-        self.tally.add(Trouble::LinkTimedOut, 1);
+        self.tally.add(FaultEffect::LinkTimedOut, 1);
         self.clear(lane);
         self.forget_if_over(lane.conn);
         let closed = Delivery::Closed { link: lane.link(), reason: "no acknowledgment in time" };
@@ -91,8 +91,8 @@ impl<T: Clone + Debug> Network<T> {
         let lost = mem::take(&mut queue.queue);
         queue.stuck = None;
         self.stuck.remove(&lane);
-        let messages = lost.iter().filter(|(_, what)| matches!(what, Parcel::Message(_))).count();
-        self.tally.add(Trouble::LostInFlight, messages);
+        let messages = lost.iter().filter(|(_, what)| matches!(what, LaneItem::Message(_))).count();
+        self.tally.add(FaultEffect::LostInFlight, messages);
         // The listener's end that waits for the lost handshake never learns that there was a link.
         let far = &mut conn.ends[1 - lane.side()];
         if far.state == EndState::Pending {
@@ -116,7 +116,7 @@ impl<T: Clone + Debug> Network<T> {
             return;
         };
         let end = &mut conn.ends[lane.side()];
-        if end.owner.who != Who::Host(host) || end.state == EndState::Gone {
+        if end.owner.who != LinkHolder::Host(host) || end.state == EndState::Gone {
             return;
         }
         let state = mem::replace(&mut end.state, EndState::Gone);
@@ -131,10 +131,10 @@ impl<T: Clone + Debug> Network<T> {
         }
         // A kernel may still deliver the bytes that the dead process wrote, or not.
         if self.rng.random_bool(0.5) {
-            self.post(agenda, lane, Parcel::Fin);
+            self.post(agenda, lane, LaneItem::Fin);
         } else {
             self.clear(lane);
-            self.post(agenda, lane, Parcel::Reset);
+            self.post(agenda, lane, LaneItem::Reset);
         }
     }
 
@@ -193,7 +193,7 @@ impl<T: Clone + Debug> Network<T> {
         }
         self.conns.remove(number);
         for who in ends {
-            if let Who::Host(host) = who {
+            if let LinkHolder::Host(host) = who {
                 self.of_host[host.index()].remove(&number);
             }
         }

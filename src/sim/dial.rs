@@ -7,13 +7,13 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use crate::machine::{DialError, Ticket};
+use crate::machine::{DialError, DialId};
 use crate::model::{Endpoint, Time};
 
 use super::agenda::{Agenda, Due};
 use super::network::{Delivery, Network, Owner};
-use super::reach::{HostId, Presence, Who};
-use super::tally::Trouble;
+use super::reach::{HostId, LinkHolder, Presence};
+use super::tally::FaultEffect;
 
 /// The pause before the first repetition of a call (RFC 6298, section 2, as Linux does it).
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ enum Stage {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt {
     owner: Owner,
-    ticket: Ticket,
+    ticket: DialId,
     to: Endpoint,
     deadline: Time,
     base: Duration,
@@ -50,7 +50,7 @@ impl<T: Clone + Debug> Network<T> {
         &mut self,
         agenda: &mut Agenda,
         owner: Owner,
-        ticket: Ticket,
+        ticket: DialId,
         to: Endpoint,
         timeout: Duration,
     ) {
@@ -79,17 +79,17 @@ impl<T: Clone + Debug> Network<T> {
             Stage::Call => self.call(&attempt),
             Stage::Heard(host) => self.answer(&attempt, host),
             Stage::Connected(host, life) => {
-                let listener = Owner { who: Who::Host(host), life };
+                let listener = Owner { who: LinkHolder::Host(host), life };
                 let link = self.connect(agenda, owner, listener, base);
                 return Some((owner, Delivery::Dialed { ticket, link }));
             }
             Stage::Refused => {
-                self.tally.add(Trouble::DialRefused, 1);
+                self.tally.add(FaultEffect::DialRefused, 1);
                 let reason = DialError::Refused;
                 return Some((owner, Delivery::DialFailed { ticket, reason }));
             }
             Stage::Late => {
-                self.tally.add(Trouble::DialTimedOut, 1);
+                self.tally.add(FaultEffect::DialTimedOut, 1);
                 let reason = DialError::TimedOut;
                 return Some((owner, Delivery::DialFailed { ticket, reason }));
             }
@@ -103,11 +103,11 @@ impl<T: Clone + Debug> Network<T> {
         if self.loses() {
             return None;
         }
-        self.reach.carries(attempt.owner.who, Who::Host(host)).then_some(Stage::Heard(host))
+        self.reach.carries(attempt.owner.who, LinkHolder::Host(host)).then_some(Stage::Heard(host))
     }
 
     fn answer(&mut self, attempt: &Attempt, host: HostId) -> Option<Stage> {
-        if self.loses() || !self.reach.carries(Who::Host(host), attempt.owner.who) {
+        if self.loses() || !self.reach.carries(LinkHolder::Host(host), attempt.owner.who) {
             return None;
         }
         if self.reach.endpoint(host) != attempt.to {

@@ -16,11 +16,11 @@ use crate::model::Endpoint;
 
 use super::agenda::Due;
 use super::faults::Moment;
-use super::host::{Boot, Outgoing, Outward, Process};
-use super::network::{Delivery, Owner, Parcel};
-use super::reach::{HostId, Presence, Who};
+use super::host::{Boot, Outward, Process, TamperedMessage};
+use super::network::{Delivery, LaneItem, Owner};
+use super::reach::{HostId, LinkHolder, Presence};
 use super::simulated::Simulated;
-use super::tally::Trouble;
+use super::tally::FaultEffect;
 use super::trace;
 use super::weather::{Branch, branch};
 use super::world::World;
@@ -65,7 +65,7 @@ impl<M: Simulated> World<M> {
             }
             Due::Synced { host, life } => self.on_synced(host, life),
             Due::Pinged { owner, host, answer } => {
-                if let (Who::Host(asker), true) = (owner.who, self.network.is_alive(owner)) {
+                if let (LinkHolder::Host(asker), true) = (owner.who, self.network.is_alive(owner)) {
                     self.hand(asker, Input::Extra(HostPinged { host, answer }));
                 }
             }
@@ -106,8 +106,8 @@ impl<M: Simulated> World<M> {
             return;
         };
         let host = match owner.who {
-            Who::Host(host) => host,
-            Who::Intruder(number) => {
+            LinkHolder::Host(host) => host,
+            LinkHolder::Intruder(number) => {
                 self.strangers[number as usize].take(self.agenda.now(), delivery);
                 self.speak_up(number);
                 return;
@@ -165,7 +165,7 @@ impl<M: Simulated> World<M> {
             let Some((came, input)) = process.take_ready(now, handling) else {
                 break;
             };
-            self.tally.add(Trouble::HandledLate, usize::from(came < now));
+            self.tally.add(FaultEffect::HandledLate, usize::from(came < now));
             self.handle(id, input);
         }
         let Some(process) = self.process(id) else {
@@ -185,7 +185,7 @@ impl<M: Simulated> World<M> {
             self.fail(id, format_args!("the limit of {} steps is reached", self.steps - 1));
         }
         self.note(id, &input);
-        self.tell(id, || trace::input(&input));
+        self.trace(id, || trace::input(&input));
         let host = &mut self.hosts[id.index()];
         let now = host.clocks(self.options.epoch, self.agenda.now());
         let mut fx = mem::take(&mut self.fx);
@@ -237,7 +237,7 @@ impl<M: Simulated> World<M> {
     }
 
     fn carry_out(&mut self, id: HostId, effect: Effect<M>) {
-        self.tell(id, || trace::effect(&effect));
+        self.trace(id, || trace::effect(&effect));
         let now = self.agenda.now();
         let host = &mut self.hosts[id.index()];
         let process = host.process.as_mut().expect("it has just handled an input");
@@ -310,25 +310,26 @@ impl<M: Simulated> World<M> {
 
     fn release(&mut self, id: HostId, outward: Outward<M::Message, M::Event>) {
         let host = &mut self.hosts[id.index()];
-        let owner = Owner { who: Who::Host(id), life: host.boots };
+        let owner = Owner { who: LinkHolder::Host(id), life: host.boots };
         match outward {
             Outward::Send { link, msg } => {
                 let Some(mut tamper) = host.tamper.take() else {
                     let msg = self.pack(id, msg);
-                    return self.network.send(&mut self.agenda, link, Parcel::Message(msg));
+                    return self.network.send(&mut self.agenda, link, LaneItem::Message(msg));
                 };
                 let to = match self.network.other_end(link) {
-                    Some(Who::Host(other)) => Some(self.network.reach.endpoint(other)),
-                    Some(Who::Intruder(_)) | None => None,
+                    Some(LinkHolder::Host(other)) => Some(self.network.reach.endpoint(other)),
+                    Some(LinkHolder::Intruder(_)) | None => None,
                 };
                 let (at, from) = (self.agenda.now(), host.endpoint);
-                let sent = tamper(&mut host.rng, &Outgoing { at, from, to, link, msg: &msg });
+                let sent =
+                    tamper(&mut host.rng, &TamperedMessage { at, from, to, link, msg: &msg });
                 host.tamper = Some(tamper);
                 let changed = !matches!(sent.as_slice(), [only] if *only == msg);
-                self.tally.add(Trouble::Tampered, usize::from(changed));
+                self.tally.add(FaultEffect::Tampered, usize::from(changed));
                 for msg in sent {
                     let msg = self.pack(id, msg);
-                    self.network.send(&mut self.agenda, link, Parcel::Message(msg));
+                    self.network.send(&mut self.agenda, link, LaneItem::Message(msg));
                 }
             }
             Outward::Hangup { link } => self.network.hang_up(&mut self.agenda, link),
@@ -374,7 +375,7 @@ impl<M: Simulated> World<M> {
         let compacts = host.disk.finish_sync() && host.rng.random_ratio(percent, 100);
         if let Some(snapshot) = compacts.then(|| process.machine.snapshot()).flatten() {
             host.disk.compact(snapshot);
-            self.tally.add(Trouble::Snapshot, 1);
+            self.tally.add(FaultEffect::Snapshot, 1);
         }
         let records = host.disk.records();
         if self.step(id) {

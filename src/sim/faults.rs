@@ -14,8 +14,8 @@ use super::agenda::Due;
 use super::host::Tamper;
 use super::reach::{HostId, Presence};
 use super::simulated::Simulated;
-use super::tally::Trouble;
-use super::weather::{Fault, Span, Weather};
+use super::tally::FaultEffect;
+use super::weather::{DurationRange, Weather, WeatherFault};
 use super::world::World;
 
 /// Moment of a death at an effect.
@@ -33,7 +33,7 @@ impl<M: Simulated> World<M> {
     pub fn crash(&mut self, endpoint: Endpoint) {
         let host = self.find(endpoint);
         if self.end_process(host, Presence::Down) {
-            self.count(host, Fault::Crash);
+            self.count(host, WeatherFault::Crash);
         }
     }
 
@@ -42,7 +42,7 @@ impl<M: Simulated> World<M> {
     pub fn kill(&mut self, endpoint: Endpoint) {
         let host = self.find(endpoint);
         if self.end_process_alone(host) {
-            self.count(host, Fault::Kill);
+            self.count(host, WeatherFault::Kill);
         }
     }
 
@@ -62,7 +62,7 @@ impl<M: Simulated> World<M> {
         if host.fuse > 0 {
             host.fuse -= 1;
             if host.fuse == 0 && self.end_process(id, Presence::Down) {
-                self.count(id, Fault::Crash);
+                self.count(id, WeatherFault::Crash);
             }
         }
         self.hosts[id.index()].process.is_some()
@@ -75,7 +75,7 @@ impl<M: Simulated> World<M> {
         self.end_process(host, Presence::Vanished);
         self.network.reach.set_presence(host, Presence::Vanished);
         if was_there {
-            self.count(host, Fault::Vanish);
+            self.count(host, WeatherFault::Vanish);
         }
     }
 
@@ -85,7 +85,7 @@ impl<M: Simulated> World<M> {
         self.end_process(host, Presence::Down);
         self.start(host);
         if self.hosts[host.index()].process.is_some() {
-            self.count(host, Fault::Restart);
+            self.count(host, WeatherFault::Restart);
         }
     }
 
@@ -95,7 +95,7 @@ impl<M: Simulated> World<M> {
         self.replace_disk(endpoint, Vec::new());
         self.start(host);
         if self.hosts[host.index()].process.is_some() {
-            self.count(host, Fault::Wipe);
+            self.count(host, WeatherFault::Wipe);
         }
     }
 
@@ -108,11 +108,11 @@ impl<M: Simulated> World<M> {
     }
 
     /// Sets the time that a host's disk takes for one sync; `None`: the weather's.
-    pub fn set_fsync(&mut self, endpoint: Endpoint, fsync: Option<Span>) {
+    pub fn set_fsync(&mut self, endpoint: Endpoint, fsync: Option<DurationRange>) {
         let host = self.find(endpoint);
         if std::mem::replace(&mut self.hosts[host.index()].fsync, fsync) != fsync && fsync.is_some()
         {
-            self.count(host, Fault::SlowDisk);
+            self.count(host, WeatherFault::SlowDisk);
         }
     }
 
@@ -141,7 +141,7 @@ impl<M: Simulated> World<M> {
         let host = self.find(endpoint);
         if let Some(process) = self.process(host).filter(|process| !process.paused) {
             process.paused = true;
-            self.count(host, Fault::Pause);
+            self.count(host, WeatherFault::Pause);
         }
     }
 
@@ -153,7 +153,7 @@ impl<M: Simulated> World<M> {
         let host = self.find(endpoint);
         if let Some(process) = self.process(host).filter(|process| process.paused) {
             process.paused = false;
-            self.tell(host, || "goes on".to_owned());
+            self.trace(host, || "goes on".to_owned());
             self.open_gate(host);
             self.pump(host);
         }
@@ -164,7 +164,7 @@ impl<M: Simulated> World<M> {
         let (a, b) = (self.find(a), self.find(b));
         let forth = self.network.reach.cut(a, b);
         if self.network.reach.cut(b, a) || forth {
-            self.count(a, Fault::Cut);
+            self.count(a, WeatherFault::Cut);
         }
     }
 
@@ -172,7 +172,7 @@ impl<M: Simulated> World<M> {
     pub fn cut_one_way(&mut self, from: Endpoint, to: Endpoint) {
         let (from, to) = (self.find(from), self.find(to));
         if self.network.reach.cut(from, to) {
-            self.count(from, Fault::CutOneWay);
+            self.count(from, WeatherFault::CutOneWay);
         }
     }
 
@@ -213,7 +213,7 @@ impl<M: Simulated> World<M> {
         self.network.unstick(&mut self.agenda);
         self.islands += 1;
         if groups.iter().filter(|group| !group.is_empty()).count() > 1 {
-            self.tally.count(Fault::Partition);
+            self.tally.count(WeatherFault::Partition);
         }
     }
 
@@ -233,7 +233,7 @@ impl<M: Simulated> World<M> {
     pub fn reset_link(&mut self, a: Endpoint, b: Endpoint) {
         let (a, b) = (self.find(a), self.find(b));
         if self.network.reset(&mut self.agenda, a, b) > 0 {
-            self.count(a, Fault::Reset);
+            self.count(a, WeatherFault::Reset);
         }
     }
 
@@ -245,7 +245,7 @@ impl<M: Simulated> World<M> {
         let host = self.find(endpoint);
         self.hosts[host.index()].slow = by;
         if !by.is_zero() {
-            self.count(host, Fault::Slow);
+            self.count(host, WeatherFault::Slow);
         }
         self.pump(host);
     }
@@ -254,7 +254,7 @@ impl<M: Simulated> World<M> {
     pub fn set_skew(&mut self, endpoint: Endpoint, skew_ms: i64) {
         let host = self.find(endpoint);
         if std::mem::replace(&mut self.hosts[host.index()].skew_ms, skew_ms) != skew_ms {
-            self.count(host, Fault::Skew);
+            self.count(host, WeatherFault::Skew);
         }
     }
 
@@ -301,7 +301,7 @@ impl<M: Simulated> World<M> {
 
     fn one_way_changed(&mut self, host: HostId, cut: bool) {
         if cut {
-            self.count(host, Fault::CutOneWay);
+            self.count(host, WeatherFault::CutOneWay);
         } else {
             self.network.unstick(&mut self.agenda);
         }
@@ -314,8 +314,8 @@ impl<M: Simulated> World<M> {
         }
         let torn = self.weather.torn_tails.then_some(&mut host.rng);
         let (kept, lost) = host.disk.crash(torn);
-        self.tally.add(Trouble::KeptUnsynced, kept);
-        self.tally.add(Trouble::LostRecord, lost);
+        self.tally.add(FaultEffect::KeptUnsynced, kept);
+        self.tally.add(FaultEffect::LostRecord, lost);
         self.network.reach.set_presence(id, presence);
         let silent = presence == Presence::Vanished;
         self.network.end_process(&mut self.agenda, id, silent);
@@ -355,8 +355,8 @@ impl<M: Simulated> World<M> {
         self.agenda.plan(at, Due::Boot(id));
     }
 
-    fn count(&mut self, host: HostId, fault: Fault) {
+    fn count(&mut self, host: HostId, fault: WeatherFault) {
         self.tally.count(fault);
-        self.tell(host, || format!("suffers {fault:?}"));
+        self.trace(host, || format!("suffers {fault:?}"));
     }
 }

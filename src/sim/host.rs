@@ -11,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::machine::timer::TimerQueue;
-use crate::machine::{Input, Kind, LinkId, NodeMessage, Ticket};
+use crate::machine::{DialId, Input, LinkId, NodeMessage, Vocabulary};
 use crate::model::{Endpoint, Now, Rng, Time, WallTime};
 
 use super::disk::Disk;
 use super::simulated::Simulated;
 use super::traffic::Traffic;
-use super::weather::Span;
+use super::weather::DurationRange;
 
 /// Arguments of a host's start, from which its process is made.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl<R> Copy for Boot<'_, R> {}
 
 /// A message that is about to leave a tampering host.
 #[derive(Debug)]
-pub struct Outgoing<'a, T = NodeMessage> {
+pub struct TamperedMessage<'a, T = NodeMessage> {
     /// Time of the sending, counted from the world's start.
     pub at: Time,
     /// Endpoint of the sender.
@@ -59,23 +59,24 @@ pub struct Outgoing<'a, T = NodeMessage> {
 }
 
 /// Makes the process of a host each time it starts.
-pub type Factory<M> = Box<dyn FnMut(Boot<'_, <M as Kind>::Record>) -> M + Send>;
+pub type Factory<M> = Box<dyn FnMut(Boot<'_, <M as Vocabulary>::Record>) -> M + Send>;
 
 /// Replacement for each message that leaves a lying host: any messages, in any number.
-pub type Tamper<T = NodeMessage> = Box<dyn FnMut(&mut Rng, &Outgoing<'_, T>) -> Vec<T> + Send>;
+pub type Tamper<T = NodeMessage> =
+    Box<dyn FnMut(&mut Rng, &TamperedMessage<'_, T>) -> Vec<T> + Send>;
 
 /// The effects that leave a node, and so wait for its disk.
 #[derive(Debug)]
 pub(super) enum Outward<T, E> {
     Send { link: LinkId, msg: T },
-    Dial { ticket: Ticket, to: Endpoint, timeout: Duration },
+    Dial { ticket: DialId, to: Endpoint, timeout: Duration },
     Hangup { link: LinkId },
     PingHost { host: std::net::IpAddr },
     Emit(E),
 }
 
 /// The effects that wait, each for a number of the disk's writes.
-type Gate<M> = VecDeque<(u64, Outward<<M as Kind>::Message, <M as Kind>::Event>)>;
+type Gate<M> = VecDeque<(u64, Outward<<M as Vocabulary>::Message, <M as Vocabulary>::Event>)>;
 
 /// A running process.
 pub(super) struct Process<M: Simulated> {
@@ -86,7 +87,7 @@ pub(super) struct Process<M: Simulated> {
     pub(super) inbox: VecDeque<(Time, Input<M>)>,
     /// The links the machine has been told of, and whether it has hung them up.
     pub(super) links: BTreeMap<LinkId, bool>,
-    pub(super) dials: BTreeSet<Ticket>,
+    pub(super) dials: BTreeSet<DialId>,
     /// Effects that wait for this many of the disk's writes.
     pub(super) gate: Gate<M>,
     pub(super) paused: bool,
@@ -181,7 +182,7 @@ pub(super) struct Host<M: Simulated> {
     /// Time that is added to the handling of each input.
     pub(super) slow: Duration,
     /// Time that its disk takes for one sync, instead of the weather's.
-    pub(super) fsync: Option<Span>,
+    pub(super) fsync: Option<DurationRange>,
     /// Messages that its processes have sent.
     pub(super) sent: Traffic,
     /// Error of the wall clock, in milliseconds.

@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::machine::{DialError, LinkId, Ticket};
+use crate::machine::{DialError, DialId, LinkId};
 use crate::model::{Endpoint, Time};
 
-use super::network::{Delivery, Owner, Parcel};
-use super::reach::Who;
+use super::network::{Delivery, LaneItem, Owner};
+use super::reach::LinkHolder;
 use super::simulated::Simulated;
 use super::world::World;
 
@@ -42,7 +42,7 @@ pub(super) struct Stranger<T> {
     link: Option<LinkId>,
     inbox: Vec<(Time, T)>,
     /// Parcels to send once the link is open.
-    outbox: VecDeque<Parcel<T>>,
+    outbox: VecDeque<LaneItem<T>>,
 }
 
 impl<T> Stranger<T> {
@@ -72,24 +72,24 @@ impl<M: Simulated> World<M> {
             inbox: Vec::new(),
             outbox: VecDeque::new(),
         });
-        let owner = Owner { who: Who::Intruder(number), life: 0 };
-        self.network.dial(&mut self.agenda, owner, Ticket(0), to, TIMEOUT);
+        let owner = Owner { who: LinkHolder::Intruder(number), life: 0 };
+        self.network.dial(&mut self.agenda, owner, DialId(0), to, TIMEOUT);
         Intruder(number)
     }
 
     /// Sends a message; before the link is open it is kept, after its end it is lost.
     pub fn intruder_send(&mut self, intruder: Intruder, msg: impl Into<M::Message>) {
-        self.say(intruder, Parcel::Message(Arc::new(msg.into())));
+        self.say(intruder, LaneItem::Message(Arc::new(msg.into())));
     }
 
     /// Sends a line that is no message; the host is told `reason`.
     pub fn intruder_garble(&mut self, intruder: Intruder, reason: &str) {
-        self.say(intruder, Parcel::Garbage(reason.to_owned()));
+        self.say(intruder, LaneItem::Garbage(reason.to_owned()));
     }
 
     /// Ends the link after the parcels sent before.
     pub fn intruder_hangup(&mut self, intruder: Intruder) {
-        self.say(intruder, Parcel::Fin);
+        self.say(intruder, LaneItem::Fin);
     }
 
     /// State of the stranger's link.
@@ -102,7 +102,7 @@ impl<M: Simulated> World<M> {
         &self.strangers[intruder.0 as usize].inbox
     }
 
-    fn say(&mut self, intruder: Intruder, parcel: Parcel<M::Message>) {
+    fn say(&mut self, intruder: Intruder, parcel: LaneItem<M::Message>) {
         self.strangers[intruder.0 as usize].outbox.push_back(parcel);
         self.speak_up(intruder.0);
     }
@@ -114,7 +114,7 @@ impl<M: Simulated> World<M> {
             return;
         };
         for parcel in stranger.outbox.drain(..) {
-            if matches!(parcel, Parcel::Fin) {
+            if matches!(parcel, LaneItem::Fin) {
                 self.network.hang_up(&mut self.agenda, link);
             } else {
                 self.network.send(&mut self.agenda, link, parcel);

@@ -37,11 +37,11 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use host::{Boot, Factory, Outgoing, Tamper};
+pub use host::{Boot, Factory, Tamper, TamperedMessage};
 pub use intruder::{Intruder, IntruderState};
 pub use seeds::{for_each_seed, single_seed};
 pub use simulated::Simulated;
-pub use tally::{Tally, Trouble};
+pub use tally::{FaultCounts, FaultEffect};
 pub use traffic::Traffic;
-pub use weather::{Fault, Span, Weather};
-pub use world::{Options, World};
+pub use weather::{DurationRange, Weather, WeatherFault};
+pub use world::{World, WorldOptions};

@@ -16,21 +16,21 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use crate::machine::{DialError, LinkId, Ticket};
+use crate::machine::{DialError, DialId, LinkId};
 use crate::model::{Endpoint, Rng, Time};
 
 use super::agenda::{Agenda, Due};
 use super::dial::Attempt;
-use super::reach::{HostId, Presence, Reach, Who};
-use super::tally::{Tally, Trouble};
+use super::reach::{HostId, LinkHolder, Presence, Reach};
+use super::tally::{FaultCounts, FaultEffect};
 use super::weather::Weather;
-use super::world::Options;
+use super::world::WorldOptions;
 
 /// One life of a host or stranger; links die with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     /// The host or stranger.
-    pub(super) who: Who,
+    pub(super) who: LinkHolder,
     /// Number of its life; always 0 for strangers.
     pub(super) life: u32,
 }
@@ -68,7 +68,7 @@ impl LaneId {
 
 /// Content of a lane.
 #[derive(Debug)]
-pub(super) enum Parcel<T> {
+pub(super) enum LaneItem<T> {
     /// The last step of the handshake; first on the dialer's lane.
     Accept,
     /// A message; shared, because the same one often goes to many.
@@ -85,8 +85,8 @@ pub(super) enum Parcel<T> {
 #[derive(Debug)]
 pub(super) enum Delivery<T> {
     Accepted { link: LinkId, from: IpAddr },
-    Dialed { ticket: Ticket, link: LinkId },
-    DialFailed { ticket: Ticket, reason: DialError },
+    Dialed { ticket: DialId, link: LinkId },
+    DialFailed { ticket: DialId, reason: DialError },
     Received { link: LinkId, msg: T },
     Garbled { link: LinkId, reason: String },
     Closed { link: LinkId, reason: &'static str },
@@ -111,7 +111,7 @@ pub(super) struct End {
 
 #[derive(Debug)]
 pub(super) struct Lane<T> {
-    pub(super) queue: VecDeque<(Time, Parcel<T>)>,
+    pub(super) queue: VecDeque<(Time, LaneItem<T>)>,
     /// Latest arrival so far; no later parcel arrives earlier.
     pub(super) last: Time,
     pub(super) stuck: Option<Time>,
@@ -173,7 +173,7 @@ pub(super) struct Network<T> {
     /// Reachability of hosts. After a path opened, call [`Network::unstick`].
     pub(super) reach: Reach,
     pub(super) rng: Rng,
-    pub(super) tally: Tally,
+    pub(super) tally: FaultCounts,
     pub(super) dials: BTreeMap<u64, Attempt>,
     pub(super) next_dial: u64,
     pub(super) weather: Weather,
@@ -188,11 +188,11 @@ pub(super) struct Network<T> {
 
 impl<T: Clone + Debug> Network<T> {
     /// An empty network.
-    pub(super) fn new(rng: Rng, options: &Options) -> Self {
+    pub(super) fn new(rng: Rng, options: &WorldOptions) -> Self {
         Self {
             reach: Reach::default(),
             rng,
-            tally: Tally::default(),
+            tally: FaultCounts::default(),
             dials: BTreeMap::new(),
             next_dial: 0,
             weather: options.weather.clone(),
@@ -250,14 +250,14 @@ impl<T: Clone + Debug> Network<T> {
         let ends = [End { owner: dialer, state: EndState::Open }, End { owner: listener, state }];
         self.conns.insert(lane.conn, Conn { ends, lanes: Default::default(), base });
         for owner in [dialer, listener] {
-            if let Who::Host(host) = owner.who {
+            if let LinkHolder::Host(host) = owner.who {
                 self.of_host[host.index()].insert(lane.conn);
             }
         }
         if lives {
-            self.post(agenda, lane, Parcel::Accept);
+            self.post(agenda, lane, LaneItem::Accept);
         } else {
-            self.post(agenda, lane.reverse(), Parcel::Reset);
+            self.post(agenda, lane.reverse(), LaneItem::Reset);
         }
         lane.link()
     }
@@ -265,8 +265,8 @@ impl<T: Clone + Debug> Network<T> {
     /// True if this life of a host or stranger is not over.
     pub(super) fn is_alive(&self, owner: Owner) -> bool {
         match owner.who {
-            Who::Host(host) => self.reach.presence(host) == Presence::Listening(owner.life),
-            Who::Intruder(_) => true,
+            LinkHolder::Host(host) => self.reach.presence(host) == Presence::Listening(owner.life),
+            LinkHolder::Intruder(_) => true,
         }
     }
 
@@ -276,7 +276,7 @@ impl<T: Clone + Debug> Network<T> {
     }
 
     /// Owner of the other end of `link`, while the network knows the link.
-    pub(super) fn other_end(&self, link: LinkId) -> Option<Who> {
+    pub(super) fn other_end(&self, link: LinkId) -> Option<LinkHolder> {
         let lane = LaneId::of(link).reverse();
         self.conns.get(lane.conn).map(|conn| conn.ends[lane.side()].owner.who)
     }
@@ -286,8 +286,8 @@ impl<T: Clone + Debug> Network<T> {
         let own = self.of_host[host.index()].iter().filter_map(|conn| self.conns.get(*conn));
         own.flat_map(|conn| &conn.ends)
             .filter_map(|end| match end.owner.who {
-                Who::Host(other) if other != host => Some(other),
-                Who::Host(_) | Who::Intruder(_) => None,
+                LinkHolder::Host(other) if other != host => Some(other),
+                LinkHolder::Host(_) | LinkHolder::Intruder(_) => None,
             })
             .collect()
     }
@@ -308,31 +308,32 @@ impl<T: Clone + Debug> Network<T> {
                 return false;
             };
             let pair = (dialer.owner.who, listener.owner.who);
-            pair == (Who::Host(a), Who::Host(b)) || pair == (Who::Host(b), Who::Host(a))
+            pair == (LinkHolder::Host(a), LinkHolder::Host(b))
+                || pair == (LinkHolder::Host(b), LinkHolder::Host(a))
         };
         self.of_host[a.index()].iter().filter(joins).copied().collect()
     }
 
     /// Sends from the end that knows the link as `link`; on a broken link the parcel vanishes.
-    pub(super) fn send(&mut self, agenda: &mut Agenda, link: LinkId, parcel: Parcel<T>) {
+    pub(super) fn send(&mut self, agenda: &mut Agenda, link: LinkId, parcel: LaneItem<T>) {
         let lane = LaneId::of(link);
         let conn = self.conns.get(lane.conn);
         let conn = conn.filter(|conn| conn.ends[lane.side()].state == EndState::Open);
         let Some(conn) = conn else {
-            self.tally.add(Trouble::SentInVain, 1);
+            self.tally.add(FaultEffect::SentInVain, 1);
             return;
         };
         if conn.lanes[lane.side()].queue.len() < self.queue_max {
             self.post(agenda, lane, parcel);
         } else {
-            self.tally.add(Trouble::QueueFull, 1);
+            self.tally.add(FaultEffect::QueueFull, 1);
             self.clear(lane);
-            self.post(agenda, lane, Parcel::Reset);
+            self.post(agenda, lane, LaneItem::Reset);
             self.begin_closing(agenda, lane, "too much is queued");
         }
     }
 
-    pub(super) fn post(&mut self, agenda: &mut Agenda, lane: LaneId, parcel: Parcel<T>) {
+    pub(super) fn post(&mut self, agenda: &mut Agenda, lane: LaneId, parcel: LaneItem<T>) {
         let Some(base) = self.conns.get(lane.conn).map(|conn| conn.base) else {
             return;
         };
@@ -363,7 +364,7 @@ impl<T: Clone + Debug> Network<T> {
             let since = agenda.now();
             queue.stuck = Some(since);
             self.stuck.insert(lane);
-            self.tally.add(Trouble::Held, 1);
+            self.tally.add(FaultEffect::Held, 1);
             agenda.plan(since.after(self.patience), Due::GiveUp { lane, since });
             return None;
         }
@@ -381,7 +382,7 @@ impl<T: Clone + Debug> Network<T> {
         &mut self,
         agenda: &mut Agenda,
         lane: LaneId,
-        parcel: Parcel<T>,
+        parcel: LaneItem<T>,
     ) -> Option<(Owner, Delivery<T>)> {
         let back = lane.reverse();
         let link = back.link();
@@ -390,46 +391,51 @@ impl<T: Clone + Debug> Network<T> {
         let end = &mut conn.ends[back.side()];
         let (owner, state) = (end.owner, end.state);
         let delivery = match (parcel, state) {
-            (Parcel::Fin | Parcel::Reset, EndState::Gone | EndState::Closing(_)) => return None,
-            (Parcel::Message(_), EndState::Gone) => {
-                self.tally.add(Trouble::LostInFlight, 1);
-                self.post(agenda, back, Parcel::Reset);
+            (LaneItem::Fin | LaneItem::Reset, EndState::Gone | EndState::Closing(_)) => {
                 return None;
             }
-            (Parcel::Accept | Parcel::Garbage(_), EndState::Gone) => {
-                self.post(agenda, back, Parcel::Reset);
+            (LaneItem::Message(_), EndState::Gone) => {
+                self.tally.add(FaultEffect::LostInFlight, 1);
+                self.post(agenda, back, LaneItem::Reset);
                 return None;
             }
-            (Parcel::Accept, EndState::Pending) => {
+            (LaneItem::Accept | LaneItem::Garbage(_), EndState::Gone) => {
+                self.post(agenda, back, LaneItem::Reset);
+                return None;
+            }
+            (LaneItem::Accept, EndState::Pending) => {
                 end.state = EndState::Open;
                 Delivery::Accepted { link, from: self.ip_of(from) }
             }
-            (Parcel::Message(msg), EndState::Open | EndState::Closing(_)) => {
+            (LaneItem::Message(msg), EndState::Open | EndState::Closing(_)) => {
                 Delivery::Received { link, msg: Arc::unwrap_or_clone(msg) }
             }
-            (Parcel::Garbage(reason), EndState::Open | EndState::Closing(_)) => {
+            (LaneItem::Garbage(reason), EndState::Open | EndState::Closing(_)) => {
                 Delivery::Garbled { link, reason }
             }
-            (parcel @ (Parcel::Fin | Parcel::Reset), EndState::Open) => {
+            (parcel @ (LaneItem::Fin | LaneItem::Reset), EndState::Open) => {
                 end.state = EndState::Gone;
                 self.clear(back);
-                let reset = matches!(parcel, Parcel::Reset);
+                let reset = matches!(parcel, LaneItem::Reset);
                 let reason = if reset { "connection reset" } else { "closed by the other end" };
                 Delivery::Closed { link, reason }
             }
-            (parcel @ Parcel::Accept, EndState::Open | EndState::Closing(_))
+            (parcel @ LaneItem::Accept, EndState::Open | EndState::Closing(_))
             | (
-                parcel @ (Parcel::Message(_) | Parcel::Garbage(_) | Parcel::Fin | Parcel::Reset),
+                parcel @ (LaneItem::Message(_)
+                | LaneItem::Garbage(_)
+                | LaneItem::Fin
+                | LaneItem::Reset),
                 EndState::Pending,
             ) => unreachable!("{parcel:?} at an end that is {state:?}: the lane lost its order"),
         };
         Some((owner, delivery))
     }
 
-    fn ip_of(&self, who: Who) -> IpAddr {
+    fn ip_of(&self, who: LinkHolder) -> IpAddr {
         match who {
-            Who::Host(host) => self.reach.endpoint(host).ip(),
-            Who::Intruder(number) => self.reach.stranger(number),
+            LinkHolder::Host(host) => self.reach.endpoint(host).ip(),
+            LinkHolder::Intruder(number) => self.reach.stranger(number),
         }
     }
 }

@@ -21,7 +21,7 @@ impl HostId {
 
 /// A host or stranger that can hold an end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Who {
+pub(super) enum LinkHolder {
     /// A host of the world.
     Host(HostId),
     /// A scripted stranger, by number.
@@ -40,7 +40,7 @@ pub(super) enum Presence {
 }
 
 #[derive(Debug)]
-struct Place {
+struct HostReach {
     endpoint: Endpoint,
     presence: Presence,
     island: Option<u32>,
@@ -53,7 +53,7 @@ struct Place {
 /// Map of all hosts and paths.
 #[derive(Debug, Default)]
 pub(super) struct Reach {
-    places: Vec<Place>,
+    places: Vec<HostReach>,
     by_endpoint: BTreeMap<Endpoint, HostId>,
     by_ip: BTreeMap<IpAddr, Vec<HostId>>,
     cuts: BTreeSet<(HostId, HostId)>,
@@ -68,7 +68,7 @@ impl Reach {
         }
         let host = HostId(u32::try_from(self.places.len()).expect("fewer than 2^32 hosts"));
         let presence = Presence::Down;
-        self.places.push(Place { endpoint, presence, island: None, deaf: false, mute: false });
+        self.places.push(HostReach { endpoint, presence, island: None, deaf: false, mute: false });
         self.by_endpoint.insert(endpoint, host);
         self.by_ip.entry(endpoint.ip()).or_default().push(host);
         Some(host)
@@ -133,13 +133,14 @@ impl Reach {
     }
 
     /// True if a packet from `from` gets to `to` now.
-    pub(super) fn carries(&self, from: Who, to: Who) -> bool {
+    pub(super) fn carries(&self, from: LinkHolder, to: LinkHolder) -> bool {
         match (from, to) {
-            (Who::Host(from), Who::Host(to)) => self.carries_between(from, to),
-            (Who::Host(host), Who::Intruder(_)) | (Who::Intruder(_), Who::Host(host)) => {
+            (LinkHolder::Host(from), LinkHolder::Host(to)) => self.carries_between(from, to),
+            (LinkHolder::Host(host), LinkHolder::Intruder(_))
+            | (LinkHolder::Intruder(_), LinkHolder::Host(host)) => {
                 self.presence(host) != Presence::Vanished
             }
-            (Who::Intruder(_), Who::Intruder(_)) => true,
+            (LinkHolder::Intruder(_), LinkHolder::Intruder(_)) => true,
         }
     }
 
@@ -155,11 +156,11 @@ impl Reach {
     }
 
     /// True if some host at `ip` hears `from` and is heard by it.
-    pub(super) fn pings(&self, from: Who, ip: IpAddr) -> bool {
+    pub(super) fn pings(&self, from: LinkHolder, ip: IpAddr) -> bool {
         self.by_ip.get(&ip).is_some_and(|hosts| {
             hosts
                 .iter()
-                .map(|host| Who::Host(*host))
+                .map(|host| LinkHolder::Host(*host))
                 .any(|host| self.carries(from, host) && self.carries(host, from))
         })
     }

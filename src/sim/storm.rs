@@ -10,15 +10,15 @@ use crate::model::{Endpoint, Time};
 use super::agenda::Due;
 use super::reach::{HostId, Presence};
 use super::simulated::Simulated;
-use super::weather::{Fault, Span, Weather};
+use super::weather::{DurationRange, Weather, WeatherFault};
 use super::world::{World, draw_skew};
 
 /// Time that a slow disk takes for one sync.
-const SLOW_DISK: Span = Span::millis(50, 400);
+const SLOW_DISK: DurationRange = DurationRange::millis(50, 400);
 
 /// End of a fault of a storm.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Amends {
+pub(super) enum FaultEnd {
     /// Start this host again, if it has not started since this life.
     Restart(HostId, u32),
     Resume(HostId),
@@ -82,54 +82,56 @@ impl<M: Simulated> World<M> {
     }
 
     /// Does one fault to one host; returns its later end.
-    fn strike(&mut self, fault: Fault, victim: HostId) -> Option<Amends> {
+    fn strike(&mut self, fault: WeatherFault, victim: HostId) -> Option<FaultEnd> {
         let (endpoint, life) =
             (self.hosts[victim.index()].endpoint, self.hosts[victim.index()].boots);
         let runs = self.hosts[victim.index()].process.is_some();
         match fault {
-            Fault::Crash if runs => {
+            WeatherFault::Crash if runs => {
                 self.crash(endpoint);
-                Some(Amends::Restart(victim, life))
+                Some(FaultEnd::Restart(victim, life))
             }
-            Fault::Vanish if runs => {
+            WeatherFault::Vanish if runs => {
                 self.vanish(endpoint);
-                Some(Amends::Restart(victim, life))
+                Some(FaultEnd::Restart(victim, life))
             }
-            Fault::Kill if runs => {
+            WeatherFault::Kill if runs => {
                 self.kill(endpoint);
-                Some(Amends::Restart(victim, life))
+                Some(FaultEnd::Restart(victim, life))
             }
-            Fault::SlowDisk => {
+            WeatherFault::SlowDisk => {
                 self.set_fsync(endpoint, Some(SLOW_DISK));
-                Some(Amends::QuickDisk(victim))
+                Some(FaultEnd::QuickDisk(victim))
             }
-            Fault::Restart if runs => {
+            WeatherFault::Restart if runs => {
                 self.restart(endpoint);
                 None
             }
-            Fault::Wipe if runs => {
+            WeatherFault::Wipe if runs => {
                 self.wipe(endpoint);
                 None
             }
-            Fault::Pause if runs => {
+            WeatherFault::Pause if runs => {
                 self.pause(endpoint);
-                Some(Amends::Resume(victim))
+                Some(FaultEnd::Resume(victim))
             }
-            Fault::Slow if runs => {
+            WeatherFault::Slow if runs => {
                 let by = self.weather.slowness.draw(&mut self.rng);
                 self.slow_down(endpoint, by);
-                Some(Amends::Hurry(victim))
+                Some(FaultEnd::Hurry(victim))
             }
-            Fault::Crash
-            | Fault::Vanish
-            | Fault::Kill
-            | Fault::Restart
-            | Fault::Wipe
-            | Fault::Pause
-            | Fault::Slow => None,
-            Fault::Cut | Fault::CutOneWay | Fault::Reset => self.strike_path(fault, victim),
-            Fault::Partition => self.divide(),
-            Fault::Skew => {
+            WeatherFault::Crash
+            | WeatherFault::Vanish
+            | WeatherFault::Kill
+            | WeatherFault::Restart
+            | WeatherFault::Wipe
+            | WeatherFault::Pause
+            | WeatherFault::Slow => None,
+            WeatherFault::Cut | WeatherFault::CutOneWay | WeatherFault::Reset => {
+                self.strike_path(fault, victim)
+            }
+            WeatherFault::Partition => self.divide(),
+            WeatherFault::Skew => {
                 let skew_ms = draw_skew(self.weather.skew, &mut self.rng);
                 self.set_skew(endpoint, skew_ms);
                 None
@@ -137,21 +139,21 @@ impl<M: Simulated> World<M> {
         }
     }
 
-    fn strike_path(&mut self, fault: Fault, victim: HostId) -> Option<Amends> {
+    fn strike_path(&mut self, fault: WeatherFault, victim: HostId) -> Option<FaultEnd> {
         let other = self.draw_partner(victim)?;
         let (a, b) = (self.hosts[victim.index()].endpoint, self.hosts[other.index()].endpoint);
-        if fault == Fault::Reset {
+        if fault == WeatherFault::Reset {
             self.reset_link(a, b);
             return None;
         }
-        if fault == Fault::Cut {
+        if fault == WeatherFault::Cut {
             self.cut(a, b);
         } else if self.rng.random_bool(0.5) {
             self.cut_one_way(a, b);
         } else {
             self.cut_one_way(b, a);
         }
-        Some(Amends::Mend(victim, other))
+        Some(FaultEnd::Mend(victim, other))
     }
 
     /// Draws the other host of a path fault, mostly one that the victim has a link with: in a large
@@ -167,7 +169,7 @@ impl<M: Simulated> World<M> {
     }
 
     /// Divides the victims in two, at a drawn ratio.
-    fn divide(&mut self) -> Option<Amends> {
+    fn divide(&mut self) -> Option<FaultEnd> {
         let share = self.rng.random_range(0.1..0.9);
         let mut islands = [Vec::new(), Vec::new()];
         for victim in &self.storm.as_ref()?.victims {
@@ -175,30 +177,30 @@ impl<M: Simulated> World<M> {
             islands[island].push(self.hosts[victim.index()].endpoint);
         }
         self.partition(&[&islands[0], &islands[1]]);
-        Some(Amends::Reunite(self.islands))
+        Some(FaultEnd::Reunite(self.islands))
     }
 
-    pub(super) fn amend(&mut self, storm: u32, amends: Amends) {
+    pub(super) fn amend(&mut self, storm: u32, amends: FaultEnd) {
         if storm != self.storms {
             return;
         }
         let at = |world: &Self, host: HostId| world.hosts[host.index()].endpoint;
         match amends {
-            Amends::Restart(host, life) => {
+            FaultEnd::Restart(host, life) => {
                 let state = &self.hosts[host.index()];
                 if state.process.is_none() && state.boots == life && !state.buried {
                     self.restart(at(self, host));
                 }
             }
-            Amends::Resume(host) => self.resume(at(self, host)),
-            Amends::Mend(a, b) => self.mend(at(self, a), at(self, b)),
-            Amends::Reunite(number) => {
+            FaultEnd::Resume(host) => self.resume(at(self, host)),
+            FaultEnd::Mend(a, b) => self.mend(at(self, a), at(self, b)),
+            FaultEnd::Reunite(number) => {
                 if number == self.islands {
                     self.reunite();
                 }
             }
-            Amends::QuickDisk(host) => self.set_fsync(at(self, host), None),
-            Amends::Hurry(host) => self.slow_down(at(self, host), std::time::Duration::ZERO),
+            FaultEnd::QuickDisk(host) => self.set_fsync(at(self, host), None),
+            FaultEnd::Hurry(host) => self.slow_down(at(self, host), std::time::Duration::ZERO),
         }
     }
 

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
-use super::weather::Fault;
+use super::weather::WeatherFault;
 
 /// Consequence of faults; counted so that a test can assert that it was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Trouble {
+pub enum FaultEffect {
     /// A message was lost because its link broke.
     LostInFlight,
     /// A message was sent on a link that had broken without its sender knowing.
@@ -38,34 +38,34 @@ pub enum Trouble {
 
 /// Counts of each kind of fault and trouble.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    faults: BTreeMap<Fault, u64>,
-    troubles: BTreeMap<Trouble, u64>,
+pub struct FaultCounts {
+    faults: BTreeMap<WeatherFault, u64>,
+    troubles: BTreeMap<FaultEffect, u64>,
 }
 
-impl Tally {
+impl FaultCounts {
     /// Number of faults of this kind.
-    pub fn faults(&self, fault: Fault) -> u64 {
+    pub fn faults(&self, fault: WeatherFault) -> u64 {
         self.faults.get(&fault).copied().unwrap_or(0)
     }
 
     /// Number of troubles of this kind.
-    pub fn troubles(&self, trouble: Trouble) -> u64 {
+    pub fn troubles(&self, trouble: FaultEffect) -> u64 {
         self.troubles.get(&trouble).copied().unwrap_or(0)
     }
 
-    pub(super) fn count(&mut self, fault: Fault) {
+    pub(super) fn count(&mut self, fault: WeatherFault) {
         *self.faults.entry(fault).or_default() += 1;
     }
 
-    pub(super) fn add(&mut self, trouble: Trouble, times: usize) {
+    pub(super) fn add(&mut self, trouble: FaultEffect, times: usize) {
         if times > 0 {
             *self.troubles.entry(trouble).or_default() += times as u64;
         }
     }
 }
 
-impl AddAssign<&Self> for Tally {
+impl AddAssign<&Self> for FaultCounts {
     /// Adds the counts of another run.
     fn add_assign(&mut self, other: &Self) {
         for (fault, times) in &other.faults {

@@ -11,7 +11,7 @@ use super::world::World;
 impl<M: Simulated> World<M> {
     /// Prints a step on stderr if the run is traced.
     #[allow(clippy::print_stderr, reason = "the trace is for the terminal of whoever asked for it")]
-    pub(super) fn tell(&self, host: HostId, what: impl FnOnce() -> String) {
+    pub(super) fn trace(&self, host: HostId, what: impl FnOnce() -> String) {
         if self.traced {
             let (seconds, micros) =
                 (self.now().as_micros() / 1_000_000, self.now().as_micros() % 1_000_000);

@@ -12,14 +12,14 @@ use crate::model::Rng;
 
 /// A range of durations, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct DurationRange {
     /// Shortest duration of the range.
     pub min: Duration,
     /// Longest duration; read as `min` when it is shorter than that.
     pub max: Duration,
 }
 
-impl Span {
+impl DurationRange {
     /// From `min` to `max` microseconds.
     pub const fn micros(min: u64, max: u64) -> Self {
         Self { min: Duration::from_micros(min), max: Duration::from_micros(max) }
@@ -42,7 +42,7 @@ impl Span {
 
 /// The kinds of fault that can strike a host or a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
+pub enum WeatherFault {
     /// A process dies; its host stays and resets its links.
     Crash,
     /// A host vanishes from the network.
@@ -71,7 +71,7 @@ pub enum Fault {
     SlowDisk,
 }
 
-impl Fault {
+impl WeatherFault {
     /// All kinds of fault.
     pub const ALL: [Self; 13] = [
         Self::Crash,
@@ -109,14 +109,14 @@ impl Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weather {
     /// Base latency of one way, drawn once for each link.
-    pub latency: Span,
+    pub latency: DurationRange,
     /// Longest time that is added to the base for a single message; order is kept all the same.
     pub jitter: Duration,
     /// Number of packets in a million that get lost. Links are TCP's, so data that is lost on them
     /// is late and not gone: see `loss`.
     pub loss_ppm: u32,
     /// Time that a disk takes for one sync.
-    pub fsync: Span,
+    pub fsync: DurationRange,
     /// Percentage of syncs after which the log is replaced by the machine's snapshot.
     pub snapshot_percent: u8,
     /// True if a crash may keep some of the writes that were not synced, as real disks may.
@@ -127,31 +127,31 @@ pub struct Weather {
     /// not. It comes back when a fault of a storm would end.
     pub death_ppm: u32,
     /// Kinds of fault that a storm chooses from; empty means no storm.
-    pub faults: BTreeSet<Fault>,
+    pub faults: BTreeSet<WeatherFault>,
     /// Time between two faults of a storm.
-    pub gap: Span,
+    pub gap: DurationRange,
     /// Duration of a fault of a storm.
-    pub lasting: Span,
+    pub lasting: DurationRange,
     /// Time that a slow host adds to each input.
-    pub slowness: Span,
+    pub slowness: DurationRange,
 }
 
 impl Weather {
     /// A quiet local network: no faults, quick disks, exact clocks.
     pub const fn calm() -> Self {
         Self {
-            latency: Span::micros(500, 2_000),
+            latency: DurationRange::micros(500, 2_000),
             jitter: Duration::from_micros(500),
             loss_ppm: 0,
-            fsync: Span::micros(300, 1_500),
+            fsync: DurationRange::micros(300, 1_500),
             snapshot_percent: 0,
             torn_tails: false,
             skew: Duration::ZERO,
             death_ppm: 0,
             faults: BTreeSet::new(),
-            gap: Span::millis(500, 5_000),
-            lasting: Span::millis(100, 10_000),
-            slowness: Span::millis(1, 200),
+            gap: DurationRange::millis(500, 5_000),
+            lasting: DurationRange::millis(100, 10_000),
+            slowness: DurationRange::millis(1, 200),
         }
     }
 
@@ -161,31 +161,31 @@ impl Weather {
         let slow_net = [3, 20, 150][rng.random_range(0..3)];
         let slow_disk = [1, 10, 100][rng.random_range(0..3)];
         Self {
-            latency: Span::micros(200, slow_net * 1_000),
+            latency: DurationRange::micros(200, slow_net * 1_000),
             jitter: Duration::from_millis([0, 2, 40][rng.random_range(0..3)]),
             loss_ppm: 0,
-            fsync: Span::micros(100, slow_disk * 1_000),
+            fsync: DurationRange::micros(100, slow_disk * 1_000),
             snapshot_percent: [0, 5, 40][rng.random_range(0..3)],
             torn_tails: rng.random_bool(0.5),
             skew: Duration::from_millis([0, 50, 2_000][rng.random_range(0..3)]),
             death_ppm: 0,
-            faults: Fault::DRAWN.into_iter().filter(|_| rng.random_bool(0.75)).collect(),
-            gap: Span::millis(100, [500, 3_000, 10_000][rng.random_range(0..3)]),
-            lasting: Span::millis(50, [1_000, 10_000, 30_000][rng.random_range(0..3)]),
-            slowness: Span::millis(1, [5, 50, 400][rng.random_range(0..3)]),
+            faults: WeatherFault::DRAWN.into_iter().filter(|_| rng.random_bool(0.75)).collect(),
+            gap: DurationRange::millis(100, [500, 3_000, 10_000][rng.random_range(0..3)]),
+            lasting: DurationRange::millis(50, [1_000, 10_000, 30_000][rng.random_range(0..3)]),
+            slowness: DurationRange::millis(1, [5, 50, 400][rng.random_range(0..3)]),
         }
     }
 
     /// The same weather with one more kind of fault.
     #[must_use]
-    pub fn with(mut self, fault: Fault) -> Self {
+    pub fn with(mut self, fault: WeatherFault) -> Self {
         self.faults.insert(fault);
         self
     }
 
     /// The same weather without a kind of fault.
     #[must_use]
-    pub fn without(mut self, fault: Fault) -> Self {
+    pub fn without(mut self, fault: WeatherFault) -> Self {
         self.faults.remove(&fault);
         self
     }

@@ -19,16 +19,16 @@ use super::disk::Disk;
 use super::host::{Factory, Host, Process};
 use super::intruder::Stranger;
 use super::network::Network;
-use super::reach::{HostId, Who};
+use super::reach::{HostId, LinkHolder};
 use super::simulated::Simulated;
 use super::storm::Storm;
-use super::tally::Tally;
+use super::tally::FaultCounts;
 use super::traffic::{ByName, Traffic};
 use super::weather::{Branch, Weather, branch};
 
 /// Settings that are fixed for a whole run.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct WorldOptions {
     /// The weather at the start. Its faults strike only in a storm.
     pub weather: Weather,
     /// Largest number of inputs that may be handled before the run fails; catches endless storms of
@@ -51,7 +51,7 @@ pub struct Options {
     pub queue_max: usize,
 }
 
-impl Default for Options {
+impl Default for WorldOptions {
     fn default() -> Self {
         Self {
             weather: Weather::calm(),
@@ -69,7 +69,7 @@ impl Default for Options {
 /// A simulated world of machines of one type; a machine may be made of several services.
 pub struct World<M: Simulated> {
     pub(super) seed: u64,
-    pub(super) options: Options,
+    pub(super) options: WorldOptions,
     pub(super) weather: Weather,
     pub(super) agenda: Agenda,
     pub(super) network: Network<M::Message>,
@@ -77,7 +77,7 @@ pub struct World<M: Simulated> {
     pub(super) strangers: Vec<Stranger<M::Message>>,
     pub(super) events: Vec<(Time, Endpoint, M::Event)>,
     pub(super) fx: Effects<M>,
-    pub(super) tally: Tally,
+    pub(super) tally: FaultCounts,
     /// Messages sent, by their names.
     pub(super) traffic: ByName,
     /// The message that was sent last, and its bytes.
@@ -98,7 +98,7 @@ pub struct World<M: Simulated> {
 
 impl<M: Simulated> World<M> {
     /// An empty world. With `TRACE` in the environment it tells every step on stderr.
-    pub fn new(seed: u64, options: Options) -> Self {
+    pub fn new(seed: u64, options: WorldOptions) -> Self {
         let network_rng = Rng::seed_from_u64(branch(seed, Branch::Network, 0));
         let weather = options.weather.clone();
         Self {
@@ -111,7 +111,7 @@ impl<M: Simulated> World<M> {
             strangers: Vec::new(),
             events: Vec::new(),
             fx: Effects::default(),
-            tally: Tally::default(),
+            tally: FaultCounts::default(),
             traffic: ByName::default(),
             packed: None,
             meter: None,
@@ -273,7 +273,7 @@ impl<M: Simulated> World<M> {
 
     /// True if packets between two hosts get through, both ways.
     pub fn are_joined(&self, a: Endpoint, b: Endpoint) -> bool {
-        let (a, b) = (Who::Host(self.find(a)), Who::Host(self.find(b)));
+        let (a, b) = (LinkHolder::Host(self.find(a)), LinkHolder::Host(self.find(b)));
         self.network.reach.carries(a, b) && self.network.reach.carries(b, a)
     }
 
@@ -293,7 +293,7 @@ impl<M: Simulated> World<M> {
     }
 
     /// Counts of all faults and troubles so far.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> FaultCounts {
         let mut tally = self.tally.clone();
         tally += &self.network.tally;
         tally

@@ -19,18 +19,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::after;
-use folkmoot::cli::fleet::Happening;
-use folkmoot::model::entry::Entry;
+use folkmoot::cli::fleet::LogEvent;
+use folkmoot::model::entry::RegistryEntry;
 use folkmoot::model::statement::{
-    Admission, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
-    Removal, Subject, Vote,
+    Admission, Confirmation, Finding, Leave, MemberInstance, NeighborList, ProposalKind,
+    RegisterReq, Removal, RemovalReason, Vote,
 };
 use folkmoot::model::{
     Endpoint, Incarnation, KeyPair, Nonce, PublicKey, SeedId, Signature, WallTime,
 };
 use folkmoot::proto::gossip;
 use folkmoot::proto::gossip::{GossipDigest, GossipMsg};
-use folkmoot::proto::hello::{Bye, Card, Hello, HelloProof, Intent, VERSION};
+use folkmoot::proto::hello::{Bye, Hello, HelloProof, Intent, NodeInfo, VERSION};
 use folkmoot::proto::line::{LINE_BYTES_MAX, encode};
 use folkmoot::proto::liveness::{DeadReport, Ping, Pong, SuspectReq};
 use folkmoot::proto::membership::{
@@ -54,18 +54,18 @@ fn pause(millis: u64) {
 }
 
 /// Who a peer is, by its own status.
-fn subject_of(scene: &Scene, peer: Endpoint) -> Subject {
+fn subject_of(scene: &Scene, peer: Endpoint) -> MemberInstance {
     let status = scene.status(peer);
     let key = status["key"].as_str().and_then(PublicKey::parse).expect("a key");
     let incarnation = Incarnation(status["incarnation"].as_u64().expect("a number"));
-    Subject { endpoint: peer, incarnation, key }
+    MemberInstance { endpoint: peer, incarnation, key }
 }
 
 /// Somebody whom nobody has ever seen.
-fn ghost() -> (Subject, KeyPair) {
+fn ghost() -> (MemberInstance, KeyPair) {
     let keys = KeyPair::generate(&mut rng());
     let endpoint = Endpoint::new([127, 0, 0, 9].into(), 9);
-    (Subject { endpoint, incarnation: Incarnation(wall().0), key: keys.public() }, keys)
+    (MemberInstance { endpoint, incarnation: Incarnation(wall().0), key: keys.public() }, keys)
 }
 
 /// The key of a seed that lies: an attacker who has all that this seed has.
@@ -77,17 +77,22 @@ fn key_of_seed(scene: &Scene, seed: Endpoint) -> KeyPair {
     KeyPair::from_secret(secret)
 }
 
-fn vote(kind: ProposalKind, subject: Subject, seed: u16, keys: &KeyPair) -> Vote {
+fn vote(kind: ProposalKind, subject: MemberInstance, seed: u16, keys: &KeyPair) -> Vote {
     Vote::sign(kind, &[subject], (SeedId(seed), keys), wall())
 }
 
-fn admission(subject: Subject, votes: Vec<Vote>) -> Admission {
-    let Subject { endpoint, incarnation, key } = subject;
+fn admission(subject: MemberInstance, votes: Vec<Vote>) -> Admission {
+    let MemberInstance { endpoint, incarnation, key } = subject;
     Admission { endpoint, incarnation, key, votes }
 }
 
-fn removal(subject: Subject, votes: Vec<Vote>) -> Removal {
-    Removal { because: Because::Death, lives: vec![subject], votes, confirmations: Vec::new() }
+fn removal(subject: MemberInstance, votes: Vec<Vote>) -> Removal {
+    Removal {
+        because: RemovalReason::Death,
+        lives: vec![subject],
+        votes,
+        confirmations: Vec::new(),
+    }
 }
 
 fn nothing_signed() -> Signature {
@@ -95,7 +100,7 @@ fn nothing_signed() -> Signature {
 }
 
 /// A vote of seed 2 on an admission that seed 2 never gave.
-fn forged_register_vote(subject: Subject, keys: &KeyPair) -> RegisterVote {
+fn forged_register_vote(subject: MemberInstance, keys: &KeyPair) -> RegisterVote {
     let request = RegisterReq::sign(subject, keys);
     RegisterVote {
         endpoint: subject.endpoint,
@@ -111,7 +116,7 @@ fn forged_register_vote(subject: Subject, keys: &KeyPair) -> RegisterVote {
 }
 
 /// A vote of seed 2 on a removal that seed 2 never gave.
-fn forged_dead_vote(subject: Subject, keys: &KeyPair) -> SeedDeadVote {
+fn forged_dead_vote(subject: MemberInstance, keys: &KeyPair) -> SeedDeadVote {
     SeedDeadVote {
         lives: vec![subject],
         seed: SeedId(2),
@@ -128,7 +133,7 @@ fn gossip_of(origin: Endpoint, incarnation: Incarnation, number: u32) -> GossipM
     GossipMsg { text, origin, incarnation, number, hops: 0, age_ms: 0 }
 }
 
-fn report_by(reporter: Endpoint, subject: Subject, found: Vec<Confirmation>) -> DeadReport {
+fn report_by(reporter: Endpoint, subject: MemberInstance, found: Vec<Confirmation>) -> DeadReport {
     let at = wall();
     DeadReport {
         text: folkmoot::proto::liveness::fixed_text(subject.endpoint, at, reporter),
@@ -141,11 +146,11 @@ fn report_by(reporter: Endpoint, subject: Subject, found: Vec<Confirmation>) -> 
 }
 
 /// The eleven messages of the core protocol, as a stranger with a key of its own would write them.
-fn named_messages(victim: Subject) -> Vec<Message> {
+fn named_messages(victim: MemberInstance) -> Vec<Message> {
     let (me, keys) = ghost();
     let about = &victim;
     let found = Confirmation::sign(about, Finding::Refused, (me.endpoint, &keys), wall());
-    let Subject { endpoint, incarnation, key } = victim;
+    let MemberInstance { endpoint, incarnation, key } = victim;
     vec![
         RegisterReq::sign(me, &keys).into(),
         forged_register_vote(me, &keys).into(),
@@ -180,7 +185,7 @@ fn state(scene: &Scene) -> String {
     text
 }
 
-fn refusals(lines: &[Happening], node: Endpoint) -> Vec<&Happening> {
+fn refusals(lines: &[LogEvent], node: Endpoint) -> Vec<&LogEvent> {
     lines.iter().filter(|it| of(it, node, "refused")).collect()
 }
 
@@ -361,7 +366,7 @@ fn a_flood_of_garbage_is_not_a_flood_of_log_lines() {
     assert_eq!(refused, 150 * 16, "a connection may offend sixteen times");
     check_unchanged(&scene, &before);
     let lines = scene.lines();
-    let garbled = |it: &&&Happening| it.text("cause") == Some("garbled line");
+    let garbled = |it: &&&LogEvent| it.text("cause") == Some("garbled line");
     let told = refusals(&lines, node).iter().filter(garbled).count();
     assert!((1..=5).contains(&told), "{told} lines for {refused} refusals");
     let status = scene.status(node);
@@ -379,9 +384,9 @@ fn a_flood_of_strangers_is_not_a_flood_of_log_lines() {
         if is_impostor {
             me.endpoint = scene.seeds()[1];
         }
-        let mut card = Card::new(me);
-        card.seed = is_impostor.then_some(SeedId(2));
-        let Shaken::Open(mut client, _) = shake(seed, &card, &keys, Intent::Errand) else {
+        let mut info = NodeInfo::new(me);
+        info.seed = is_impostor.then_some(SeedId(2));
+        let Shaken::Open(mut client, _) = shake(seed, &info, &keys, Intent::Errand) else {
             panic!("what a card claims is seen after its proof");
         };
         client.finish();
@@ -461,8 +466,10 @@ fn a_thousand_bogus_registrations_are_refused_and_the_seeds_go_on() {
 fn bogus(seed: Endpoint, lane: u16, number: u16) -> ErrorReply {
     let keys = KeyPair::generate(&mut rng());
     let endpoint = Endpoint::new([127, 0, 1, lane as u8].into(), 2_000 + number);
-    let subject = Subject { endpoint, incarnation: Incarnation(wall().0), key: keys.public() };
-    let Shaken::Open(mut client, _) = shake(seed, &Card::new(subject), &keys, Intent::Link) else {
+    let subject =
+        MemberInstance { endpoint, incarnation: Incarnation(wall().0), key: keys.public() };
+    let Shaken::Open(mut client, _) = shake(seed, &NodeInfo::new(subject), &keys, Intent::Link)
+    else {
         panic!("a handshake is not refused");
     };
     client.send(RegisterReq::sign(subject, &keys));
@@ -478,9 +485,10 @@ fn bogus(seed: Endpoint, lane: u16, number: u16) -> ErrorReply {
 
 // Names and keys.
 
-/// Shakes hands with a seed and asks it to let `card`'s owner in; the refusal.
-fn register_as(seed: Endpoint, subject: Subject, keys: &KeyPair) -> ErrorReply {
-    let Shaken::Open(mut client, _) = shake(seed, &Card::new(subject), keys, Intent::Link) else {
+/// Shakes hands with a seed and asks it to let `info`'s owner in; the refusal.
+fn register_as(seed: Endpoint, subject: MemberInstance, keys: &KeyPair) -> ErrorReply {
+    let Shaken::Open(mut client, _) = shake(seed, &NodeInfo::new(subject), keys, Intent::Link)
+    else {
         panic!("a handshake is not refused");
     };
     client.send(RegisterReq::sign(subject, keys));
@@ -494,21 +502,24 @@ fn an_endpoint_that_is_alive_is_not_given_to_another_key() {
     let victim = subject_of(&scene, scene.peers()[0]);
     let keys = KeyPair::generate(&mut rng());
     for incarnation in [victim.incarnation, Incarnation(victim.incarnation.0 + 9), Incarnation(1)] {
-        let subject = Subject { endpoint: victim.endpoint, incarnation, key: keys.public() };
+        let subject = MemberInstance { endpoint: victim.endpoint, incarnation, key: keys.public() };
         for seed in scene.seeds() {
             let refusal = register_as(seed, subject, &keys);
             assert_eq!(refusal.code, ErrorCode::EndpointTaken);
             assert!(refusal.reason.contains("alive under another key"), "{}", refusal.reason);
         }
     }
-    let subject =
-        Subject { endpoint: scene.seeds()[1], incarnation: Incarnation(1), key: keys.public() };
+    let subject = MemberInstance {
+        endpoint: scene.seeds()[1],
+        incarnation: Incarnation(1),
+        key: keys.public(),
+    };
     let refusal = register_as(scene.seeds()[0], subject, &keys);
     assert!(refusal.reason.contains("a seed's address"), "{}", refusal.reason);
     check_unchanged(&scene, &before);
 }
 
-/// A first line of `card`'s owner, and the answer of `to`.
+/// A first line of `info`'s owner, and the answer of `to`.
 fn hello(to: Endpoint, hello: &Hello) -> (Client, Option<Message>) {
     let mut client = Client::connect(to);
     client.send(hello.clone());
@@ -528,13 +539,13 @@ fn a_proof_holds_for_one_connection_and_one_challenger_only() {
     let scene = fleet();
     let before = state(&scene);
     let (me, keys) = ghost();
-    let card = Card::new(me);
+    let info = NodeInfo::new(me);
     for node in [scene.seeds()[0], scene.peers()[0]] {
         let first = Hello {
             version: VERSION,
             intent: Intent::Errand,
             nonce: Nonce::random(&mut rng()),
-            card: card.clone(),
+            info: info.clone(),
         };
         let ack = |answer| match answer {
             Some(Message::HelloAck(ack)) => ack,
@@ -543,7 +554,7 @@ fn a_proof_holds_for_one_connection_and_one_challenger_only() {
         let (mut honest, answer) = hello(node, &first);
         let challenge = ack(answer);
         let recorded = HelloProof {
-            proof: proof(CALLER, &card, &challenge.nonce, &challenge.card.key, &keys),
+            proof: proof(CALLER, &info, &challenge.nonce, &challenge.info.key, &keys),
         };
         honest.send(recorded);
 
@@ -556,7 +567,7 @@ fn a_proof_holds_for_one_connection_and_one_challenger_only() {
         // A man in the middle gets proofs that are bound to his own key.
         let (mut relay, answer) = hello(node, &first);
         let middle = KeyPair::generate(&mut rng()).public();
-        relay.send(HelloProof { proof: proof(CALLER, &card, &ack(answer).nonce, &middle, &keys) });
+        relay.send(HelloProof { proof: proof(CALLER, &info, &ack(answer).nonce, &middle, &keys) });
         assert_handshake_refused(&mut relay, "a proof for another challenger");
 
         let (mut mirror, answer) = hello(node, &first);
@@ -566,11 +577,11 @@ fn a_proof_holds_for_one_connection_and_one_challenger_only() {
         let (mut other, answer) = hello(node, &first);
         let thief = KeyPair::generate(&mut rng());
         let challenge = ack(answer);
-        let stolen = proof(CALLER, &card, &challenge.nonce, &challenge.card.key, &thief);
+        let stolen = proof(CALLER, &info, &challenge.nonce, &challenge.info.key, &thief);
         other.send(HelloProof { proof: stolen });
         assert_handshake_refused(&mut other, "a proof by another key");
 
-        let itself = Hello { card: challenge.card, ..first };
+        let itself = Hello { info: challenge.info, ..first };
         let (_, answer) = hello(node, &itself);
         assert!(matches!(answer, Some(Message::Error(_))), "its own key");
         let old = Hello { version: VERSION + 1, ..itself };
@@ -593,11 +604,11 @@ fn nobody_is_a_seed_by_saying_so() {
     let before = state(&scene);
     for (number, endpoint) in [(2, seeds[1]), (3, seeds[2]), (1, seeds[0]), (4, seeds[2])] {
         let keys = KeyPair::generate(&mut rng());
-        let subject = Subject { endpoint, incarnation: Incarnation(0), key: keys.public() };
-        let mut card = Card::new(subject);
-        card.seed = Some(SeedId(number));
+        let subject = MemberInstance { endpoint, incarnation: Incarnation(0), key: keys.public() };
+        let mut info = NodeInfo::new(subject);
+        info.seed = Some(SeedId(number));
         for node in [seeds[0], peers[0]] {
-            let Shaken::Open(mut client, _) = shake(node, &card, &keys, Intent::Link) else {
+            let Shaken::Open(mut client, _) = shake(node, &info, &keys, Intent::Link) else {
                 panic!("what a card claims is seen after its proof");
             };
             client.send(forged_dead_vote(victim, &keys));
@@ -627,11 +638,11 @@ fn strangers_that_call_as_seeds_do_not_keep_a_seed_that_stood_still_from_the_oth
         let is_over = Arc::clone(&is_over);
         let keys = KeyPair::generate(&mut rng());
         let subject =
-            Subject { endpoint: claimed, incarnation: Incarnation(0), key: keys.public() };
-        let card = Card { seed: Some(SeedId(number)), ..Card::new(subject) };
+            MemberInstance { endpoint: claimed, incarnation: Incarnation(0), key: keys.public() };
+        let info = NodeInfo { seed: Some(SeedId(number)), ..NodeInfo::new(subject) };
         let calls = move || {
             while !is_over.load(Ordering::Relaxed) {
-                if let Shaken::Open(mut client, _) = shake(node, &card, &keys, Intent::Link) {
+                if let Shaken::Open(mut client, _) = shake(node, &info, &keys, Intent::Link) {
                     drop(client.rest());
                 }
                 pause(50);
@@ -642,7 +653,7 @@ fn strangers_that_call_as_seeds_do_not_keep_a_seed_that_stood_still_from_the_oth
     let both = [(2, seeds[1], seeds[0]), (1, seeds[0], seeds[1])];
     let callers: Vec<_> = both.into_iter().cycle().take(6).map(call).collect();
     scene.wait("the first misses the second", |lines| {
-        let is_lost = |it: &Happening| {
+        let is_lost = |it: &LogEvent| {
             of(it, seeds[0], "seed_link") && it.fields.get("up") == Some(&false.into())
         };
         lines.iter().any(is_lost)
@@ -661,7 +672,7 @@ fn strangers_that_call_as_seeds_do_not_keep_a_seed_that_stood_still_from_the_oth
 
 /// Certificates that prove nothing although one seed lies: its own vote alone, doubled, under
 /// another seed's name, with strangers' votes, for something else, or none at all.
-fn worthless_votes(kind: ProposalKind, subject: Subject, liar: &KeyPair) -> Vec<Vec<Vote>> {
+fn worthless_votes(kind: ProposalKind, subject: MemberInstance, liar: &KeyPair) -> Vec<Vec<Vote>> {
     let other = match kind {
         ProposalKind::Admit => ProposalKind::Remove,
         ProposalKind::Remove | ProposalKind::Evict | ProposalKind::Ban => ProposalKind::Admit,
@@ -695,7 +706,7 @@ fn certificates_without_a_quorum_of_true_votes_change_nothing() {
     let mut links = liar.seeds.clone();
     links.push(liar.call(scene.peers()[1]));
     for link in &mut links {
-        let is_seed = link.card.seed.is_some();
+        let is_seed = link.info.seed.is_some();
         for votes in worthless_votes(ProposalKind::Admit, ghost, &lying_seed) {
             if is_seed {
                 let reason = liar.refused(link, admission(ghost, votes));
@@ -720,8 +731,8 @@ fn certificates_without_a_quorum_of_true_votes_change_nothing() {
     }
     scene.await_lists(&members);
     let lines = scene.lines()[before..].to_vec();
-    let changed = |it: &&Happening| ["admitted", "removed", "left"].contains(&it.event.as_str());
-    assert_eq!(lines.iter().find(changed).map(Happening::line), None);
+    let changed = |it: &&LogEvent| ["admitted", "removed", "left"].contains(&it.event.as_str());
+    assert_eq!(lines.iter().find(changed).map(LogEvent::line), None);
 }
 
 /// The state of a registry that this one is certainly not.
@@ -730,7 +741,7 @@ fn digest_of_lies(buckets: Vec<String>) -> SeedDigest {
 }
 
 /// Everything that a certified member can say against `victim`, or in somebody else's name.
-fn lies(liar: &Member, victim: Subject, witness: Subject) -> Vec<Message> {
+fn lies(liar: &Member, victim: MemberInstance, witness: MemberInstance) -> Vec<Message> {
     let (ghost, ghost_keys) = ghost();
     let (me, keys) = (liar.endpoint(), liar.keys());
     let about = &victim;
@@ -742,11 +753,12 @@ fn lies(liar: &Member, victim: Subject, witness: Subject) -> Vec<Message> {
     let turned = Confirmation { finding: Finding::Refused, ..liar.finding(victim, Finding::Alive) };
     let mut renamed = report_by(me, victim, vec![own]);
     renamed.text = renamed.text.replace("Dead Node", "Dead Mode");
-    let Subject { endpoint, incarnation, key } = victim;
+    let MemberInstance { endpoint, incarnation, key } = victim;
     let signature = nothing_signed();
     let leave = Leave { endpoint, incarnation, key, at: wall(), signature };
     let removal = removal(victim, vec![vote(ProposalKind::Remove, victim, 1, keys)]);
-    let entry = Entry { subject: victim, admission: None, removal: None, leave: Some(leave) };
+    let entry =
+        RegistryEntry { subject: victim, admission: None, removal: None, leave: Some(leave) };
     let many = (1..=2_000).map(|port| Endpoint::new([127, 0, 0, 1].into(), port)).collect();
     vec![
         report_by(me, victim, vec![own, own, borrowed, unknown, suicide, turned]).into(),
@@ -759,7 +771,7 @@ fn lies(liar: &Member, victim: Subject, witness: Subject) -> Vec<Message> {
         forged_dead_vote(victim, keys).into(),
         forged_register_vote(ghost, &ghost_keys).into(),
         leave.into(),
-        Leave::sign(Subject { key: keys.public(), ..victim }, wall(), keys).into(),
+        Leave::sign(MemberInstance { key: keys.public(), ..victim }, wall(), keys).into(),
         NeighborList::sign(&victim, u64::MAX, vec![me], keys).into(),
         NeighborList::sign(&liar.subject(), 5, many, keys).into(),
         SeedSyncResp {
@@ -809,12 +821,12 @@ fn one_lying_member_changes_nothing_whatever_it_says() {
         bad.contains(&it.event.as_str()) && !about(it, liar.endpoint(), "left")
     });
     let lines = scene.lines()[before..].to_vec();
-    let admitted = |it: &&Happening| it.event == "admitted";
-    assert_eq!(lines.iter().find(admitted).map(Happening::line), None);
+    let admitted = |it: &&LogEvent| it.event == "admitted";
+    assert_eq!(lines.iter().find(admitted).map(LogEvent::line), None);
     scene.await_lists(&members);
     for peer in &peers {
         let life = lines.iter().find(|it| of(it, *peer, "attempt"));
-        assert_eq!(life.map(Happening::line), None, "nobody has to register again");
+        assert_eq!(life.map(LogEvent::line), None, "nobody has to register again");
     }
 }
 
@@ -880,7 +892,7 @@ fn colluding_neighbors_do_not_get_a_live_member_removed() {
         }
         pause(300);
     }
-    let no = |it: &Happening, seed| {
+    let no = |it: &LogEvent, seed| {
         of(it, seed, "voted")
             && it.number("seed").is_some()
             && it.text("reason").is_some_and(|it| it.contains("it answered my own probe"))

@@ -14,15 +14,15 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use folkmoot::cli::fleet::Happening;
-use folkmoot::model::statement::Subject;
+use folkmoot::cli::fleet::LogEvent;
+use folkmoot::model::statement::MemberInstance;
 use folkmoot::model::{Binding, Endpoint, KeyPair, Nonce, SigningBytes};
-use folkmoot::proto::hello::{Card, Hello, HelloProof, Intent, VERSION};
+use folkmoot::proto::hello::{Hello, HelloProof, Intent, NodeInfo, VERSION};
 use folkmoot::proto::line::{LineReader, encode};
 use folkmoot::proto::liveness::Ping;
 use folkmoot::proto::message::Message;
 use folkmoot::proto::refusal::ErrorCode;
-use folkmoot::proto::sealed::{self, ClusterKeys, Incoming, OPENING, Sealed, Sealer};
+use folkmoot::proto::sealed::{self, ClusterKeys, OPENING, PlainOrSealed, Sealed, Sealer};
 use folkmoot::runtime::{cluster_key, thread};
 use support::client::Client;
 use support::member::{rng, wall};
@@ -129,7 +129,7 @@ fn holders_of_the_key_are_a_fleet_and_nobody_else_gets_in() {
     scene.wait("everybody hears everybody", |lines| {
         peers.iter().all(|peer| {
             let heard = |other: &Endpoint| {
-                let is_it = |it: &Happening| {
+                let is_it = |it: &LogEvent| {
                     of(it, *peer, "gossip_heard") && it.endpoint("origin") == Some(*other)
                 };
                 other == peer || lines.iter().any(is_it)
@@ -170,7 +170,7 @@ fn holders_of_the_key_are_a_fleet_and_nobody_else_gets_in() {
     assert!(counter(&scene, seeds[0], "refused_keyless") > 0);
     assert!(counter(&scene, seeds[0], "refused_wrong_key") > 0);
     let told =
-        |it: &&Happening| it.node == seeds[0] && it.message.starts_with("refused a connection");
+        |it: &&LogEvent| it.node == seeds[0] && it.message.starts_with("refused a connection");
     let lines = scene.lines();
     let told: Vec<_> = lines.iter().filter(told).map(|it| it.message.as_str()).collect();
     assert_eq!(told.len(), 2, "one of each kind: {told:?}");
@@ -369,7 +369,7 @@ fn shake(to: Endpoint, keys: &ClusterKeys) -> (TcpStream, Sealed) {
 struct Holder {
     stream: TcpStream,
     sealer: Sealer,
-    reader: LineReader<Incoming<TcpStream>>,
+    reader: LineReader<PlainOrSealed<TcpStream>>,
 }
 
 impl Holder {
@@ -387,7 +387,7 @@ impl Holder {
 /// answer to a PING after it.
 fn prove(to: Endpoint, cluster: &ClusterKeys, named: Option<Binding>) -> Option<Message> {
     let (stream, sealed) = shake(to, cluster);
-    let incoming = Incoming::new(
+    let incoming = PlainOrSealed::new(
         stream.try_clone().expect("a socket can be shared"),
         1_000,
         Some(sealed.opener),
@@ -397,26 +397,26 @@ fn prove(to: Endpoint, cluster: &ClusterKeys, named: Option<Binding>) -> Option<
     let keys = KeyPair::generate(&mut rng());
     let endpoint = Endpoint::new([127, 0, 0, 9].into(), 9);
     let incarnation = folkmoot::model::Incarnation(wall().0);
-    let card = Card::new(Subject { endpoint, incarnation, key: keys.public() });
+    let info = NodeInfo::new(MemberInstance { endpoint, incarnation, key: keys.public() });
     let nonce = Nonce::random(&mut rng());
-    holder.send(Hello { version: VERSION, intent: Intent::Link, nonce, card: card.clone() });
+    holder.send(Hello { version: VERSION, intent: Intent::Link, nonce, info: info.clone() });
     let Some(Message::HelloAck(ack)) = holder.receive() else { panic!("no answer") };
-    let statement = |domain: &str, card: &Card, nonce: &Nonce, challenger, binding: Binding| {
+    let statement = |domain: &str, info: &NodeInfo, nonce: &Nonce, challenger, binding: Binding| {
         SigningBytes::new(domain)
             .number(u64::from(VERSION))
-            .number(card.seed.map_or(0, |seed| u64::from(seed.0)))
-            .endpoint(card.endpoint)
-            .incarnation(card.incarnation)
-            .key(&card.key)
+            .number(info.seed.map_or(0, |seed| u64::from(seed.0)))
+            .endpoint(info.endpoint)
+            .incarnation(info.incarnation)
+            .key(&info.key)
             .nonce(nonce)
             .key(challenger)
             .bytes(&binding.0)
     };
     let (near, far) = ("folkmoot/hello-proof/1", "folkmoot/hello-ack/1");
-    let theirs = statement(far, &ack.card, &nonce, &card.key, sealed.binding);
-    assert!(ack.card.key.verifies(&theirs, &ack.proof), "it signs this very connection");
+    let theirs = statement(far, &ack.info, &nonce, &info.key, sealed.binding);
+    assert!(ack.info.key.verifies(&theirs, &ack.proof), "it signs this very connection");
     let named = named.unwrap_or(sealed.binding);
-    let ours = statement(near, &card, &ack.nonce, &ack.card.key, named);
+    let ours = statement(near, &info, &ack.nonce, &ack.info.key, named);
     holder.send(HelloProof { proof: keys.sign(&ours) });
     holder.send(Ping { nonce: 7 });
     holder.receive()

@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 
-use folkmoot::cli::metrics::table::{Kind, ROWS, Row};
+use folkmoot::cli::metrics::table::{MetricKind, MetricRow, ROWS};
 use folkmoot::model::Endpoint;
 use serde_json::Value;
 use support::process::{eventually, run};
@@ -265,9 +265,9 @@ fn check_metrics(scene: &Scene, seeds: &[Endpoint], peers: &[Endpoint]) {
     let seed = parse(&get(seeds[0], "/metrics").body);
     assert_eq!(value(&seed, "members"), 2.0);
     // Every metric of the table is exported by one of them, but those of services that none runs.
-    let is_common = |row: &&Row| !SERVICES.iter().any(|it| row.name.starts_with(it));
+    let is_common = |row: &&MetricRow| !SERVICES.iter().any(|it| row.name.starts_with(it));
     for row in ROWS.iter().filter(is_common) {
-        let ending = if row.kind == Kind::Counter { "_total" } else { "" };
+        let ending = if row.kind == MetricKind::Counter { "_total" } else { "" };
         let name = format!("folkmoot_{}{ending}", row.name);
         assert!(seen.contains(&name), "{name} is exported by nobody");
     }
@@ -490,9 +490,9 @@ fn the_document_of_metrics_lists_those_that_there_are() {
     let mut exported = BTreeSet::from([(build.0.into(), build.1.into(), build.2.into())]);
     for row in ROWS {
         let (ending, kind) = match row.kind {
-            Kind::Counter => ("_total", "counter"),
-            Kind::Gauge => ("", "gauge"),
-            Kind::Histogram => ("", "histogram"),
+            MetricKind::Counter => ("_total", "counter"),
+            MetricKind::Gauge => ("", "gauge"),
+            MetricKind::Histogram => ("", "histogram"),
         };
         let label = row.label.map_or_else(String::new, |it| format!("`{it}`"));
         exported.insert((format!("`folkmoot_{}{ending}`", row.name), kind.to_owned(), label));

@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use folkmoot::cli::fleet::Happening;
+use folkmoot::cli::fleet::LogEvent;
 use folkmoot::machine::direct::FailKind;
 use folkmoot::machine::rollout::StartOrder;
 use folkmoot::model::{Data, Endpoint, Signature};
-use folkmoot::network::{Change, Gone};
+use folkmoot::network::{Change, RecvError};
 use folkmoot::proto::broadcast::Publish;
 use folkmoot::{Chat, ChatError, Network, Rollout, RolloutOrder, RolloutOutcome};
 use rustix::process::Signal;
@@ -235,7 +235,7 @@ fn peers_without_seeds_find_and_hear_each_other_in_one_process() {
     for queue in &news {
         let message = queue.recv_timeout(PATIENCE).expect("it comes");
         assert_eq!((message.id, message.origin), (told.id, third.endpoint()));
-        assert_eq!(queue.try_recv(), Err(Gone::Empty), "once");
+        assert_eq!(queue.try_recv(), Err(RecvError::Empty), "once");
     }
     assert!(eventually(|| {
         let found = third.discover_peers().expect("it runs").wait().expect("it runs");
@@ -255,7 +255,7 @@ fn peers_without_seeds_find_and_hear_each_other_in_one_process() {
     let place = second.endpoint();
     second.stop();
     assert!(second.broadcast("news", "late").is_err());
-    assert_eq!(news[1].recv_timeout(PATIENCE), Err(Gone::Closed));
+    assert_eq!(news[1].recv_timeout(PATIENCE), Err(RecvError::Closed));
     let again = Network::builder().listen(place).bootstrap([first.endpoint()]).start();
     again.expect("the port is free").wait_for_peers(1, PATIENCE).expect("it is back");
     assert!(Network::builder().listen("localhost:1").start().is_err(), "a name is no address");
@@ -303,7 +303,7 @@ fn without_seeds_nobody_speaks_for_an_endpoint_that_another_has_proved() {
     publish(liar.endpoint(), "I am I");
     let heard = news.recv_timeout(PATIENCE).expect("it comes");
     assert_eq!((&heard.data[..], heard.key), (&b"I am I"[..], liar.subject().key));
-    assert_eq!((heard.origin, news.try_recv()), (liar.endpoint(), Err(Gone::Empty)));
+    assert_eq!((heard.origin, news.try_recv()), (liar.endpoint(), Err(RecvError::Empty)));
     second.broadcast("news", "I am the second").expect("it is a member");
     let heard = news.recv_timeout(PATIENCE).expect("it comes");
     assert_eq!((heard.origin, heard.key), (second.endpoint(), key_of(&second)));
@@ -323,7 +323,7 @@ fn an_inbox_is_free_when_its_program_is_gone_and_the_log_takes_only_so_much() {
     // A program that is killed leaves no word; the next one waits until it is found out.
     drop(reader(&scene, &line));
     drop(reader(&scene, &line));
-    let is_read = |it: &Happening| of(it, to, "direct");
+    let is_read = |it: &LogEvent| of(it, to, "direct");
     assert!(!scene.lines().iter().any(is_read), "what a program reads is no business of the log");
     let flood = |scene: &Scene| {
         let line = format!("send {to} unread --retries 1 --port {from}");
@@ -362,9 +362,12 @@ fn a_program_learns_what_happens_to_its_fleet() {
     let told: BTreeSet<_> =
         (0..3).map(|_| format!("{:?}", changes.recv_timeout(PATIENCE))).collect();
     let wanted = [Change::Left(at), Change::Unlinked(at), Change::Alone];
-    assert_eq!(told, wanted.map(|it| format!("{:?}", Ok::<_, Gone>(it))).into_iter().collect());
+    assert_eq!(
+        told,
+        wanted.map(|it| format!("{:?}", Ok::<_, RecvError>(it))).into_iter().collect()
+    );
     other.stop();
-    assert_eq!(changes.recv_timeout(PATIENCE), Err(Gone::Closed));
+    assert_eq!(changes.recv_timeout(PATIENCE), Err(RecvError::Closed));
 }
 
 #[test]
@@ -416,13 +419,13 @@ fn programs_chat_and_roll_out_inside_their_networks() {
     // What ends tells so.
     drop((chat, node));
     first.stop();
-    assert_eq!(heard_end(&chat2), Err(Gone::Closed));
+    assert_eq!(heard_end(&chat2), Err(RecvError::Closed));
     drop(node2);
     other.stop();
 }
 
 /// Result of a read after the member has stopped.
-fn heard_end(chat: &Chat) -> Result<(), Gone> {
+fn heard_end(chat: &Chat) -> Result<(), RecvError> {
     let messages = chat.messages().unwrap();
     chat.stop();
     messages.recv().map(|_| ())

@@ -13,7 +13,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use folkmoot::Network;
-use folkmoot::network::shares::Phase;
+use folkmoot::network::shares::ContentPhase;
 use folkmoot::network::{Builder, Share, ShareError};
 use rand::{Rng as _, SeedableRng as _};
 use rustix::process::Signal;
@@ -97,7 +97,7 @@ fn a_file_goes_from_one_network_to_another_and_is_listed_while_its_share_lives()
     let fetched = pair.two.fetch(offered.ticket(), pair.path("to")).wait().expect("it begins");
     completes(&fetched);
     let progress = fetched.progress();
-    assert_eq!((progress.phase, progress.down), (Phase::Stored, 3_000_000));
+    assert_eq!((progress.phase, progress.down), (ContentPhase::Stored, 3_000_000));
     assert!(read(fetched.path()) == content);
     assert_eq!(fetched.path(), pair.path("to/big.bin"));
     assert!(eventually(|| names(&pair.one) == [("big.bin".to_owned(), 2)]), "both have it");
@@ -206,7 +206,7 @@ fn fetches_find_each_other_while_they_are_under_way() {
     let fetched = pair.two.fetch(offered.ticket(), pair.path("to")).wait().expect("it begins");
     let both = [("big".to_owned(), 2)];
     assert!(eventually(|| names(&pair.one) == both), "{:?}", names(&pair.one));
-    assert_eq!(fetched.progress().phase, Phase::Fetching, "it takes two minutes");
+    assert_eq!(fetched.progress().phase, ContentPhase::Fetching, "it takes two minutes");
     // A ticket without places: the lists alone lead there.
     let mut ticket = offered.ticket().clone();
     ticket.at.clear();

@@ -3,7 +3,7 @@
 
 use crate::support;
 
-use folkmoot::cli::metrics::table::{ROWS, Row};
+use folkmoot::cli::metrics::table::{MetricRow, ROWS};
 use serde_json::Value;
 use support::nodes::{Nodes, start};
 use support::peer_exe;
@@ -82,7 +82,7 @@ fn one_process_carries_all_services_and_comes_back_with_them() {
         assert!(metrics.lines().any(|it| it == line), "{line}\n{metrics}");
     }
     let of_services = ["chat_", "rollout_", "data_plane_"];
-    let is_of_service = |row: &&Row| of_services.iter().any(|it| row.name.starts_with(it));
+    let is_of_service = |row: &&MetricRow| of_services.iter().any(|it| row.name.starts_with(it));
     for row in ROWS.iter().filter(is_of_service) {
         assert!(metrics.contains(&format!("folkmoot_{}", row.name)), "{}\n{metrics}", row.name);
     }

@@ -5,7 +5,7 @@ use crate::support;
 
 use std::path::{Path, PathBuf};
 
-use folkmoot::cli::fleet::Happening;
+use folkmoot::cli::fleet::LogEvent;
 use folkmoot::model::Endpoint;
 use serde_json::Value;
 use support::process::{eventually, run};
@@ -76,7 +76,7 @@ fn the_evicted_comes_back_and_the_banned_does_not_until_the_ban_is_lifted() {
     scene.await_lists(&peers);
     assert!(eventually(|| state_of(&scene, victim) == "member"));
     let victim = victim.to_string();
-    let is_other = |it: &Happening| it.event == "removed" && it.text("endpoint") != Some(&victim);
+    let is_other = |it: &LogEvent| it.event == "removed" && it.text("endpoint") != Some(&victim);
     assert!(!scene.lines().iter().any(is_other), "nobody else was touched");
 }
 

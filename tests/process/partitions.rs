@@ -11,7 +11,7 @@ use crate::support;
 use std::collections::BTreeSet;
 use std::process::Child;
 
-use folkmoot::cli::fleet::Happening;
+use folkmoot::cli::fleet::LogEvent;
 use folkmoot::model::Endpoint;
 use support::land::{Land, Life, alive, life, quorum};
 use support::process::{eventually, is_running, processes_with};
@@ -21,14 +21,14 @@ use support::{about, of};
 const ARGS: &str = "--gossip-interval 2s --gossip-max 1000";
 
 /// How long after `from` something was decided, in seconds.
-fn after(line: &Happening, from: u64) -> String {
+fn after(line: &LogEvent, from: u64) -> String {
     let millis = line.ts_ms.saturating_sub(from);
     format!("{}.{} s", millis / 1000, millis % 1000 / 100)
 }
 
 /// Waits until a seed says that it has no quorum.
 #[track_caller]
-fn warning(land: &mut Land, mark: usize, seed: Endpoint) -> Happening {
+fn warning(land: &mut Land, mark: usize, seed: Endpoint) -> LogEvent {
     let line =
         land.wait_line(mark, "a seed without a quorum says so", |it| quorum(it, seed, false));
     assert!(line.level.eq_ignore_ascii_case("warn"), "{}", line.line());
@@ -46,14 +46,14 @@ fn check_frozen(land: &mut Land, mark: usize, seeds: &[Endpoint], known: &BTreeS
         let warnings = lines.iter().filter(|it| quorum(it, *seed, false)).count();
         assert_eq!(warnings, 1, "{seed} says it once");
         let decided = ["admitted", "removed", "synced", "left"];
-        let decided = |it: &&Happening| it.node == *seed && decided.contains(&it.event.as_str());
-        assert_eq!(lines.iter().find(decided).map(Happening::line), None, "{seed} is frozen");
+        let decided = |it: &&LogEvent| it.node == *seed && decided.contains(&it.event.as_str());
+        assert_eq!(lines.iter().find(decided).map(LogEvent::line), None, "{seed} is frozen");
     }
 }
 
 /// Waits until `peer` says that it is a member in a later life than `before`.
 #[track_caller]
-fn rebirth(land: &mut Land, mark: usize, peer: Endpoint, before: u64) -> Happening {
+fn rebirth(land: &mut Land, mark: usize, peer: Endpoint, before: u64) -> LogEvent {
     land.wait_line(mark, "it is a member in a new life", |it| {
         of(it, peer, "admitted") && it.number("incarnation") > Some(before)
     })
@@ -68,10 +68,10 @@ fn first_lost(
 ) -> Option<String> {
     let lines = land.lines(mark);
     let mut ends = lines.iter().filter(|it| it.event == "unlinked");
-    let is_one = |it: &&Happening| {
+    let is_one = |it: &&LogEvent| {
         it.endpoint("neighbor").is_some_and(|neighbor| links.contains(&(it.node, neighbor)))
     };
-    ends.find(is_one).map(Happening::line)
+    ends.find(is_one).map(LogEvent::line)
 }
 
 /// Whom seeds have removed since `mark`.
@@ -120,7 +120,7 @@ fn a_seed_that_is_cut_off_freezes_and_catches_up() {
     });
     land.wait("the survivor gives up", |lines| {
         let over =
-            |it: &Happening| of(it, survivor, "cleared") && about(it, killed_beyond, "cleared");
+            |it: &LogEvent| of(it, survivor, "cleared") && about(it, killed_beyond, "cleared");
         lines[later..].iter().any(over)
     });
     check_frozen(&mut land, mark, &[minority], &known);
@@ -184,7 +184,7 @@ fn halves_of_a_fleet_that_were_cut_apart_come_together_again() {
     check_frozen(&mut land, mark, &[minority], &known);
     let lines = land.lines(mark);
     let told = lines.iter().find(|it| it.event == "evicted");
-    assert_eq!(told.map(Happening::line), None, "nobody can know that it was removed");
+    assert_eq!(told.map(LogEvent::line), None, "nobody can know that it was removed");
     let lost = first_lost(&mut land, mark, &links);
     assert_eq!(lost, None, "they keep the links among themselves");
     let removed = removals(&mut land, mark);
@@ -410,7 +410,7 @@ fn one_way_loss_ends_in_one_opinion_and_costs_nobody_else() {
     }
     assert!(!land.reaches(deaf, seeds[0]) && !land.reaches(mute, seeds[0]), "a cut");
     assert!(land.reaches(partial, seeds[0]) && land.reaches(shunned, seeds[0]), "no cut");
-    let is_pair = |it: &Happening, event| {
+    let is_pair = |it: &LogEvent, event| {
         of(it, partial, event) && about(it, shunned, event)
             || of(it, shunned, event) && about(it, partial, event)
     };
@@ -506,7 +506,7 @@ fn a_rebooted_host_and_seeds_restarted_in_turn_cost_nothing() {
     let lines = land.lines(mark);
     let lost = ["removed", "evicted", "admitted", "unlinked"];
     let lost = lines.iter().find(|it| lost.contains(&it.event.as_str()));
-    assert_eq!(lost.map(Happening::line), None, "nobody noticed but by the links to the seeds");
+    assert_eq!(lost.map(LogEvent::line), None, "nobody noticed but by the links to the seeds");
     println!("all seeds restarted in turn: whole after {} ms, nobody lost", land.now_ms() - began);
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use folkmoot::runtime::clock::Clock;
-use folkmoot::runtime::dataplane::model::{Model, Options};
+use folkmoot::runtime::dataplane::model::{Model, ModelOptions};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::nodes::{Nodes, http, start};
@@ -21,7 +21,7 @@ use support::process::eventually;
 fn model(name: &str, failing: u32) -> Model {
     let (listen, name) =
         ("127.0.0.1:0".parse().expect("an address"), name.parse().expect("a name"));
-    Model::start(Options { listen, name, delay: Duration::ZERO, failing }).expect("it starts")
+    Model::start(ModelOptions { listen, name, delay: Duration::ZERO, failing }).expect("it starts")
 }
 
 #[test]

@@ -13,8 +13,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use folkmoot::cli::fleet::Happening;
-use folkmoot::model::statement::{Finding, Subject};
+use folkmoot::cli::fleet::LogEvent;
+use folkmoot::model::statement::{Finding, MemberInstance};
 use folkmoot::model::{Endpoint, Incarnation};
 use rustix::process::Signal;
 use support::member::Member;
@@ -123,14 +123,14 @@ fn f2_a_peer_stays_out_without_a_quorum_and_gets_in_when_there_is_one() {
     for peer in &peers {
         scene.fleet.start_peer(*peer).expect("a peer starts");
     }
-    let refusals = |lines: &[Happening], peer| {
-        let refused = |it: &&Happening| of(it, peer, "not_admitted");
+    let refusals = |lines: &[LogEvent], peer| {
+        let refused = |it: &&LogEvent| of(it, peer, "not_admitted");
         lines.iter().filter(refused).cloned().collect::<Vec<_>>()
     };
-    let says = |it: &Happening, what| it.text("reason").is_some_and(|it| it.contains(what));
+    let says = |it: &LogEvent, what| it.text("reason").is_some_and(|it| it.contains(what));
     scene.wait("three refusals each, and one seed's warning", |lines| {
         let warned =
-            |it: &Happening| of(it, seeds[0], "quorum") && it.level.eq_ignore_ascii_case("warn");
+            |it: &LogEvent| of(it, seeds[0], "quorum") && it.level.eq_ignore_ascii_case("warn");
         peers.iter().all(|peer| {
             let refused = refusals(lines, *peer);
             let one = "no quorum: 1 of 2 needed seeds in reach";
@@ -144,10 +144,10 @@ fn f2_a_peer_stays_out_without_a_quorum_and_gets_in_when_there_is_one() {
         let pauses: Vec<_> = refused.iter().filter_map(|it| it.number("retry_ms")).collect();
         assert!(pauses[..3].is_sorted_by(|a, b| a < b), "it backs off: {pauses:?}");
     }
-    let premature = |it: &&Happening| {
+    let premature = |it: &&LogEvent| {
         ["gossip", "gossip_made", "admitted", "linked"].contains(&it.event.as_str())
     };
-    assert_eq!(lines.iter().find(premature).map(Happening::line), None);
+    assert_eq!(lines.iter().find(premature).map(LogEvent::line), None);
     assert_eq!(scene.members_at(seeds[0]), [], "one seed adds nobody");
     let warnings = lines.iter().filter(|it| of(it, seeds[0], "quorum")).count();
     assert_eq!(warnings, 1, "a lost quorum is told once");
@@ -170,7 +170,7 @@ fn f2_a_peer_stays_out_without_a_quorum_and_gets_in_when_there_is_one() {
 // F3 and F4: gossip.
 
 /// First-time lines by (peer, message), where a message is (origin, number).
-fn heard(lines: &[Happening]) -> BTreeMap<(Endpoint, Endpoint, u64), usize> {
+fn heard(lines: &[LogEvent]) -> BTreeMap<(Endpoint, Endpoint, u64), usize> {
     let mut counts = BTreeMap::new();
     for line in lines.iter().filter(|it| it.is("peer", "gossip_heard")) {
         let origin = line.endpoint("origin").expect("a message has an origin");
@@ -182,7 +182,7 @@ fn heard(lines: &[Happening]) -> BTreeMap<(Endpoint, Endpoint, u64), usize> {
 
 /// Lets a fleet gossip until each peer's ten messages are everywhere, and everybody leave: what
 /// was told until then is all there will ever be.
-fn gossip_to_the_end(peers: u16, args: &str) -> (Scene, Vec<Happening>) {
+fn gossip_to_the_end(peers: u16, args: &str) -> (Scene, Vec<LogEvent>) {
     let mut scene = Scene::lay_out(3, peers, args);
     scene.start_seeds();
     scene.start_peers();
@@ -296,7 +296,7 @@ fn f5_one_member_alone_removes_nobody() {
         let report = liar.report(subject, vec![liar.finding(subject, Finding::Refused)]);
         liar.tell_seeds(report);
     }
-    let no = |seed: &Endpoint, lines: &[Happening]| {
+    let no = |seed: &Endpoint, lines: &[LogEvent]| {
         lines.iter().any(|it| {
             of(it, *seed, "voted")
                 && it.text("kind") == Some("remove")
@@ -317,10 +317,10 @@ fn f5_one_member_alone_removes_nobody() {
 }
 
 /// Who a peer is, from a seed's list and its own status.
-fn subject_at(scene: &Scene, peer: Endpoint) -> Subject {
+fn subject_at(scene: &Scene, peer: Endpoint) -> MemberInstance {
     let status = scene.status(peer);
     let key = status["key"].as_str().expect("a key");
-    Subject {
+    MemberInstance {
         endpoint: peer,
         incarnation: Incarnation(status["incarnation"].as_u64().expect("a number")),
         key: folkmoot::model::PublicKey::parse(key).expect("a key"),

@@ -13,19 +13,19 @@ use common::callers::Callers;
 use common::checkers::{check_safety, removals};
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
 use folkmoot::machine::{LinkId, NodeMachine as _, liveness};
-use folkmoot::model::entry::Entry;
+use folkmoot::model::entry::RegistryEntry;
 use folkmoot::model::statement::{
-    Admission, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
-    Removal, Subject, Vote,
+    Admission, Confirmation, Finding, Leave, MemberInstance, NeighborList, ProposalKind,
+    RegisterReq, Removal, RemovalReason, Vote,
 };
 use folkmoot::model::{Endpoint, Incarnation, SeedId, WallTime};
 use folkmoot::node::{Event, seed_kind};
-use folkmoot::proto::hello::Card;
+use folkmoot::proto::hello::NodeInfo;
 use folkmoot::proto::liveness::{DeadReport, SuspectReq, fixed_text};
 use folkmoot::proto::membership::{PeerListReq, RegisterVote, SeedDeadVote, SeedSyncResp};
 use folkmoot::proto::message::Message;
 use folkmoot::proto::refusal::ErrorCode;
-use folkmoot::sim::{IntruderState, Outgoing, for_each_seed};
+use folkmoot::sim::{IntruderState, TamperedMessage, for_each_seed};
 
 const RUNS: u64 = 10;
 const STRANGER: [u8; 4] = [10, 9, 9, 9];
@@ -41,35 +41,45 @@ fn settled(seed: u64) -> Fleet {
     fleet
 }
 
-fn subject_of(fleet: &Fleet, peer: Endpoint) -> Subject {
+fn subject_of(fleet: &Fleet, peer: Endpoint) -> MemberInstance {
     fleet.peer(peer).expect("it is up").applicant().subject()
 }
 
-fn ghost() -> Subject {
+fn ghost() -> MemberInstance {
     let endpoint = Endpoint::new([10, 9, 9, 9].into(), 1);
-    Subject { endpoint, incarnation: Incarnation(1), key: keys_of(endpoint).public() }
+    MemberInstance { endpoint, incarnation: Incarnation(1), key: keys_of(endpoint).public() }
 }
 
-fn vote(kind: ProposalKind, subject: Subject, seed: u16, signer: Endpoint) -> Vote {
+fn vote(kind: ProposalKind, subject: MemberInstance, seed: u16, signer: Endpoint) -> Vote {
     let at = WallTime(1_772_010_005_000);
     Vote::sign(kind, &[subject], (SeedId(seed), &keys_of(signer)), at)
 }
 
-fn admission(subject: Subject, votes: Vec<Vote>) -> Admission {
-    let Subject { endpoint, incarnation, key } = subject;
+fn admission(subject: MemberInstance, votes: Vec<Vote>) -> Admission {
+    let MemberInstance { endpoint, incarnation, key } = subject;
     Admission { endpoint, incarnation, key, votes }
 }
 
-fn removal(subject: Subject, votes: Vec<Vote>) -> Removal {
-    Removal { because: Because::Death, lives: vec![subject], votes, confirmations: Vec::new() }
+fn removal(subject: MemberInstance, votes: Vec<Vote>) -> Removal {
+    Removal {
+        because: RemovalReason::Death,
+        lives: vec![subject],
+        votes,
+        confirmations: Vec::new(),
+    }
 }
 
-fn finding(about: Subject, witness: Endpoint, signer: Endpoint, at: WallTime) -> Confirmation {
+fn finding(
+    about: MemberInstance,
+    witness: Endpoint,
+    signer: Endpoint,
+    at: WallTime,
+) -> Confirmation {
     Confirmation::sign(&about, Finding::Silent, (witness, &keys_of(signer)), at)
 }
 
 fn report(
-    about: Subject,
+    about: MemberInstance,
     reporter: Endpoint,
     at: WallTime,
     found: Vec<Confirmation>,
@@ -86,7 +96,7 @@ fn report(
 
 /// Certificates that prove nothing: one seed's votes, doubled, mislabeled, by strangers, for
 /// something else, or none.
-fn worthless_votes(kind: ProposalKind, subject: Subject) -> Vec<Vec<Vote>> {
+fn worthless_votes(kind: ProposalKind, subject: MemberInstance) -> Vec<Vec<Vote>> {
     let liar = seed_endpoint(1);
     let other = match kind {
         ProposalKind::Admit => ProposalKind::Remove,
@@ -114,7 +124,7 @@ fn lie(
     let mut told: BTreeSet<Endpoint> = BTreeSet::new();
     fleet.world.set_tamper(
         liar,
-        Box::new(move |_, outgoing: &Outgoing<'_>| {
+        Box::new(move |_, outgoing: &TamperedMessage<'_>| {
             let mut all = vec![outgoing.msg.clone()];
             // Only on links that are open for sure: behind a ping, its answer or a digest.
             let is_open = matches!(
@@ -366,14 +376,14 @@ fn one_lying_seed_removes_and_admits_nobody() {
         let remove = worthless_votes(ProposalKind::Remove, victim);
         for votes in admit {
             let proof = admission(ghost(), votes);
-            let entries = vec![Entry::admitted(proof.clone())];
+            let entries = vec![RegistryEntry::admitted(proof.clone())];
             let resp = SeedSyncResp { entries, ..SeedSyncResp::default() };
             lies.extend([proof.into(), resp.into()]);
         }
         for votes in remove {
             let proof = removal(victim, votes);
             let proof_again = Arc::new(proof.clone());
-            let entries = vec![Entry::removed(victim, Arc::clone(&proof_again))];
+            let entries = vec![RegistryEntry::removed(victim, Arc::clone(&proof_again))];
             let resp =
                 SeedSyncResp { entries, removals: vec![proof_again], ..SeedSyncResp::default() };
             lies.extend([proof.into(), resp.into()]);
@@ -420,7 +430,7 @@ fn an_endpoint_that_is_alive_cannot_be_registered_under_another_key() {
         let mut fleet = settled(seed);
         let squatter = Endpoint::new([10, 2, 0, 99].into(), 6001);
         let target = fleet.peers[0];
-        let subject = Subject {
+        let subject = MemberInstance {
             endpoint: target,
             incarnation: Incarnation(u64::MAX / 2),
             key: keys_of(squatter).public(),
@@ -445,7 +455,7 @@ fn a_witness_asked_about_a_wrong_key_convicts_nobody() {
         fleet.world.run_for(secs(10));
         // Whatever was signed then is about the wrong key, and worth nothing at the seeds.
         let at = fleet.world.wall(fleet.seeds[0]);
-        let tricked = Subject { key: wrong, ..victim };
+        let tricked = MemberInstance { key: wrong, ..victim };
         let gang: Vec<_> =
             fleet.peers.iter().copied().filter(|it| *it != victim.endpoint).collect();
         let found = gang.iter().map(|it| finding(tricked, *it, *it, at)).collect();
@@ -489,7 +499,7 @@ fn a_seed_cannot_say_goodbye_in_a_members_name() {
     for_each_seed(RUNS, |seed| {
         let mut fleet = settled(seed);
         let victim = fleet.peers[5];
-        let subject = Subject {
+        let subject = MemberInstance {
             endpoint: victim,
             incarnation: Incarnation(u64::MAX),
             key: keys_of(ghost().endpoint).public(),
@@ -545,10 +555,10 @@ fn an_impostor_at_one_seeds_address_keeps_nobody_out() {
         fleet.world.boot(third);
         fleet.world.set_tamper(
             third,
-            Box::new(|_, outgoing: &Outgoing<'_>| match outgoing.msg {
+            Box::new(|_, outgoing: &TamperedMessage<'_>| match outgoing.msg {
                 Message::HelloAck(ack) => {
                     let mut ack = ack.clone();
-                    ack.card.seed = None;
+                    ack.info.seed = None;
                     vec![ack.into()]
                 }
                 _ => vec![],
@@ -585,9 +595,12 @@ fn seeds_meet_again_under_calls(seed: u64, digests: &[u32]) -> Fleet {
         for (at, target) in (1..).zip(&seeds) {
             for claimed in (1..=3).filter(|it| *it != at) {
                 let seed = Some(SeedId(claimed));
-                let card =
-                    Card { seed, seeds: digests.to_vec(), ..callers.card(seed_endpoint(claimed)) };
-                callers.call(&mut fleet.world, *target, card);
+                let info = NodeInfo {
+                    seed,
+                    seeds: digests.to_vec(),
+                    ..callers.info(seed_endpoint(claimed))
+                };
+                callers.call(&mut fleet.world, *target, info);
             }
         }
         for _ in 0..10 {

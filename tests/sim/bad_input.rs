@@ -13,10 +13,10 @@ use folkmoot::machine::membership::seedbook::{SeedAddress, SeedBook};
 use folkmoot::machine::overlay::{self, Overlay};
 use folkmoot::machine::quorum::QuorumRule;
 use folkmoot::machine::{Effect, Effects, LinkId};
-use folkmoot::model::entry::{Entry, Status};
+use folkmoot::model::entry::{MemberState, RegistryEntry};
 use folkmoot::model::statement::{
-    Admission, Because, Confirmation, Finding, NeighborList, ProposalKind, RegisterReq, Removal,
-    Subject, Vote,
+    Admission, Confirmation, Finding, MemberInstance, NeighborList, ProposalKind, RegisterReq,
+    Removal, RemovalReason, Vote,
 };
 use folkmoot::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
 use folkmoot::node::{PeerNode, SeedNode};
@@ -58,7 +58,7 @@ fn a_certificate_with_more_votes_than_seeds_proves_nothing_and_is_not_kept() {
     let mut stage = Stage::<SeedNode>::new();
     stage.feed(folkmoot::machine::Input::Start);
     stage.settle(1);
-    let from = stage.call_in(Actor::Peer(1), Actor::Peer(1).card(0), Intent::Link, true);
+    let from = stage.call_in(Actor::Peer(1), Actor::Peer(1).info(0), Intent::Link, true);
     stage.receive(from, bloated.into());
     assert!(stage.node().authority().registry().get(subject.endpoint).is_none());
     stage.receive(from, admission(subject).into());
@@ -70,8 +70,8 @@ fn strangers_that_call_themselves_seeds_do_not_keep_a_peer_from_registering() {
     let mut stage = Stage::<PeerNode>::new();
     stage.feed(folkmoot::machine::Input::Start);
     for seed in 1..=3 {
-        stage.call_in(Actor::Seed(seed), Actor::Seed(seed).card(0), Intent::Link, true);
-        let mut plain = Actor::Seed(seed).card(0);
+        stage.call_in(Actor::Seed(seed), Actor::Seed(seed).info(0), Intent::Link, true);
+        let mut plain = Actor::Seed(seed).info(0);
         plain.seed = None;
         stage.call_in(Actor::Seed(seed), plain, Intent::Link, true);
     }
@@ -81,8 +81,8 @@ fn strangers_that_call_themselves_seeds_do_not_keep_a_peer_from_registering() {
 }
 
 fn line(peer: u16) -> MemberLine {
-    let Subject { endpoint, incarnation, .. } = Actor::Peer(peer).subject(0);
-    MemberLine { endpoint, incarnation, status: Status::Alive, since: AT, degree: 2 }
+    let MemberInstance { endpoint, incarnation, .. } = Actor::Peer(peer).subject(0);
+    MemberLine { endpoint, incarnation, status: MemberState::Alive, since: AT, degree: 2 }
 }
 
 #[test]
@@ -97,9 +97,9 @@ fn a_member_that_answers_as_some_seed_does_not_hold_a_place_in_the_overlay() {
     assert_eq!(called.len(), 3, "all three are called: {called:?}");
     for (ticket, to) in stage.take_dials() {
         let who = Actor::at(to).expect("a peer");
-        let mut card = who.card(0);
-        card.seed = Some(SeedId(9));
-        stage.answer_dial_as(ticket, to, who, card);
+        let mut info = who.info(0);
+        info.seed = Some(SeedId(9));
+        stage.answer_dial_as(ticket, to, who, info);
     }
     assert!(stage.node().overlay().neighbors().is_empty());
     stage.pass(Time::from_micros(30_000_000));
@@ -113,7 +113,7 @@ fn a_member_has_one_link_at_a_seed_however_often_it_calls() {
     stage.feed(folkmoot::machine::Input::Start);
     stage.settle(1);
     for _ in 0..5 {
-        stage.call_in(Actor::Peer(1), Actor::Peer(1).card(0), Intent::Link, true);
+        stage.call_in(Actor::Peer(1), Actor::Peer(1).info(0), Intent::Link, true);
     }
     let status = stage.node().status();
     let own = status.links.iter().filter(|it| it.endpoint == Actor::Peer(1).endpoint()).count();
@@ -127,11 +127,11 @@ fn nobody_registers_where_nobody_can_be_called() {
     {
         let mut stage = Stage::<SeedNode>::new();
         stage.feed(folkmoot::machine::Input::Start);
-        let mut card = Actor::Peer(1).card(0);
-        card.endpoint = place.parse().expect("a place");
-        card.certificate = None;
-        let link = stage.call_in(Actor::Peer(1), card.clone(), Intent::Link, true);
-        stage.receive(link, RegisterReq::sign(card.subject(), Actor::Peer(1).keys()).into());
+        let mut info = Actor::Peer(1).info(0);
+        info.endpoint = place.parse().expect("a place");
+        info.certificate = None;
+        let link = stage.call_in(Actor::Peer(1), info.clone(), Intent::Link, true);
+        stage.receive(link, RegisterReq::sign(info.subject(), Actor::Peer(1).keys()).into());
         let told = refusals(stage.said());
         let is_named = |(code, reason): &(ErrorCode, String)| {
             *code == ErrorCode::Invalid
@@ -146,15 +146,15 @@ fn nobody_registers_where_nobody_can_be_called() {
 #[test]
 fn a_card_with_votes_or_keys_of_more_seeds_than_there_can_be_is_refused() {
     let key = Actor::Seed(2).keys().public();
-    let mut named = Actor::Peer(1).card(0);
+    let mut named = Actor::Peer(1).info(0);
     named.seed_keys = vec![SeedKey { seed: SeedId(2), key, at: None }; 65];
-    let mut voted = Actor::Peer(1).card(0);
+    let mut voted = Actor::Peer(1).info(0);
     voted.certificate.as_mut().expect("it has one").votes =
         votes(ProposalKind::Admit, voted.subject(), &[2; 65]);
-    for card in [named, voted] {
+    for info in [named, voted] {
         let mut stage = Stage::<SeedNode>::new();
         stage.feed(folkmoot::machine::Input::Start);
-        stage.call_in(Actor::Peer(1), card, Intent::Link, true);
+        stage.call_in(Actor::Peer(1), info, Intent::Link, true);
         let told = refusals(stage.said());
         assert!(told.iter().any(|(_, reason)| reason.contains("at most 64 seeds")), "{told:?}");
     }
@@ -218,20 +218,20 @@ fn texts_for_people_are_cut_to_a_modest_length() {
 /// Seed 1 of three, linked with seed 2, with peers 1 and 2 as members.
 fn authority() -> (Authority, LinkId) {
     let entry = |peer| Record::Entry {
-        entry: Box::new(Entry::admitted(admission(Actor::Peer(peer).subject(0)))),
+        entry: Box::new(RegistryEntry::admitted(admission(Actor::Peer(peer).subject(0)))),
     };
     let me = (SeedId(1), Actor::Seed(1).keys().clone());
     let records = vec![Record::Ready, entry(1), entry(2)];
     let config = authority::Config::default();
     let mut it = Authority::new(config, me, book(true), records, Rng::seed_from_u64(1));
     let link = LinkId(1);
-    it.on_seed_link(now(), (SeedId(2), link), &Actor::Seed(2).card(0), &mut Effects::default());
+    it.on_seed_link(now(), (SeedId(2), link), &Actor::Seed(2).info(0), &mut Effects::default());
     (it, link)
 }
 
 fn yes_of_seed_2(reason: &str) -> RegisterVote {
     let subject = Actor::Peer(3).subject(0);
-    let Subject { endpoint, incarnation, key } = subject;
+    let MemberInstance { endpoint, incarnation, key } = subject;
     let vote = votes(ProposalKind::Admit, subject, &[2])[0].clone();
     RegisterVote {
         endpoint,
@@ -274,7 +274,7 @@ fn reporters_that_are_no_members_are_neither_told_of_nor_remembered() {
             confirmations: vec![found],
         };
         let mut fx = Effects::default();
-        let from = Actor::Seed(2).card(0);
+        let from = Actor::Seed(2).info(0);
         authority.on_dead_report(now(), (link, &from), report, &mut fx);
         fx.drain().filter(|it| matches!(it, Effect::Emit(Event::Reported { .. }))).count()
     };
@@ -314,9 +314,9 @@ fn hoarder() -> Authority {
             };
             let confirmations = (30_000..30_256).map(found).collect();
             let admission = Admission { endpoint, incarnation, key, votes: votes.clone() };
-            let lives = vec![Subject { endpoint, incarnation, key }];
-            let removal = Removal { because: Because::Death, lives, votes, confirmations };
-            let entry = Entry::admitted(admission);
+            let lives = vec![MemberInstance { endpoint, incarnation, key }];
+            let removal = Removal { because: RemovalReason::Death, lives, votes, confirmations };
+            let entry = RegistryEntry::admitted(admission);
             // Half of them are still in: those have neighbors.
             if peer % 2 == 0 || life < 5 {
                 records.push(Record::Removed { removal: Arc::new(removal) });
@@ -333,9 +333,11 @@ fn hoarder() -> Authority {
     for subject in lists {
         let named = (30_000..30_256).map(place).collect();
         let list = NeighborList::sign(&subject, 1, named, keys);
-        let card =
-            folkmoot::proto::hello::Card { endpoint: subject.endpoint, ..Actor::Peer(1).card(0) };
-        it.on_neighbors(LinkId(1), &card, list, &mut Effects::default());
+        let info = folkmoot::proto::hello::NodeInfo {
+            endpoint: subject.endpoint,
+            ..Actor::Peer(1).info(0)
+        };
+        it.on_neighbors(LinkId(1), &info, list, &mut Effects::default());
     }
     it
 }

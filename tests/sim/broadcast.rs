@@ -18,7 +18,7 @@ use folkmoot::node::{Command, Event, peer_kind};
 use folkmoot::proto::broadcast::{Announce, Graft, Offer, Part, Publish, Receipt};
 use folkmoot::proto::message::Message;
 use folkmoot::runtime::clock::Clock;
-use folkmoot::sim::{Outgoing, for_each_seed};
+use folkmoot::sim::{TamperedMessage, for_each_seed};
 use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -377,7 +377,7 @@ fn a_third_of_liars_keeps_nothing_from_the_honest_and_forges_nothing() {
             let memory = Arc::clone(&memory);
             cast.world.set_tamper(
                 *liar,
-                Box::new(move |rng: &mut Rng, out: &Outgoing<'_>| {
+                Box::new(move |rng: &mut Rng, out: &TamperedMessage<'_>| {
                     lie(rng, out.msg, &mut memory.lock().expect("nobody panics with it"))
                 }),
             );
@@ -411,7 +411,7 @@ fn a_liar_that_signs_two_messages_of_one_number_makes_two_messages_everywhere() 
         let mut turn = 0;
         cast.world.set_tamper(
             liar,
-            Box::new(move |_: &mut Rng, out: &Outgoing<'_>| {
+            Box::new(move |_: &mut Rng, out: &TamperedMessage<'_>| {
                 let Message::Publish(msg) = out.msg else { return vec![out.msg.clone()] };
                 turn += 1;
                 if msg.origin != liar || turn % 2 == 0 {

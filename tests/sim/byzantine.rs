@@ -18,12 +18,12 @@ use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
 use folkmoot::machine::membership::seedbook::{SeedAddress, SeedBook};
 use folkmoot::machine::membership::{applicant, authority};
 use folkmoot::machine::quorum::QuorumRule;
-use folkmoot::model::statement::{Finding, Subject};
+use folkmoot::model::statement::{Finding, MemberInstance};
 use folkmoot::model::{Endpoint, PublicKey, Rng, SeedId, WallTime};
 use folkmoot::node::{Command, Event, Node, PeerConfig, PeerNode, Record, peer_kind, seed_kind};
 use folkmoot::proto::hello::{Hello, HelloAck};
 use folkmoot::proto::message::Message;
-use folkmoot::sim::{Boot, Outgoing, Trouble, for_each_seed};
+use folkmoot::sim::{Boot, FaultEffect, TamperedMessage, for_each_seed};
 use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -39,7 +39,7 @@ fn plan(seeds: u16, peers: u16, rule: QuorumRule) -> Plan {
     Plan { seeds, peers, rule, pinned: true, stagger: millis(100), ..Plan::default() }
 }
 
-fn subject_of(fleet: &Fleet, peer: Endpoint) -> Subject {
+fn subject_of(fleet: &Fleet, peer: Endpoint) -> MemberInstance {
     fleet.peer(peer).expect("it is up").applicant().subject()
 }
 
@@ -105,7 +105,7 @@ fn among_liars(seed: u64, number: u64, (plan, liars): (&Plan, usize)) -> Run {
     run.settle(&mut fleet, (&honest, &rest), secs(20));
     fleet
         .run_until(secs(60), "the overlay is whole", |fleet| overlay_fault(fleet, &rest).is_none());
-    assert!(fleet.world.tally().troubles(Trouble::Tampered) > 0, "somebody lied");
+    assert!(fleet.world.tally().troubles(FaultEffect::Tampered) > 0, "somebody lied");
     close(run, &fleet, &truth)
 }
 
@@ -185,11 +185,11 @@ fn two_faced(fleet: &mut Fleet, asks: &[u16]) -> (Endpoint, Arc<AtomicBool>) {
 }
 
 /// The message as an earlier program says it, which does not tell of its list.
-fn without_list(outgoing: &Outgoing<'_>) -> Message {
+fn without_list(outgoing: &TamperedMessage<'_>) -> Message {
     let mut msg = outgoing.msg.clone();
-    if let Message::Hello(Hello { card, .. }) | Message::HelloAck(HelloAck { card, .. }) = &mut msg
+    if let Message::Hello(Hello { info, .. }) | Message::HelloAck(HelloAck { info, .. }) = &mut msg
     {
-        card.seeds = Vec::new();
+        info.seeds = Vec::new();
     }
     msg
 }
@@ -293,7 +293,7 @@ fn two_lying_seeds_and_a_divided_fleet_do_not_give_one_life_two_keys() {
         far.iter().for_each(|it| fleet.world.cut(host, *it));
         // The liars tell the far part nothing of the first key, and vote for the second there.
         let life = fleet.world.wall(host);
-        let other = Subject {
+        let other = MemberInstance {
             endpoint: host,
             incarnation: folkmoot::model::Incarnation(life.0),
             key: ghost().key,
@@ -303,7 +303,7 @@ fn two_lying_seeds_and_a_divided_fleet_do_not_give_one_life_two_keys() {
             let far = far.clone();
             fleet.world.set_tamper(
                 seed_endpoint(id),
-                Box::new(move |_, outgoing: &Outgoing<'_>| {
+                Box::new(move |_, outgoing: &TamperedMessage<'_>| {
                     let is_far = outgoing.to.is_some_and(|to| far.contains(&to));
                     let keeps_up = matches!(
                         outgoing.msg,
@@ -353,12 +353,12 @@ fn two_lying_seeds_and_a_divided_fleet_do_not_give_one_life_two_keys() {
 
 /// Lying peers about one member: with the true keys of all of them, each reports again and again
 /// that it is dead, and testifies so whoever asks.
-fn accuse(fleet: &mut Fleet, victim: Subject, gang: &[Endpoint]) {
+fn accuse(fleet: &mut Fleet, victim: MemberInstance, gang: &[Endpoint]) {
     for liar in gang {
         let (liar, gang, epoch) = (*liar, gang.to_vec(), fleet.epoch);
         fleet.world.set_tamper(
             liar,
-            Box::new(move |rng, outgoing: &Outgoing<'_>| {
+            Box::new(move |rng, outgoing: &TamperedMessage<'_>| {
                 let at = wall(epoch, outgoing);
                 let to_seed = outgoing.to.is_some_and(|to| to.port() == 5001);
                 let mut said = match outgoing.msg {
@@ -377,7 +377,7 @@ fn accuse(fleet: &mut Fleet, victim: Subject, gang: &[Endpoint]) {
                     said.push(match rng.random_range(0..3) {
                         0 => found[0].into(),
                         1 if !to_seed => {
-                            let Subject { endpoint, incarnation, key } = victim;
+                            let MemberInstance { endpoint, incarnation, key } = victim;
                             folkmoot::proto::liveness::SuspectReq { endpoint, incarnation, key }
                                 .into()
                         }
@@ -391,12 +391,12 @@ fn accuse(fleet: &mut Fleet, victim: Subject, gang: &[Endpoint]) {
 }
 
 /// Lying peers about one member: it answers them, whether it does or not.
-fn shield(fleet: &mut Fleet, victim: Subject, gang: &[Endpoint]) {
+fn shield(fleet: &mut Fleet, victim: MemberInstance, gang: &[Endpoint]) {
     for liar in gang {
         let (liar, epoch) = (*liar, fleet.epoch);
         fleet.world.set_tamper(
             liar,
-            Box::new(move |_, outgoing: &Outgoing<'_>| {
+            Box::new(move |_, outgoing: &TamperedMessage<'_>| {
                 let at = wall(epoch, outgoing);
                 match outgoing.msg {
                     Message::SuspectAck(honest) if honest.subject() == victim => {

@@ -11,7 +11,7 @@ use common::campaign::{Run, Script, Truth, campaign, dice};
 use common::checkers::{check_safety, lives_have_one_key, overlay_fault, seeds_agree};
 use common::{Fleet, Plan};
 use folkmoot::model::{Endpoint, Rng, SeedId};
-use folkmoot::sim::{Options, Weather};
+use folkmoot::sim::{Weather, WorldOptions};
 use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 
@@ -110,7 +110,7 @@ fn overloaded_nodes_remove_nobody_who_runs_and_come_back_by_themselves() {
     campaign("overload", 32, |seed| {
         let (mut run, mut truth) = (Run::default(), Truth::default());
         let timers_first = seed / 4 % 2 == 1;
-        let options = Options { timers_first, ..Options::default() };
+        let options = WorldOptions { timers_first, ..WorldOptions::default() };
         let mut fleet = settled(seed, &Plan { options, ..plan(3, 12) });
         overload(seed, &fleet).play(&mut fleet, &mut truth);
         fleet.calm_down(&mut truth);
@@ -279,9 +279,9 @@ fn a_third_dies_at_one_instant_and_exactly_that_third_is_removed() {
 /// A fleet of three seeds in which somebody is about to be admitted, or to be removed.
 fn about_to_decide(world: u64, is_removal: bool) -> Fleet {
     let plan = Plan {
-        options: Options {
+        options: WorldOptions {
             weather: Weather { torn_tails: true, ..Weather::calm() },
-            ..Options::default()
+            ..WorldOptions::default()
         },
         ..plan(3, 5)
     };

@@ -14,7 +14,7 @@ use std::time::Duration;
 use chat_world::{Kind, Tally, Violation, Weather, World};
 use folkmoot::machine::chat::{Config, Role, Rule};
 use folkmoot::model::Rng;
-use folkmoot::proto::chat::entry::Chat;
+use folkmoot::proto::chat::entry::ChatText;
 use rand::{RngExt as _, SeedableRng as _};
 
 const SECOND: u64 = 1_000_000;
@@ -95,7 +95,7 @@ fn judge(world: &mut World) {
         let log = world.log(*at);
         let typed = log.typed();
         world.checker.on_end(id, &log.entries);
-        let is_open = |it: &&Chat| !world.checker.is_final(it.msg_id, &it.payload);
+        let is_open = |it: &&ChatText| !world.checker.is_final(it.msg_id, &it.payload);
         if let Some(open) = typed.iter().find(is_open) {
             world.checker.fail(Kind::Kept, format!("{open:?} is not final: {status:?}"));
         }

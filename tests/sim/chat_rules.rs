@@ -4,7 +4,9 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test picks a few messages of many")]
 
 use crate::chat_hand;
-use folkmoot::proto::chat::entry::{Body, Chain, Chat, MemberId, MsgId, Origin, SeqNo, Term};
+use folkmoot::proto::chat::entry::{
+    Body, ChainHash, ChatText, MemberId, MsgId, Origin, SeqNo, Term,
+};
 
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use folkmoot::machine::chat::{
 use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::Now;
 use folkmoot::proto::chat::message::{
-    ChatReq, Coordinator, Election, Heartbeat, Intent, Message, NackCode, SeqAck,
+    ChatReq, Coordinator, Election, JoinIntent, LeaderHeartbeat, Message, NackCode, SeqAck,
 };
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -57,7 +59,7 @@ fn figure_8(without: Option<Rule>) -> (Vec<String>, Vec<String>, bool) {
     let old = [entry(2, 1, 1, Body::Chat(chat(1, 1)))];
     let records = &mut hands.hands.get_mut(&1).expect("a member").records;
     records.push(Record::Entry(std::sync::Arc::clone(&old[0])));
-    records.push(Record::Term { term: Term(3), promised_to: None });
+    records.push(Record::Term { term: Term(3), voted_for: None });
     for id in [1, 2, 3] {
         hands.start(id);
     }
@@ -115,7 +117,7 @@ fn with_stranger() -> (Hands, LinkId) {
     let opening = entry(2, 2, 3, Body::Opening);
     hands.say_to(3, 1, Message::SeqChat(seq_chat(3, 2, (1, 1), 2, &[opening])));
     let link = LinkId(9_000);
-    let (member, intent) = (member(9), Intent::Member);
+    let (member, intent) = (member(9), JoinIntent::Member);
     hands.input(
         1,
         Input::Opened { link, opening: Opening { member, intent, is_ours: false, life: None } },
@@ -131,10 +133,10 @@ fn strangers_raise_no_term_lead_nobody_and_get_nothing_numbered() {
     let (sender_id, term) = (MemberId(9), Term(99));
     let (last_term, last_seq) = (Term(98), SeqNo(500));
     let commit = SeqNo(2);
-    let hash = Chain::default();
+    let hash = ChainHash::default();
     let forged = entry(3, 99, 9, Body::Chat(chat(9, 1)));
     let all = [
-        Message::Heartbeat(Heartbeat { sender_id, term, commit, hash }),
+        Message::Heartbeat(LeaderHeartbeat { sender_id, term, commit, hash }),
         Message::SeqChat(seq_chat(9, 99, (2, 2), 3, std::slice::from_ref(&forged))),
         Message::CatchupResp(seq_chat(9, 99, (2, 2), 3, &[forged])),
         Message::Coordinator(Coordinator { sender_id, term, commit, membership: vec![member(9)] }),
@@ -178,9 +180,9 @@ fn terms_and_numbers_at_the_limit_of_64_bits_change_nothing() {
     hands.link(2, 1);
     let before = hands.hands[&1].records.len();
     for huge in [u64::MAX, u64::MAX - 1, 1 << 63] {
-        let (sender_id, hash) = (MemberId(3), Chain::default());
+        let (sender_id, hash) = (MemberId(3), ChainHash::default());
         let beat = |term, commit| {
-            Message::Heartbeat(Heartbeat {
+            Message::Heartbeat(LeaderHeartbeat {
                 sender_id,
                 term: Term(term),
                 commit: SeqNo(commit),
@@ -241,7 +243,7 @@ fn a_client_gets_its_repeats_acknowledged_and_its_gaps_refused() {
     hands.pass(10 * MILLI, |_| true);
     assert_eq!(hands.status(1).role, Role::Leader, "a group of one goes on by itself");
     let link = LinkId(9_000);
-    let (member, intent) = (member(1), Intent::Client);
+    let (member, intent) = (member(1), JoinIntent::Client);
     hands.input(
         1,
         Input::Opened { link, opening: Opening { member, intent, is_ours: false, life: None } },
@@ -249,7 +251,7 @@ fn a_client_gets_its_repeats_acknowledged_and_its_gaps_refused() {
     let origin = Origin { member: MemberId(1), client: 77 };
     let say = |hands: &mut Hands, number| {
         let msg_id = MsgId { origin, number };
-        let chat = Chat { msg_id, room_id: "general".into(), payload: "x".into() };
+        let chat = ChatText { msg_id, room_id: "general".into(), payload: "x".into() };
         let msg = Message::Chat(ChatReq { sender_id: MemberId(1), chat });
         hands.input(1, Input::Received { link, msg });
     };
@@ -343,7 +345,7 @@ fn who_waits_to_be_taken_in_hears_of_another_leader_from_whomever_it_knows() {
     let mut fx = Fx::default();
     let input = Input::Opened {
         link,
-        opening: Opening { member: joiner, intent: Intent::Member, is_ours: false, life: None },
+        opening: Opening { member: joiner, intent: JoinIntent::Member, is_ours: false, life: None },
     };
     group.handle(hands_now(), input, &mut fx);
     drop(fx.drain());
@@ -383,7 +385,7 @@ fn strangers_take_no_members_place_however_many_come() {
         let mut fx = Fx::default();
         let input = Input::Opened {
             link,
-            opening: Opening { member, intent: Intent::Member, is_ours: false, life: None },
+            opening: Opening { member, intent: JoinIntent::Member, is_ours: false, life: None },
         };
         group.handle(hands_now(), input, &mut fx);
         fx.contains(&Effect::Hangup { link })
@@ -423,7 +425,7 @@ fn a_text_whose_identity_is_another_texts_goes_on_under_a_fresh_one() {
     });
     let [mine] = &mine[..] else { panic!("{mine:?}") };
     hands.letters.clear();
-    let other = Chat { payload: "of another".into(), ..mine.clone() };
+    let other = ChatText { payload: "of another".into(), ..mine.clone() };
     let ask = ChatReq { sender_id: MemberId(1), chat: other };
     hands.say_to(1, 3, Message::Chat(ask));
     hands.pass(3_000 * MILLI, |_| true);

@@ -12,7 +12,7 @@ use chat_hand::{Hands, chat, entry, member, seq_chat};
 use folkmoot::machine::chat::{Config, Record, Role};
 use folkmoot::proto::chat::entry::{Body, Entry, MemberId, SeqNo, Term};
 use folkmoot::proto::chat::message::{
-    CatchupReq, Consent, Coordinator, Election, ElectionOk, Heartbeat, Message,
+    CatchupReq, Consent, Coordinator, Election, ElectionOk, LeaderHeartbeat, Message,
 };
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -208,8 +208,8 @@ fn heartbeat(hands: &Hands) -> Message {
         _ => None,
     });
     let hash =
-        log.fold(folkmoot::proto::chat::entry::Chain::default(), |it, entry| it.after(entry));
-    Message::Heartbeat(Heartbeat { sender_id: MemberId(3), term: Term(2), commit, hash })
+        log.fold(folkmoot::proto::chat::entry::ChainHash::default(), |it, entry| it.after(entry));
+    Message::Heartbeat(LeaderHeartbeat { sender_id: MemberId(3), term: Term(2), commit, hash })
 }
 
 /// Member 1, quick to give up a leader: 50 ms between heartbeats, 200 ms patience.

@@ -20,12 +20,12 @@ use folkmoot::machine::{gossip, open};
 use folkmoot::model::{Data, Endpoint, PublicKey, Rng};
 use folkmoot::node::{Event, Node, PeerConfig, PeerNode, Record, peer_kind};
 use folkmoot::proto::discovery::NodeId;
-use folkmoot::sim::{Boot, Options, World, for_each_seed};
+use folkmoot::sim::{Boot, World, WorldOptions, for_each_seed};
 use rand::SeedableRng as _;
 
 /// The peers 1 to `count` of a fleet without seeds; `named` are those that each is told of.
 fn open_world(seed: u64, count: u16, named: impl Fn(u16) -> Vec<u16>) -> World<Node> {
-    let mut world = World::new(seed, Options::default());
+    let mut world = World::new(seed, WorldOptions::default());
     let gossip = gossip::Config { interval: Duration::from_secs(1), ..gossip::Config::default() };
     let config = PeerConfig { gossip, ..PeerConfig::default() };
     for number in 1..=count {
@@ -45,7 +45,7 @@ fn open_world(seed: u64, count: u16, named: impl Fn(u16) -> Vec<u16>) -> World<N
     world
 }
 
-fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::machine::Kind>::Record> {
+fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::machine::Vocabulary>::Record> {
     match record {
         Record::Peer(record) => Some(record.clone()),
         Record::Seed(_) => None,
@@ -490,7 +490,7 @@ fn peers_of_the_two_kinds_of_fleets_do_not_link() {
 
 /// Peers of named fleets without seeds. Whom each joins by is read when it boots.
 fn named_world(seed: u64, peers: &[u16], joins: &Arc<Mutex<BTreeMap<u16, u16>>>) -> World<Node> {
-    let mut world = World::new(seed, Options::default());
+    let mut world = World::new(seed, WorldOptions::default());
     for &number in peers {
         let (endpoint, joins) = (peer_endpoint(number), Arc::clone(joins));
         world.add_host(
@@ -562,8 +562,8 @@ fn call_as(
     secs: u32,
 ) {
     for _ in 0..secs * 2 {
-        let card = callers.card(peer_endpoint(claimed));
-        callers.call(world, peer_endpoint(target), card);
+        let info = callers.info(peer_endpoint(claimed));
+        callers.call(world, peer_endpoint(target), info);
         for _ in 0..20 {
             world.run_for(Duration::from_millis(25));
             callers.prove(world);

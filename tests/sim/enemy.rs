@@ -12,24 +12,24 @@ use std::time::Duration;
 use common::checkers::removals;
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
 use folkmoot::machine::membership::applicant;
-use folkmoot::machine::membership::authority::{self, Authority, Config, Order, Record};
+use folkmoot::machine::membership::authority::{self, Authority, Config, OperatorOrder, Record};
 use folkmoot::machine::membership::registry::Registry;
 use folkmoot::machine::{Effect, Effects, LinkId};
-use folkmoot::model::entry::{Entry, Status};
+use folkmoot::model::entry::{MemberState, RegistryEntry};
 use folkmoot::model::statement::{
-    Admission, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
-    Removal, Subject, Vote,
+    Admission, Confirmation, Finding, Leave, MemberInstance, NeighborList, ProposalKind,
+    RegisterReq, Removal, RemovalReason, Vote,
 };
 use folkmoot::model::{Endpoint, Incarnation, Now, Rng, SeedId, Time, WallTime};
 use folkmoot::node::{Command, Event, peer_kind, seed_kind};
-use folkmoot::proto::hello::Card;
+use folkmoot::proto::hello::NodeInfo;
 use folkmoot::proto::line::{LINE_BYTES_MAX, encode};
 use folkmoot::proto::membership::{
     ExplainReq, RegisterVote, SeedDeadVote, SeedOrderVote, SeedSyncReq, SeedSyncResp, TopologyReq,
 };
 use folkmoot::proto::message::Message;
 use folkmoot::proto::refusal::{ErrorCode, ErrorReply};
-use folkmoot::sim::{Outgoing, for_each_seed};
+use folkmoot::sim::{TamperedMessage, for_each_seed};
 use rand::SeedableRng as _;
 
 /// A moment of the simulated wall clock, and the links of the two other seeds.
@@ -41,9 +41,12 @@ const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn card(endpoint: Endpoint, seed: Option<u16>) -> Card {
+fn info(endpoint: Endpoint, seed: Option<u16>) -> NodeInfo {
     let (incarnation, key) = (Incarnation(1), keys_of(endpoint).public());
-    Card { seed: seed.map(SeedId), ..Card::new(Subject { endpoint, incarnation, key }) }
+    NodeInfo {
+        seed: seed.map(SeedId),
+        ..NodeInfo::new(MemberInstance { endpoint, incarnation, key })
+    }
 }
 
 /// Seed 2 of three, linked with the other two, with what its journal remembers.
@@ -54,20 +57,20 @@ fn seed_with(records: Vec<Record>) -> Authority {
     let records = [records, vec![Record::Ready]].concat();
     let mut seed = Authority::new(Config::default(), me, book, records, rng);
     let fx = &mut Effects::default();
-    seed.on_seed_link(NOW, (SeedId(1), LIAR), &card(seed_endpoint(1), Some(1)), fx);
-    seed.on_seed_link(NOW, (SeedId(3), HONEST), &card(seed_endpoint(3), Some(3)), fx);
+    seed.on_seed_link(NOW, (SeedId(1), LIAR), &info(seed_endpoint(1), Some(1)), fx);
+    seed.on_seed_link(NOW, (SeedId(3), HONEST), &info(seed_endpoint(3), Some(3)), fx);
     seed
 }
 
-fn life(endpoint: Endpoint, incarnation: u64) -> Subject {
+fn life(endpoint: Endpoint, incarnation: u64) -> MemberInstance {
     let (incarnation, key) = (Incarnation(incarnation), keys_of(endpoint).public());
-    Subject { endpoint, incarnation, key }
+    MemberInstance { endpoint, incarnation, key }
 }
 
 /// The yes of seed `number` at `at`, which covers `others` too.
 fn vote(
     kind: ProposalKind,
-    (lives, others): (&[Subject], &[Subject]),
+    (lives, others): (&[MemberInstance], &[MemberInstance]),
     number: u16,
     at: WallTime,
 ) -> Vote {
@@ -77,11 +80,11 @@ fn vote(
     Vote { others: others.to_vec(), ..Vote::sign(kind, &covered, voter, at) }
 }
 
-fn admitted(subject: Subject) -> Record {
-    let Subject { endpoint, incarnation, key } = subject;
+fn admitted(subject: MemberInstance) -> Record {
+    let MemberInstance { endpoint, incarnation, key } = subject;
     let votes = [1, 3].map(|it| vote(ProposalKind::Admit, (&[subject], &[]), it, NOW.wall));
     let admission = Admission { endpoint, incarnation, key, votes: votes.to_vec() };
-    Record::Entry { entry: Box::new(Entry::admitted(admission)) }
+    Record::Entry { entry: Box::new(RegistryEntry::admitted(admission)) }
 }
 
 fn sent(fx: &mut Effects<Authority>) -> Vec<(LinkId, Message)> {
@@ -105,7 +108,7 @@ fn far(number: u16) -> Endpoint {
 }
 
 /// A removal of `subject` alone, by votes that cover thirty more, with the most evidence.
-fn heavy_removal(subject: Subject) -> Removal {
+fn heavy_removal(subject: MemberInstance) -> Removal {
     let others: Vec<_> = (0..31).map(|it| life(far(9_000 + it), 1)).collect();
     let votes = [1, 2, 3];
     let votes = votes.map(|it| vote(ProposalKind::Remove, (&[subject], &others), it, NOW.wall));
@@ -114,7 +117,7 @@ fn heavy_removal(subject: Subject) -> Removal {
         Confirmation::sign(&subject, Finding::Silent, (witness, &keys_of(witness)), NOW.wall)
     };
     Removal {
-        because: Because::Death,
+        because: RemovalReason::Death,
         lives: vec![subject],
         votes: votes.to_vec(),
         confirmations: (0..256).map(witness).collect(),
@@ -124,7 +127,7 @@ fn heavy_removal(subject: Subject) -> Removal {
 #[test]
 fn pages_of_heavy_certificates_fit_a_line_and_none_is_left_out() {
     let gone: Vec<_> = (0..70).map(|number| life(far(number), 5)).collect();
-    let removed = |it: &Subject| Record::Removed { removal: Arc::new(heavy_removal(*it)) };
+    let removed = |it: &MemberInstance| Record::Removed { removal: Arc::new(heavy_removal(*it)) };
     let records = gone.iter().flat_map(|it| [admitted(*it), removed(it)]).collect();
     let seed = seed_with(records);
     let (mut after, mut got) = (None, BTreeSet::new());
@@ -149,7 +152,7 @@ fn pages_of_heavy_certificates_fit_a_line_and_none_is_left_out() {
 #[test]
 fn the_explanation_of_five_heavy_removals_fits_a_line() {
     let lives: Vec<_> = (1..=5).map(|number| life(far(1), number)).collect();
-    let removed = |it: &Subject| Record::Removed { removal: Arc::new(heavy_removal(*it)) };
+    let removed = |it: &MemberInstance| Record::Removed { removal: Arc::new(heavy_removal(*it)) };
     let seed = seed_with(lives.iter().flat_map(|it| [admitted(*it), removed(it)]).collect());
     let fx = &mut Effects::default();
     seed.on_explain_req(HONEST, ExplainReq { endpoint: far(1) }, fx);
@@ -168,7 +171,7 @@ fn a_page_of_hubs_with_long_names_fits_a_line_and_none_is_left_out() {
     for hub in &hubs {
         let neighbors = (0..256).map(|it| far(20_000 + it)).collect();
         let list = NeighborList::sign(hub, 1, neighbors, &keys_of(hub.endpoint));
-        seed.on_neighbors(HONEST, &card(seed_endpoint(3), Some(3)), list, fx);
+        seed.on_neighbors(HONEST, &info(seed_endpoint(3), Some(3)), list, fx);
     }
     let (mut after, mut got) = (None, Vec::new());
     loop {
@@ -190,7 +193,7 @@ fn a_page_of_hubs_with_long_names_fits_a_line_and_none_is_left_out() {
 fn one_proof_that_ended_many_is_sent_once_to_whoever_still_accuses_them() {
     let gone: Vec<_> = (0..32).map(|number| life(far(number), 5)).collect();
     let votes = [1, 3].map(|it| vote(ProposalKind::Remove, (&gone, &[]), it, NOW.wall)).to_vec();
-    let (because, lives, confirmations) = (Because::Death, gone.clone(), Vec::new());
+    let (because, lives, confirmations) = (RemovalReason::Death, gone.clone(), Vec::new());
     let removal = Arc::new(Removal { because, lives, votes, confirmations });
     let admissions = gone.iter().map(|it| admitted(*it));
     let mut seed = seed_with(admissions.chain([Record::Removed { removal }]).collect());
@@ -218,7 +221,7 @@ fn a_vote_dated_into_the_future_keeps_no_tombstone_for_good() {
             vote(ProposalKind::Remove, (&[subject], &[]), 1, liar),
             vote(ProposalKind::Remove, (&[subject], &[]), 3, honest),
         ];
-        let (because, lives, confirmations) = (Because::Death, vec![subject], Vec::new());
+        let (because, lives, confirmations) = (RemovalReason::Death, vec![subject], Vec::new());
         let mut registry = Registry::default();
         registry.merge_removal(&Arc::new(Removal { because, lives, votes, confirmations }));
         let later = WallTime(NOW.wall.0 + 86_400_001);
@@ -237,11 +240,11 @@ fn a_goodbye_that_is_forgotten_at_once_or_never_does_not_come_in_through_a_lying
         let Record::Entry { entry } = admitted(subject) else { panic!("an entry") };
         let mut seed = seed_with(vec![Record::Entry { entry: entry.clone() }]);
         let leave = Leave::sign(subject, at, &keys_of(subject.endpoint));
-        let entries = vec![Entry { leave: Some(leave), ..*entry }];
+        let entries = vec![RegistryEntry { leave: Some(leave), ..*entry }];
         let resp = SeedSyncResp { entries, ..SeedSyncResp::default() };
         seed.on_seed_sync_resp(NOW, LIAR, resp, &mut Effects::default());
-        let status = seed.registry().get(subject.endpoint).map(Entry::status);
-        let expected = if is_taken { Status::Left } else { Status::Alive };
+        let status = seed.registry().get(subject.endpoint).map(RegistryEntry::status);
+        let expected = if is_taken { MemberState::Left } else { MemberState::Alive };
         assert_eq!(status, Some(expected), "a goodbye at {at:?}");
     }
 }
@@ -250,7 +253,7 @@ fn a_goodbye_that_is_forgotten_at_once_or_never_does_not_come_in_through_a_lying
 fn one_seed_fills_neither_the_table_of_admissions_nor_the_memory() {
     let mut seed = seed_with(Vec::new());
     let fx = &mut Effects::default();
-    let (liar, honest) = (card(seed_endpoint(1), Some(1)), card(seed_endpoint(3), Some(3)));
+    let (liar, honest) = (info(seed_endpoint(1), Some(1)), info(seed_endpoint(3), Some(3)));
     let request = |number: u16| {
         let applicant = life(peer_endpoint(number), 5);
         RegisterReq::sign(applicant, &keys_of(applicant.endpoint))
@@ -287,9 +290,9 @@ fn one_seed_fills_neither_the_table_of_admissions_nor_the_memory() {
     assert_eq!(refusals(fx), 1);
 }
 
-fn order_vote(kind: ProposalKind, subject: Subject, seed: u16) -> SeedOrderVote {
+fn order_vote(kind: ProposalKind, subject: MemberInstance, seed: u16) -> SeedOrderVote {
     let Vote { at, signature, .. } = vote(kind, (&[subject], &[]), seed, NOW.wall);
-    let Subject { endpoint, incarnation, key } = subject;
+    let MemberInstance { endpoint, incarnation, key } = subject;
     SeedOrderVote { kind, endpoint, incarnation, key, seed: SeedId(seed), at, signature }
 }
 
@@ -302,7 +305,7 @@ fn one_seed_that_orders_everything_does_not_keep_the_others_orders_out() {
         let nonsense = order_vote(ProposalKind::Ban, life(peer_endpoint(number), u64::MAX), 1);
         seed.on_seed_order_vote(NOW, LIAR, nonsense, fx);
     }
-    let proposal = seed.meaning(Order::Evict, victim.endpoint).expect("it is a member");
+    let proposal = seed.meaning(OperatorOrder::Evict, victim.endpoint).expect("it is a member");
     seed.on_order(NOW, proposal, fx);
     assert!(seed.registry().is_alive(&victim), "one seed is no quorum");
     seed.on_seed_order_vote(NOW, HONEST, order_vote(ProposalKind::Evict, victim, 3), fx);
@@ -312,19 +315,20 @@ fn one_seed_that_orders_everything_does_not_keep_the_others_orders_out() {
 #[test]
 fn a_member_that_changes_its_key_between_two_orders_is_banned_all_the_same() {
     let now = life(peer_endpoint(1), 9);
-    let earlier = Subject { key: keys_of(peer_endpoint(2)).public(), ..life(peer_endpoint(1), 5) };
+    let earlier =
+        MemberInstance { key: keys_of(peer_endpoint(2)).public(), ..life(peer_endpoint(1), 5) };
     let mut seed = seed_with(vec![admitted(earlier), admitted(now)]);
     let fx = &mut Effects::default();
-    let first = Subject { incarnation: Incarnation(1), ..earlier };
-    let unseen = Subject { key: keys_of(peer_endpoint(3)).public(), ..first };
+    let first = MemberInstance { incarnation: Incarnation(1), ..earlier };
+    let unseen = MemberInstance { key: keys_of(peer_endpoint(3)).public(), ..first };
     seed.on_seed_order_vote(NOW, LIAR, order_vote(ProposalKind::Ban, unseen, 1), fx);
-    let proposal = seed.meaning(Order::Ban, now.endpoint).expect("it may be banned");
+    let proposal = seed.meaning(OperatorOrder::Ban, now.endpoint).expect("it may be banned");
     assert_eq!(proposal.subject.key, now.key, "a key that was never seen there is not joined");
     seed.on_seed_order_vote(NOW, HONEST, order_vote(ProposalKind::Ban, first, 3), fx);
-    let proposal = seed.meaning(Order::Ban, now.endpoint).expect("it may be banned");
+    let proposal = seed.meaning(OperatorOrder::Ban, now.endpoint).expect("it may be banned");
     seed.on_order(NOW, proposal, fx);
     assert!(seed.registry().is_banned(&now), "by its endpoint");
-    assert!(seed.registry().is_banned(&Subject { endpoint: peer_endpoint(7), ..earlier }));
+    assert!(seed.registry().is_banned(&MemberInstance { endpoint: peer_endpoint(7), ..earlier }));
 }
 
 #[test]
@@ -337,7 +341,7 @@ fn one_seed_that_refuses_everybody_keeps_nobody_waiting() {
         fleet.world.run_for(secs(3));
         fleet.world.set_tamper(
             fleet.seeds[0],
-            Box::new(|_, outgoing: &Outgoing<'_>| match outgoing.msg {
+            Box::new(|_, outgoing: &TamperedMessage<'_>| match outgoing.msg {
                 Message::RegisterVote(_) | Message::RegisterCommit(_) => {
                     vec![ErrorReply::new(ErrorCode::Rejected, "a lie").into()]
                 }
@@ -368,7 +372,7 @@ fn an_eviction_that_a_quorum_of_operators_wants_comes_about() {
     for number in [0, 1] {
         let seed = fleet.seeds[number];
         let node = fleet.seed(seed).expect("it is up");
-        let proposal = node.authority().meaning(Order::Evict, victim).expect("a member");
+        let proposal = node.authority().meaning(OperatorOrder::Evict, victim).expect("a member");
         assert!(node.authority().registry().is_alive(&subject), "one operator is no quorum");
         fleet.world.command(seed, Command::Seed(seed_kind::Command::Order { proposal }));
         fleet.world.run_for(secs(1));
@@ -382,7 +386,11 @@ fn an_eviction_that_a_quorum_of_operators_wants_comes_about() {
 }
 
 /// The yes votes that seed `number` has given to end `subject`'s life, by its journal.
-fn votes_against(fleet: &Fleet, number: u16, subject: &Subject) -> Vec<(Vec<Subject>, Vote)> {
+fn votes_against(
+    fleet: &Fleet,
+    number: u16,
+    subject: &MemberInstance,
+) -> Vec<(Vec<MemberInstance>, Vote)> {
     let is_against = |record: &folkmoot::node::Record| match record {
         folkmoot::node::Record::Seed(Record::Voted { kind, lives, vote }) => {
             let is_one = *kind == ProposalKind::Remove && lives.contains(subject);
@@ -422,12 +430,12 @@ fn an_old_yes_to_a_removal_that_came_to_nothing_is_soon_worthless() {
         // A seed that lies adds its own vote: the certificate is whole, and ends nobody.
         let (lives, old) = votes_against(&fleet, 2, &subject).remove(0);
         let lie = vote(ProposalKind::Remove, (&lives, &[]), 1, fleet.world.wall(fleet.seeds[0]));
-        let (because, confirmations) = (Because::Death, Vec::new());
+        let (because, confirmations) = (RemovalReason::Death, Vec::new());
         let proof = Removal { because, lives, votes: vec![lie, old], confirmations };
         assert_eq!(fleet.book.verify_removal(&proof), Ok(()));
         fleet.world.set_tamper(
             fleet.seeds[0],
-            Box::new(move |_, outgoing: &Outgoing<'_>| match outgoing.msg {
+            Box::new(move |_, outgoing: &TamperedMessage<'_>| match outgoing.msg {
                 Message::SeedDigest(_) | Message::Ping(_) | Message::Pong(_) => {
                     vec![outgoing.msg.clone(), proof.clone().into()]
                 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use common::checkers::{check_safety, overlay_fault, removals, seeds_agree, undelivered};
 use common::{Fleet, Plan, peer_endpoint, seed_endpoint};
 use folkmoot::machine::membership::{applicant, authority};
-use folkmoot::machine::session::Cause;
+use folkmoot::machine::session::RejectReason;
 use folkmoot::model::Endpoint;
 use folkmoot::node::{Event, peer_kind, seed_kind};
-use folkmoot::sim::{Fault, Options, Tally, Weather, for_each_seed, single_seed};
+use folkmoot::sim::{FaultCounts, Weather, WeatherFault, WorldOptions, for_each_seed, single_seed};
 
 const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -64,7 +64,7 @@ fn a_crashed_peer_is_removed_at_every_seed_and_dropped_by_every_neighbor() {
 /// A fleet in this weather, with a storm over it.
 fn stormy(seed: u64, weather: &Weather) -> Fleet {
     let plan = Plan {
-        options: Options { weather: weather.clone(), ..Options::default() },
+        options: WorldOptions { weather: weather.clone(), ..WorldOptions::default() },
         ..Plan::default()
     };
     let mut fleet = Fleet::started(seed, &plan);
@@ -96,12 +96,13 @@ fn safe_in_any_weather_and_live_after_it() {
         fleet.world.tally()
     });
     if single_seed().is_none() {
-        let mut all = Tally::default();
+        let mut all = FaultCounts::default();
         for tally in &tallies {
             all += tally;
         }
-        for fault in Fault::ALL {
-            let is_drawn = !matches!(fault, Fault::Wipe | Fault::Kill | Fault::SlowDisk);
+        for fault in WeatherFault::ALL {
+            let is_drawn =
+                !matches!(fault, WeatherFault::Wipe | WeatherFault::Kill | WeatherFault::SlowDisk);
             assert!(!is_drawn || all.faults(fault) > 0, "{fault:?} never happened");
         }
     }
@@ -111,7 +112,7 @@ fn safe_in_any_weather_and_live_after_it() {
 fn clocks_that_were_days_off_keep_nobody_out_once_they_are_right() {
     for_each_seed(60, |seed| {
         let month = secs(30 * 24 * 3_600);
-        let weather = Weather { skew: month, ..Weather::draw(seed).with(Fault::Skew) };
+        let weather = Weather { skew: month, ..Weather::draw(seed).with(WeatherFault::Skew) };
         let mut fleet = stormy(seed, &weather);
         check_safety(&fleet);
         fleet.world.calm_down();
@@ -263,7 +264,7 @@ fn accusations(fleet: &Fleet) -> Vec<String> {
             ..
         })) => true,
         Event::Seed(seed_kind::Event::Refused(it)) | Event::Peer(peer_kind::Event::Refused(it)) => {
-            matches!(it.cause, Cause::Forged | Cause::BadHandshake)
+            matches!(it.cause, RejectReason::Forged | RejectReason::BadHandshake)
         }
         Event::Seed(_) | Event::Peer(_) => false,
     };

@@ -18,7 +18,7 @@ use crate::rollout_world;
 
 use std::time::Duration;
 
-use folkmoot::machine::rollout::{Breaks, Decides};
+use folkmoot::machine::rollout::{DecisionAuthority, DisabledRules};
 use folkmoot::model::VerdictMemo;
 use folkmoot::sim::for_each_seed;
 use rollout_world::{Figures, Setup, WHOLE, World};
@@ -104,7 +104,7 @@ fn one_transaction_has_one_end_in_any_weather() {
 fn a_coordinator_that_is_called_gone_splits_no_version_whenever_it_is_back() {
     let figures = for_each_seed(400, |seed| {
         let (breaks, is_harsh, opens_unsynced) = (WHOLE, false, false);
-        let decides = (seed % 4 != 3).then_some(Decides::Coordinator);
+        let decides = (seed % 4 != 3).then_some(DecisionAuthority::Coordinator);
         let setup = Setup { seed, breaks, is_harsh, decides, opens_unsynced };
         run_gone(&setup).unwrap_or_else(|violation| panic!("{violation}"))
     });
@@ -122,7 +122,7 @@ fn a_coordinator_that_is_called_gone_splits_no_version_whenever_it_is_back() {
 fn parts_that_are_told_that_the_others_are_dead_split_no_version() {
     let figures = for_each_seed(400, |seed| {
         let (breaks, is_harsh, opens_unsynced) = (WHOLE, false, false);
-        let decides = (seed % 4 != 3).then_some(Decides::Coordinator);
+        let decides = (seed % 4 != 3).then_some(DecisionAuthority::Coordinator);
         let setup = Setup { seed, breaks, is_harsh, decides, opens_unsynced };
         run_parts(&setup).unwrap_or_else(|violation| panic!("{violation}"))
     });
@@ -148,7 +148,7 @@ fn a_node_that_is_restored_from_a_backup_uses_no_name_twice() {
 
 struct Row {
     rule: &'static str,
-    breaks: Breaks,
+    breaks: DisabledRules,
     is_harsh: bool,
     opens_unsynced: bool,
     play: fn(&Setup) -> Result<Figures, String>,
@@ -156,40 +156,80 @@ struct Row {
     within: u64,
 }
 
-const fn row(rule: &'static str, breaks: Breaks, is_harsh: bool, within: u64) -> Row {
+const fn row(rule: &'static str, breaks: DisabledRules, is_harsh: bool, within: u64) -> Row {
     Row { rule, breaks, is_harsh, opens_unsynced: false, play: run, within }
 }
 
-const fn gone_row(rule: &'static str, breaks: Breaks) -> Row {
+const fn gone_row(rule: &'static str, breaks: DisabledRules) -> Row {
     Row { play: run_gone, ..row(rule, breaks, false, 3000) }
 }
 
 /// Each rule left out, and within how many seeds that shows.
 fn rows() -> Vec<Row> {
     vec![
-        row("T3 vote not forced", Breaks { vote_unforced: true, ..WHOLE }, true, 1000),
-        row("T3 decision not forced", Breaks { decision_unforced: true, ..WHOLE }, true, 1000),
-        row("P6 decision not matched", Breaks { decision_unmatched: true, ..WHOLE }, false, 100),
-        row("P7 last line is served", Breaks { serves_last_line: true, ..WHOLE }, false, 100),
-        row("T4 abort after a while", Breaks { aborts_in_doubt: true, ..WHOLE }, true, 1000),
-        row("T4 highest id aborts", Breaks { highest_aborts: true, ..WHOLE }, false, 500),
-        row("T3 messages are counted", Breaks { counts_messages: true, ..WHOLE }, false, 100),
-        row("T7 roster not agreed", Breaks { roster_unagreed: true, ..WHOLE }, false, 100),
-        row("T1 version not checked", Breaks { version_unchecked: true, ..WHOLE }, false, 500),
-        row("lost disk, free to vote", Breaks { forgets_freely: true, ..WHOLE }, false, 500),
+        row("T3 vote not forced", DisabledRules { vote_unforced: true, ..WHOLE }, true, 1000),
+        row(
+            "T3 decision not forced",
+            DisabledRules { decision_unforced: true, ..WHOLE },
+            true,
+            1000,
+        ),
+        row(
+            "P6 decision not matched",
+            DisabledRules { decision_unmatched: true, ..WHOLE },
+            false,
+            100,
+        ),
+        row(
+            "P7 last line is served",
+            DisabledRules { serves_last_line: true, ..WHOLE },
+            false,
+            100,
+        ),
+        row("T4 abort after a while", DisabledRules { aborts_in_doubt: true, ..WHOLE }, true, 1000),
+        row("T4 highest id aborts", DisabledRules { highest_aborts: true, ..WHOLE }, false, 500),
+        row(
+            "T3 messages are counted",
+            DisabledRules { counts_messages: true, ..WHOLE },
+            false,
+            100,
+        ),
+        row("T7 roster not agreed", DisabledRules { roster_unagreed: true, ..WHOLE }, false, 100),
+        row(
+            "T1 version not checked",
+            DisabledRules { version_unchecked: true, ..WHOLE },
+            false,
+            500,
+        ),
+        row("lost disk, free to vote", DisabledRules { forgets_freely: true, ..WHOLE }, false, 500),
         Row {
             play: run_restored,
-            ..row("P1 a name of a forgotten life", Breaks { names_again: true, ..WHOLE }, false, 60)
+            ..row(
+                "P1 a name of a forgotten life",
+                DisabledRules { names_again: true, ..WHOLE },
+                false,
+                60,
+            )
         },
-        row("P7 serves what it cannot know", Breaks { serves_unknown: true, ..WHOLE }, false, 500),
-        row("T8 no brake", Breaks { no_brake: true, ..WHOLE }, false, 200),
-        row("T8 votes unanswered", Breaks { unanswered: true, ..WHOLE }, false, 100),
-        gone_row("T12 gone, doubt forgotten", Breaks { gone_forgets: true, ..WHOLE }),
-        row("T12 gone, vote beside doubt", Breaks { gone_unbound: true, ..WHOLE }, true, 3000),
-        gone_row("T12 gone, unfenced", Breaks { gone_unfenced: true, ..WHOLE }),
+        row(
+            "P7 serves what it cannot know",
+            DisabledRules { serves_unknown: true, ..WHOLE },
+            false,
+            500,
+        ),
+        row("T8 no brake", DisabledRules { no_brake: true, ..WHOLE }, false, 200),
+        row("T8 votes unanswered", DisabledRules { unanswered: true, ..WHOLE }, false, 100),
+        gone_row("T12 gone, doubt forgotten", DisabledRules { gone_forgets: true, ..WHOLE }),
+        row(
+            "T12 gone, vote beside doubt",
+            DisabledRules { gone_unbound: true, ..WHOLE },
+            true,
+            3000,
+        ),
+        gone_row("T12 gone, unfenced", DisabledRules { gone_unfenced: true, ..WHOLE }),
         Row {
             play: run_parts,
-            ..row("T12 any share", Breaks { dead_any_share: true, ..WHOLE }, false, 500)
+            ..row("T12 any share", DisabledRules { dead_any_share: true, ..WHOLE }, false, 500)
         },
         Row { opens_unsynced: true, ..row("T3 no sync at open", WHOLE, true, 1000) },
     ]
@@ -200,7 +240,7 @@ fn violations(row: &Row, count: u64, all: bool) -> Vec<(u64, String)> {
     let mut found = Vec::new();
     for seed in 0..count {
         let Row { breaks, is_harsh, opens_unsynced, .. } = *row;
-        let decides = Some(Decides::Coordinator);
+        let decides = Some(DecisionAuthority::Coordinator);
         let setup = Setup { seed, breaks, is_harsh, decides, opens_unsynced };
         if let Err(violation) = (row.play)(&setup) {
             found.push((seed, violation));
@@ -234,7 +274,7 @@ fn every_rule_that_is_left_out_is_missed() {
 /// coordinator is away.
 #[test]
 fn a_dead_coordinator_blocks_nobody_for_long_when_the_log_decides() {
-    let blocked = |decides: Decides| -> Vec<Duration> {
+    let blocked = |decides: DecisionAuthority| -> Vec<Duration> {
         let runs = (0..150).map(|seed| {
             let _memo = VerdictMemo::on_this_thread();
             let decides = Some(decides);
@@ -248,7 +288,8 @@ fn a_dead_coordinator_blocks_nobody_for_long_when_the_log_decides() {
         });
         runs.collect()
     };
-    let (by_log, by_one) = (blocked(Decides::Log), blocked(Decides::Coordinator));
+    let (by_log, by_one) =
+        (blocked(DecisionAuthority::Log), blocked(DecisionAuthority::Coordinator));
     let longest = by_log.iter().max().copied().unwrap_or_default();
     let count = |all: &[Duration]| all.iter().filter(|it| **it > Duration::from_secs(2)).count();
     println!(

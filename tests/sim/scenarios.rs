@@ -8,10 +8,10 @@ use std::time::Duration;
 use common::checkers::{check_safety, overlay_fault, removals, seeds_agree};
 use common::{Fleet, Plan, peer_endpoint};
 use folkmoot::machine::liveness;
-use folkmoot::machine::membership::authority::{self, Order};
+use folkmoot::machine::membership::authority::{self, OperatorOrder};
 use folkmoot::machine::quorum::QuorumRule;
-use folkmoot::model::entry::Status;
-use folkmoot::model::statement::{Proposal, Subject};
+use folkmoot::model::entry::MemberState;
+use folkmoot::model::statement::{MemberInstance, Proposal};
 use folkmoot::model::{Endpoint, SeedId};
 use folkmoot::node::{Command, Event, peer_kind, seed_kind};
 use folkmoot::sim::for_each_seed;
@@ -130,7 +130,7 @@ fn a_leave_is_known_at_once_and_raises_no_suspicion() {
         for seed in &fleet.seeds {
             let node = fleet.seed(*seed).expect("it is up");
             let entry = node.authority().registry().get(leaver).expect("a tombstone");
-            assert_eq!(entry.status(), Status::Left);
+            assert_eq!(entry.status(), MemberState::Left);
         }
         assert_eq!(suspicions(&fleet), before, "nobody suspected anybody");
         assert_eq!(removals(&fleet), BTreeSet::new());
@@ -347,7 +347,7 @@ fn a_peer_that_only_the_seeds_cannot_reach_is_not_removed() {
 }
 
 /// The distinct certificates by which lives ended, at any seed.
-fn removal_decisions(fleet: &Fleet) -> BTreeSet<Vec<Subject>> {
+fn removal_decisions(fleet: &Fleet) -> BTreeSet<Vec<MemberInstance>> {
     let events = fleet.world.events().iter();
     events
         .filter_map(|(_, _, event)| match event {
@@ -377,7 +377,7 @@ fn ten_that_die_at_once_are_one_or_two_decisions() {
 }
 
 /// What `order` about `endpoint` means at the first seed.
-fn meaning(fleet: &Fleet, order: Order, endpoint: Endpoint) -> Proposal {
+fn meaning(fleet: &Fleet, order: OperatorOrder, endpoint: Endpoint) -> Proposal {
     let seed = fleet.seed(fleet.seeds[0]).expect("it is up");
     seed.authority().meaning(order, endpoint).expect("it means something")
 }
@@ -391,7 +391,7 @@ fn an_eviction_takes_a_quorum_of_operators_and_the_evicted_one_comes_back() {
     for_each_seed(RUNS, |seed| {
         let mut fleet = settled(seed, &Plan::default());
         let (seeds, all, victim) = (fleet.seeds.clone(), fleet.peers.clone(), fleet.peers[3]);
-        let evict = meaning(&fleet, Order::Evict, victim);
+        let evict = meaning(&fleet, OperatorOrder::Evict, victim);
         order(&mut fleet, seeds[0], evict);
         order(&mut fleet, seeds[0], evict);
         fleet.world.run_for(secs(5));
@@ -417,7 +417,7 @@ fn a_ban_keeps_endpoint_and_key_out_until_it_is_lifted() {
         let mut fleet = settled(seed, &Plan::default());
         let (seeds, all, victim) = (fleet.seeds.clone(), fleet.peers.clone(), fleet.peers[3]);
         let rest: Vec<_> = all.iter().copied().filter(|it| *it != victim).collect();
-        let ban = meaning(&fleet, Order::Ban, victim);
+        let ban = meaning(&fleet, OperatorOrder::Ban, victim);
         // One seed hears of it only when it is back.
         fleet.world.crash(seeds[1]);
         order(&mut fleet, seeds[0], ban);
@@ -433,7 +433,7 @@ fn a_ban_keeps_endpoint_and_key_out_until_it_is_lifted() {
             fleet.world.run_for(secs(5));
         }
         assert!(fleet.all_seeds_list(&rest), "and after a restart of all seeds");
-        let unban = meaning(&fleet, Order::Unban, victim);
+        let unban = meaning(&fleet, OperatorOrder::Unban, victim);
         order(&mut fleet, seeds[1], unban);
         fleet.world.run_for(secs(5));
         assert!(fleet.all_seeds_list(&rest), "one operator lifts no ban");

@@ -7,7 +7,7 @@ use crate::swarm_world;
 
 use std::time::Duration;
 
-use folkmoot::machine::swarm::{Config, Event, Outcome};
+use folkmoot::machine::swarm::{Config, Event, SwarmOutcome};
 use swarm_world::{Manner, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -47,7 +47,13 @@ fn all_end_well(world: &mut World, bound: Duration) {
     world.run(bound, World::all_ended);
     world.check_content();
     for peer in &world.peers {
-        assert_eq!(peer.outcome, Some(Outcome::AllComplete), "{:?} of {:?}", peer.id, world.now);
+        assert_eq!(
+            peer.outcome,
+            Some(SwarmOutcome::AllComplete),
+            "{:?} of {:?}",
+            peer.id,
+            world.now
+        );
         let told = peer.events.iter().filter(|it| **it == Event::Complete).count();
         assert!(told <= 1, "complete once");
     }
@@ -196,7 +202,7 @@ fn a_swarm_ends_without_those_who_never_come_or_leave_too_soon() {
     let is_over = |world: &World| world.peers[..3].iter().all(|it| it.outcome.is_some());
     world.run(200 * SECOND, is_over);
     for peer in &world.peers[..3] {
-        assert_eq!(peer.outcome, Some(Outcome::WithoutSome(vec![world.peers[3].id])));
+        assert_eq!(peer.outcome, Some(SwarmOutcome::WithoutSome(vec![world.peers[3].id])));
         assert_eq!(peer.disk.len(), 50);
     }
     // The only one with the file goes at once: nobody can complete, and all end.
@@ -207,7 +213,7 @@ fn a_swarm_ends_without_those_who_never_come_or_leave_too_soon() {
     let is_over = |world: &World| world.peers[1..].iter().all(|it| it.outcome.is_some());
     world.run(300 * SECOND, is_over);
     for peer in &world.peers[1..] {
-        assert_eq!(peer.outcome, Some(Outcome::Incomplete));
+        assert_eq!(peer.outcome, Some(SwarmOutcome::Incomplete));
     }
 }
 

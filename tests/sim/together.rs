@@ -14,15 +14,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use folkmoot::machine::chat::{self, Rule};
-use folkmoot::machine::rollout::{self, Answer, Breaks};
+use folkmoot::machine::rollout::{self, CommandResult, DisabledRules};
 use folkmoot::machine::swarm::{Tree, leaf_hash};
-use folkmoot::machine::{Ticket, swarm};
+use folkmoot::machine::{DialId, swarm};
 use folkmoot::model::{Endpoint, Rng, Time, VerdictMemo};
 use folkmoot::node::Node;
-use folkmoot::proto::chat::entry::{At, MemberId, Origin};
-use folkmoot::proto::rollout::{Form, NodeId, Participant, Roster, RoutingState};
+use folkmoot::proto::chat::entry::{HostPort, MemberId, Origin};
+use folkmoot::proto::rollout::{Encoding, NodeId, Participant, Roster, RoutingState};
 use folkmoot::proto::swarm::{PeerId, PieceIndex, Pieces};
-use folkmoot::sim::{Boot, Fault, Options, Span, Tally, Weather, for_each_seed};
+use folkmoot::sim::{
+    Boot, DurationRange, FaultCounts, Weather, WeatherFault, WorldOptions, for_each_seed,
+};
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::chat_world;
@@ -49,7 +51,7 @@ const fn secs(count: u64) -> Duration {
 #[derive(Clone, Copy, Debug, Default)]
 struct Without {
     rule: Option<Rule>,
-    breaks: Breaks,
+    breaks: DisabledRules,
 }
 
 /// A program that sends by one member.
@@ -62,7 +64,7 @@ struct Program {
 /// What came of a run.
 #[derive(Default)]
 struct Outcome {
-    faults: Tally,
+    faults: FaultCounts,
     met: BTreeMap<&'static str, u64>,
     steps: u64,
 }
@@ -85,7 +87,7 @@ struct All {
     seen: usize,
     typed: u64,
     tickets: u64,
-    answers: BTreeMap<Ticket, Answer>,
+    answers: BTreeMap<DialId, CommandResult>,
 }
 
 /// What each of the services of a peer is made of.
@@ -133,13 +135,13 @@ fn chat_desks(rng: &mut Rng, without: Without) -> Vec<ChatDesk> {
     let members = (1..=PEERS).map(|number| {
         let endpoint = peer_endpoint(number);
         let (id, key) = (MemberId(u32::from(number)), keys_of(endpoint).public());
-        folkmoot::proto::chat::entry::Member { id, at: At::from(endpoint), key }
+        folkmoot::proto::chat::entry::Member { id, at: HostPort::from(endpoint), key }
     });
     let members: Vec<_> = members.collect();
     let book = Arc::new(Mutex::new(members.clone()));
     let desk = |me: folkmoot::proto::chat::entry::Member| ChatDesk {
         config: config.clone(),
-        founds: me.id == MemberId(1),
+        bootstrap: me.id == MemberId(1),
         me: Arc::new(Mutex::new(me)),
         book: Arc::clone(&book),
         syncs_at_open: true,
@@ -158,7 +160,7 @@ fn rollout_desks(rng: &mut Rng, without: Without) -> (Vec<RolloutDesk>, Roster) 
     let all: Vec<_> = all.collect();
     let roster = Roster::new(all.clone()).expect("a roster");
     let history_max = [1, 3, 10_000][rng.random_range(0..3)];
-    let form = [None, None, Some(Form::Line), Some(Form::Frame)][rng.random_range(0..4)];
+    let form = [None, None, Some(Encoding::Line), Some(Encoding::Frame)][rng.random_range(0..4)];
     let dead_after = Duration::from_millis([500, 3_000][rng.random_range(0..2)]);
     let has_servers = rng.random_bool(0.3);
     let desk = |(me, number): (&Participant, u16)| {
@@ -207,7 +209,7 @@ fn swarm_desks(rng: &mut Rng) -> (Vec<SwarmDesk>, Vec<u8>) {
 /// dated.
 fn weather(seed: u64, rng: &mut Rng) -> Weather {
     let mut weather = Weather::draw(seed);
-    for fault in [Fault::Kill, Fault::SlowDisk] {
+    for fault in [WeatherFault::Kill, WeatherFault::SlowDisk] {
         if rng.random_bool(0.75) {
             weather = weather.with(fault);
         }
@@ -215,11 +217,11 @@ fn weather(seed: u64, rng: &mut Rng) -> Weather {
     weather.death_ppm = [0, 20, 100][rng.random_range(0..3)];
     if seed.is_multiple_of(2) {
         weather.skew = Duration::ZERO;
-        weather = weather.without(Fault::Skew);
+        weather = weather.without(WeatherFault::Skew);
     }
     // A run is short, and is to meet more than one fault.
-    weather.gap = Span::millis(50, [300, 1_000, 3_000][rng.random_range(0..3)]);
-    weather.lasting = Span::millis(50, [1_000, 5_000, 15_000][rng.random_range(0..3)]);
+    weather.gap = DurationRange::millis(50, [300, 1_000, 3_000][rng.random_range(0..3)]);
+    weather.lasting = DurationRange::millis(50, [1_000, 5_000, 15_000][rng.random_range(0..3)]);
     weather
 }
 
@@ -227,11 +229,11 @@ impl All {
     fn new(seed: u64, without: Without) -> (Self, Weather) {
         let mut rng = Rng::seed_from_u64(seed ^ 0xa11);
         let weather = weather(seed, &mut rng);
-        let options = Options {
+        let options = WorldOptions {
             weather: weather.clone(),
             backs_off: rng.random_bool(0.5),
             timers_first: rng.random_bool(0.3),
-            ..Options::default()
+            ..WorldOptions::default()
         };
         let plan = Plan { peers: PEERS, options, ..Plan::default() };
         let chat = chat_desks(&mut rng, without);
@@ -280,9 +282,9 @@ impl All {
         self.fleet.world.command(host, command);
     }
 
-    fn order(&mut self, at: usize, command: rollout::Command) -> Ticket {
+    fn order(&mut self, at: usize, command: rollout::Command) -> DialId {
         self.tickets += 1;
-        let ticket = Ticket(self.tickets);
+        let ticket = DialId(self.tickets);
         if self.fleet.world.is_up(self.fleet.peers[at]) {
             self.rollout.on_command(at, ticket, self.fleet.world.now());
             self.command(at, order(ticket, command));
@@ -474,7 +476,7 @@ impl All {
             if status.commit.0 != order.len() as u64 || host.log().entries.len() != order.len() {
                 return Err(format!("not everything is final: {status:?}"));
             }
-            let is_open = |it: &&folkmoot::proto::chat::entry::Chat| {
+            let is_open = |it: &&folkmoot::proto::chat::entry::ChatText| {
                 !self.chat.is_final(it.msg_id, &it.payload)
             };
             if let Some(open) = host.log().typed().iter().find(is_open) {
@@ -513,7 +515,7 @@ impl All {
             let roster = self.roster.clone();
             let ticket = self.order(0, rollout::Command::Roster(roster));
             self.run_for(Duration::from_millis(2_600));
-            if matches!(self.answers.get(&ticket), Some(Answer::Committed { .. })) {
+            if matches!(self.answers.get(&ticket), Some(CommandResult::Committed { .. })) {
                 return;
             }
         }
@@ -570,10 +572,10 @@ fn rules() -> Vec<(String, Without, u64)> {
     let chat = |(rule, within): (Rule, u64)| {
         (format!("{rule:?}"), Without { rule: Some(rule), ..Without::default() }, within)
     };
-    let of = |name: &str, breaks: Breaks, within: u64| {
+    let of = |name: &str, breaks: DisabledRules, within: u64| {
         (name.to_owned(), Without { breaks, ..Without::default() }, within)
     };
-    let whole = Breaks::NONE;
+    let whole = DisabledRules::NONE;
     let chats = [
         (Rule::Quorum, 20),
         (Rule::Adoption, 40),
@@ -583,10 +585,10 @@ fn rules() -> Vec<(String, Without, u64)> {
     ];
     let mut rules: Vec<_> = chats.into_iter().map(chat).collect();
     rules.extend([
-        of("T3 decision not forced", Breaks { decision_unforced: true, ..whole }, 20),
-        of("P6 decision not matched", Breaks { decision_unmatched: true, ..whole }, 40),
-        of("P7 last line is served", Breaks { serves_last_line: true, ..whole }, 40),
-        of("T8 votes unanswered", Breaks { unanswered: true, ..whole }, 20),
+        of("T3 decision not forced", DisabledRules { decision_unforced: true, ..whole }, 20),
+        of("P6 decision not matched", DisabledRules { decision_unmatched: true, ..whole }, 40),
+        of("P7 last line is served", DisabledRules { serves_last_line: true, ..whole }, 40),
+        of("T8 votes unanswered", DisabledRules { unanswered: true, ..whole }, 20),
     ]);
     rules
 }
@@ -617,7 +619,7 @@ fn a_fleet_that_lacks_a_rule_is_found_out() {
 #[test]
 fn one_fleet_does_all_of_it_at_once_in_any_weather() {
     let outcomes = for_each_seed(200, |seed| run(seed, Without::default()));
-    let (mut faults, mut met, mut steps) = (Tally::default(), BTreeMap::new(), 0);
+    let (mut faults, mut met, mut steps) = (FaultCounts::default(), BTreeMap::new(), 0);
     for outcome in &outcomes {
         faults += &outcome.faults;
         steps += outcome.steps;
@@ -627,7 +629,7 @@ fn one_fleet_does_all_of_it_at_once_in_any_weather() {
     }
     println!("{} runs, {steps} steps: {met:?} {faults:?}", outcomes.len());
     if outcomes.len() >= 200 {
-        for fault in Fault::ALL.into_iter().filter(|it| *it != Fault::Wipe) {
+        for fault in WeatherFault::ALL.into_iter().filter(|it| *it != WeatherFault::Wipe) {
             assert!(faults.faults(fault) > 50, "{fault:?} is too rare");
         }
         for (what, least) in [

@@ -18,13 +18,18 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 use folkmoot::machine::chat::{Config, Event, Role};
 use folkmoot::model::{Endpoint, KeyPair, Now, Rng, Time};
-use folkmoot::proto::chat::entry::{At, Body, Chat, Entry, Member, MemberId, MsgId, Origin, SeqNo};
+use folkmoot::proto::chat::entry::{
+    Body, ChatText, Entry, HostPort, Member, MemberId, MsgId, Origin, SeqNo,
+};
 use folkmoot::proto::chat::message::{ChatReq, Message, NackCode};
 use folkmoot::proto::sealed::{ClusterKey, ClusterKeys};
 use folkmoot::runtime::chat::client::Client;
-use folkmoot::runtime::chat::{Engine, Founds, Limits, Options, StartError, Told, Verdict};
+use folkmoot::runtime::chat::{
+    ChatEngine, ChatNotification, ChatOptions, ChatStartError, EngineLimits, GroupBootstrap,
+    LogComparison,
+};
 use folkmoot::runtime::clock::Clock;
-use folkmoot::runtime::driver::options::Sink;
+use folkmoot::runtime::driver::options::EventSink;
 use rand::SeedableRng as _;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,32 +40,32 @@ pub(super) struct Setup {
     pub(super) id: u32,
     pub(super) key: u8,
     pub(super) seeds: Vec<Endpoint>,
-    pub(super) founds: Founds,
+    pub(super) bootstrap: GroupBootstrap,
     pub(super) cluster_key: Option<u8>,
-    pub(super) limits: Limits,
+    pub(super) limits: EngineLimits,
 }
 
 pub(super) fn setup(id: u32) -> Setup {
     let key = u8::try_from(id).unwrap();
-    let (seeds, limits) = (Vec::new(), Limits::default());
-    Setup { id, key, seeds, founds: Founds::IfNew, cluster_key: None, limits }
+    let (seeds, limits) = (Vec::new(), EngineLimits::default());
+    Setup { id, key, seeds, bootstrap: GroupBootstrap::IfNew, cluster_key: None, limits }
 }
 
 pub(super) fn joining(id: u32, seed: &Running) -> Setup {
-    Setup { seeds: vec![seed.at()], founds: Founds::Never, ..setup(id) }
+    Setup { seeds: vec![seed.at()], bootstrap: GroupBootstrap::Never, ..setup(id) }
 }
 
 pub(super) struct Running {
-    pub(super) engine: Engine,
-    told: Receiver<Told>,
+    pub(super) engine: ChatEngine,
+    told: Receiver<ChatNotification>,
     delivered: Vec<Arc<Entry>>,
-    others: Vec<Told>,
+    others: Vec<ChatNotification>,
 }
 
-struct Ear(crossbeam_channel::Sender<Told>);
+struct Ear(crossbeam_channel::Sender<ChatNotification>);
 
-impl Sink<Told> for Ear {
-    fn take(&self, _: Now, told: Told) -> bool {
+impl EventSink<ChatNotification> for Ear {
+    fn take(&self, _: Now, told: ChatNotification) -> bool {
         self.0.try_send(told).is_ok()
     }
 }
@@ -69,26 +74,26 @@ pub(super) fn keys(key: u8) -> KeyPair {
     KeyPair::from_secret([key; 32])
 }
 
-fn try_start(dir: &Path, setup: Setup) -> Result<Running, StartError> {
+fn try_start(dir: &Path, setup: Setup) -> Result<Running, ChatStartError> {
     let (tell, told) = bounded(1 << 20);
     let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
     let key = |it: u8| Arc::new(ClusterKeys::new(ClusterKey::from_bytes([it; 32]), None));
-    let engine = Engine::start(Options {
+    let engine = ChatEngine::start(ChatOptions {
         listen: Some(any),
         keys: keys(setup.key),
         me: Member {
             id: MemberId(setup.id),
-            at: At::from(Endpoint::from(any)),
+            at: HostPort::from(Endpoint::from(any)),
             key: keys(setup.key).public(),
         },
         log_dir: dir.to_owned(),
         seeds: setup.seeds.into_iter().map(|at| (None, at)).collect(),
         config: Config { leader_timeout: Duration::from_millis(800), ..Config::default() },
         cluster_keys: setup.cluster_key.map(key),
-        founds: setup.founds,
+        bootstrap: setup.bootstrap,
         marker: None,
         limits: setup.limits,
-        allows: None,
+        key_filter: None,
         sink: Box::new(Ear(tell)),
     })?;
     Ok(Running { engine, told, delivered: Vec::new(), others: Vec::new() })
@@ -111,7 +116,7 @@ impl Running {
                 return found;
             }
             match self.told.recv_timeout(PATIENCE) {
-                Ok(Told::Delivered(entries)) => self.delivered.extend(entries),
+                Ok(ChatNotification::Delivered(entries)) => self.delivered.extend(entries),
                 Ok(told) => self.others.push(told),
                 Err(_) => panic!("{:?}: not {what}; {:?}", self.engine, self.others),
             }
@@ -125,8 +130,8 @@ impl Running {
 
     #[track_caller]
     pub(super) fn await_role(&mut self, role: Role) {
-        let is = |told: &Told| {
-            matches!(told, Told::Event(Event::RoleChanged { role: it, leader: Some(_), .. })
+        let is = |told: &ChatNotification| {
+            matches!(told, ChatNotification::Event(Event::RoleChanged { role: it, leader: Some(_), .. })
                 if *it == role)
         };
         self.until("that role", |it| it.others.iter().any(is).then_some(()));
@@ -136,7 +141,7 @@ impl Running {
     fn await_refused(&mut self) -> String {
         self.until("refused", |it| {
             it.others.iter().find_map(|told| match told {
-                Told::Event(Event::Refused { reason }) => Some(reason.clone()),
+                ChatNotification::Event(Event::Refused { reason }) => Some(reason.clone()),
                 _ => None,
             })
         })
@@ -192,11 +197,11 @@ fn all_see_one_order_whoever_speaks_and_the_log_has_it_after_a_restart() {
     let report = all[2].engine.verify().unwrap();
     assert_eq!(report.members.len(), 2, "{report:?}");
     assert!(report.is_whole() && report.commit >= commit);
-    let are_equal = report.members.iter().all(|(_, it)| matches!(it, Verdict::Equal { .. }));
+    let are_equal = report.members.iter().all(|(_, it)| matches!(it, LogComparison::Equal { .. }));
     assert!(are_equal, "{report:?}");
     stop_all(all);
     // What is final a lone member may have to learn again; two are a majority.
-    let mut two = start(dir.path(), Setup { founds: Founds::Never, ..setup(2) });
+    let mut two = start(dir.path(), Setup { bootstrap: GroupBootstrap::Never, ..setup(2) });
     let three = start(dir.path(), joining(3, &two));
     let has_all = |it: &Running| it.engine.status().filter(|it| it.commit > commit);
     two.until("what was final", has_all);
@@ -220,8 +225,10 @@ fn a_member_that_was_away_gets_what_it_missed_and_nothing_twice() {
         }
     }
     one.await_text("missed 2999");
-    let mut back =
-        start(dir.path(), Setup { seeds: vec![seed], founds: Founds::Never, ..setup(3) });
+    let mut back = start(
+        dir.path(),
+        Setup { seeds: vec![seed], bootstrap: GroupBootstrap::Never, ..setup(3) },
+    );
     back.await_text("missed 2999");
     back.engine.say("general", "after");
     one.await_text("after");
@@ -249,7 +256,7 @@ fn whoever_may_not_join_is_told_why() {
     founder.engine.stop();
     let mut foreign = start(other.path(), joining(5, &one));
     // It has a group of its own, and passes by the other one at the address of its seed.
-    let note = |told: &Told| matches!(told, Told::Note(text) if text.contains("another group"));
+    let note = |told: &ChatNotification| matches!(told, ChatNotification::Note(text) if text.contains("another group"));
     foreign.until("a note", |it| it.others.iter().find(|told| note(told)).map(|_| ()));
     foreign.await_role(Role::Leader);
     stop_all([foreign, two, one]);
@@ -259,10 +266,11 @@ fn whoever_may_not_join_is_told_why() {
 fn a_place_where_nobody_is_is_named_once_and_tried_until_somebody_is() {
     let dir = tempfile::tempdir().unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let waits = Setup { seeds: vec![Endpoint::from(port)], founds: Founds::Never, ..setup(2) };
+    let waits =
+        Setup { seeds: vec![Endpoint::from(port)], bootstrap: GroupBootstrap::Never, ..setup(2) };
     let mut two = start(dir.path(), waits);
     let notes = |it: &Running| {
-        let note = |told: &Told| matches!(told, Told::Note(text) if text.contains("no member at"));
+        let note = |told: &ChatNotification| matches!(told, ChatNotification::Note(text) if text.contains("no member at"));
         it.others.iter().filter(|told| note(told)).count()
     };
     two.until("a note", |it| (notes(it) > 0).then_some(()));
@@ -286,7 +294,7 @@ fn with_a_cluster_key_only_its_holders_are_heard() {
     one.await_text("under seal");
     let note = |it: &Running| {
         it.others.iter().find_map(|told| match told {
-            Told::Note(text) => Some(text.clone()),
+            ChatNotification::Note(text) => Some(text.clone()),
             _ => None,
         })
     };
@@ -313,7 +321,7 @@ fn a_client_hears_of_each_message_once_it_is_final_and_a_repeat_is_no_second_one
             let origin = Origin { member: MemberId(id), client: 77 };
             let msg_id = MsgId { origin, number };
             let payload = format!("{msg_id}").into();
-            let chat = Chat { msg_id, room_id: "general".into(), payload };
+            let chat = ChatText { msg_id, room_id: "general".into(), payload };
             Message::Chat(ChatReq { sender_id: MemberId(id), chat })
         };
         for number in [1, 2, 2, 3] {

@@ -12,9 +12,9 @@ use folkmoot::machine::chat::event::AuthorMark;
 use folkmoot::machine::chat::{Record, Snapshot};
 use folkmoot::model::{KeyPair, PublicKey, WallTime};
 use folkmoot::proto::chat::entry::{
-    Body, Chain, Chat, Entry, GroupId, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+    Body, ChainHash, ChatText, Entry, GroupId, MemberId, Membership, MsgId, Origin, SeqNo, Term,
 };
-use folkmoot::runtime::chat::store::{self, LogFile, Opened, StoreError};
+use folkmoot::runtime::chat::store::{self, LogFile, LogStoreError, OpenedLog};
 
 const ME: MemberId = MemberId(2);
 const GROUP: GroupId = GroupId([7; 16]);
@@ -27,9 +27,9 @@ fn group() -> Record {
     Record::Group { group: GROUP, me: ME, key: key(1) }
 }
 
-fn chat(number: u64) -> Chat {
+fn chat(number: u64) -> ChatText {
     let msg_id = MsgId { origin: Origin { member: ME, client: 0 }, number };
-    Chat { msg_id, room_id: "general".into(), payload: format!("message {number}").into() }
+    ChatText { msg_id, room_id: "general".into(), payload: format!("message {number}").into() }
 }
 
 fn entry_of(seq: u64, term: u64) -> Arc<Entry> {
@@ -46,7 +46,7 @@ fn entries(seqs: impl IntoIterator<Item = u64>, term: u64) -> Vec<Record> {
     seqs.into_iter().map(|seq| entry(seq, term)).collect()
 }
 
-fn open(dir: &Path) -> Opened {
+fn open(dir: &Path) -> OpenedLog {
     store::open(dir, ME, key(1)).unwrap()
 }
 
@@ -56,7 +56,7 @@ fn log_path(dir: &Path) -> PathBuf {
 
 /// A log with a group, a term and `count` entries.
 fn log_of(dir: &Path, count: u64) -> Vec<Record> {
-    let mut records = vec![group(), Record::Term { term: Term(1), promised_to: Some(MemberId(3)) }];
+    let mut records = vec![group(), Record::Term { term: Term(1), voted_for: Some(MemberId(3)) }];
     records.extend(entries(1..=count, 1));
     open(dir).log.append(&records).unwrap();
     records.remove(0);
@@ -75,7 +75,7 @@ fn what_was_written_is_read_back_in_order() {
 fn the_first_start_finds_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path());
-    assert_eq!((opened.found, opened.notes.len()), (store::Found::default(), 0));
+    assert_eq!((opened.found, opened.notes.len()), (store::LogContent::default(), 0));
 }
 
 /// Where the lines of a log begin, and its end.
@@ -137,14 +137,14 @@ fn a_hole_in_a_last_write_is_cut_wherever_it_is_and_refused_in_one_that_was_conf
         bytes[start..start + 200].fill(0);
         fs::write(log_path(dir.path()), &bytes).unwrap();
         let refused = store::open(dir.path(), ME, key(1)).unwrap_err();
-        assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
+        assert!(matches!(refused, LogStoreError::Corrupt { .. }), "{refused}");
         assert_eq!(fs::read(log_path(dir.path())).unwrap(), bytes, "it is left as it is");
         // The same before the second write was confirmed.
         fs::write(log_path(dir.path()), &bytes[..end]).unwrap();
         let opened = store::open(dir.path(), ME, key(1));
         if start < first_end {
             let refused = opened.map(|it| it.notes).unwrap_err();
-            assert!(matches!(refused, StoreError::Corrupt { .. }), "{start}: {refused}");
+            assert!(matches!(refused, LogStoreError::Corrupt { .. }), "{start}: {refused}");
             continue;
         }
         let mut opened = opened.unwrap();
@@ -185,7 +185,7 @@ fn a_hole_in_what_was_only_typed_here_keeps_no_member_out_and_the_texts_are_said
     bytes[at[17]..at[20] + 9].fill(0);
     fs::write(log_path(dir.path()), &bytes).unwrap();
     let refused = store::open(dir.path(), ME, key(1)).unwrap_err();
-    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
+    assert!(matches!(refused, LogStoreError::Corrupt { .. }), "{refused}");
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn somebody_elses_log_is_refused_with_a_remedy() {
     let dir = tempfile::tempdir().unwrap();
     log_of(dir.path(), 3);
     let error = store::open(dir.path(), ME, key(9)).unwrap_err();
-    assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+    assert!(matches!(error, LogStoreError::Foreign { .. }), "{error}");
     assert!(error.to_string().contains("is the log of peer_2"), "{error}");
     fs::copy(log_path(dir.path()), dir.path().join("peer_5.log")).unwrap();
     let error = store::open(dir.path(), MemberId(5), key(1)).unwrap_err().to_string();
@@ -217,14 +217,14 @@ fn a_member_whose_log_is_gone_does_not_vote_again() {
             _ => fs::remove_file(log_path(dir.path())).unwrap(),
         }
         let error = open(dir.path()).mark(&marker, ME).unwrap_err();
-        assert!(matches!(error, StoreError::Forgotten { .. }), "{loss}: {error}");
+        assert!(matches!(error, LogStoreError::Forgotten { .. }), "{loss}: {error}");
         assert!(error.to_string().contains("peer chat remove 2"), "{error}");
     }
 }
 
 #[test]
 fn what_does_not_belong_together_is_refused() {
-    let term = |term| Record::Term { term: Term(term), promised_to: None };
+    let term = |term| Record::Term { term: Term(term), voted_for: None };
     let table: [(Vec<Record>, &str); 5] = [
         (vec![group(), entry(2, 1)], "entry 2 follows entry 0"),
         (vec![group(), entry(1, 1), entry(3, 1)], "entry 3 follows entry 1"),
@@ -298,7 +298,7 @@ fn any_range_is_found_in_a_long_log_whatever_was_cut_off_in_between() {
     drop(opened);
     check(&open(dir.path()).log.reader().unwrap());
     check(&LogFile::open(&log_path(dir.path())).unwrap().reader);
-    let (mut chain, mut expected) = (Chain::default(), Vec::new());
+    let (mut chain, mut expected) = (ChainHash::default(), Vec::new());
     for seq in 1..=3_000 {
         chain = chain.after(&entry_of(seq, term(seq).0));
         expected.push((SeqNo(seq), chain));
@@ -340,7 +340,7 @@ fn snapshot(seq: u64, typed: u64) -> Snapshot {
         group: GROUP,
         seq_no: SeqNo(seq),
         term: Term(1),
-        chain: Chain([3; 32]),
+        chain: ChainHash([3; 32]),
         membership: Arc::new(Membership::default()),
         authors: vec![AuthorMark { member: ME, client: 0, number: typed, seq_no: SeqNo(seq) }],
     }
@@ -379,7 +379,7 @@ fn what_was_cut_off_before_a_snapshot_does_not_come_back_and_is_no_damage() {
 #[test]
 fn after_a_snapshot_only_what_it_does_not_have_is_read_back() {
     let dir = tempfile::tempdir().unwrap();
-    let term = |term| Record::Term { term: Term(term), promised_to: None };
+    let term = |term| Record::Term { term: Term(term), voted_for: None };
     let commit = |seq| Record::Commit { seq_no: SeqNo(seq) };
     let mut opened = open(dir.path());
     let mut records = vec![group(), term(1), Record::Typed(chat(1)), Record::Typed(chat(2))];
@@ -514,7 +514,7 @@ fn a_log_that_ends_before_what_was_acknowledged_is_refused() {
         match outcome {
             Ok(()) => assert!(is_whole),
             Err(error) => {
-                assert!(!is_whole && matches!(error, StoreError::Rewound { .. }), "{error}");
+                assert!(!is_whole && matches!(error, LogStoreError::Rewound { .. }), "{error}");
                 let told = error.to_string();
                 assert!(
                     told.contains("peer chat remove 2") && told.contains("no remedy"),

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use folkmoot::machine::chat::Role;
 use folkmoot::model::{Nonce, Rng, SigningBytes, Time};
-use folkmoot::proto::chat::entry::{At, Member, MemberId, Term};
-use folkmoot::proto::chat::message::{Intent, Join, JoinChallenge, JoinProof, Message};
-use folkmoot::proto::chat::{Reader, encode};
-use folkmoot::runtime::chat::Limits;
+use folkmoot::proto::chat::entry::{HostPort, Member, MemberId, Term};
+use folkmoot::proto::chat::message::{Join, JoinChallenge, JoinIntent, JoinProof, Message};
+use folkmoot::proto::chat::{ChatReader, encode};
+use folkmoot::runtime::chat::EngineLimits;
 use folkmoot::runtime::clock::Clock;
 use rand::SeedableRng as _;
 
@@ -19,7 +19,7 @@ use super::chat_engine::{PATIENCE, Setup, joining, keys, setup, start, stop_all}
 /// A caller of a chat that is in the middle of its handshake.
 struct Caller {
     stream: Arc<TcpStream>,
-    input: Reader<BufReader<TcpStream>>,
+    input: ChatReader<BufReader<TcpStream>>,
     join: Join,
 }
 
@@ -28,18 +28,18 @@ impl Caller {
     fn call(from: Ipv4Addr, to: SocketAddr, id: u32) -> Self {
         let stream = connect(from, to);
         let key = keys(u8::try_from(id).unwrap()).public();
-        let at = At { host: Ipv4Addr::LOCALHOST.into(), port: 1 };
+        let at = HostPort { host: Ipv4Addr::LOCALHOST.into(), port: 1 };
         let join = Join {
             sender_id: MemberId(id),
             term: Term(0),
             group: None,
-            intent: Intent::Member,
+            intent: JoinIntent::Member,
             membership: vec![Member { id: MemberId(id), at, key }],
             nonce: Nonce::random(&mut Rng::seed_from_u64(id.into())),
             life: Some(1),
         };
         (&stream).write_all(&encode(&Message::Join(join.clone()))).unwrap();
-        let input = Reader::new(BufReader::new(stream.try_clone().unwrap()));
+        let input = ChatReader::new(BufReader::new(stream.try_clone().unwrap()));
         Self { stream: Arc::new(stream), input, join }
     }
 
@@ -78,7 +78,7 @@ fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
 #[test]
 fn links_that_were_hung_up_take_nobodys_place() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { links_max: 160, ..Limits::default() };
+    let limits = EngineLimits { links_max: 160, ..EngineLimits::default() };
     let mut one = start(dir.path(), Setup { limits, ..setup(1) });
     one.await_role(Role::Leader);
     let to = one.engine.addr().unwrap();
@@ -143,7 +143,12 @@ fn who_finds_no_room_is_told_so_in_words_it_knows() {
     for (cluster_key, word) in [(None, "\"code\":\"busy\""), (Some(5), "\"type\":\"ERROR\"")] {
         let dir = tempfile::tempdir().unwrap();
         let handshake_timeout = Duration::from_secs(3);
-        let limits = Limits { links_max: 2, silent_max: 1, handshake_timeout, ..Limits::default() };
+        let limits = EngineLimits {
+            links_max: 2,
+            silent_max: 1,
+            handshake_timeout,
+            ..EngineLimits::default()
+        };
         let one = start(dir.path(), Setup { limits, cluster_key, ..setup(1) });
         let to = one.engine.addr().unwrap();
         // Of two silent ones one goes; a third finds no place, or takes the other's.

@@ -12,13 +12,13 @@ use std::sync::{Arc, Once};
 
 use folkmoot::model::{KeyPair, Nonce, Rng, SigningBytes, WallTime};
 use folkmoot::proto::chat::entry::{
-    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, Recovered,
-    SeqNo, Term,
+    Body, ChainHash, ChatText, Entry, GroupId, HostPort, Member, MemberId, Membership, MsgId,
+    Origin, Recovered, SeqNo, Term,
 };
 use folkmoot::proto::chat::message::*;
-use folkmoot::proto::chat::{LINE_BYTES_MAX, Reader, decode, encode};
+use folkmoot::proto::chat::{ChatReader, LINE_BYTES_MAX, decode, encode};
 use folkmoot::proto::dialect::{Detection, Dialect, detect};
-use folkmoot::proto::line::ReadError;
+use folkmoot::proto::line::LineError;
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use serde_json::{Value, json};
@@ -31,7 +31,8 @@ fn keys(id: u32) -> KeyPair {
 }
 
 fn member(id: u32) -> Member {
-    let at = At { host: "127.0.0.1".parse().unwrap(), port: 6000 + u16::try_from(id).unwrap() };
+    let at =
+        HostPort { host: "127.0.0.1".parse().unwrap(), port: 6000 + u16::try_from(id).unwrap() };
     Member { id: MemberId(id), at, key: keys(id).public() }
 }
 
@@ -39,8 +40,8 @@ fn msg_id(client: u64, number: u64) -> MsgId {
     MsgId { origin: Origin { member: MemberId(2), client }, number }
 }
 
-fn chat(text: &str) -> Chat {
-    Chat { msg_id: msg_id(0, 5), room_id: "general".into(), payload: text.into() }
+fn chat(text: &str) -> ChatText {
+    ChatText { msg_id: msg_id(0, 5), room_id: "general".into(), payload: text.into() }
 }
 
 fn entry(seq: u64, body: Body) -> Arc<Entry> {
@@ -77,7 +78,7 @@ fn cases() -> Vec<Message> {
         sender_id: ME,
         term: TERM,
         group: Some(group),
-        intent: Intent::Member,
+        intent: JoinIntent::Member,
         membership: vec![member(3)],
         nonce: Nonce::random(&mut rng),
         life: Some(1 << 63 | 77),
@@ -108,7 +109,7 @@ fn cases() -> Vec<Message> {
         reason: "another leads".into(),
     };
     vec![
-        Message::Join(Join { group: None, intent: Intent::Client, life: None, ..join.clone() }),
+        Message::Join(Join { group: None, intent: JoinIntent::Client, life: None, ..join.clone() }),
         Message::Join(join),
         Message::JoinChallenge(JoinChallenge {
             sender_id: ME,
@@ -125,11 +126,11 @@ fn cases() -> Vec<Message> {
             membership: everybody,
             life: Some(77),
         }),
-        Message::Heartbeat(Heartbeat {
+        Message::Heartbeat(LeaderHeartbeat {
             sender_id: ME,
             term: TERM,
             commit: SeqNo(10),
-            hash: Chain([5; 32]),
+            hash: ChainHash([5; 32]),
         }),
         Message::Election(election),
         Message::Election(Election { trial: true, force: true, ..election }),
@@ -177,7 +178,7 @@ fn cases() -> Vec<Message> {
             sender_id: ME,
             question: 4,
             commit: SeqNo(10),
-            hashes: vec![(SeqNo(1), Chain([1; 32])), (SeqNo(9), Chain([9; 32]))],
+            hashes: vec![(SeqNo(1), ChainHash([1; 32])), (SeqNo(9), ChainHash([9; 32]))],
         }),
     ]
 }
@@ -230,9 +231,9 @@ fn golden() -> String {
 #[track_caller]
 fn both(line: &[u8]) -> Result<Message, String> {
     let general = decode(line.trim_ascii()).map_err(|error| error.to_string());
-    let read = Reader::new(&[line, b"\n"].concat()[..]).read();
+    let read = ChatReader::new(&[line, b"\n"].concat()[..]).read();
     let read = read.map(|found| found.expect("a line is no end")).map_err(|error| {
-        assert!(matches!(error, ReadError::Malformed { .. }), "{error}");
+        assert!(matches!(error, LineError::Malformed { .. }), "{error}");
         error.to_string()
     });
     assert_eq!(read, general, "{:?}", line.escape_ascii().to_string());
@@ -340,9 +341,9 @@ fn a_line_that_is_too_long_is_refused_even_if_it_is_a_message() {
     let fits =
         LINE_BYTES_MAX - encode(&Message::Chat(ChatReq { sender_id: ME, chat: chat("") })).len();
     let message = |len| Message::Chat(ChatReq { sender_id: ME, chat: chat(&"x".repeat(len)) });
-    assert_eq!(Reader::new(&encode(&message(fits))[..]).read().unwrap(), Some(message(fits)));
-    let error = Reader::new(&encode(&message(fits + 1))[..]).read().unwrap_err();
-    assert!(matches!(error, ReadError::TooLong), "{error}");
+    assert_eq!(ChatReader::new(&encode(&message(fits))[..]).read().unwrap(), Some(message(fits)));
+    let error = ChatReader::new(&encode(&message(fits + 1))[..]).read().unwrap_err();
+    assert!(matches!(error, LineError::TooLong), "{error}");
 }
 
 proptest! {

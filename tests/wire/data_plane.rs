@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use folkmoot::machine::rollout::{Serving, Verdict};
+use folkmoot::machine::rollout::{ServedState, WindowVerdict};
 use folkmoot::proto::rollout::{Plan, RoutingState, Sticky, Weights};
-use folkmoot::runtime::dataplane::{DataPlane, Limits, Options, model};
+use folkmoot::runtime::dataplane::{DataPlane, DataPlaneLimits, DataPlaneOptions, model};
 use folkmoot::runtime::thread;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -24,9 +24,9 @@ fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandl
     thread::spawn("test", f).expect("a thread starts")
 }
 
-fn options(limits: Limits, upstreams: &[(&str, String)]) -> Options {
+fn options(limits: DataPlaneLimits, upstreams: &[(&str, String)]) -> DataPlaneOptions {
     let upstream = |(model, url): &(&str, String)| (model.parse().unwrap(), url.parse().unwrap());
-    Options {
+    DataPlaneOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         node_id: "node-a".parse().unwrap(),
         upstreams: upstreams.iter().map(upstream).collect(),
@@ -37,11 +37,11 @@ fn options(limits: Limits, upstreams: &[(&str, String)]) -> Options {
 }
 
 /// Version `version`, with that share in basis points for the canary.
-fn serving(version: u64, share: u32, sticky: Option<Sticky>) -> Arc<Serving> {
+fn serving(version: u64, share: u32, sticky: Option<Sticky>) -> Arc<ServedState> {
     let mut state = RoutingState::initial("v1".parse().unwrap(), "v2".parse().unwrap());
     state.version = version;
     state.weights = Weights::split(&state.stable_model_id, &state.canary_model_id, share);
-    Arc::new(Serving {
+    Arc::new(ServedState {
         state,
         salt: 7,
         sticky,
@@ -52,23 +52,23 @@ fn serving(version: u64, share: u32, sticky: Option<Sticky>) -> Arc<Serving> {
     })
 }
 
-fn plane_with(limits: Limits, upstreams: &[(&str, String)], share: u32) -> DataPlane {
+fn plane_with(limits: DataPlaneLimits, upstreams: &[(&str, String)], share: u32) -> DataPlane {
     let plane = DataPlane::start(options(limits, upstreams)).unwrap();
     plane.set(serving(1, share, None));
     plane
 }
 
 fn plane(share: u32) -> DataPlane {
-    plane_with(Limits::default(), &[], share)
+    plane_with(DataPlaneLimits::default(), &[], share)
 }
 
 /// Limits that run out at once where a test waits for that.
-fn hasty() -> Limits {
-    Limits {
+fn hasty() -> DataPlaneLimits {
+    DataPlaneLimits {
         request: Duration::from_millis(200),
         answer: Duration::from_secs(1),
         connect: Duration::from_secs(1),
-        ..Limits::default()
+        ..DataPlaneLimits::default()
     }
 }
 
@@ -330,7 +330,7 @@ fn keys_move_to_the_canary_as_its_share_rises_and_none_moves_back() {
 fn a_switch_of_weights_under_load_drops_no_request_and_mixes_no_two_states() {
     let upstream = saying(OK);
     let url = upstream.url();
-    let plane = plane_with(Limits::default(), &[("v1", url.clone()), ("v2", url)], 0);
+    let plane = plane_with(DataPlaneLimits::default(), &[("v1", url.clone()), ("v2", url)], 0);
     let is_over = Arc::new(AtomicBool::new(false));
     // The versions that are served for certain, and that may be.
     let (surely, perhaps) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicU64::new(1)));
@@ -383,7 +383,8 @@ fn a_request_in_flight_ends_where_it_began() {
         }
     }));
     let quick = saying(OK);
-    let plane = plane_with(Limits::default(), &[("v1", slow.url()), ("v2", quick.url())], 0);
+    let plane =
+        plane_with(DataPlaneLimits::default(), &[("v1", slow.url()), ("v2", quick.url())], 0);
     let mut first = Client::call(plane.addr());
     first.send(post("", "{}").as_bytes());
     wait_begun.recv_timeout(PATIENCE).unwrap();
@@ -411,7 +412,7 @@ fn what_the_upstream_answers_is_passed_on_with_its_status_and_type() {
         }
     }));
     let url = format!("{}/ask", upstream.url());
-    let plane = plane_with(Limits::default(), &[("v1", url)], 0);
+    let plane = plane_with(DataPlaneLimits::default(), &[("v1", url)], 0);
     let mut client = Client::call(plane.addr());
     client.send(
         b"POST /predict?q=1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\
@@ -508,7 +509,7 @@ fn a_connection_that_the_upstream_ended_while_it_was_idle_costs_nobody_an_answer
         let _ = stream.get_ref().shutdown(Shutdown::Both);
         let _ = closed.send(());
     }));
-    let plane = plane_with(Limits::default(), &[("v1", upstream.url())], 0);
+    let plane = plane_with(DataPlaneLimits::default(), &[("v1", upstream.url())], 0);
     let mut client = Client::call(plane.addr());
     for turn in 1..=5 {
         assert_eq!(client.predict("", "{}").status, 200, "{turn}");
@@ -531,7 +532,7 @@ fn a_request_that_may_have_been_processed_is_not_sent_again() {
             }
         }
     }));
-    let plane = plane_with(Limits::default(), &[("v1", upstream.url())], 0);
+    let plane = plane_with(DataPlaneLimits::default(), &[("v1", upstream.url())], 0);
     let mut client = Client::call(plane.addr());
     assert_eq!(client.predict("", "{}").status, 200);
     assert_eq!(client.predict("", "{}").status, 502);
@@ -598,7 +599,7 @@ fn an_answer_that_nobody_asked_for_is_given_to_nobody() {
                 let _ = sent.send(());
             }
         }));
-        let plane = plane_with(Limits::default(), &[("v1", upstream.url())], 0);
+        let plane = plane_with(DataPlaneLimits::default(), &[("v1", upstream.url())], 0);
         let mut client = Client::call(plane.addr());
         for turn in 1..=5 {
             assert_eq!(client.predict("", "{}").body, b"ok", "{turn}");
@@ -617,7 +618,7 @@ fn an_upstream_sees_one_plain_request_whatever_the_client_made_of_it() {
             say(stream, OK);
         }
     }));
-    let plane = plane_with(Limits::default(), &[("v1", upstream.url())], 0);
+    let plane = plane_with(DataPlaneLimits::default(), &[("v1", upstream.url())], 0);
     let mut client = Client::call(plane.addr());
     let inner = "POST /admin HTTP/1.1\r\nHost: b\r\nContent-Length: 0\r\n\r\n";
     let size = inner.len();
@@ -650,8 +651,9 @@ fn an_upstream_that_does_not_read_is_given_up() {
     let upstream = Server::start(Box::new(move |_, _| {
         let _ = gate.recv();
     }));
-    let limits = Limits { body_bytes: 1 << 25, answer: Duration::from_millis(200), ..hasty() };
-    let limits = Limits { request: PATIENCE, ..limits };
+    let limits =
+        DataPlaneLimits { body_bytes: 1 << 25, answer: Duration::from_millis(200), ..hasty() };
+    let limits = DataPlaneLimits { request: PATIENCE, ..limits };
     let plane = plane_with(limits, &[("v1", upstream.url())], 0);
     let answer = Client::call(plane.addr()).predict("", &"x".repeat(1 << 24));
     assert_eq!((answer.status, &answer.json()["error"]), (504, &"upstream_timeout".into()));
@@ -660,7 +662,8 @@ fn an_upstream_that_does_not_read_is_given_up() {
 
 #[test]
 fn long_bodies_have_so_much_room_and_short_ones_go_on() {
-    let limits = Limits { body_bytes: 90_000, bodies_bytes: 100_000, ..Limits::default() };
+    let limits =
+        DataPlaneLimits { body_bytes: 90_000, bodies_bytes: 100_000, ..DataPlaneLimits::default() };
     let plane = plane_with(limits, &[], 0);
     let begin = |framing: &str| {
         let mut client = Client::call(plane.addr());
@@ -704,7 +707,7 @@ fn long_bodies_have_so_much_room_and_short_ones_go_on() {
 
 #[test]
 fn who_connects_and_asks_nothing_is_given_less_time_than_a_pause_has() {
-    let plane = plane_with(Limits { idle: 2 * PATIENCE, ..hasty() }, &[], 0);
+    let plane = plane_with(DataPlaneLimits { idle: 2 * PATIENCE, ..hasty() }, &[], 0);
     let mut mute = Client::call(plane.addr());
     let mut asks = Client::call(plane.addr());
     assert_eq!(asks.predict("", "{}").status, 200);
@@ -715,7 +718,7 @@ fn who_connects_and_asks_nothing_is_given_less_time_than_a_pause_has() {
 
 fn model(name: &str, delay: Duration, failing: u32) -> model::Model {
     let listen = "127.0.0.1:0".parse().unwrap();
-    model::Model::start(model::Options { listen, name: name.parse().unwrap(), delay, failing })
+    model::Model::start(model::ModelOptions { listen, name: name.parse().unwrap(), delay, failing })
         .unwrap()
 }
 
@@ -725,7 +728,7 @@ fn the_small_model_answers_as_late_and_as_badly_as_it_is_told() {
     let (good, bad) = (model("v1", Duration::ZERO, 0), model("v2", delay, 2_000));
     let urls = [&good, &bad].map(|it| format!("http://{}", it.addr()));
     let [url1, url2] = urls;
-    let plane = plane_with(Limits::default(), &[("v1", url1), ("v2", url2)], 0);
+    let plane = plane_with(DataPlaneLimits::default(), &[("v1", url1), ("v2", url2)], 0);
     let mut client = Client::call(plane.addr());
     let answer = client.predict("", "{\"x\":[1]}");
     assert_eq!(answer.json(), serde_json::json!({ "model": "v1", "input": { "x": [1] } }));
@@ -777,7 +780,7 @@ fn a_version_that_is_to_get_requests_is_asked_once_before() {
         ("v3", bad.url()),
         ("v4", format!("http://{gone}")),
     ];
-    let plane = plane_with(Limits::default(), &upstreams, 0);
+    let plane = plane_with(DataPlaneLimits::default(), &upstreams, 0);
     let probe = |model: &str| plane.probe(&model.parse().unwrap());
     assert_eq!((probe("v1"), probe("v2")), (Ok(()), Ok(())));
     assert_eq!(probe("v3"), Err("it answers with 503".to_owned()));
@@ -788,8 +791,9 @@ fn a_version_that_is_to_get_requests_is_asked_once_before() {
 #[test]
 fn while_a_version_warms_up_its_errors_count_and_its_latencies_do_not() {
     let missing = saying("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
-    let plane = plane_with(Limits::default(), &[("v1", missing.url()), ("v2", missing.url())], 0);
-    let warms = Serving { salt: 8, warm_up: PATIENCE, ..(*serving(2, 5_000, None)).clone() };
+    let plane =
+        plane_with(DataPlaneLimits::default(), &[("v1", missing.url()), ("v2", missing.url())], 0);
+    let warms = ServedState { salt: 8, warm_up: PATIENCE, ..(*serving(2, 5_000, None)).clone() };
     plane.set(Arc::new(warms));
     let mut client = Client::call(plane.addr());
     for wish in ["always", "never"] {
@@ -806,7 +810,7 @@ fn while_a_version_warms_up_its_errors_count_and_its_latencies_do_not() {
 fn with_the_brake_on_everything_goes_to_the_stable_version_and_the_state_stays() {
     let plane = plane(10_000);
     let brake = Some("an abort was ordered".to_owned());
-    plane.set(Arc::new(Serving { brake, ..(*serving(2, 10_000, None)).clone() }));
+    plane.set(Arc::new(ServedState { brake, ..(*serving(2, 10_000, None)).clone() }));
     let mut client = Client::call(plane.addr());
     for _ in 0..20 {
         assert_eq!(client.predict("", "{}").header("x-model"), "v1");
@@ -852,19 +856,19 @@ fn gates_judge_what_the_models_really_did_in_this_rollout() {
     // On a busy machine a good server is slow too.
     let all = ["error=1%", "p95=20s"];
     for (canary, gates, verdict) in [
-        (&good, &all[..], Verdict::Good),
-        (&bad, &all[1..], Verdict::Good),
-        (&bad, &all[..1], Verdict::Bad),
-        (&slow, &all[..1], Verdict::Good),
-        (&slow, &["p95=20ms"][..], Verdict::Bad),
+        (&good, &all[..], WindowVerdict::Good),
+        (&bad, &all[1..], WindowVerdict::Good),
+        (&bad, &all[..1], WindowVerdict::Bad),
+        (&slow, &all[..1], WindowVerdict::Good),
+        (&slow, &["p95=20ms"][..], WindowVerdict::Bad),
     ] {
         let upstreams = [("v1", good.url()), ("v2", canary.url())];
-        let plane = plane_with(Limits::default(), &upstreams, 10_000);
+        let plane = plane_with(DataPlaneLimits::default(), &upstreams, 10_000);
         let mut client = Client::call(plane.addr());
         for _ in 0..9 {
             client.predict("", "{}");
             let verdict = plan(gates).judge(&plane.health(), 10_000).0;
-            assert!(matches!(verdict, Verdict::TooFew | Verdict::Doubtful));
+            assert!(matches!(verdict, WindowVerdict::TooFew | WindowVerdict::Doubtful));
         }
         client.predict("", "{}");
         let health = plane.health();
@@ -872,7 +876,7 @@ fn gates_judge_what_the_models_really_did_in_this_rollout() {
         // Another step of the same rollout goes on with the window, another rollout does not.
         plane.set(serving(2, 10_000, None));
         assert_eq!(plane.health().of(&"v2".parse().unwrap()).samples, 10);
-        plane.set(Arc::new(Serving { salt: 8, ..(*serving(3, 10_000, None)).clone() }));
+        plane.set(Arc::new(ServedState { salt: 8, ..(*serving(3, 10_000, None)).clone() }));
         assert_eq!(plane.health().of(&"v2".parse().unwrap()).samples, 0);
     }
 }
@@ -910,7 +914,7 @@ fn paths_and_methods_have_their_statuses() {
 
 #[test]
 fn before_the_first_state_a_node_says_that_it_has_none() {
-    let plane = DataPlane::start(options(Limits::default(), &[])).unwrap();
+    let plane = DataPlane::start(options(DataPlaneLimits::default(), &[])).unwrap();
     let mut client = Client::call(plane.addr());
     assert_eq!(client.predict("", "{}").status, 503);
     assert_eq!(client.get("/routing").status, 503);
@@ -930,7 +934,7 @@ fn before_the_first_state_a_node_says_that_it_has_none() {
 
 #[test]
 fn bad_requests_have_their_statuses_and_harm_nobody() {
-    let plane = plane_with(Limits { body_bytes: 1_000, ..hasty() }, &[], 500);
+    let plane = plane_with(DataPlaneLimits { body_bytes: 1_000, ..hasty() }, &[], 500);
     let long_head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(20_000));
     let long_target = format!("GET /{}", "x".repeat(20_000));
     let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(64));
@@ -1007,7 +1011,7 @@ fn requests_that_come_at_once_are_answered_in_order_and_cut_ones_as_well() {
 
 #[test]
 fn slow_and_idle_clients_are_given_up_and_hold_nobody_up() {
-    let limits = Limits { idle: Duration::from_millis(300), ..hasty() };
+    let limits = DataPlaneLimits { idle: Duration::from_millis(300), ..hasty() };
     let plane = plane_with(limits, &[], 0);
     let addr = plane.addr();
     let slow: Vec<_> = (0..20)
@@ -1046,7 +1050,8 @@ fn slow_and_idle_clients_are_given_up_and_hold_nobody_up() {
 
 #[test]
 fn a_body_that_trickles_is_given_up_long_before_one_that_comes_at_a_fair_pace() {
-    let limits = Limits { body_grace: Duration::from_millis(200), ..Limits::default() };
+    let limits =
+        DataPlaneLimits { body_grace: Duration::from_millis(200), ..DataPlaneLimits::default() };
     let plane = plane_with(limits, &[], 0);
     let pause = crossbeam_channel::tick(Duration::from_millis(10));
     let chunked = "POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -1078,7 +1083,8 @@ fn a_body_that_trickles_is_given_up_long_before_one_that_comes_at_a_fair_pace() 
 
 #[test]
 fn a_client_that_does_not_read_is_given_up() {
-    let limits = Limits { write: Duration::from_millis(100), ..Limits::default() };
+    let limits =
+        DataPlaneLimits { write: Duration::from_millis(100), ..DataPlaneLimits::default() };
     let plane = plane_with(limits, &[], 0);
     let mut client = Client::call(plane.addr());
     let body = format!("\"{}\"", "x".repeat(900_000));
@@ -1092,7 +1098,8 @@ fn a_client_that_does_not_read_is_given_up() {
 
 #[test]
 fn connections_are_limited_and_one_address_does_not_get_all() {
-    let limits = Limits { connections: 8, connections_of_one: 3, ..Limits::default() };
+    let limits =
+        DataPlaneLimits { connections: 8, connections_of_one: 3, ..DataPlaneLimits::default() };
     let plane = plane_with(limits, &[], 0);
     let mut held: Vec<_> = (0..3).map(|_| Client::call(plane.addr())).collect();
     for client in &mut held {
@@ -1117,7 +1124,7 @@ fn connections_are_limited_and_one_address_does_not_get_all() {
 #[test]
 fn an_end_leaves_no_thread_and_no_socket() {
     let upstream = saying(OK);
-    let plane = plane_with(Limits::default(), &[("v1", upstream.url())], 0);
+    let plane = plane_with(DataPlaneLimits::default(), &[("v1", upstream.url())], 0);
     let addr = plane.addr();
     let mut idle = Client::call(addr);
     assert_eq!(idle.predict("", "{}").status, 200);
@@ -1144,7 +1151,7 @@ fn an_end_leaves_no_thread_and_no_socket() {
 #[test]
 fn metrics_are_of_each_model_and_all_are_in_the_document() {
     let upstream = saying(OK);
-    let plane = plane_with(Limits::default(), &[("v1", upstream.url())], 500);
+    let plane = plane_with(DataPlaneLimits::default(), &[("v1", upstream.url())], 500);
     let mut client = Client::call(plane.addr());
     assert_eq!(client.predict("X-Canary: never\r\n", "{}").status, 200);
     assert_eq!(client.predict("X-Canary: always\r\n", "{}").status, 502);

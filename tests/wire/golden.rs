@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use std::sync::Once;
 
 use folkmoot::machine::membership::registry::BUCKETS;
-use folkmoot::model::entry::Entry;
-use folkmoot::model::statement::{Because, Confirmation, Removal, Subject, Vote};
+use folkmoot::model::entry::RegistryEntry;
+use folkmoot::model::statement::{Confirmation, MemberInstance, Removal, RemovalReason, Vote};
 use folkmoot::model::{Endpoint, SigningBytes};
 use folkmoot::proto::broadcast::Publish;
 use folkmoot::proto::dialect::{Detection, Dialect, detect};
-use folkmoot::proto::hello::Card;
-use folkmoot::proto::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
+use folkmoot::proto::hello::NodeInfo;
+use folkmoot::proto::line::{LINE_BYTES_MAX, LineError, LineReader, encode};
 use folkmoot::proto::membership::SeedOrderVote;
 use folkmoot::proto::message::Message;
 use serde_json::{Value, json};
@@ -48,12 +48,12 @@ fn lines() -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-fn read(bytes: &[u8]) -> Result<Option<Message>, ReadError> {
+fn read(bytes: &[u8]) -> Result<Option<Message>, LineError> {
     LineReader::new(bytes).read()
 }
 
 /// Reads `text` as one line.
-fn decode(text: &str) -> Result<Message, ReadError> {
+fn decode(text: &str) -> Result<Message, LineError> {
     read(format!("{text}\n").as_bytes()).map(|found| found.expect("a line is no end"))
 }
 
@@ -61,7 +61,7 @@ fn decode(text: &str) -> Result<Message, ReadError> {
 #[track_caller]
 fn complaint(line: &[u8]) -> String {
     match read(&[line, b"\n"].concat()) {
-        Err(ReadError::Malformed { reason }) => reason,
+        Err(LineError::Malformed { reason }) => reason,
         other => panic!("{:?} gave {other:?}", line.escape_ascii().to_string()),
     }
 }
@@ -247,7 +247,7 @@ fn a_line_cut_anywhere_is_truncated_or_malformed_and_never_read() {
     for line in lines() {
         for cut in 1..line.len() {
             let part = &line.as_bytes()[..cut];
-            assert!(matches!(read(part), Err(ReadError::Truncated)), "{line} cut at {cut}");
+            assert!(matches!(read(part), Err(LineError::Truncated)), "{line} cut at {cut}");
             complaint(part);
         }
     }
@@ -261,7 +261,7 @@ fn a_line_that_is_too_long_is_refused_even_if_it_is_a_message() {
     assert!(read(&line).unwrap().is_some(), "at the limit");
     line.insert(0, b' ');
     let err = read(&line).unwrap_err();
-    assert!(matches!(err, ReadError::TooLong) && !err.is_recoverable(), "{err}");
+    assert!(matches!(err, LineError::TooLong) && !err.is_recoverable(), "{err}");
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn the_conversation_in_the_document_is_real() {
         if let Some(question) = line.strip_prefix("→ ") {
             said += 1;
             match decode(question) {
-                Ok(_) | Err(ReadError::Malformed { .. }) => {}
+                Ok(_) | Err(LineError::Malformed { .. }) => {}
                 Err(err) => panic!("{question}: {err}"),
             }
         } else if let Some(answer) = line.strip_prefix("← ") {
@@ -347,7 +347,7 @@ fn the_conversation_in_the_document_is_real() {
 // What is signed, built here once more from the words of `docs/PROTOCOL.md`, so that neither the
 // document nor the code can drift alone.
 
-fn about(domain: &str, subject: &Subject) -> SigningBytes {
+fn about(domain: &str, subject: &MemberInstance) -> SigningBytes {
     SigningBytes::new(domain)
         .endpoint(subject.endpoint)
         .incarnation(subject.incarnation)
@@ -355,13 +355,13 @@ fn about(domain: &str, subject: &Subject) -> SigningBytes {
 }
 
 #[track_caller]
-fn check_votes(kind: &str, lives: &[Subject], votes: &[Vote]) {
+fn check_votes(kind: &str, lives: &[MemberInstance], votes: &[Vote]) {
     for vote in votes {
         let mut all: Vec<_> = lives.iter().chain(&vote.others).collect();
         all.sort();
         let domain = format!("folkmoot/vote/{kind}/1");
         let mut statement = SigningBytes::new(&domain).number(all.len() as u64);
-        for Subject { endpoint, incarnation, key } in all {
+        for MemberInstance { endpoint, incarnation, key } in all {
             statement = statement.endpoint(*endpoint).incarnation(*incarnation).key(key);
         }
         let statement = statement.seed(vote.seed).wall(vote.at);
@@ -387,8 +387,8 @@ fn check_findings(findings: &[Confirmation]) {
 #[track_caller]
 fn check_removal(removal: &Removal) {
     let kind = match removal.because {
-        Because::Death => "remove",
-        Because::Eviction => "evict",
+        RemovalReason::Death => "remove",
+        RemovalReason::Eviction => "evict",
     };
     check_votes(kind, &removal.lives, &removal.votes);
     check_findings(&removal.confirmations);
@@ -397,13 +397,13 @@ fn check_removal(removal: &Removal) {
 #[track_caller]
 fn check_order(order: SeedOrderVote) {
     let SeedOrderVote { endpoint, incarnation, key, seed, at, signature, .. } = order;
-    let subject = Subject { endpoint, incarnation, key };
+    let subject = MemberInstance { endpoint, incarnation, key };
     check_votes("evict", &[subject], &[Vote { seed, at, others: Vec::new(), signature }]);
 }
 
 /// Checks every proof in an entry.
 #[track_caller]
-fn check_entry(entry: &Entry) {
+fn check_entry(entry: &RegistryEntry) {
     if let Some(admission) = &entry.admission {
         check_votes("admit", &[entry.subject], &admission.votes);
     }
@@ -416,7 +416,7 @@ fn check_entry(entry: &Entry) {
     }
 }
 
-fn hello_statement(domain: &str, signer: &Card) -> SigningBytes {
+fn hello_statement(domain: &str, signer: &NodeInfo) -> SigningBytes {
     SigningBytes::new(domain)
         .number(1)
         .number(signer.seed.map_or(0, |seed| u64::from(seed.0)))
@@ -443,31 +443,31 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
             Message::Hello(hello) => caller = Some(hello),
             Message::HelloAck(ack) => {
                 let hello = caller.as_ref().expect("an answer follows its question");
-                let statement = hello_statement("folkmoot/hello-ack/1", &ack.card)
+                let statement = hello_statement("folkmoot/hello-ack/1", &ack.info)
                     .nonce(&hello.nonce)
-                    .key(&hello.card.key);
-                assert!(ack.card.key.verifies(&statement, &ack.proof), "{line}");
+                    .key(&hello.info.key);
+                assert!(ack.info.key.verifies(&statement, &ack.proof), "{line}");
                 called = Some(ack);
             }
             Message::HelloProof(answer) => {
                 let (hello, ack) = (caller.as_ref().unwrap(), called.as_ref().unwrap());
-                let statement = hello_statement("folkmoot/hello-proof/1", &hello.card)
+                let statement = hello_statement("folkmoot/hello-proof/1", &hello.info)
                     .nonce(&ack.nonce)
-                    .key(&ack.card.key);
-                assert!(hello.card.key.verifies(&statement, &answer.proof), "{line}");
+                    .key(&ack.info.key);
+                assert!(hello.info.key.verifies(&statement, &answer.proof), "{line}");
             }
             Message::RegisterReq(it) => {
                 let statement = about("folkmoot/register/1", &it.subject());
                 assert!(it.key.verifies(&statement, &it.signature), "{line}");
             }
             Message::RegisterVote(it) => {
-                let Subject { endpoint, incarnation, key } = cases::subject(6001);
+                let MemberInstance { endpoint, incarnation, key } = cases::subject(6001);
                 assert_eq!((it.endpoint, it.incarnation, it.key), (endpoint, incarnation, key));
                 let request = about("folkmoot/register/1", &cases::subject(6001));
                 assert!(it.key.verifies(&request, &it.request), "{line}");
                 check_votes("admit", &[cases::subject(6001)], it.vote().as_slice());
             }
-            Message::RegisterCommit(it) => check_entry(&Entry::admitted(it)),
+            Message::RegisterCommit(it) => check_entry(&RegistryEntry::admitted(it)),
             Message::SeedDeadVote(it) => {
                 check_votes("remove", &it.lives, it.vote().as_slice());
                 check_findings(&it.confirmations);
@@ -477,7 +477,7 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
             Message::SeedBanCommit(it) => check_votes("ban", &[it.subject()], &it.votes),
             Message::SuspectAck(it) => check_findings(&[it]),
             Message::DeadReport(it) => check_findings(&it.confirmations),
-            Message::Leave(it) => check_entry(&Entry::left(it)),
+            Message::Leave(it) => check_entry(&RegistryEntry::left(it)),
             Message::Neighbors(it) => {
                 let head = SigningBytes::new("folkmoot/neighbors/1")
                     .endpoint(it.endpoint)

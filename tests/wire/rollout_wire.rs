@@ -7,16 +7,17 @@ use std::io::{BufReader, Cursor, Read};
 
 use folkmoot::model::{KeyPair, Rng, WallTime};
 use folkmoot::proto::rollout::{
-    Brake, Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
-    Form, Gone, HealthSnapshot, Heartbeat, Kind, LENGTH_BYTES, MESSAGE_BYTES_MAX, Mark, Message,
-    ModelHealth, ModelId, NodeId, Outcome, Participant, Plan, PrepareResp, Proof, Proposal,
-    ReadError, Reader, RecallReq, RecallResp, Resolution, Roster, RoutingState, STATE_RESP_MAX,
-    Said, StateReq, StateResp, Status, Sticky, TxId, Vote, Weights, Word, decode, encode,
+    AbortCause, Brake, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
+    Encoding, EncodingError, GoneNodes, HealthSnapshot, Heartbeat, LENGTH_BYTES, MESSAGE_BYTES_MAX,
+    Message, ModelHealth, ModelId, NodeId, Participant, Plan, PrepareResp, RecallReq, RecallResp,
+    RemovalAuthority, Resolution, RolloutReader, Roster, RoutingState, RoutingStatus,
+    STATE_RESP_MAX, StateReq, StateResp, StatedMessage, Sticky, TxEnd, TxId, TxKind, TxMark,
+    TxProof, TxProposal, TxVote, Weights, decode, encode,
 };
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 
-const FORMS: [Form; 2] = [Form::Line, Form::Frame];
+const FORMS: [Encoding; 2] = [Encoding::Line, Encoding::Frame];
 
 /// Draws whatever a message may hold.
 struct Draw(Rng);
@@ -46,7 +47,7 @@ impl Draw {
     }
 
     fn txid(&mut self) -> TxId {
-        let kind = Kind::ALL[self.0.random_range(0..Kind::ALL.len())];
+        let kind = TxKind::ALL[self.0.random_range(0..TxKind::ALL.len())];
         TxId { node: self.node(), epoch: self.number(), counter: self.number(), kind }
     }
 
@@ -83,10 +84,10 @@ impl Draw {
         }
     }
 
-    fn proposal(&mut self, txid: &TxId, status: Status) -> Proposal {
+    fn proposal(&mut self, txid: &TxId, status: RoutingStatus) -> TxProposal {
         let (stable, canary) = (self.model(), self.model());
         let share = self.0.random_range(0..=10_000);
-        Proposal {
+        TxProposal {
             txid: txid.clone(),
             state: RoutingState {
                 version: self.number(),
@@ -106,36 +107,36 @@ impl Draw {
         }
     }
 
-    fn gone(&mut self) -> Option<Gone> {
+    fn gone(&mut self) -> Option<GoneNodes> {
         if self.0.random_range(0..4) > 0 {
             return None;
         }
         let nodes = (0..self.0.random_range(1..3)).map(|_| self.node()).collect();
         let settles = self.is().then(|| {
             let txid = self.txid();
-            let proposal = self.proposal(&txid, Status::Committed);
+            let proposal = self.proposal(&txid, RoutingStatus::Committed);
             Box::new(Committed { proposal, proof: self.proof(&txid) })
         });
-        let by = if self.is() { Word::Seeds } else { Word::Operator };
-        Some(Gone { nodes, by, settles })
+        let by = if self.is() { RemovalAuthority::Seeds } else { RemovalAuthority::Operator };
+        Some(GoneNodes { nodes, by, settles })
     }
 
-    fn proof(&mut self, txid: &TxId) -> Proof {
+    fn proof(&mut self, txid: &TxId) -> TxProof {
         let keys = KeyPair::generate(&mut self.0);
         let digest = self.digest();
         let vote = |draw: &mut Self| match draw.is() {
-            true => Vote::commit(&keys, &draw.node(), txid, &digest),
-            false => Vote::abort(&keys, &draw.node(), txid),
+            true => TxVote::commit(&keys, &draw.node(), txid, &digest),
+            false => TxVote::abort(&keys, &draw.node(), txid),
         };
         let votes = (0..self.0.random_range(0..4)).map(|_| vote(self)).collect();
         let at = WallTime(self.0.random_range(0..4_000_000_000_000));
         let resolution =
             self.is().then(|| Resolution::new(&keys, &self.node(), txid, Choice::Abort, at));
-        Proof { votes, resolution }
+        TxProof { votes, resolution }
     }
 
-    fn marks(&mut self) -> std::collections::BTreeMap<NodeId, Mark> {
-        let mark = |it: &mut Self| Mark { epoch: it.number(), counter: it.number() };
+    fn marks(&mut self) -> std::collections::BTreeMap<NodeId, TxMark> {
+        let mark = |it: &mut Self| TxMark { epoch: it.number(), counter: it.number() };
         (0..self.0.random_range(0..5)).map(|_| (self.node(), mark(self))).collect()
     }
 
@@ -150,7 +151,7 @@ impl Draw {
             brake: self.is().then(|| Brake {
                 course: txid,
                 version: self.number(),
-                kind: Kind::Rollback,
+                kind: TxKind::Rollback,
                 reason: self.text(),
             }),
         }
@@ -159,18 +160,20 @@ impl Draw {
     fn message(&mut self, type_no: u32) -> Message {
         let txid = self.txid();
         match type_no {
-            0 => Message::PrepareReq(Box::new(self.proposal(&txid, Status::Prepared).into())),
+            0 => {
+                Message::PrepareReq(Box::new(self.proposal(&txid, RoutingStatus::Prepared).into()))
+            }
             1 => Message::PrepareResp(PrepareResp {
                 signed: self.proof(&txid).votes.pop(),
                 txid,
                 vote: if self.is() { Choice::Commit } else { Choice::Abort },
                 reason: self.text(),
-                cause: self.is().then_some(Cause::Busy),
+                cause: self.is().then_some(AbortCause::Busy),
             }),
             2 => {
                 let (kind, status) = match self.is() {
-                    true => (Choice::Commit, Status::Committed),
-                    false => (Choice::Abort, Status::Aborted),
+                    true => (Choice::Commit, RoutingStatus::Committed),
+                    false => (Choice::Abort, RoutingStatus::Aborted),
                 };
                 let has_content = kind == Choice::Commit || self.is();
                 let proposal = has_content.then(|| self.proposal(&txid, status));
@@ -198,9 +201,9 @@ impl Draw {
             }
             5 => Message::DecisionReq(DecisionReq { txid }),
             6 => Message::DecisionResp(Box::new(DecisionResp {
-                outcome: [Outcome::Commit, Outcome::Abort, Outcome::Uncertain, Outcome::Refused]
+                outcome: [TxEnd::Commit, TxEnd::Abort, TxEnd::Uncertain, TxEnd::Refused]
                     [self.0.random_range(0..4)],
-                proposal: self.is().then(|| self.proposal(&txid, Status::Committed)),
+                proposal: self.is().then(|| self.proposal(&txid, RoutingStatus::Committed)),
                 proof: self.proof(&txid),
                 txid,
             })),
@@ -209,7 +212,7 @@ impl Draw {
             9 => {
                 let committed = |it: &mut Self| {
                     let txid = it.txid();
-                    let proposal = it.proposal(&txid, Status::Committed);
+                    let proposal = it.proposal(&txid, RoutingStatus::Committed);
                     Committed { proposal, proof: it.proof(&txid) }
                 };
                 let count = self.0.random_range(0..STATE_RESP_MAX);
@@ -237,20 +240,20 @@ const TYPES: [&str; 12] = [
     "RECALL_RESP",
 ];
 
-fn said(type_no: u32, seed: u64) -> Said {
+fn said(type_no: u32, seed: u64) -> StatedMessage {
     let mut draw = Draw(Rng::seed_from_u64(seed));
-    Said { sender: draw.node(), message: draw.message(type_no) }
+    StatedMessage { sender: draw.node(), message: draw.message(type_no) }
 }
 
 /// The JSON text in what was encoded.
-fn text(form: Form, bytes: &[u8]) -> &[u8] {
+fn text(form: Encoding, bytes: &[u8]) -> &[u8] {
     match form {
-        Form::Line => bytes.strip_suffix(b"\n").unwrap(),
-        Form::Frame => &bytes[LENGTH_BYTES..],
+        Encoding::Line => bytes.strip_suffix(b"\n").unwrap(),
+        Encoding::Frame => &bytes[LENGTH_BYTES..],
     }
 }
 
-fn reason(form: Form, json: &str) -> String {
+fn reason(form: Encoding, json: &str) -> String {
     let err = decode(form, json.as_bytes()).unwrap_err();
     assert!(err.is_recoverable());
     err.to_string()
@@ -269,8 +272,8 @@ proptest! {
         let said = said(type_no, seed);
         let [line, frame] = FORMS.map(|form| {
             let bytes = encode(form, &said);
-            assert_eq!(Form::of_opening(bytes[0]), form);
-            let mut reader = Reader::new(form, &bytes[..]);
+            assert_eq!(Encoding::of_opening(bytes[0]), form);
+            let mut reader = RolloutReader::new(form, &bytes[..]);
             assert_eq!(reader.read().unwrap().as_ref(), Some(&said));
             assert_eq!(reader.message_bytes(), bytes.len());
             assert!(reader.read().unwrap().is_none());
@@ -307,7 +310,7 @@ proptest! {
                     let bytes = encode(form, &again);
                     prop_assert_eq!(decode(form, text(form, &bytes)).unwrap(), again);
                 }
-                Err(ReadError::Malformed { reason }) => prop_assert!(!reason.is_empty()),
+                Err(EncodingError::Malformed { reason }) => prop_assert!(!reason.is_empty()),
                 Err(err) => prop_assert!(false, "{err}"),
             }
         }
@@ -318,7 +321,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..200),
     ) {
         for form in FORMS {
-            let mut reader = Reader::new(form, &bytes[..]);
+            let mut reader = RolloutReader::new(form, &bytes[..]);
             loop {
                 match reader.read() {
                     Ok(None) => break,
@@ -340,14 +343,14 @@ fn a_field_that_is_missing_is_named() {
     let mut required = 0;
     for (type_no, seed) in (0..12).flat_map(|it| (0..8).map(move |seed| (it, seed))) {
         let said = said(type_no, seed);
-        let line = encode(Form::Line, &said);
+        let line = encode(Encoding::Line, &said);
         let whole: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_slice(text(Form::Line, &line)).unwrap();
+            serde_json::from_slice(text(Encoding::Line, &line)).unwrap();
         for name in whole.keys() {
             let mut less = whole.clone();
             less.remove(name);
             let json = serde_json::to_string(&less).unwrap();
-            if let Err(err) = decode(Form::Line, json.as_bytes()) {
+            if let Err(err) = decode(Encoding::Line, json.as_bytes()) {
                 assert!(err.to_string().contains(&format!("`{name}`")), "{name}: {err}");
                 required += 1;
             }
@@ -360,7 +363,7 @@ fn a_field_that_is_missing_is_named() {
         ("payload", r#"{"msg_type":"STATE_REQ","sender":"node-a"}"#),
         ("from_version", r#"{"msg_type":"STATE_REQ","sender":"node-a","payload":{}}"#),
     ] {
-        let reason = reason(Form::Frame, frame);
+        let reason = reason(Encoding::Frame, frame);
         assert!(reason.contains(&format!("missing field `{field}`")), "{reason}");
     }
 }
@@ -380,7 +383,7 @@ fn what_is_no_message_is_refused_with_its_reason() {
         (r#"{"type":"STATE_REQ","sender_id":"a b","from_version":1}"#, "letters, digits"),
         (r#"{"type":"DECISION_REQ","sender_id":"a","txid":"start-1"}"#, "KIND-NODE-EPOCH-COUNTER"),
     ] {
-        let reason = reason(Form::Line, json);
+        let reason = reason(Encoding::Line, json);
         assert!(reason.contains(why), "{json}: {reason}");
     }
     let frame = |msg_type: &str, payload: &str| {
@@ -391,13 +394,13 @@ fn what_is_no_message_is_refused_with_its_reason() {
         (frame("STATE_REQ", "7"), "payload that is an object"),
         (frame("STATE_REQ", r#"{"from_version":1,"from_version":2}"#), "duplicate field"),
     ] {
-        let reason = reason(Form::Frame, &json);
+        let reason = reason(Encoding::Frame, &json);
         assert!(reason.contains(why), "{json}: {reason}");
     }
     // The order of fields is nobody's business.
     let turned = r#"{"payload":{"from_version":7},"x":[],"sender":"a","msg_type":"STATE_REQ"}"#;
     let message = Message::StateReq(StateReq { from_version: 7 });
-    assert_eq!(decode(Form::Frame, turned.as_bytes()).unwrap().message, message);
+    assert_eq!(decode(Encoding::Frame, turned.as_bytes()).unwrap().message, message);
 }
 
 /// As the seed document has it: the state stands in the payload, its status set.
@@ -405,13 +408,13 @@ fn what_is_no_message_is_refused_with_its_reason() {
 fn a_decision_carries_its_state_once_and_one_that_differs_is_refused() {
     let mut draw = Draw(Rng::seed_from_u64(3));
     let (txid, sender) = (draw.txid(), draw.node());
-    let proposal = Some(draw.proposal(&txid, Status::Committed));
+    let proposal = Some(draw.proposal(&txid, RoutingStatus::Committed));
     let (proof, reason_text) = (draw.proof(&txid), String::new());
     let decision =
         Decision { txid: txid.clone(), kind: Choice::Commit, proposal, proof, reason: reason_text };
     let message = Message::Decision(Box::new(decision.clone()));
-    let bytes = encode(Form::Frame, &Said { sender, message });
-    let json: serde_json::Value = serde_json::from_slice(text(Form::Frame, &bytes)).unwrap();
+    let bytes = encode(Encoding::Frame, &StatedMessage { sender, message });
+    let json: serde_json::Value = serde_json::from_slice(text(Encoding::Frame, &bytes)).unwrap();
     let payload = &json["payload"];
     assert_eq!(payload["state"], serde_json::to_value(decision.proposal.unwrap().state).unwrap());
     assert_eq!(payload["state"]["status"], "COMMITTED");
@@ -427,7 +430,7 @@ fn a_decision_carries_its_state_once_and_one_that_differs_is_refused() {
     ] {
         let mut wrong = json.clone();
         *wrong.pointer_mut(at).unwrap() = value;
-        let found = reason(Form::Frame, &wrong.to_string());
+        let found = reason(Encoding::Frame, &wrong.to_string());
         assert!(found.contains(why), "{at}: {found}");
     }
 }
@@ -448,36 +451,39 @@ fn messages_survive_any_splitting_and_joining_and_a_stream_that_ends_within_one_
     for form in FORMS {
         let bytes: Vec<u8> = sent.iter().flat_map(|it| encode(form, it)).collect();
         let input = BufReader::with_capacity(3, Dripping(Cursor::new(bytes)));
-        let mut reader = Reader::new(form, input);
+        let mut reader = RolloutReader::new(form, input);
         for said in &sent {
             assert_eq!(reader.read().unwrap().as_ref(), Some(said));
         }
         assert!(reader.read().unwrap().is_none());
         let bytes = encode(form, &sent[3]);
         for len in 1..bytes.len() {
-            let err = Reader::new(form, &bytes[..len]).read().unwrap_err();
-            assert!(matches!(err, ReadError::Truncated) && !err.is_recoverable(), "{len}: {err}");
+            let err = RolloutReader::new(form, &bytes[..len]).read().unwrap_err();
+            assert!(
+                matches!(err, EncodingError::Truncated) && !err.is_recoverable(),
+                "{len}: {err}"
+            );
         }
     }
 }
 
 #[test]
 fn lengths_of_zero_and_of_two_gigabytes_are_refused_and_the_limit_is_exact() {
-    let good = encode(Form::Frame, &said(8, 1));
+    let good = encode(Encoding::Frame, &said(8, 1));
     let bytes = [&[0; LENGTH_BYTES][..], &good].concat();
-    let mut reader = Reader::new(Form::Frame, &bytes[..]);
+    let mut reader = RolloutReader::new(Encoding::Frame, &bytes[..]);
     let err = reader.read().unwrap_err();
-    assert!(matches!(err, ReadError::Empty) && err.to_string().contains("length 0"), "{err}");
+    assert!(matches!(err, EncodingError::Empty) && err.to_string().contains("length 0"), "{err}");
     assert_eq!(reader.read().unwrap(), Some(said(8, 1)), "the next one is intact");
     for length in [u32::MAX, 1 << 31, MESSAGE_BYTES_MAX as u32 + 1] {
         let bytes = [&length.to_be_bytes()[..], &good].concat();
-        let err = Reader::new(Form::Frame, &bytes[..]).read().unwrap_err();
-        assert!(matches!(err, ReadError::TooLong), "{err}");
+        let err = RolloutReader::new(Encoding::Frame, &bytes[..]).read().unwrap_err();
+        assert!(matches!(err, EncodingError::TooLong), "{err}");
         assert!(err.to_string().contains("1048576"), "{err}");
     }
     for (form, extra) in FORMS.iter().flat_map(|form| [(*form, 0), (*form, 1)]) {
         let empty = DecisionReq { txid: said_txid() };
-        let resp = |reason: String| Said {
+        let resp = |reason: String| StatedMessage {
             sender: "node-a".parse().unwrap(),
             message: Message::PrepareResp(PrepareResp {
                 txid: empty.txid.clone(),
@@ -487,14 +493,14 @@ fn lengths_of_zero_and_of_two_gigabytes_are_refused_and_the_limit_is_exact() {
                 signed: None,
             }),
         };
-        let head = if form == Form::Frame { LENGTH_BYTES } else { 0 };
+        let head = if form == Encoding::Frame { LENGTH_BYTES } else { 0 };
         let bare = encode(form, &resp(String::new())).len() - head;
         let said = resp("x".repeat(MESSAGE_BYTES_MAX - bare + extra));
         let bytes = encode(form, &said);
-        let read = Reader::new(form, &bytes[..]).read();
+        let read = RolloutReader::new(form, &bytes[..]).read();
         match extra {
             0 => assert_eq!(read.unwrap(), Some(said)),
-            _ => assert!(matches!(read.unwrap_err(), ReadError::TooLong)),
+            _ => assert!(matches!(read.unwrap_err(), EncodingError::TooLong)),
         }
     }
 }
@@ -508,7 +514,8 @@ fn said_txid() -> TxId {
 fn a_full_answer_with_the_largest_rosters_fits() {
     let mut draw = Draw(Rng::seed_from_u64(1));
     let name = |prefix: char, at: usize| format!("{prefix}{at:0>63}").parse::<NodeId>().unwrap();
-    let txid = TxId { node: name('a', 0), epoch: u64::MAX, counter: u64::MAX, kind: Kind::Promote };
+    let txid =
+        TxId { node: name('a', 0), epoch: u64::MAX, counter: u64::MAX, kind: TxKind::Promote };
     let nodes = (0..64).map(|at| Participant {
         node_id: name('b', at),
         host: format!("{at:0>255}"),
@@ -518,22 +525,23 @@ fn a_full_answer_with_the_largest_rosters_fits() {
     let roster = Roster::new(nodes.collect()).unwrap();
     let keys = KeyPair::generate(&mut draw.0);
     let digest = draw.digest();
-    let votes = (0..128).map(|at| Vote::commit(&keys, &name('c', at), &txid, &digest)).collect();
-    let mut proposal = draw.proposal(&txid, Status::Committed);
+    let votes = (0..128).map(|at| TxVote::commit(&keys, &name('c', at), &txid, &digest)).collect();
+    let mut proposal = draw.proposal(&txid, RoutingStatus::Committed);
     proposal.new_roster = Some(roster);
     proposal.note = "x".repeat(folkmoot::proto::rollout::NOTE_BYTES_MAX);
     let plan = Plan { steps: (9_901..=10_000).collect(), ..draw.plan() };
-    let settled = Proposal { plan: Some(plan.clone()), new_roster: None, ..proposal.clone() };
+    let settled = TxProposal { plan: Some(plan.clone()), new_roster: None, ..proposal.clone() };
     proposal.plan = Some(plan);
     let word = Resolution::new(&keys, &name('b', 0), &txid, Choice::Commit, WallTime(1));
-    let proof = Proof { votes: Vec::new(), resolution: Some(word) };
+    let proof = TxProof { votes: Vec::new(), resolution: Some(word) };
     let settles = Some(Box::new(Committed { proposal: settled, proof }));
     let nodes = (0..63).map(|at| name('b', at)).collect();
-    proposal.gone = Some(Gone { nodes, by: Word::Seeds, settles });
-    let committed = vec![Committed { proposal, proof: Proof::of(votes) }; STATE_RESP_MAX];
+    proposal.gone = Some(GoneNodes { nodes, by: RemovalAuthority::Seeds, settles });
+    let committed = vec![Committed { proposal, proof: TxProof::of(votes) }; STATE_RESP_MAX];
     let message = Message::StateResp(StateResp { committed });
     for form in FORMS {
-        let len = encode(form, &Said { sender: name('d', 0), message: message.clone() }).len();
+        let len =
+            encode(form, &StatedMessage { sender: name('d', 0), message: message.clone() }).len();
         assert!(len < MESSAGE_BYTES_MAX, "{len}");
     }
 }

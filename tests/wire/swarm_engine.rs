@@ -11,16 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use folkmoot::machine::swarm::{Config, Event, Files, Outcome, Roster, Tree};
+use folkmoot::machine::swarm::{Config, Event, FileListState, SwarmOutcome, SwarmRoster, Tree};
 use folkmoot::model::{Now, Rng, Ticket, Time};
 use folkmoot::proto::sealed::{ClusterKey, ClusterKeys};
 use folkmoot::proto::swarm::frame::encode;
 use folkmoot::proto::swarm::handshake::Handshake;
 use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces};
 use folkmoot::runtime::clock::Clock;
-use folkmoot::runtime::driver::options::Sink;
-use folkmoot::runtime::swarm::store::{Fetch, Hashing, Offer, Store};
-use folkmoot::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind, Limits, Phase};
+use folkmoot::runtime::driver::options::EventSink;
+use folkmoot::runtime::swarm::store::{Fetch, Hashing, OfferedFiles, Store};
+use folkmoot::runtime::swarm::{
+    ContentPhase, SwarmEngine, SwarmHandle, SwarmKind, SwarmLimits, SwarmOptions, SwarmSpec,
+};
 use folkmoot::runtime::thread;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -30,22 +32,22 @@ fn loopback() -> Option<SocketAddr> {
     Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
 }
 
-fn engine(change: impl FnOnce(&mut EngineOptions)) -> Engine {
-    let mut options = EngineOptions { listen: loopback(), ..EngineOptions::default() };
+fn engine(change: impl FnOnce(&mut SwarmOptions)) -> SwarmEngine {
+    let mut options = SwarmOptions { listen: loopback(), ..SwarmOptions::default() };
     change(&mut options);
-    Engine::start(options).unwrap()
+    SwarmEngine::start(options).unwrap()
 }
 
 /// Events, as they come.
 struct Ear(crossbeam_channel::Sender<Event>);
 
-impl Sink<Event> for Ear {
+impl EventSink<Event> for Ear {
     fn take(&self, _: Now, event: Event) -> bool {
         self.0.try_send(event).is_ok()
     }
 }
 
-fn ear() -> (Box<dyn Sink<Event>>, Receiver<Event>) {
+fn ear() -> (Box<dyn EventSink<Event>>, Receiver<Event>) {
     let (tell, heard) = bounded(100_000);
     (Box::new(Ear(tell)), heard)
 }
@@ -72,8 +74,8 @@ fn random_file(folder: &Path, name: &str, size: usize) -> PathBuf {
 }
 
 /// A share of the file or folder at `path`.
-fn share(engine: &Engine, path: &Path, piece_size: u32) -> (Joined, Ticket) {
-    let offer = Offer::new(path).unwrap();
+fn share(engine: &SwarmEngine, path: &Path, piece_size: u32) -> (SwarmHandle, Ticket) {
+    let offer = OfferedFiles::new(path).unwrap();
     let pieces = Pieces::new(offer.size(), piece_size).unwrap();
     let hashing = Hashing { threads: 2, cache: None, progress: &|_| true };
     let tree = Tree::of_leaves(&hashing.leaves(&offer, pieces).unwrap());
@@ -86,21 +88,21 @@ fn share(engine: &Engine, path: &Path, piece_size: u32) -> (Joined, Ticket) {
         piece_size,
         root: tree.root(),
         files: list.as_ref().map(digest),
-        traits: folkmoot::model::Traits::default(),
+        traits: folkmoot::model::FileAttributes::default(),
         at: Vec::new(),
     };
-    let files = list.map_or(Files::None, Files::Known);
-    let kind = Kind::Share { id: ticket.share_id(), tree, files, at: Vec::new() };
+    let files = list.map_or(FileListState::None, FileListState::Known);
+    let kind = SwarmKind::Share { id: ticket.share_id(), tree, files, at: Vec::new() };
     let store = offer.store(pieces).unwrap();
-    let join = Join { kind, me: PeerId(1), store, config: Config::share(), events: ear().0 };
+    let join = SwarmSpec { kind, me: PeerId(1), store, config: Config::share(), events: ear().0 };
     (engine.join(join).unwrap(), ticket)
 }
 
 fn fetch(
-    engine: &Engine,
+    engine: &SwarmEngine,
     (folder, ticket, me): (&Path, &Ticket, u32),
     at: &[SocketAddr],
-) -> (Joined, Receiver<Event>) {
+) -> (SwarmHandle, Receiver<Event>) {
     let pieces = Pieces::new(ticket.size, ticket.piece_size).unwrap();
     let fetch = Fetch {
         folder,
@@ -113,20 +115,21 @@ fn fetch(
     };
     let store = Store::fetched(&fetch).unwrap();
     let files = match (ticket.files, store.list()) {
-        (None, _) => Files::None,
-        (Some(digest), None) => Files::Wanted(digest),
-        (Some(_), Some(list)) => Files::Known(list.to_vec()),
+        (None, _) => FileListState::None,
+        (Some(digest), None) => FileListState::Wanted(digest),
+        (Some(_), Some(list)) => FileListState::Known(list.to_vec()),
     };
     let tree = Tree::of_root(pieces.count(), ticket.root);
-    let kind = Kind::Share { id: ticket.share_id(), tree, files, at: at.to_vec() };
+    let kind = SwarmKind::Share { id: ticket.share_id(), tree, files, at: at.to_vec() };
     let (events, heard) = ear();
     let config = Config::share();
-    (engine.join(Join { kind, me: PeerId(me), store, config, events }).unwrap(), heard)
+    (engine.join(SwarmSpec { kind, me: PeerId(me), store, config, events }).unwrap(), heard)
 }
 
-fn await_stored(joined: &Joined) {
-    let last = joined.wait(PATIENCE, |phase, _| matches!(phase, Phase::Stored | Phase::Failed(_)));
-    assert_eq!(last.phase, Phase::Stored, "{last:?}");
+fn await_stored(joined: &SwarmHandle) {
+    let last = joined
+        .wait(PATIENCE, |phase, _| matches!(phase, ContentPhase::Stored | ContentPhase::Failed(_)));
+    assert_eq!(last.phase, ContentPhase::Stored, "{last:?}");
 }
 
 #[test]
@@ -136,7 +139,7 @@ fn three_hand_each_other_a_file_and_it_is_the_same() {
     let seeder = engine(|_| {});
     let (_shared, ticket) = share(&seeder, &file, 100_000);
     let engines: Vec<_> = (0..3).map(|_| engine(|_| {})).collect();
-    let at: Vec<_> = [&seeder].into_iter().chain(&engines).filter_map(Engine::addr).collect();
+    let at: Vec<_> = [&seeder].into_iter().chain(&engines).filter_map(SwarmEngine::addr).collect();
     let joined: Vec<_> = (0..3)
         .map(|number| {
             let folder = to.path().join(number.to_string());
@@ -150,7 +153,7 @@ fn three_hand_each_other_a_file_and_it_is_the_same() {
         let progress = joined.progress();
         assert_eq!((progress.have, progress.pieces), (31, 31));
     }
-    engines.iter().chain([&seeder]).for_each(Engine::stop);
+    engines.iter().chain([&seeder]).for_each(SwarmEngine::stop);
 }
 
 #[test]
@@ -298,8 +301,8 @@ fn a_file_that_changes_under_its_share_ends_the_share_and_harms_nobody() {
     fs::write(&file, vec![0; 500_000]).unwrap();
     let (joined, _) = fetch(&leecher, (to.path(), &ticket, 2), &[seeder.addr().unwrap()]);
     let last = shared.wait(PATIENCE, |_, ended| ended.is_some());
-    assert!(matches!(last.ended, Some(Outcome::DiskFailed(_))), "{last:?}");
-    assert!(matches!(&last.phase, Phase::Failed(reason) if reason.contains("changed")));
+    assert!(matches!(last.ended, Some(SwarmOutcome::DiskFailed(_))), "{last:?}");
+    assert!(matches!(&last.phase, ContentPhase::Failed(reason) if reason.contains("changed")));
     assert_eq!(joined.progress().have, 0);
     seeder.stop();
     leecher.stop();
@@ -360,7 +363,9 @@ impl Raw {
 }
 
 /// A seeder of 10 pieces of 1,000 bytes.
-fn small_seeder(change: impl FnOnce(&mut EngineOptions)) -> (Engine, Joined, Ticket, Vec<u8>) {
+fn small_seeder(
+    change: impl FnOnce(&mut SwarmOptions),
+) -> (SwarmEngine, SwarmHandle, Ticket, Vec<u8>) {
     let from = tempfile::tempdir().unwrap().keep();
     let file = random_file(&from, "content", 10_000);
     let seeder = engine(change);
@@ -450,10 +455,10 @@ fn requests_that_cannot_be_served_cost_nothing() {
 
 #[test]
 fn whoever_says_nothing_gets_closed_in_time_and_the_oldest_first() {
-    let limits = Limits {
+    let limits = SwarmLimits {
         handshake_timeout: Duration::from_millis(300),
         silent_max: 2,
-        ..Limits::default()
+        ..SwarmLimits::default()
     };
     let (seeder, _joined, _, _) = small_seeder(|options| options.limits = limits.clone());
     let at = seeder.addr().unwrap();
@@ -468,7 +473,7 @@ fn whoever_says_nothing_gets_closed_in_time_and_the_oldest_first() {
 
 #[test]
 fn one_address_has_its_share_of_connections_and_no_more() {
-    let limits = Limits { links_of_one_max: 3, ..Limits::default() };
+    let limits = SwarmLimits { links_of_one_max: 3, ..SwarmLimits::default() };
     let (seeder, _joined, ticket, _) = small_seeder(|options| options.limits = limits.clone());
     let at = seeder.addr().unwrap();
     let mut held: Vec<_> = (0..3).map(|peer| Raw::greet(at, 10 + peer, &ticket)).collect();
@@ -537,20 +542,20 @@ fn after_the_end_neither_thread_nor_socket_is_left() {
 
 /// One of an assignment's swarm of 1001 and 1002; the first has the file.
 fn assigned(
-    engine: &Engine,
+    engine: &SwarmEngine,
     folder: &Path,
     me: u32,
     calls: &[SocketAddr],
-) -> (Joined, Receiver<Event>) {
+) -> (SwarmHandle, Receiver<Event>) {
     let pieces = Pieces::new(10_000, 1_000).unwrap();
     let store = Store::assigned(folder, "content", pieces, me == 1001).unwrap();
-    let roster = Roster::new([(PeerId(1001), true), (PeerId(1002), false)]);
+    let roster = SwarmRoster::new([(PeerId(1001), true), (PeerId(1002), false)]);
     let calls = calls.iter().map(|at| (PeerId(1001), vec![*at])).collect();
     let second = Duration::from_secs(1);
     let (events, heard) = ear();
-    let kind = Kind::Assignment { roster, calls };
+    let kind = SwarmKind::Assignment { roster, calls };
     let config = Config::assignment(2, second, second);
-    (engine.join(Join { kind, me: PeerId(me), store, config, events }).unwrap(), heard)
+    (engine.join(SwarmSpec { kind, me: PeerId(me), store, config, events }).unwrap(), heard)
 }
 
 #[test]
@@ -562,7 +567,7 @@ fn an_assignments_swarm_ends_by_itself_when_all_have_the_file() {
     let (leecher, _) = assigned(&second, two.path(), 1002, &[first.addr().unwrap()]);
     for joined in [&seeder, &leecher] {
         let last = joined.wait(PATIENCE, |_, ended| ended.is_some());
-        assert_eq!(last.ended, Some(Outcome::AllComplete));
+        assert_eq!(last.ended, Some(SwarmOutcome::AllComplete));
     }
     await_stored(&leecher);
     assert!(fs::read(two.path().join("content")).unwrap() == fs::read(file).unwrap());

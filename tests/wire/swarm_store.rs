@@ -9,10 +9,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use folkmoot::machine::swarm::leaf_hash;
-use folkmoot::model::{FileEntry, FileList, Rng, Traits};
+use folkmoot::model::{FileAttributes, FileEntry, FileList, Rng};
 use folkmoot::proto::swarm::{PieceIndex, Pieces};
 use folkmoot::runtime::swarm::store::{
-    Checked, Fetch, Hashing, Offer, Store, StoreError, TreeCache,
+    Checked, ContentStoreError, Fetch, Hashing, OfferedFiles, Store, TreeCache,
 };
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
@@ -35,14 +35,14 @@ fn all(pieces: Pieces) -> impl Iterator<Item = PieceIndex> {
     (0..pieces.count()).map(PieceIndex)
 }
 
-fn fetch(folder: &Path, pieces: Pieces) -> Result<Store, StoreError> {
+fn fetch(folder: &Path, pieces: Pieces) -> Result<Store, ContentStoreError> {
     let fetch = Fetch {
         folder,
         name: NAME,
         id: ID,
         pieces,
         list: None,
-        traits: Traits::default(),
+        traits: FileAttributes::default(),
         preallocates: false,
     };
     Store::fetched(&fetch)
@@ -91,7 +91,7 @@ fn the_child_that_is_killed() {
 }
 
 /// Rounds with odd numbers are the assignment's.
-fn open_for_kill(folder: &Path, seed: &str) -> Result<Store, StoreError> {
+fn open_for_kill(folder: &Path, seed: &str) -> Result<Store, ContentStoreError> {
     let pieces = pieces(3_000_001, 10_000);
     match seed.parse::<u64>().unwrap() % 2 {
         0 => fetch(folder, pieces),
@@ -227,7 +227,7 @@ fn whoever_should_have_the_file_has_it_whole_or_is_refused() {
     assert_eq!(open(1_000).unwrap().proven().len(), 10);
     for other in [999, 1_001] {
         let err = open(other).unwrap_err();
-        assert!(matches!(err, StoreError::WrongSize { is: 1_000, .. }), "{err}");
+        assert!(matches!(err, ContentStoreError::WrongSize { is: 1_000, .. }), "{err}");
     }
 }
 
@@ -249,7 +249,7 @@ fn the_child_with_a_full_disk() {
         let outcome = store.write_piece(index, &content(pieces, index));
         match index.0 {
             0..50 => outcome.unwrap(),
-            _ => assert!(matches!(outcome, Err(StoreError::TooLarge { .. })), "{outcome:?}"),
+            _ => assert!(matches!(outcome, Err(ContentStoreError::TooLarge { .. })), "{outcome:?}"),
         }
     }
     let open = Store::fetched(&Fetch {
@@ -258,10 +258,10 @@ fn the_child_with_a_full_disk() {
         id: ID,
         pieces,
         list: None,
-        traits: Traits::default(),
+        traits: FileAttributes::default(),
         preallocates: true,
     });
-    assert!(matches!(open, Err(StoreError::TooLarge { .. })), "{open:?}");
+    assert!(matches!(open, Err(ContentStoreError::TooLarge { .. })), "{open:?}");
     assert!(open.unwrap_err().to_string().contains("larger than"));
     limit(None);
 }
@@ -310,8 +310,10 @@ fn links_pipes_and_second_names_are_not_written_through() {
             fs::write(&victim, vec![7; 1_000]).unwrap();
             trap(&dir.path().join(name), kind);
             let opened = fetch(dir.path(), pieces);
-            let is_refused =
-                matches!(opened, Err(StoreError::NotPlain { .. } | StoreError::Exists { .. }));
+            let is_refused = matches!(
+                opened,
+                Err(ContentStoreError::NotPlain { .. } | ContentStoreError::Exists { .. })
+            );
             // What has a second name is copied first.
             let is_apart = kind == 2 && fs::metadata(&victim).unwrap().nlink() == 1;
             assert!(is_refused || is_apart, "{kind} {name} {opened:?}");
@@ -319,10 +321,10 @@ fn links_pipes_and_second_names_are_not_written_through() {
         let dir = tempfile::tempdir().unwrap();
         trap(&dir.path().join(NAME), kind);
         let opened = fetch(dir.path(), pieces);
-        assert!(matches!(opened, Err(StoreError::Exists { .. })), "{kind} {opened:?}");
+        assert!(matches!(opened, Err(ContentStoreError::Exists { .. })), "{kind} {opened:?}");
         let opened = Store::assigned(dir.path(), NAME, pieces, false);
         let is_apart = kind == 2 && fs::metadata(&victim).unwrap().nlink() == 1;
-        let is_refused = matches!(opened, Err(StoreError::NotPlain { .. }));
+        let is_refused = matches!(opened, Err(ContentStoreError::NotPlain { .. }));
         assert!(is_refused || is_apart, "{kind} {opened:?}");
         assert_eq!(fs::read(&victim).unwrap(), vec![7; 1_000]);
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
@@ -341,7 +343,7 @@ fn a_link_put_into_a_folder_under_way_leads_nowhere() {
         id: ID,
         pieces,
         list: Some(list.digest()),
-        traits: Traits::default(),
+        traits: FileAttributes::default(),
         preallocates: false,
     };
     let store = Store::fetched(&fetch).unwrap();
@@ -349,7 +351,7 @@ fn a_link_put_into_a_folder_under_way_leads_nowhere() {
     symlink(outside.path(), dir.path().join("docs.part/sub")).unwrap();
     write(&store, PieceIndex(0));
     let written = store.write_piece(PieceIndex(1), &[1; 500]);
-    assert!(matches!(written, Err(StoreError::NotPlain { .. })), "{written:?}");
+    assert!(matches!(written, Err(ContentStoreError::NotPlain { .. })), "{written:?}");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
@@ -364,12 +366,15 @@ fn names_that_lead_elsewhere_are_refused() {
             id: ID,
             pieces,
             list: None,
-            traits: Traits::default(),
+            traits: FileAttributes::default(),
             preallocates: false,
         };
-        assert!(matches!(Store::fetched(&fetch), Err(StoreError::BadName { .. })), "{name:?}");
+        assert!(
+            matches!(Store::fetched(&fetch), Err(ContentStoreError::BadName { .. })),
+            "{name:?}"
+        );
         let assigned = Store::assigned(dir.path(), name, pieces, false);
-        assert!(matches!(assigned, Err(StoreError::BadName { .. })), "{name:?}");
+        assert!(matches!(assigned, Err(ContentStoreError::BadName { .. })), "{name:?}");
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     // The longest name has no room for anything more.
@@ -380,7 +385,7 @@ fn names_that_lead_elsewhere_are_refused() {
         id: ID,
         pieces,
         list: None,
-        traits: Traits::default(),
+        traits: FileAttributes::default(),
         preallocates: false,
     };
     let store = Store::fetched(&fetch).unwrap();
@@ -450,7 +455,7 @@ fn a_name_that_is_taken_meanwhile_is_left_alone() {
     let store = fetch(dir.path(), pieces).unwrap();
     write(&store, PieceIndex(0));
     fs::write(dir.path().join(NAME), "mine").unwrap();
-    assert!(matches!(store.finish(&|_| None), Err(StoreError::Exists { .. })));
+    assert!(matches!(store.finish(&|_| None), Err(ContentStoreError::Exists { .. })));
     assert_eq!(fs::read(dir.path().join(NAME)).unwrap(), b"mine");
     fs::remove_file(dir.path().join(NAME)).unwrap();
     finish(&store);
@@ -462,7 +467,7 @@ fn two_do_not_fetch_the_same_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let pieces = pieces(10, 10);
     let held = fetch(dir.path(), pieces).unwrap();
-    assert!(matches!(fetch(dir.path(), pieces), Err(StoreError::InUse { .. })));
+    assert!(matches!(fetch(dir.path(), pieces), Err(ContentStoreError::InUse { .. })));
     drop(held);
     fetch(dir.path(), pieces).unwrap();
 }
@@ -477,7 +482,7 @@ fn a_folder_is_offered_fetched_and_taken_up_again() {
         fs::write(root.join(path), vec![size as u8; size]).unwrap();
     }
     symlink("/etc/passwd", root.join("link")).unwrap();
-    let offer = Offer::new(&root).unwrap();
+    let offer = OfferedFiles::new(&root).unwrap();
     assert_eq!((offer.name(), offer.size(), offer.left_out().len()), ("docs", 2_012, 1));
     let pieces = pieces(2_012, 100);
     let list = offer.list().unwrap().to_vec();
@@ -490,7 +495,7 @@ fn a_folder_is_offered_fetched_and_taken_up_again() {
             id: ID,
             pieces,
             list: Some(digest),
-            traits: Traits::default(),
+            traits: FileAttributes::default(),
             preallocates: true,
         })
     };
@@ -516,7 +521,7 @@ fn a_folder_is_offered_fetched_and_taken_up_again() {
     let stray = part.unwrap().join("deep/stray");
     fs::write(&stray, "not of the share").unwrap();
     let told = store.finish(&|_| None).unwrap_err();
-    assert!(matches!(&told, StoreError::Stray { path } if *path == stray), "{told}");
+    assert!(matches!(&told, ContentStoreError::Stray { path } if *path == stray), "{told}");
     fs::remove_file(stray).unwrap();
     finish(&store);
     for (path, size) in files {
@@ -531,11 +536,11 @@ fn a_file_that_changes_is_offered_no_more() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(NAME);
     fs::write(&path, vec![1; 1_000]).unwrap();
-    let store = Offer::new(&path).unwrap().store(pieces(1_000, 100)).unwrap();
+    let store = OfferedFiles::new(&path).unwrap().store(pieces(1_000, 100)).unwrap();
     assert_eq!(store.parts(PieceIndex(3)).unwrap()[0].offset, 300);
     fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"x").unwrap();
     let parts = store.parts(PieceIndex(3));
-    assert!(matches!(parts, Err(StoreError::Changed { .. })), "{parts:?}");
+    assert!(matches!(parts, Err(ContentStoreError::Changed { .. })), "{parts:?}");
 }
 
 #[test]
@@ -552,7 +557,7 @@ fn hashes_are_kept_as_long_as_the_file_is_the_same() {
             true
         };
         let hashing = Hashing { threads: 3, cache: Some(&cache), progress: &progress };
-        let leaves = hashing.leaves(&Offer::new(&path).unwrap(), pieces).unwrap();
+        let leaves = hashing.leaves(&OfferedFiles::new(&path).unwrap(), pieces).unwrap();
         (leaves, steps.into_inner())
     };
     let bytes = fs::read(&path).unwrap();
@@ -577,8 +582,8 @@ fn hashing_stops_when_it_is_told_to() {
     let path = dir.path().join(NAME);
     fs::write(&path, vec![1; 10_000]).unwrap();
     let hashing = Hashing { threads: 2, cache: None, progress: &|done| done < 3_000 };
-    let outcome = hashing.leaves(&Offer::new(&path).unwrap(), pieces(10_000, 1_000));
-    assert!(matches!(outcome, Err(StoreError::Stopped)), "{outcome:?}");
+    let outcome = hashing.leaves(&OfferedFiles::new(&path).unwrap(), pieces(10_000, 1_000));
+    assert!(matches!(outcome, Err(ContentStoreError::Stopped)), "{outcome:?}");
 }
 
 #[test]
@@ -588,7 +593,7 @@ fn what_others_put_under_the_working_name_is_left_alone_or_found_out() {
     let part = dir.path().join("big.iso.part");
     fs::write(&part, b"somebody's own").unwrap();
     let refused = fetch(dir.path(), pieces);
-    assert!(matches!(refused, Err(StoreError::Exists { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(ContentStoreError::Exists { .. })), "{refused:?}");
     assert_eq!(fs::read(&part).unwrap(), b"somebody's own");
     fs::remove_file(&part).unwrap();
 
@@ -716,7 +721,7 @@ fn written_folder(to: &Path, pieces: Pieces) -> Store {
         id: ID,
         pieces,
         list: list_digest,
-        traits: Traits::default(),
+        traits: FileAttributes::default(),
         preallocates: false,
     });
     let store = store.unwrap();
@@ -773,10 +778,10 @@ fn a_folder_that_was_moved_away_is_missed_and_nothing_is_called_whole() {
     let inner = to.path().join("here");
     let store = written_folder(&inner, pieces);
     fs::rename(inner.join("docs.part"), inner.join("mine")).unwrap();
-    assert!(matches!(store.finish(&|_| None), Err(StoreError::Moved { .. })));
+    assert!(matches!(store.finish(&|_| None), Err(ContentStoreError::Moved { .. })));
     fs::rename(inner.join("mine"), inner.join("docs.part")).unwrap();
     fs::rename(&inner, to.path().join("elsewhere")).unwrap();
-    assert!(matches!(store.finish(&|_| None), Err(StoreError::Moved { .. })));
+    assert!(matches!(store.finish(&|_| None), Err(ContentStoreError::Moved { .. })));
     assert!(!to.path().join("elsewhere/docs").exists());
     fs::rename(to.path().join("elsewhere"), &inner).unwrap();
     finish(&store);
@@ -792,7 +797,7 @@ fn hashes_are_made_anew_although_size_and_time_of_a_file_are_set_back() {
     let pieces = pieces(10_000, 1_000);
     let hash = || {
         let hashing = Hashing { threads: 1, cache: Some(&cache), progress: &|_| true };
-        hashing.leaves(&Offer::new(&path).unwrap(), pieces).unwrap()
+        hashing.leaves(&OfferedFiles::new(&path).unwrap(), pieces).unwrap()
     };
     let first = hash();
     disturb(&path, || write_at(&path, b"other", 5_000));

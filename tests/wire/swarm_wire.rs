@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use folkmoot::proto::swarm::frame::{Decoder, Frame, FrameError, Limits, encode, piece_head};
-use folkmoot::proto::swarm::handshake::{Expect, Handshake, HandshakeError, expected_bytes};
-use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces, Tongue};
+use folkmoot::proto::swarm::frame::{Decoder, Frame, FrameError, FrameLimits, encode, piece_head};
+use folkmoot::proto::swarm::handshake::{Expect, Handshake, SwarmHandshakeError, expected_bytes};
+use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces, ProtocolVariant};
 use proptest::prelude::*;
 
 const GOLDEN: &str = include_str!("../golden/swarm.hex");
@@ -57,9 +57,9 @@ fn messages() -> Vec<(&'static str, Message)> {
     ]
 }
 
-fn limits(tongue: Tongue) -> Limits {
+fn limits(variant: ProtocolVariant) -> FrameLimits {
     let pieces = Pieces::new(10_000_232, 32_768).expect("the classic example");
-    Limits { tongue, pieces }
+    FrameLimits { variant, pieces }
 }
 
 /// Gives at most so many bytes at a time.
@@ -75,9 +75,13 @@ impl Read for Trickle<'_> {
 }
 
 /// Reads all of `bytes`, so many at a time; the error that ended it, if one did.
-fn read_all(bytes: &[u8], step: usize, tongue: Tongue) -> (Vec<Frame>, Option<io::Error>) {
+fn read_all(
+    bytes: &[u8],
+    step: usize,
+    variant: ProtocolVariant,
+) -> (Vec<Frame>, Option<io::Error>) {
     let (mut source, mut frames) = (Trickle(bytes, step), Vec::new());
-    let mut decoder = Decoder::new(limits(tongue));
+    let mut decoder = Decoder::new(limits(variant));
     loop {
         match decoder.read_from(&mut source, |_| ()) {
             Ok(Some(frame)) => frames.push(frame),
@@ -88,8 +92,8 @@ fn read_all(bytes: &[u8], step: usize, tongue: Tongue) -> (Vec<Frame>, Option<io
 }
 
 /// Reads `bytes`, which must fail, and says why.
-fn fails(bytes: &[u8], tongue: Tongue) -> FrameError {
-    let (_, error) = read_all(bytes, 1, tongue);
+fn fails(bytes: &[u8], variant: ProtocolVariant) -> FrameError {
+    let (_, error) = read_all(bytes, 1, variant);
     let inner = error.expect("this cannot be read").into_inner().expect("an error of the frames");
     *inner.downcast::<FrameError>().expect("an error of the frames")
 }
@@ -102,7 +106,7 @@ fn every_message_has_the_golden_bytes_and_is_read_from_them() {
         let bytes = golden.remove(name).unwrap_or_else(|| panic!("{name} is in the file"));
         assert_eq!(hex::encode(encode(&msg)), hex::encode(&bytes), "{name}");
         for step in [1, 3, 7, bytes.len()] {
-            let (frames, error) = read_all(&bytes, step, Tongue::Share);
+            let (frames, error) = read_all(&bytes, step, ProtocolVariant::Share);
             assert!(error.is_none(), "{name}: {error:?}");
             assert_eq!(frames, [Frame::Message(msg.clone())], "{name}");
         }
@@ -126,7 +130,7 @@ fn a_connection_that_ends_amid_a_piece_leaves_the_part_that_came() {
     let rest = encode(&Message::Rest { index, offset: 2, data });
     for (whole, offset) in [(piece, 0), (rest, 2)] {
         for came in 0..whole.len() {
-            let mut decoder = Decoder::new(limits(Tongue::Share));
+            let mut decoder = Decoder::new(limits(ProtocolVariant::Share));
             let end = decoder.read_from(&mut &whole[..came], |_| ());
             assert_eq!(end.is_err(), came > 0);
             let content = 6_usize.saturating_sub(whole.len() - came);
@@ -141,12 +145,12 @@ fn messages_follow_each_other_byte_by_byte() {
     let all: Vec<Message> = messages().into_iter().map(|(_, msg)| msg).collect();
     let bytes: Vec<u8> = all.iter().flat_map(encode).collect();
     for step in [1, 2, 5, 1_000] {
-        let (frames, error) = read_all(&bytes, step, Tongue::Share);
+        let (frames, error) = read_all(&bytes, step, ProtocolVariant::Share);
         assert!(error.is_none());
         let expected: Vec<_> = all.iter().cloned().map(Frame::Message).collect();
         assert_eq!(frames, expected);
     }
-    let (frames, error) = read_all(&bytes[..bytes.len() - 1], 1, Tongue::Share);
+    let (frames, error) = read_all(&bytes[..bytes.len() - 1], 1, ProtocolVariant::Share);
     assert_eq!(frames.len(), all.len() - 1);
     assert_eq!(error.map(|it| it.kind()), Some(io::ErrorKind::UnexpectedEof));
 }
@@ -154,12 +158,12 @@ fn messages_follow_each_other_byte_by_byte() {
 #[test]
 fn what_cannot_be_is_refused_before_memory_is_spent_on_it() {
     let huge = [0xff, 0xff, 0xff, 0xff];
-    for tongue in [Tongue::Assignment, Tongue::Share] {
-        assert_eq!(fails(&[0, 0, 0, 0], tongue), FrameError::Empty);
+    for variant in [ProtocolVariant::Assignment, ProtocolVariant::Share] {
+        assert_eq!(fails(&[0, 0, 0, 0], variant), FrameError::Empty);
         for kind in 0..=7 {
             let bytes = u32::MAX - 1;
             assert_eq!(
-                fails(&[&huge[..], &[kind]].concat(), tongue),
+                fails(&[&huge[..], &[kind]].concat(), variant),
                 FrameError::Length { kind, bytes }
             );
         }
@@ -179,21 +183,21 @@ fn what_cannot_be_is_refused_before_memory_is_spent_on_it() {
             (7, 4 + 32_769),
         ] {
             let head = [&(bytes + 1_u32).to_be_bytes()[..], &[kind]].concat();
-            assert_eq!(fails(&head, tongue), FrameError::Length { kind, bytes }, "{kind} {bytes}");
+            assert_eq!(fails(&head, variant), FrameError::Length { kind, bytes }, "{kind} {bytes}");
         }
     }
     for (kind, bytes) in
         [(8, 0), (16, 4), (17, 7), (17, 8 + 1_057 * 32), (18, 5), (19, 3), (19, 5 + 65_536)]
     {
         let head = [&(bytes + 1_u32).to_be_bytes()[..], &[kind]].concat();
-        assert_eq!(fails(&head, Tongue::Share), FrameError::Length { kind, bytes });
+        assert_eq!(fails(&head, ProtocolVariant::Share), FrameError::Length { kind, bytes });
     }
     let too_few = [&41_u32.to_be_bytes()[..], &[17], &[0; 7], &[2], &[0; 32]].concat();
-    assert_eq!(fails(&too_few, Tongue::Share), FrameError::Length { kind: 17, bytes: 40 });
+    assert_eq!(fails(&too_few, ProtocolVariant::Share), FrameError::Length { kind: 17, bytes: 40 });
     let torn = [&42_u32.to_be_bytes()[..], &[17], &[0; 7], &[1], &[0; 33]].concat();
-    assert_eq!(fails(&torn, Tongue::Share), FrameError::Length { kind: 17, bytes: 41 });
-    assert_eq!(fails(&[0, 0, 0, 1, 99], Tongue::Share), FrameError::Kind(99));
-    assert_eq!(fails(&[0, 2, 0, 0, 99], Tongue::Assignment), {
+    assert_eq!(fails(&torn, ProtocolVariant::Share), FrameError::Length { kind: 17, bytes: 41 });
+    assert_eq!(fails(&[0, 0, 0, 1, 99], ProtocolVariant::Share), FrameError::Kind(99));
+    assert_eq!(fails(&[0, 2, 0, 0, 99], ProtocolVariant::Assignment), {
         FrameError::Length { kind: 99, bytes: 131_071 }
     });
 }
@@ -205,7 +209,7 @@ fn messages_of_unknown_types_are_skipped_in_the_assignment() {
     let bare = [0, 0, 0, 1, 255].to_vec();
     let bytes = [foreign, have.clone(), bare, have].concat();
     for step in [1, 4_096, 100_000] {
-        let (frames, error) = read_all(&bytes, step, Tongue::Assignment);
+        let (frames, error) = read_all(&bytes, step, ProtocolVariant::Assignment);
         assert!(error.is_none());
         let have = Frame::Message(Message::Have(PieceIndex(3)));
         let skipped = |kind, bytes| Frame::Skipped { kind, bytes };
@@ -239,11 +243,11 @@ fn a_wrong_handshake_is_refused_at_its_first_wrong_byte() {
         bytes[at] ^= 0x20;
         for expect in [Expect::Assignment, Expect::Share] {
             assert_eq!(Handshake::decode(&bytes[..at], expect), Ok(None));
-            assert_eq!(Handshake::decode(&bytes[..=at], expect), Err(HandshakeError::Header));
+            assert_eq!(Handshake::decode(&bytes[..=at], expect), Err(SwarmHandshakeError::Header));
         }
     }
     let refused = Handshake::decode(&plain[..19], Expect::Share);
-    assert_eq!(refused, Err(HandshakeError::NoShare));
+    assert_eq!(refused, Err(SwarmHandshakeError::NoShare));
 }
 
 #[test]
@@ -303,7 +307,7 @@ proptest! {
         step in 1..3_000_usize,
     ) {
         let bytes: Vec<u8> = messages.iter().flat_map(encode).collect();
-        let (frames, error) = read_all(&bytes, step, Tongue::Share);
+        let (frames, error) = read_all(&bytes, step, ProtocolVariant::Share);
         prop_assert!(error.is_none(), "{error:?}");
         let expected: Vec<_> = messages.into_iter().map(Frame::Message).collect();
         prop_assert_eq!(frames, expected);
@@ -315,9 +319,9 @@ proptest! {
         step in 1..100_usize,
         is_share in any::<bool>(),
     ) {
-        let tongue = if is_share { Tongue::Share } else { Tongue::Assignment };
-        let (frames, error) = read_all(&bytes, step, tongue);
-        let (whole, same) = read_all(&bytes, bytes.len().max(1), tongue);
+        let variant = if is_share { ProtocolVariant::Share } else { ProtocolVariant::Assignment };
+        let (frames, error) = read_all(&bytes, step, variant);
+        let (whole, same) = read_all(&bytes, bytes.len().max(1), variant);
         prop_assert_eq!(frames, whole);
         prop_assert_eq!(error.map(|it| it.to_string()), same.map(|it| it.to_string()));
     }

@@ -34,7 +34,7 @@ use crate::machine::membership::{applicant, authority};
 use crate::machine::quorum::QuorumRule;
 use crate::machine::{contacts, gossip, liveness, overlay, session};
 use crate::model::Endpoint;
-use crate::runtime::driver::options::Limits;
+use crate::runtime::driver::options::ConnectionLimits;
 
 /// Flags of a running seed.
 #[derive(Clone, Debug, Args)]
@@ -141,7 +141,7 @@ pub struct NodeArgs {
 #[command(next_help_heading = "Limits of connections")]
 pub struct ConnectionArgs {
     /// Time that a connection may take until its protocol is clear
-    #[arg(long, value_name = "TIME", default_value_t = Span(Limits::default().handshake_timeout))]
+    #[arg(long, value_name = "TIME", default_value_t = Span(ConnectionLimits::default().handshake_timeout))]
     pub opening_timeout: Span,
     /// Time that a connection may take to prove its key
     #[arg(long, value_name = "TIME",
@@ -151,19 +151,19 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "TIME", default_value_t = Span(session::Config::default().keep_alive))]
     pub keep_alive: Span,
     /// Time that writing to a connection may take before it is closed
-    #[arg(long, value_name = "TIME", default_value_t = Span(Limits::default().write_timeout))]
+    #[arg(long, value_name = "TIME", default_value_t = Span(ConnectionLimits::default().write_timeout))]
     pub write_timeout: Span,
     /// Connections that have said nothing yet, at most; beyond, the oldest is closed
-    #[arg(long, value_name = "N", default_value_t = Limits::default().silent_max)]
+    #[arg(long, value_name = "N", default_value_t = ConnectionLimits::default().silent_max)]
     pub silent_max: usize,
     /// Connections that have proved nothing yet, at most; beyond, the oldest is closed
     #[arg(long, value_name = "N", default_value_t = session::Config::default().unproven_max)]
     pub unproven_max: usize,
     /// Connections of all kinds, at most; beyond, new ones are closed
-    #[arg(long, value_name = "N", default_value_t = Limits::default().links_max)]
+    #[arg(long, value_name = "N", default_value_t = ConnectionLimits::default().links_max)]
     pub connections_max: usize,
     /// Attempts to connect at a time, at most
-    #[arg(long, value_name = "N", default_value_t = Limits::default().dials_max)]
+    #[arg(long, value_name = "N", default_value_t = ConnectionLimits::default().dials_max)]
     pub dials_max: usize,
 }
 

@@ -13,7 +13,9 @@ use crate::cli::CliError;
 use crate::cli::span::Span;
 use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
 use crate::machine::quorum::QuorumRule;
-use crate::model::statement::{Admission, Because, ProposalKind, Removal, Subject, Vote};
+use crate::model::statement::{
+    Admission, MemberInstance, ProposalKind, Removal, RemovalReason, Vote,
+};
 use crate::model::{Endpoint, Incarnation, KeyPair, Rng, SeedId, WallTime};
 use crate::runtime::clock::Clock;
 
@@ -48,20 +50,20 @@ impl Seeds {
     }
 
     /// The yes votes of a quorum, and no more.
-    fn votes(&self, kind: ProposalKind, lives: &[Subject]) -> Vec<Vote> {
+    fn votes(&self, kind: ProposalKind, lives: &[MemberInstance]) -> Vec<Vote> {
         let quorum = self.keys.iter().take(self.book.quorum());
         quorum.map(|(id, keys)| Vote::sign(kind, lives, (*id, keys), WallTime(1))).collect()
     }
 
-    fn admission(&self, life: Subject) -> Admission {
+    fn admission(&self, life: MemberInstance) -> Admission {
         let votes = self.votes(ProposalKind::Admit, &[life]);
-        let Subject { endpoint, incarnation, key } = life;
+        let MemberInstance { endpoint, incarnation, key } = life;
         Admission { endpoint, incarnation, key, votes }
     }
 
-    fn removal(&self, lives: Vec<Subject>) -> Removal {
+    fn removal(&self, lives: Vec<MemberInstance>) -> Removal {
         let votes = self.votes(ProposalKind::Remove, &lives);
-        Removal { because: Because::Death, lives, votes, confirmations: Vec::new() }
+        Removal { because: RemovalReason::Death, lives, votes, confirmations: Vec::new() }
     }
 }
 
@@ -104,9 +106,9 @@ fn place(port: u16) -> Endpoint {
     Endpoint::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-fn life(number: u16, rng: &mut Rng) -> Subject {
+fn life(number: u16, rng: &mut Rng) -> MemberInstance {
     let key = KeyPair::generate(rng).public();
-    Subject { endpoint: place(6_001 + number), incarnation: Incarnation(1), key }
+    MemberInstance { endpoint: place(6_001 + number), incarnation: Incarnation(1), key }
 }
 
 /// Rate of `work` in a second, as long as `span` lasts. A tenth of the time warms up.

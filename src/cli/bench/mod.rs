@@ -23,20 +23,20 @@ pub use crypto::CryptoArgs;
 pub use gossip::GossipArgs;
 pub use membership::MembershipArgs;
 pub use registrations::RegistrationsArgs;
-pub use rollout::RolloutArgs;
-pub use swarm::{PartArgs, SwarmArgs};
+pub use rollout::RolloutBenchArgs;
+pub use swarm::{PartArgs, SwarmBenchArgs};
 
 /// Flags of `peer bench`.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
     /// Figures to measure
     #[command(subcommand)]
-    pub what: What,
+    pub what: Measurement,
 }
 
 /// Kinds of measurements.
 #[derive(Clone, Debug, Subcommand)]
-pub enum What {
+pub enum Measurement {
     /// Joining, detection of crashes and silence, gossip, idle cost, degrees
     Membership(MembershipArgs),
     /// Broadcast: latency, copies, and how many messages a second a fleet of processes carries
@@ -46,11 +46,11 @@ pub enum What {
     /// Number of certificates and signatures a second that one thread checks and makes
     Crypto(CryptoArgs),
     /// Handing a file to several at once, beside the plain limit of this machine
-    Swarm(SwarmArgs),
+    Swarm(SwarmBenchArgs),
     /// A group that chats: messages a second, latency, a dead or frozen leader, nothing lost
     Chat(ChatBenchArgs),
     /// Requests to models: how many a second a node's data plane answers, and how fast
-    Rollout(RolloutArgs),
+    Rollout(RolloutBenchArgs),
     /// One process of a measurement
     #[command(hide = true)]
     SwarmPart(PartArgs),
@@ -62,13 +62,13 @@ pub enum What {
 /// Fails if a process cannot be started, or the fleet does not come together.
 pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     match &args.what {
-        What::Membership(args) => membership::run(args),
-        What::Gossip(args) => gossip::run(args),
-        What::Registrations(args) => registrations::run(args),
-        What::Crypto(args) => crypto::run(args),
-        What::Rollout(args) => rollout::run(args),
-        What::Swarm(args) => swarm::run(args),
-        What::Chat(args) => chat::run(args),
-        What::SwarmPart(args) => swarm::run_part(args),
+        Measurement::Membership(args) => membership::run(args),
+        Measurement::Gossip(args) => gossip::run(args),
+        Measurement::Registrations(args) => registrations::run(args),
+        Measurement::Crypto(args) => crypto::run(args),
+        Measurement::Rollout(args) => rollout::run(args),
+        Measurement::Swarm(args) => swarm::run(args),
+        Measurement::Chat(args) => chat::run(args),
+        Measurement::SwarmPart(args) => swarm::run_part(args),
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::book::GENERAL;
 use super::command::{HISTORY, HISTORY_MAX};
+use super::model::GENERAL;
 use crate::cli::log::{LogFormat, LogLevel};
 use crate::cli::size::Size;
 use crate::cli::span::Span;
@@ -69,7 +69,7 @@ pub struct ChatArgs {
     /// may be down or have no address just now. Without any, without a group in the log and without
     /// a fleet to ask, one is founded
     #[arg(long, visible_alias = "join", value_name = "[ID:]HOST:PORT", requires = "port")]
-    pub seed: Vec<Place>,
+    pub seed: Vec<MemberAddr>,
     /// The file that names the seeds of a fleet. If enough of them run, this member becomes one of
     /// the fleet, finds the group by it, and whose end the seeds certify is removed [default:
     /// config.txt, if it is there and they run]
@@ -235,7 +235,7 @@ fn count(text: &str) -> Result<usize, String> {
 
 /// Address at which a member of the group may be: `ID:HOST:PORT`, or `HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct MemberAddr {
     /// Id of the member that is expected there.
     pub id: Option<MemberId>,
     /// The address or name of the machine, an IPv6 address in brackets.
@@ -244,7 +244,7 @@ pub struct Place {
     pub port: u16,
 }
 
-impl FromStr for Place {
+impl FromStr for MemberAddr {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -266,7 +266,7 @@ impl FromStr for Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for MemberAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(id) = self.id {
             write!(f, "{}:", id.0)?;
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn a_place_is_an_id_a_host_and_a_port() {
         let place = |id: Option<u32>, host: &str, port| {
-            Ok(Place { id: id.map(MemberId), host: host.into(), port })
+            Ok(MemberAddr { id: id.map(MemberId), host: host.into(), port })
         };
         let cases = [
             ("1:127.0.0.1:6001", place(Some(1), "127.0.0.1", 6001)),
@@ -309,13 +309,13 @@ mod tests {
             ("3:[::1]:6001", place(Some(3), "[::1]", 6001)),
         ];
         for (text, expected) in cases {
-            assert_eq!(text.parse::<Place>(), expected, "{text}");
-            assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<MemberAddr>(), expected, "{text}");
+            assert_eq!(text.parse::<MemberAddr>().unwrap().to_string(), text);
         }
         let wrong =
             ["", "6001", ":6001", "a:0", "a:65536", "0:a:1", "x:a:1", "1::6001", "::1:6001"];
         for text in wrong {
-            assert!(text.parse::<Place>().is_err(), "{text}");
+            assert!(text.parse::<MemberAddr>().is_err(), "{text}");
         }
     }
 

@@ -13,20 +13,20 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::args::{ChatArgs, ChatAskArgs};
-use super::ask;
 use super::backend::ChatBackend;
-use super::local::Ask;
-use super::run::{Ear, Talk, has_screen};
+use super::client;
+use super::format::place;
+use super::local_server::ChatRequest;
+use super::run::{EventReceiver, RunningChat, has_screen};
 use super::session::Session;
-use super::words::place;
-use crate::cli::log::{Origin, install_on_stderr};
+use crate::cli::log::{LogOrigin, install_on_stderr};
 use crate::cli::run::signals;
 use crate::cli::text::escape;
-use crate::cli::{CliError, asking};
-use crate::machine::chat::Status;
+use crate::cli::{CliError, local_client};
+use crate::machine::chat::ChatStatus;
 use crate::model::Now;
 use crate::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
-use crate::runtime::chat::Told;
+use crate::runtime::chat::ChatNotification;
 use crate::runtime::clock::Clock;
 use crate::runtime::files::control_path;
 use crate::runtime::{control, thread};
@@ -42,7 +42,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 struct Ready {
     /// State of the chat; entries above its number follow.
     #[serde(rename = "ready")]
-    status: Status,
+    status: ChatStatus,
     /// The member that the chat is.
     me: Member,
 }
@@ -54,43 +54,46 @@ struct Ready {
 pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let system = |action| move |source| CliError::System { action, source };
     let asked = ChatAskArgs { id: args.id, data: args.data.clone(), json: false };
-    let dir = ask::find(&asked)?;
+    let dir = client::find(&asked)?;
     let signals = signals::listen(false).map_err(system("listen to signals"))?;
-    let (ear, Ready { status, me }) = follow(&dir)?;
+    let (events, Ready { status, me }) = follow(&dir)?;
     if !has_screen(args) {
-        let origin = Origin { role: "chat", node: place(me.at) };
+        let origin = LogOrigin { role: "chat", node: place(me.at) };
         install_on_stderr(args.log_format, LevelFilter::from(args.log_level), origin)?;
     }
     let session = Session::new(Arc::new(Remote { dir }), status.message_max);
-    let mut talk = Talk::new(session, me.id, args, (ear, signals));
-    talk.notes = vec![format!("attached to {}; /quit ends only this screen", me.id)];
-    talk.met = Some(status);
-    talk.go_on(args)
+    let mut chat = RunningChat::new(session, me.id, args, (events, signals));
+    chat.notes = vec![format!("attached to {}; /quit ends only this screen", me.id)];
+    chat.met = Some(status);
+    chat.go_on(args)
 }
 
 /// Begins to follow the chat in a directory; returns its events, and the state before them.
-fn follow(dir: &Path) -> Result<(Ear, Ready), CliError> {
+fn follow(dir: &Path) -> Result<(EventReceiver, Ready), CliError> {
     let system = |source| CliError::System { action: "follow the chat that runs here", source };
-    let request = serde_json::to_string(&Ask::Follow).map_err(|error| system(error.into()))?;
-    let ((tell, ear), (greet, greeted), path) = (bounded(TOLD_MAX), bounded(1), control_path(dir));
+    let request =
+        serde_json::to_string(&ChatRequest::Follow).map_err(|error| system(error.into()))?;
+    let ((tell, events), (greet, greeted), path) =
+        (bounded(TOLD_MAX), bounded(1), control_path(dir));
     thread::spawn("follow", move || read(&path, &request, &greet, &tell)).map_err(system)?;
     match greeted.recv() {
-        Ok(ready) => Ok((ear, ready)),
-        Err(_) => Err(CliError::Failed(match ear.recv() {
-            Ok((_, Told::Failed(why))) => why,
+        Ok(ready) => Ok((events, ready)),
+        Err(_) => Err(CliError::Failed(match events.recv() {
+            Ok((_, ChatNotification::Failed(why))) => why,
             _ => "the chat does not say that it can be followed".to_owned(),
         })),
     }
 }
 
 /// Reads the stream of events to its end, which is the end of the chat.
-fn read(path: &Path, request: &str, greet: &Sender<Ready>, tell: &Sender<(Now, Told)>) {
+fn read(path: &Path, request: &str, greet: &Sender<Ready>, tell: &Sender<(Now, ChatNotification)>) {
     let (clock, mut me, mut refusal) = (Clock::start(), None, Value::Null);
     let ended = control::follow(path, request, SILENCE, |line| {
         if me.is_some() {
             // A newer chat may report what this program does not know.
-            let told = serde_json::from_str(line).ok();
-            return told.is_none_or(|told| tell.send((clock.now(), told)).is_ok());
+            let notification = serde_json::from_str(line).ok();
+            return notification
+                .is_none_or(|notification| tell.send((clock.now(), notification)).is_ok());
         }
         match serde_json::from_str::<Ready>(line) {
             Ok(ready) => {
@@ -116,7 +119,7 @@ fn read(path: &Path, request: &str, greet: &Sender<Ready>, tell: &Sender<(Now, T
             "{me} has stopped; what was typed and is kept on its disk is sent when it runs again"
         ),
     };
-    let _ = tell.send((clock.now(), Told::Failed(escape(&why))));
+    let _ = tell.send((clock.now(), ChatNotification::Failed(escape(&why))));
 }
 
 fn is_timeout(error: &io::Error) -> bool {
@@ -129,35 +132,35 @@ struct Remote {
 }
 
 impl Remote {
-    fn ask(&self, wanted: &Ask) -> Result<Value, CliError> {
-        asking::exchange(&self.dir, wanted, ask::PATIENCE, "ask the chat that runs here")
+    fn ask(&self, wanted: &ChatRequest) -> Result<Value, CliError> {
+        local_client::exchange(&self.dir, wanted, client::PATIENCE, "ask the chat that runs here")
     }
 
     /// The answer for programs.
-    fn object<T: DeserializeOwned>(&self, wanted: &Ask) -> Result<T, String> {
+    fn object<T: DeserializeOwned>(&self, wanted: &ChatRequest) -> Result<T, String> {
         let mut answer = self.ask(wanted).map_err(|error| error.to_string())?;
         serde_json::from_value(answer["json"].take()).map_err(|error| error.to_string())
     }
 }
 
 impl ChatBackend for Remote {
-    fn status(&self) -> Option<Status> {
-        self.object(&Ask::Status).ok().flatten()
+    fn status(&self) -> Option<ChatStatus> {
+        self.object(&ChatRequest::Status).ok().flatten()
     }
 
     fn status_lines(&self) -> Vec<String> {
-        match self.ask(&Ask::Status) {
+        match self.ask(&ChatRequest::Status) {
             Ok(mut answer) => serde_json::from_value(answer["lines"].take()).unwrap_or_default(),
             Err(error) => vec![error.to_string()],
         }
     }
 
     fn page(&self, from: SeqNo, count: u64) -> Result<Vec<Arc<Entry>>, String> {
-        self.object(&Ask::Page { from, count })
+        self.object(&ChatRequest::Page { from, count })
     }
 
     fn say(&self, room: Arc<str>, text: String) -> Result<(), String> {
-        match self.ask(&Ask::Say { room: room.to_string(), text }) {
+        match self.ask(&ChatRequest::Say { room: room.to_string(), text }) {
             Ok(_) => Ok(()),
             Err(CliError::Unanswered(why)) => Err(format!("perhaps not sent: {why}")),
             Err(CliError::Failed(why)) => Err(why),
@@ -166,7 +169,7 @@ impl ChatBackend for Remote {
     }
 
     fn remove(&self, id: MemberId) -> Result<(), String> {
-        self.ask(&Ask::Remove { id }).map(drop).map_err(|error| error.to_string())
+        self.ask(&ChatRequest::Remove { id }).map(drop).map_err(|error| error.to_string())
     }
 
     fn leave(&self) {}
@@ -175,9 +178,9 @@ impl ChatBackend for Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::chat::book::tests::{chat, entry};
-    use crate::cli::chat::book::{Book, GENERAL, Item};
-    use crate::cli::chat::local::handler;
+    use crate::cli::chat::local_server::handler;
+    use crate::cli::chat::model::tests::{chat, entry};
+    use crate::cli::chat::model::{ChatLine, ChatModel, GENERAL};
     use crate::cli::chat::session::tests::founder;
     use crate::machine::chat::{Event, Role};
     use crate::proto::chat::entry::{Body, Term};
@@ -207,11 +210,15 @@ mod tests {
             Event::Gone,
         ];
         let entries = vec![entry(1, Body::Opening), entry(2, Body::Chat(said()))];
-        let others = [Told::Delivered(entries), Told::Note("n".into()), Told::Failed("f".into())];
-        for told in events.map(Told::Event).into_iter().chain(others) {
-            let line = serde_json::to_string(&told).unwrap();
-            let read: Told = serde_json::from_str(&line).unwrap();
-            assert_eq!(format!("{read:?}"), format!("{told:?}"), "{line}");
+        let others = [
+            ChatNotification::Delivered(entries),
+            ChatNotification::Note("n".into()),
+            ChatNotification::Failed("f".into()),
+        ];
+        for notification in events.map(ChatNotification::Event).into_iter().chain(others) {
+            let line = serde_json::to_string(&notification).unwrap();
+            let read: ChatNotification = serde_json::from_str(&line).unwrap();
+            assert_eq!(format!("{read:?}"), format!("{notification:?}"), "{line}");
             assert!(!line.contains('\n'));
         }
     }
@@ -223,19 +230,21 @@ mod tests {
         let local = founder(dir.path(), tell);
         let data = DataDir::open_at(dir.path().join("chat-1")).unwrap();
         let control = control::serve(&data, handler(Arc::downgrade(&local))).unwrap();
-        let is_founded = |told: &(Now, Told)| matches!(told.1, Told::Delivered(_));
+        let is_founded = |notification: &(Now, ChatNotification)| {
+            matches!(notification.1, ChatNotification::Delivered(_))
+        };
         assert!(own.iter().any(|it| is_founded(&it)));
 
-        let (ear, ready) = follow(data.path()).unwrap();
+        let (events, ready) = follow(data.path()).unwrap();
         assert_eq!(Some(&ready.status), local.status().as_ref());
         let remote = Remote { dir: data.path().to_owned() };
         let both: [&dyn ChatBackend; 2] = [&*local, &remote];
-        let (mut session, mut book) = (
+        let (mut session, mut model) = (
             Session::new(Arc::new(Remote { dir: data.path().to_owned() }), 100),
-            Book::new(ready.me.id, GENERAL),
+            ChatModel::new(ready.me.id, GENERAL),
         );
-        let met = session.meet(&mut book, &ready.status);
-        let met: Vec<_> = met.iter().map(Item::line).collect();
+        let met = session.meet(&mut model, &ready.status);
+        let met: Vec<_> = met.iter().map(ChatLine::line).collect();
         let leads = "* peer_1 (this one) leads in term 1, promised by peer_1";
         assert_eq!(met, ["* the group is peer_1", leads]);
         for (number, chat) in both.iter().enumerate() {
@@ -243,10 +252,10 @@ mod tests {
         }
         let mut shown = Vec::new();
         while shown.len() < 2 {
-            let (now, told) = ear.recv().unwrap();
-            shown.extend(session.told(&mut book, now, told).unwrap().items);
+            let (now, notification) = events.recv().unwrap();
+            shown.extend(session.notification(&mut model, now, notification).unwrap().items);
         }
-        let shown: Vec<_> = shown.iter().map(Item::line).collect();
+        let shown: Vec<_> = shown.iter().map(ChatLine::line).collect();
         assert_eq!(shown, ["[seq=2] <peer_1>: text 0", "[seq=3] <peer_1>: text 1"]);
 
         let same = |one: &dyn Fn(&dyn ChatBackend) -> String| {
@@ -265,8 +274,8 @@ mod tests {
         assert_eq!(same(&|it| it.say(GENERAL.into(), "late".into()).unwrap_err()), stopped);
         local.close();
         drop(control);
-        let last = ear.iter().last();
-        let Some((_, Told::Failed(why))) = last else { panic!("{last:?}") };
+        let last = events.iter().last();
+        let Some((_, ChatNotification::Failed(why))) = last else { panic!("{last:?}") };
         assert!(why.contains("peer_1 has stopped"), "{why}");
         assert!(follow(data.path()).unwrap_err().to_string().contains("no node is running there"));
     }
@@ -275,7 +284,8 @@ mod tests {
     fn what_is_no_chat_of_this_version_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open_at(dir.path().join("chat-1")).unwrap();
-        let old = |_: &str| control::Answer::Line("{\"error\":\"not a question\"}".to_owned());
+        let old =
+            |_: &str| control::ControlAnswer::Line("{\"error\":\"not a question\"}".to_owned());
         let _control = control::serve(&data, Arc::new(old)).unwrap();
         let why = follow(data.path()).unwrap_err().to_string();
         assert_eq!(why, "the chat that runs here cannot be followed: not a question");

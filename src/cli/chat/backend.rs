@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::machine::chat::Status;
+use crate::machine::chat::ChatStatus;
 use crate::proto::chat::entry::{Body, Entry, MemberId, SeqNo};
 
 /// Largest number of entries in a page: an answer of the control socket has room for so many of the
@@ -12,7 +12,7 @@ pub(super) const PAGE: u64 = 500;
 /// A running chat.
 pub(super) trait ChatBackend {
     /// Status of the member; `None` once it is stopping.
-    fn status(&self) -> Option<Status>;
+    fn status(&self) -> Option<ChatStatus>;
 
     /// Lines of `/status`.
     fn status_lines(&self) -> Vec<String>;

@@ -28,7 +28,7 @@ pub(super) const HELP: &[&str] = &[
 
 /// A typed line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Typed {
+pub(super) enum TypedLine {
     /// The line is empty.
     Nothing,
     /// Send this text.
@@ -52,7 +52,7 @@ pub(super) enum Typed {
 }
 
 /// Parses `line`, if a text may have `message_max` bytes.
-pub(super) fn parse(line: &str, message_max: usize) -> Typed {
+pub(super) fn parse(line: &str, message_max: usize) -> TypedLine {
     let line = line.trim_end_matches(['\n', '\r']);
     match line.strip_prefix('/') {
         Some(rest) if rest.starts_with('/') => say(rest, message_max),
@@ -61,42 +61,43 @@ pub(super) fn parse(line: &str, message_max: usize) -> Typed {
     }
 }
 
-fn say(text: &str, message_max: usize) -> Typed {
+fn say(text: &str, message_max: usize) -> TypedLine {
     if text.trim().is_empty() {
-        Typed::Nothing
+        TypedLine::Nothing
     } else if text.len() > message_max {
         let len = text.len();
-        Typed::Wrong(format!(
+        TypedLine::Wrong(format!(
             "not sent: it has {len} bytes, and a message at most {message_max} (--message-max)"
         ))
     } else {
-        Typed::Say(text.to_owned())
+        TypedLine::Say(text.to_owned())
     }
 }
 
-fn command(text: &str) -> Typed {
+fn command(text: &str) -> TypedLine {
     let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let rest = rest.trim();
-    let alone = |typed: Typed| {
-        if rest.is_empty() { typed } else { Typed::Wrong(format!("/{name} stands alone")) }
+    let alone = |typed: TypedLine| {
+        if rest.is_empty() { typed } else { TypedLine::Wrong(format!("/{name} stands alone")) }
     };
     match name {
-        "status" => alone(Typed::Status),
-        "rooms" => alone(Typed::Rooms),
-        "help" => alone(Typed::Help),
-        "quit" => alone(Typed::Quit),
-        "history" if rest.is_empty() => Typed::History(HISTORY),
+        "status" => alone(TypedLine::Status),
+        "rooms" => alone(TypedLine::Rooms),
+        "help" => alone(TypedLine::Help),
+        "quit" => alone(TypedLine::Quit),
+        "history" if rest.is_empty() => TypedLine::History(HISTORY),
         "history" => match rest.parse() {
-            Ok(count) if (1..=HISTORY_MAX).contains(&count) => Typed::History(count),
-            _ => Typed::Wrong(format!("/history takes a number from 1 to {HISTORY_MAX}")),
+            Ok(count) if (1..=HISTORY_MAX).contains(&count) => TypedLine::History(count),
+            _ => TypedLine::Wrong(format!("/history takes a number from 1 to {HISTORY_MAX}")),
         },
-        "room" => room(rest).map_or_else(Typed::Wrong, Typed::Room),
+        "room" => room(rest).map_or_else(TypedLine::Wrong, TypedLine::Room),
         "remove" => {
             let digits = rest.strip_prefix("peer_").unwrap_or(rest);
-            let wrong = || Typed::Wrong("/remove takes the id of a member: /remove 2".to_owned());
-            digits.parse().map_or_else(|_| wrong(), |id| Typed::Remove(MemberId(id)))
+            let wrong =
+                || TypedLine::Wrong("/remove takes the id of a member: /remove 2".to_owned());
+            digits.parse().map_or_else(|_| wrong(), |id| TypedLine::Remove(MemberId(id)))
         }
-        _ => Typed::Wrong(format!("Unknown command: /{name}; /help lists them")),
+        _ => TypedLine::Wrong(format!("Unknown command: /{name}; /help lists them")),
     }
 }
 
@@ -118,21 +119,21 @@ mod tests {
     #[test]
     fn a_line_is_a_text_or_a_command() {
         let cases = [
-            ("hello\n", Typed::Say("hello".into())),
-            ("  two  words ", Typed::Say("  two  words ".into())),
-            (" \t\n", Typed::Nothing),
-            ("", Typed::Nothing),
-            ("//etc/hosts", Typed::Say("/etc/hosts".into())),
-            ("/status", Typed::Status),
-            ("/status  ", Typed::Status),
-            ("/quit", Typed::Quit),
-            ("/rooms", Typed::Rooms),
-            ("/help", Typed::Help),
-            ("/history", Typed::History(20)),
-            ("/history 5", Typed::History(5)),
-            ("/room #cats", Typed::Room("cats".into())),
-            ("/remove 2", Typed::Remove(MemberId(2))),
-            ("/remove peer_2", Typed::Remove(MemberId(2))),
+            ("hello\n", TypedLine::Say("hello".into())),
+            ("  two  words ", TypedLine::Say("  two  words ".into())),
+            (" \t\n", TypedLine::Nothing),
+            ("", TypedLine::Nothing),
+            ("//etc/hosts", TypedLine::Say("/etc/hosts".into())),
+            ("/status", TypedLine::Status),
+            ("/status  ", TypedLine::Status),
+            ("/quit", TypedLine::Quit),
+            ("/rooms", TypedLine::Rooms),
+            ("/help", TypedLine::Help),
+            ("/history", TypedLine::History(20)),
+            ("/history 5", TypedLine::History(5)),
+            ("/room #cats", TypedLine::Room("cats".into())),
+            ("/remove 2", TypedLine::Remove(MemberId(2))),
+            ("/remove peer_2", TypedLine::Remove(MemberId(2))),
         ];
         for (line, typed) in cases {
             assert_eq!(parse(line, 100), typed, "{line:?}");
@@ -153,15 +154,15 @@ mod tests {
             ("/remove -1", "/remove 2"),
         ];
         for (line, expected) in cases {
-            let Typed::Wrong(text) = parse(line, 100) else { panic!("{line} was taken") };
+            let TypedLine::Wrong(text) = parse(line, 100) else { panic!("{line} was taken") };
             assert!(text.contains(expected), "{line}: {text}");
         }
     }
 
     #[test]
     fn a_text_that_is_too_long_is_refused_with_the_limit() {
-        assert_eq!(parse(&"é".repeat(50), 100), Typed::Say("é".repeat(50)));
-        let Typed::Wrong(text) = parse(&"é".repeat(51), 100) else { panic!("it was taken") };
+        assert_eq!(parse(&"é".repeat(50), 100), TypedLine::Say("é".repeat(50)));
+        let TypedLine::Wrong(text) = parse(&"é".repeat(51), 100) else { panic!("it was taken") };
         assert!(text.contains("102 bytes") && text.contains("at most 100"), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::proto::chat::entry::MemberId;
-use crate::runtime::chat::{Verdict, VerifyReport};
+use crate::runtime::chat::{LogComparison, VerifyReport};
 
 /// The answer to `peer chat verify`, of member `me`.
 pub(super) fn answer(report: &VerifyReport, me: MemberId) -> Value {
@@ -11,12 +11,13 @@ pub(super) fn answer(report: &VerifyReport, me: MemberId) -> Value {
     let mut lines = vec![format!("{me}: {} final, hash {}", report.commit.0, &hash[..16])];
     for (id, verdict) in &report.members {
         lines.push(match verdict {
-            Verdict::Equal { up_to } => format!("{id}: equal up to seq {}", up_to.0),
-            Verdict::Differs { from } => format!("{id}: another log from seq {} on", from.0),
-            Verdict::Silent => format!("{id}: no answer"),
+            LogComparison::Equal { up_to } => format!("{id}: equal up to seq {}", up_to.0),
+            LogComparison::Differs { from } => format!("{id}: another log from seq {} on", from.0),
+            LogComparison::Silent => format!("{id}: no answer"),
         });
     }
-    let silent = report.members.iter().filter(|(_, it)| matches!(it, Verdict::Silent)).count();
+    let silent =
+        report.members.iter().filter(|(_, it)| matches!(it, LogComparison::Silent)).count();
     let compared = report.members.len() - silent + 1;
     lines.push(if report.is_whole() {
         format!("equal: {compared} logs")

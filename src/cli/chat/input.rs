@@ -11,7 +11,7 @@ const HISTORY_MAX: usize = 500;
 
 /// The present line, and those before it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Input {
+pub(super) struct InputLine {
     text: String,
     /// Position of the cursor, in bytes.
     cursor: usize,
@@ -23,7 +23,7 @@ pub(super) struct Input {
     draft: String,
 }
 
-impl Input {
+impl InputLine {
     /// Text of the line.
     pub(super) fn text(&self) -> &str {
         &self.text
@@ -175,8 +175,8 @@ impl Input {
 mod tests {
     use super::*;
 
-    fn typed(text: &str) -> Input {
-        let mut input = Input::default();
+    fn typed(text: &str) -> InputLine {
+        let mut input = InputLine::default();
         input.insert(text);
         input
     }
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn older_lines_come_back_and_what_was_being_typed_too() {
-        let mut input = Input::default();
+        let mut input = InputLine::default();
         for line in ["one", "two", "two", " "] {
             input.insert(line);
             assert_eq!(input.take(), line);

@@ -1,18 +1,19 @@
 //! `peer chat`: the chat of a group that has one order for all messages, on terminals and for
 //! scripts.
 //!
-//! On a terminal there is a [`screen`]; scripts get [`plain`] lines. Both show the same [`book`],
+//! On a terminal there is a [`screen`]; scripts get [`plain`] lines. Both show the same [`model`],
 //! which a [`session`] keeps. No protocol decision is made here.
 
 pub mod args;
-mod ask;
 mod attach;
 mod backend;
-mod book;
+mod client;
 mod command;
 mod compare;
+mod format;
 mod input;
-mod local;
+mod local_server;
+mod model;
 mod plain;
 mod recover;
 mod run;
@@ -22,7 +23,6 @@ mod session;
 mod settings;
 mod typing;
 pub(in crate::cli) mod verify;
-mod words;
 
 use self::args::{ChatArgs, ChatCommand};
 use crate::cli::CliError;
@@ -37,11 +37,11 @@ pub fn run(args: &ChatArgs) -> Result<(), CliError> {
     match &args.command {
         None if args.port.is_none() => attach::run(args),
         None => run::run(args),
-        Some(ChatCommand::Status(args)) => ask::status(args),
-        Some(ChatCommand::History(args)) => ask::history(args),
-        Some(ChatCommand::Send(args)) => ask::send(args),
-        Some(ChatCommand::Verify(args)) => ask::verify(args),
-        Some(ChatCommand::Remove(args)) => ask::remove(args),
+        Some(ChatCommand::Status(args)) => client::status(args),
+        Some(ChatCommand::History(args)) => client::history(args),
+        Some(ChatCommand::Send(args)) => client::send(args),
+        Some(ChatCommand::Verify(args)) => client::verify(args),
+        Some(ChatCommand::Remove(args)) => client::remove(args),
         Some(ChatCommand::Recover(args)) => recover::run(args),
     }
 }

@@ -6,11 +6,11 @@
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 
-use super::book::{Item, item_of};
+use super::model::{ChatLine, item_of};
 use crate::proto::chat::entry::{Body, Entry, MemberId};
 
 /// The output, and the state of its last line.
-pub(super) struct Plain<W> {
+pub(super) struct PlainOutput<W> {
     out: W,
     prompt: String,
     /// True if the prompt is the last that was written.
@@ -21,7 +21,7 @@ pub(super) struct Plain<W> {
     is_echoed: bool,
 }
 
-impl Plain<io::Stdout> {
+impl PlainOutput<io::Stdout> {
     /// Lines on standard output.
     pub(super) fn stdout(prompt: String, is_quiet: bool) -> Self {
         let is_echoed = io::stdin().is_terminal() && io::stdout().is_terminal();
@@ -29,7 +29,7 @@ impl Plain<io::Stdout> {
     }
 }
 
-impl<W: Write> Plain<W> {
+impl<W: Write> PlainOutput<W> {
     fn new(out: W, prompt: String, is_echoed: bool) -> Self {
         Self { out, prompt, is_prompted: false, is_quiet: false, is_echoed }
     }
@@ -55,12 +55,12 @@ impl<W: Write> Plain<W> {
     }
 
     /// Shows items that were not asked for. A person who looks at the prompt gets it again.
-    pub(super) fn show(&mut self, items: &[Item]) -> io::Result<()> {
+    pub(super) fn show(&mut self, items: &[ChatLine]) -> io::Result<()> {
         if self.is_quiet {
             return Ok(());
         }
         let was_prompted = self.is_prompted;
-        let lines: Vec<_> = items.iter().map(Item::line).collect();
+        let lines: Vec<_> = items.iter().map(ChatLine::line).collect();
         self.answer(&lines)?;
         if was_prompted && self.is_echoed { self.ask() } else { Ok(()) }
     }
@@ -104,12 +104,12 @@ pub(super) fn lines_of(entries: &[Arc<Entry>], me: MemberId) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn plain(is_echoed: bool) -> Plain<Vec<u8>> {
-        Plain::new(Vec::new(), "peer_1> ".into(), is_echoed)
+    fn plain(is_echoed: bool) -> PlainOutput<Vec<u8>> {
+        PlainOutput::new(Vec::new(), "peer_1> ".into(), is_echoed)
     }
 
-    fn note(text: &str) -> Item {
-        Item::Note(text.into())
+    fn note(text: &str) -> ChatLine {
+        ChatLine::Note(text.into())
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `peer chat recover`: by the chat that runs here, or on the log of one that does not.
 
 use super::args::{ChatAskArgs, ChatRecoverArgs};
-use super::ask;
-use super::local::{Ask, recovered_lines};
+use super::client;
+use super::local_server::{ChatRequest, recovered_lines};
 use super::run::start_failed;
 use crate::cli::CliError;
 use crate::proto::chat::entry::MemberId;
@@ -27,7 +27,7 @@ pub(super) fn run(args: &ChatRecoverArgs) -> Result<(), CliError> {
     let dir = id.map(|id| (MemberId(id), data.join(format!("chat-{id}"))));
     let idle = dir.filter(|(_, dir)| !control::is_served(&control_path(dir)));
     let answer = match idle {
-        None => ask::ask(&args.ask, &Ask::Recover, ask::PATIENCE)?,
+        None => client::ask(&args.ask, &ChatRequest::Recover, client::PATIENCE)?,
         Some((_, dir)) if !dir.exists() => {
             let shown = dir.display();
             return Err(CliError::Failed(format!("there is no {shown}; name its --id and --data")));
@@ -42,5 +42,5 @@ pub(super) fn run(args: &ChatRecoverArgs) -> Result<(), CliError> {
             json!({ "lines": recovered_lines(&status), "json": status })
         }
     };
-    ask::show(&args.ask, &answer)
+    client::show(&args.ask, &answer)
 }

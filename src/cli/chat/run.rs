@@ -15,24 +15,26 @@ use ratatui::crossterm::event::Event;
 use serde_json::json;
 
 use super::args::ChatArgs;
-use super::book::{Book, Item};
-use super::local::{Local, handler};
-use super::plain::Plain;
+use super::local_server::{LocalServer, handler};
+use super::model::{ChatLine, ChatModel};
+use super::plain::PlainOutput;
 use super::screen::Screen;
-use super::screen::keys::Asked;
+use super::screen::keys::KeyAction;
 use super::screen::terminal::{self, Job, Terminal};
-use super::session::{Answer, News, Session};
+use super::session::{LineResult, Session, Update};
 use super::settings::Settings;
-use super::typing::{Line as Typed, Typing, lines};
-use crate::cli::log::{Line, Origin, install_on_stderr};
+use super::typing::{ReadLine as Typed, Typing, lines};
+use crate::cli::log::{LogLine, LogOrigin, install_on_stderr};
 use crate::cli::run::signals;
-use crate::cli::{CliError, room, seeds};
-use crate::machine::chat::Status;
+use crate::cli::{CliError, descriptor_check, seeds};
+use crate::machine::chat::ChatStatus;
 use crate::model::{Endpoint, KeyPair, Now};
-use crate::network::chat::{Announcer, ChatMember, MemberOptions, Watchers};
+use crate::network::chat::{ChatMember, MemberOptions, WatcherNotifier, Watchers};
 use crate::network::{self, Network};
 use crate::proto::chat::entry::{Member, MemberId};
-use crate::runtime::chat::{Engine, Limits, Options, StartError, Told};
+use crate::runtime::chat::{
+    ChatEngine, ChatNotification, ChatOptions, ChatStartError, EngineLimits,
+};
 use crate::runtime::clock::Clock;
 use crate::runtime::control;
 use crate::runtime::files::{DataDir, FilesError};
@@ -50,7 +52,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const TOLD_AT_ONCE: usize = 256;
 
 /// Receiver of the engine's events.
-pub(super) type Ear = Receiver<(Now, Told)>;
+pub(super) type EventReceiver = Receiver<(Now, ChatNotification)>;
 
 /// Takes part in a chat until it is told to stop.
 ///
@@ -62,7 +64,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let system = |action| move |source| CliError::System { action, source };
     let signals = signals::listen(false).map_err(system("listen to signals"))?;
     if !has_screen(args) {
-        let origin = Origin { role: "chat", node: settings.at };
+        let origin = LogOrigin { role: "chat", node: settings.at };
         install_on_stderr(args.log_format, LevelFilter::from(args.log_level), origin)?;
     }
     let dir =
@@ -74,10 +76,11 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     });
     let failed = |error| CliError::Failed(format!("cannot join the fleet: {error}"));
     let network = network.transpose().map_err(failed)?;
-    let (tell, ear) = bounded(TOLD_MAX);
+    let (tell, events) = bounded(TOLD_MAX);
     let watchers = Watchers::default();
-    let announcer = Announcer { watchers: watchers.clone(), tell };
-    let (links_max, shortage) = room::for_connections(Limits::default().links_max);
+    let announcer = WatcherNotifier { watchers: watchers.clone(), tell };
+    let (links_max, shortage) =
+        descriptor_check::for_connections(EngineLimits::default().links_max);
     settings.notes.extend(shortage);
     let (engine, member) = match &network {
         Some(network) => {
@@ -89,17 +92,17 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
         }
         None => {
             let options = options(&settings, args, (keys, links_max), announcer);
-            let engine = Engine::start(options).map_err(network::StartError::from);
+            let engine = ChatEngine::start(options).map_err(network::StartError::from);
             (engine.map_err(start_failed)?, None)
         }
     };
-    let local = Arc::new(Local::new(engine, watchers));
+    let local = Arc::new(LocalServer::new(engine, watchers));
     let control = control::serve(&dir, handler(Arc::downgrade(&local)));
     let control = control.map_err(system("take local commands"))?;
-    let session = Session::new(Arc::<Local>::clone(&local), settings.config.message_max);
-    let mut talk = Talk::new(session, settings.me, args, (ear, signals));
-    talk.begin(&settings);
-    let left = talk.go_on(args);
+    let session = Session::new(Arc::<LocalServer>::clone(&local), settings.config.message_max);
+    let mut chat = RunningChat::new(session, settings.me, args, (events, signals));
+    chat.begin(&settings);
+    let left = chat.go_on(args);
     local.close();
     drop(control);
     local.engine.stop();
@@ -131,7 +134,7 @@ fn fleet_of(args: &ChatArgs) -> Result<Option<Vec<Endpoint>>, CliError> {
 fn join(
     network: &Arc<Network>,
     (settings, args, links_max): (&Settings, &ChatArgs, usize),
-    announcer: Announcer,
+    announcer: WatcherNotifier,
     signals: &Receiver<&'static str>,
 ) -> Result<Option<ChatMember>, CliError> {
     let options = MemberOptions {
@@ -154,9 +157,9 @@ fn options(
     settings: &Settings,
     args: &ChatArgs,
     (keys, links_max): (KeyPair, usize),
-    announcer: Announcer,
-) -> Options {
-    Options {
+    announcer: WatcherNotifier,
+) -> ChatOptions {
+    ChatOptions {
         listen: settings.listen,
         me: Member { id: settings.me, at: settings.at.into(), key: keys.public() },
         keys,
@@ -164,10 +167,10 @@ fn options(
         seeds: settings.seeds.clone(),
         config: settings.config.clone(),
         cluster_keys: settings.cluster_keys.clone(),
-        founds: settings.founds,
+        bootstrap: settings.bootstrap,
         marker: Some(settings.dir.join("has-a-log")),
-        limits: Limits { links_max, ..Limits::default() },
-        allows: None,
+        limits: EngineLimits { links_max, ..EngineLimits::default() },
+        key_filter: None,
         sink: Box::new(announcer),
     }
 }
@@ -183,10 +186,10 @@ pub(super) fn doubled(me: MemberId, error: FilesError) -> CliError {
 pub(super) fn start_failed(error: network::StartError) -> CliError {
     let network::StartError::Chat(error) = error else { return error.into() };
     match error {
-        StartError::Listen(error) => error.into(),
-        StartError::Files(error) => error.into(),
-        StartError::Store(error) => CliError::Failed(error.to_string()),
-        StartError::Threads(source) => CliError::System { action: "start a thread", source },
+        ChatStartError::Listen(error) => error.into(),
+        ChatStartError::Files(error) => error.into(),
+        ChatStartError::Store(error) => CliError::Failed(error.to_string()),
+        ChatStartError::Threads(source) => CliError::System { action: "start a thread", source },
     }
 }
 
@@ -196,34 +199,34 @@ pub(super) fn has_screen(args: &ChatArgs) -> bool {
 }
 
 /// Parts of a screen or of plain lines while they go on.
-pub(super) struct Talk {
+pub(super) struct RunningChat {
     session: Session,
-    book: Book,
+    model: ChatModel,
     typing: Typing,
     clock: Clock,
-    ear: Ear,
+    events: EventReceiver,
     signals: Receiver<&'static str>,
     /// Notes that are the first lines.
     pub(super) notes: Vec<String>,
     /// State of the chat, if it ran before.
-    pub(super) met: Option<Status>,
+    pub(super) met: Option<ChatStatus>,
 }
 
 fn screen_failed(source: io::Error) -> CliError {
     CliError::System { action: "write to the screen", source }
 }
 
-impl Talk {
+impl RunningChat {
     /// Parts for the member `me`, with its events and the signals to this process.
     pub(super) fn new(
         session: Session,
         me: MemberId,
         args: &ChatArgs,
-        (ear, signals): (Ear, Receiver<&'static str>),
+        (events, signals): (EventReceiver, Receiver<&'static str>),
     ) -> Self {
-        let (book, clock) = (Book::new(me, &args.room), Clock::start());
+        let (model, clock) = (ChatModel::new(me, &args.room), Clock::start());
         let (typing, notes, met) = (Typing::default(), Vec::new(), None);
-        Self { session, book, typing, clock, ear, signals, notes, met }
+        Self { session, model, typing, clock, events, signals, notes, met }
     }
 
     /// Goes on until the end is asked for, and leaves.
@@ -236,10 +239,10 @@ impl Talk {
     }
 
     /// Writes the first lines, and the state in which a running chat was met.
-    fn open(&mut self) -> Vec<Item> {
-        let mut items: Vec<_> = self.notes.iter().map(|text| self.book.note(text)).collect();
+    fn open(&mut self) -> Vec<ChatLine> {
+        let mut items: Vec<_> = self.notes.iter().map(|text| self.model.note(text)).collect();
         if let Some(status) = self.met.take() {
-            items.extend(self.session.meet(&mut self.book, &status));
+            items.extend(self.session.meet(&mut self.model, &status));
         }
         items
     }
@@ -249,36 +252,36 @@ impl Talk {
         let how = if settings.seeds.is_empty() { "" } else { "; looks for the group" };
         let text = format!("{} at {}{how}; /help lists the commands", settings.me, settings.at);
         let fields = json!({ "id": settings.me.0, "endpoint": settings.at.to_string() });
-        Line::new(Level::Info, "chat_started", text.clone(), fields).log(self.clock.now().wall);
+        LogLine::new(Level::Info, "chat_started", text.clone(), fields).log(self.clock.now().wall);
         self.notes = [&[text], &settings.notes[..]].concat();
     }
 
-    fn take(&mut self, (now, told): (Now, Told)) -> Result<News, CliError> {
-        self.session.told(&mut self.book, now, told)
+    fn take(&mut self, (now, notification): (Now, ChatNotification)) -> Result<Update, CliError> {
+        self.session.notification(&mut self.model, now, notification)
     }
 
-    fn look(&mut self) -> Vec<Item> {
+    fn look(&mut self) -> Vec<ChatLine> {
         let now = self.clock.now();
-        self.session.look(&mut self.book, now)
+        self.session.look(&mut self.model, now)
     }
 
     /// Goes on in plain lines until the end is asked for.
-    fn in_lines(&mut self, args: &ChatArgs) -> Result<Plain<io::Stdout>, CliError> {
-        let mut plain = Plain::stdout(format!("{}> ", self.book.me), args.quiet);
+    fn in_lines(&mut self, args: &ChatArgs) -> Result<PlainOutput<io::Stdout>, CliError> {
+        let mut plain = PlainOutput::stdout(format!("{}> ", self.model.me), args.quiet);
         let begun = self.open();
         plain.show(&begun).and_then(|()| plain.ask()).map_err(screen_failed)?;
         let mut lines = lines().map_err(screen_failed)?;
         let (ticks, mut deadline) = (tick(LOOK), never());
-        let (nothing, mut is_ending, signals, ear) =
-            (never(), false, self.signals.clone(), self.ear.clone());
+        let (nothing, mut is_ending, signals, events) =
+            (never(), false, self.signals.clone(), self.events.clone());
         loop {
             // A script is not read faster than its messages become final.
-            let typed = if self.session.takes_more(&self.book) { &lines } else { &nothing };
+            let typed = if self.session.takes_more(&self.model) { &lines } else { &nothing };
             select! {
-                recv(ear) -> told => {
-                    let Ok(told) = told else { break };
-                    let news = self.take(told)?;
-                    plain.show(&news.items).map_err(screen_failed)?;
+                recv(events) -> notification => {
+                    let Ok(notification) = notification else { break };
+                    let update = self.take(notification)?;
+                    plain.show(&update.items).map_err(screen_failed)?;
                 }
                 recv(typed) -> line => if let Ok(line) = line {
                     plain.was_typed();
@@ -303,15 +306,15 @@ impl Talk {
                 }
             }
             // The events are looked at first: a status costs more.
-            if is_ending && self.session.open(&self.book) == 0 && self.session.is_settled() {
+            if is_ending && self.session.open(&self.model) == 0 && self.session.is_settled() {
                 break;
             }
         }
         Ok(plain)
     }
 
-    fn typed(&mut self, line: &Typed) -> Answer {
-        self.typing.line(&mut self.session, &mut self.book, line)
+    fn typed(&mut self, line: &Typed) -> LineResult {
+        self.typing.line(&mut self.session, &mut self.model, line)
     }
 
     /// Carries out a key; returns whether it ends the chat.
@@ -320,15 +323,15 @@ impl Talk {
         (terminal, screen): (&mut Terminal, &mut Screen),
         key: &Event,
     ) -> Result<bool, CliError> {
-        match screen.tell(&self.book, key) {
-            Asked::Nothing => {}
-            Asked::Redraw => terminal.forget().map_err(screen_failed)?,
-            Asked::Stop => terminal.stop().map_err(screen_failed)?,
-            Asked::Quit => return Ok(true),
-            Asked::Line(line) => {
+        match screen.tell(&self.model, key) {
+            KeyAction::Nothing => {}
+            KeyAction::Redraw => terminal.forget().map_err(screen_failed)?,
+            KeyAction::Stop => terminal.stop().map_err(screen_failed)?,
+            KeyAction::Quit => return Ok(true),
+            KeyAction::Line(line) => {
                 let answer = self.typed(&Ok(line));
                 for line in answer.lines {
-                    self.book.note(&line);
+                    self.model.note(&line);
                 }
                 return Ok(answer.is_over);
             }
@@ -337,29 +340,29 @@ impl Talk {
     }
 
     /// Goes on on the whole screen until the end is asked for; then in plain lines.
-    fn on_screen(&mut self) -> Result<Plain<io::Stdout>, CliError> {
+    fn on_screen(&mut self) -> Result<PlainOutput<io::Stdout>, CliError> {
         // Before the terminal is taken: a stop in between would leave it in a mode that nobody can
         // use, or, if no shell is above this process, be lost.
         let jobs = terminal::jobs().map_err(screen_failed)?;
         let mut terminal = Terminal::take().map_err(screen_failed)?;
         let keys = terminal::keys().map_err(screen_failed)?;
         let mut screen = Screen::default();
-        self.session.remember(&mut self.book);
+        self.session.remember(&mut self.model);
         self.open();
         self.look();
-        let (ticks, signals, ear) = (tick(LOOK), self.signals.clone(), self.ear.clone());
+        let (ticks, signals, events) = (tick(LOOK), self.signals.clone(), self.events.clone());
         let mut has_changed = true;
         loop {
             if std::mem::replace(&mut has_changed, true) {
                 let now_ms = self.clock.now().wall.0;
-                terminal.draw(&mut screen, &self.book, now_ms).map_err(screen_failed)?;
+                terminal.draw(&mut screen, &self.model, now_ms).map_err(screen_failed)?;
             }
             select! {
-                recv(ear) -> told => {
-                    let Ok(told) = told else { break };
-                    self.take(told)?;
-                    for told in ear.try_iter().take(TOLD_AT_ONCE) {
-                        self.take(told)?;
+                recv(events) -> notification => {
+                    let Ok(notification) = notification else { break };
+                    self.take(notification)?;
+                    for notification in events.try_iter().take(TOLD_AT_ONCE) {
+                        self.take(notification)?;
                     }
                 }
                 recv(keys) -> key => {
@@ -381,32 +384,32 @@ impl Talk {
                 },
                 recv(signals) -> _ => break,
                 recv(ticks) -> _ => {
-                    let (before, standing) = (self.book.span(), self.book.standing.clone());
+                    let (before, standing) = (self.model.span(), self.model.standing.clone());
                     self.look();
                     // While a member is away, the duration is shown.
-                    let (here, all) = self.book.reach();
+                    let (here, all) = self.model.reach();
                     has_changed = here < all
-                        || before != self.book.span()
-                        || standing != self.book.standing;
+                        || before != self.model.span()
+                        || standing != self.model.standing;
                 }
             }
         }
-        Ok(Plain::stdout(String::new(), false))
+        Ok(PlainOutput::stdout(String::new(), false))
     }
 
     /// Hands over, says goodbye, and shows the messages that become final meanwhile.
-    fn leave(&mut self, plain: &mut Plain<io::Stdout>) -> Result<(), CliError> {
+    fn leave(&mut self, plain: &mut PlainOutput<io::Stdout>) -> Result<(), CliError> {
         self.session.chat.leave();
-        let ear = self.ear.clone();
-        for told in ear.try_iter() {
-            let news = self.take(told)?;
-            plain.show(&news.items).map_err(screen_failed)?;
+        let events = self.events.clone();
+        for notification in events.try_iter() {
+            let update = self.take(notification)?;
+            plain.show(&update.items).map_err(screen_failed)?;
         }
         // Events for which there was no room.
         let items = self.look();
         plain.show(&items).map_err(screen_failed)?;
         plain.end().map_err(screen_failed)?;
-        let pending = self.session.pending().unwrap_or_else(|| self.session.open(&self.book));
+        let pending = self.session.pending().unwrap_or_else(|| self.session.open(&self.model));
         // A person who reads the answers on a terminal has seen it.
         match (self.typing.refused(), pending) {
             (refused @ 1.., pending) if !io::stdin().is_terminal() => {

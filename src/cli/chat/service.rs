@@ -8,20 +8,20 @@ use ::log::Level;
 use crossbeam_channel::{Receiver, bounded, select};
 use serde_json::{Value, json};
 
-use super::book::item_of;
-use super::local::{Local, handler};
+use super::format;
+use super::local_server::{LocalServer, handler};
+use super::model::item_of;
 use super::run::{TOLD_MAX, doubled, start_failed};
-use super::words;
-use crate::cli::log::Line;
+use crate::cli::log::LogLine;
 use crate::cli::run::{Running, Service, signals};
 use crate::cli::text::escape;
-use crate::cli::{CliError, room};
+use crate::cli::{CliError, descriptor_check};
 use crate::machine::chat::{Config, Event};
 use crate::model::Now;
 use crate::network::Network;
-use crate::network::chat::{Announcer, ChatMember, MemberOptions, Watchers};
+use crate::network::chat::{ChatMember, MemberOptions, WatcherNotifier, Watchers};
 use crate::proto::chat::entry::{Body, MemberId};
-use crate::runtime::chat::{Limits, Told};
+use crate::runtime::chat::{ChatNotification, EngineLimits};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{self, Control};
 use crate::runtime::files::DataDir;
@@ -60,10 +60,11 @@ impl Service for ChatService {
         network: &Arc<Network>,
         stop: &Receiver<()>,
     ) -> Result<Option<RunningChat>, CliError> {
-        let (tell, told) = bounded(TOLD_MAX);
+        let (tell, notification) = bounded(TOLD_MAX);
         let watchers = Watchers::default();
-        let sink = Box::new(Announcer { watchers: watchers.clone(), tell });
-        let (links_max, shortage) = room::for_connections(Limits::default().links_max);
+        let sink = Box::new(WatcherNotifier { watchers: watchers.clone(), tell });
+        let (links_max, shortage) =
+            descriptor_check::for_connections(EngineLimits::default().links_max);
         if let Some(shortage) = shortage {
             ::log::warn!("{shortage}");
         }
@@ -81,22 +82,22 @@ impl Service for ChatService {
         };
         let member = ChatMember::start(network, options, sink, searching).map_err(start_failed)?;
         let Some(member) = member else { return Ok(None) };
-        let local = Arc::new(Local::new(member.engine.clone(), watchers));
+        let local = Arc::new(LocalServer::new(member.engine.clone(), watchers));
         let control = control::serve(&self.dir, handler(Arc::downgrade(&local)));
         let control =
             control.map_err(|source| CliError::System { action: "take local commands", source })?;
         let text = format!("{} takes part in the chat at {}", self.id, network.endpoint());
         let fields = json!({ "id": self.id.0, "endpoint": network.endpoint() });
-        Line::new(Level::Info, "chat_started", text, fields).log(Clock::start().now().wall);
-        Ok(Some(RunningChat { member, local, told, control, _dir: self.dir }))
+        LogLine::new(Level::Info, "chat_started", text, fields).log(Clock::start().now().wall);
+        Ok(Some(RunningChat { member, local, notification, control, _dir: self.dir }))
     }
 }
 
 /// A running member, with its control socket.
 pub(in crate::cli) struct RunningChat {
     member: ChatMember,
-    local: Arc<Local>,
-    told: Receiver<(Now, Told)>,
+    local: Arc<LocalServer>,
+    notification: Receiver<(Now, ChatNotification)>,
     control: Control,
     _dir: DataDir,
 }
@@ -130,9 +131,9 @@ impl Running for RunningChat {
         let mut log = EventLog { me: self.local.engine.me().id, dropped: BTreeMap::new() };
         loop {
             select! {
-                recv(self.told) -> told => {
-                    let Ok((now, told)) = told else { return Ok(()) };
-                    log.take(now, told)?;
+                recv(self.notification) -> notification => {
+                    let Ok((now, notification)) = notification else { return Ok(()) };
+                    log.take(now, notification)?;
                 }
                 recv(stop) -> _ => return Ok(()),
             }
@@ -163,24 +164,24 @@ impl EventLog {
     ///
     /// # Errors
     /// Fails if the member cannot go on: its disk fails, or the group refuses it.
-    fn take(&mut self, now: Now, told: Told) -> Result<(), CliError> {
-        match told {
-            Told::Delivered(entries) => {
+    fn take(&mut self, now: Now, notification: ChatNotification) -> Result<(), CliError> {
+        match notification {
+            ChatNotification::Delivered(entries) => {
                 for entry in entries {
                     if let Body::Chat(chat) = &entry.body {
                         ::log::debug!("{}", item_of(&entry, chat, self.me).line());
                     }
                 }
             }
-            Told::Note(text) => {
-                Line::new(Level::Info, "chat_note", text, json!({})).log(now.wall);
+            ChatNotification::Note(text) => {
+                LogLine::new(Level::Info, "chat_note", text, json!({})).log(now.wall);
             }
-            Told::Failed(text) => return Err(CliError::Failed(text)),
-            Told::Event(Event::Refused { reason }) => {
+            ChatNotification::Failed(text) => return Err(CliError::Failed(text)),
+            ChatNotification::Event(Event::Refused { reason }) => {
                 let (me, reason) = (self.me, escape(&reason));
                 return Err(CliError::Failed(format!("the group refuses {me}: {reason}")));
             }
-            Told::Event(event) => {
+            ChatNotification::Event(event) => {
                 if let Event::Dropped(why) = event {
                     let count = self.dropped.entry(why).or_default();
                     *count += 1;
@@ -188,7 +189,7 @@ impl EventLog {
                         return Ok(());
                     }
                 }
-                words::line(&event, self.me).log(now.wall);
+                format::line(&event, self.me).log(now.wall);
             }
         }
         Ok(())

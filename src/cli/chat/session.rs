@@ -1,4 +1,4 @@
-//! One person's part in a group: typed lines go to the engine, its events into the book.
+//! One person's part in a group: typed lines go to the engine, its events into the model.
 //!
 //! No entry is lost between the two: the engine never waits for a slow terminal, so entries for
 //! which its queue had no room are read from the log again, by number.
@@ -9,17 +9,17 @@ use ::log::Level;
 use serde_json::json;
 
 use super::backend::{ChatBackend, PAGE};
-use super::book::{Book, Item, Seen};
-use super::command::{self, HELP, Typed};
+use super::command::{self, HELP, TypedLine};
+use super::format;
+use super::model::{ChatLine, ChatModel, MemberView};
 use super::plain::lines_of;
-use super::words;
 use crate::cli::CliError;
-use crate::cli::log::Line;
+use crate::cli::log::LogLine;
 use crate::cli::text::escape;
-use crate::machine::chat::{Config, Event, Status};
+use crate::machine::chat::{ChatStatus, Config, Event};
 use crate::model::Now;
 use crate::proto::chat::entry::{Entry, Member, MemberId, Membership, SeqNo};
-use crate::runtime::chat::Told;
+use crate::runtime::chat::ChatNotification;
 
 /// Number of looks, one a second, between two reminders that the group was not found.
 const REMIND_LOOKS: u32 = 10;
@@ -34,7 +34,7 @@ const OPEN_MAX: usize = 4_000;
 const OPEN_CALM: usize = 1_000;
 
 /// Result of a typed line.
-pub(super) struct Answer {
+pub(super) struct LineResult {
     /// Lines of the answer.
     pub(super) lines: Vec<String>,
     /// True if the chat is to end.
@@ -43,9 +43,9 @@ pub(super) struct Answer {
 
 /// Result of an event.
 #[derive(Default)]
-pub(super) struct News {
+pub(super) struct Update {
     /// Items to show.
-    pub(super) items: Vec<Item>,
+    pub(super) items: Vec<ChatLine>,
 }
 
 /// One person's part.
@@ -73,7 +73,7 @@ impl Session {
 
     /// Takes the state in which a running chat was met, as if it had just come about; entries above
     /// its number follow.
-    pub(super) fn meet(&mut self, book: &mut Book, status: &Status) -> Vec<Item> {
+    pub(super) fn meet(&mut self, model: &mut ChatModel, status: &ChatStatus) -> Vec<ChatLine> {
         self.last = self.last.max(Some(status.commit));
         let members: Vec<_> = status.members.iter().map(|it| it.member.clone()).collect();
         let mut events = Vec::new();
@@ -88,7 +88,7 @@ impl Session {
             promises: status.promises.clone(),
         });
         events.extend((status.quorum == Some(false)).then_some(Event::NoQuorum));
-        events.iter().flat_map(|it| book.happen(it)).collect()
+        events.iter().flat_map(|it| model.happen(it)).collect()
     }
 
     /// True if `id` is a member of the group.
@@ -105,19 +105,19 @@ impl Session {
 
     /// Number of messages that are not final by the events so far: late, and without asking the
     /// engine.
-    pub(super) fn open(&self, book: &Book) -> usize {
-        self.unheard + book.waiting().len()
+    pub(super) fn open(&self, model: &ChatModel) -> usize {
+        self.unheard + model.waiting().len()
     }
 
     /// True if there is room for more, or no hope of room.
-    pub(super) fn takes_more(&self, book: &Book) -> bool {
-        self.open(book) < OPEN_CALM || !book.standing.has_quorum
+    pub(super) fn takes_more(&self, model: &ChatModel) -> bool {
+        self.open(model) < OPEN_CALM || !model.standing.has_quorum
     }
 
-    /// Puts the last messages into the book, so that the screen is not empty.
-    pub(super) fn remember(&mut self, book: &mut Book) {
+    /// Puts the last messages into the model, so that the screen is not empty.
+    pub(super) fn remember(&mut self, model: &mut ChatModel) {
         if let Ok(entries) = self.chat.history(REMEMBERED) {
-            self.deliver(book, &entries);
+            self.deliver(model, &entries);
         }
     }
 
@@ -127,43 +127,43 @@ impl Session {
     }
 
     /// Takes a typed line.
-    pub(super) fn typed(&mut self, book: &mut Book, line: &str) -> Answer {
+    pub(super) fn typed(&mut self, model: &mut ChatModel, line: &str) -> LineResult {
         let mut is_over = false;
         let lines = match command::parse(line, self.message_max) {
-            Typed::Nothing => Vec::new(),
-            Typed::Say(_) if self.open(book) >= OPEN_MAX => vec![format!(
+            TypedLine::Nothing => Vec::new(),
+            TypedLine::Say(_) if self.open(model) >= OPEN_MAX => vec![format!(
                 "not sent: {OPEN_MAX} messages are pending already; wait for a majority"
             )],
-            Typed::Say(text) => match self.chat.say(Arc::clone(book.room()), text) {
+            TypedLine::Say(text) => match self.chat.say(Arc::clone(model.room()), text) {
                 Ok(()) => {
                     self.unheard += 1;
                     Vec::new()
                 }
                 Err(why) => vec![escape(&why)],
             },
-            Typed::Status => self.chat.status_lines(),
-            Typed::History(count) => self.history(book.me, count),
-            Typed::Room(name) => {
-                book.enter(&name);
+            TypedLine::Status => self.chat.status_lines(),
+            TypedLine::History(count) => self.history(model.me, count),
+            TypedLine::Room(name) => {
+                model.enter(&name);
                 vec![format!("what you type goes to #{} now", escape(&name))]
             }
-            Typed::Rooms => book
+            TypedLine::Rooms => model
                 .rooms()
                 .iter()
                 .map(|(name, room)| {
-                    let here = if name == book.room() { ", you are here" } else { "" };
+                    let here = if name == model.room() { ", you are here" } else { "" };
                     format!("#{}: {} messages since the start{here}", escape(name), room.count)
                 })
                 .collect(),
-            Typed::Remove(id) => vec![self.remove(id)],
-            Typed::Help => HELP.iter().map(|it| (*it).to_owned()).collect(),
-            Typed::Quit => {
+            TypedLine::Remove(id) => vec![self.remove(id)],
+            TypedLine::Help => HELP.iter().map(|it| (*it).to_owned()).collect(),
+            TypedLine::Quit => {
                 is_over = true;
                 Vec::new()
             }
-            Typed::Wrong(text) => vec![escape(&text)],
+            TypedLine::Wrong(text) => vec![escape(&text)],
         };
-        Answer { lines, is_over }
+        LineResult { lines, is_over }
     }
 
     fn history(&self, me: MemberId, count: usize) -> Vec<String> {
@@ -185,36 +185,46 @@ impl Session {
     ///
     /// # Errors
     /// Fails if it cannot go on: the disk fails, or the group refuses this member.
-    pub(super) fn told(&mut self, book: &mut Book, now: Now, told: Told) -> Result<News, CliError> {
-        let mut news = News::default();
-        match told {
-            Told::Delivered(entries) => {
-                let Some(first) = entries.first() else { return Ok(news) };
-                news.items = self.fill(book, first.seq_no);
-                news.items.extend(self.deliver(book, &entries));
+    pub(super) fn notification(
+        &mut self,
+        model: &mut ChatModel,
+        now: Now,
+        notification: ChatNotification,
+    ) -> Result<Update, CliError> {
+        let mut update = Update::default();
+        match notification {
+            ChatNotification::Delivered(entries) => {
+                let Some(first) = entries.first() else { return Ok(update) };
+                update.items = self.fill(model, first.seq_no);
+                update.items.extend(self.deliver(model, &entries));
             }
-            Told::Event(event) => return self.happened(book, now, &event),
-            Told::Note(text) => {
-                Line::new(Level::Info, "chat_note", text.clone(), json!({})).log(now.wall);
-                news.items.push(book.note(&text));
+            ChatNotification::Event(event) => return self.happened(model, now, &event),
+            ChatNotification::Note(text) => {
+                LogLine::new(Level::Info, "chat_note", text.clone(), json!({})).log(now.wall);
+                update.items.push(model.note(&text));
             }
-            Told::Failed(text) => return Err(CliError::Failed(text)),
+            ChatNotification::Failed(text) => return Err(CliError::Failed(text)),
         }
-        Ok(news)
+        Ok(update)
     }
 
-    fn happened(&mut self, book: &mut Book, now: Now, event: &Event) -> Result<News, CliError> {
+    fn happened(
+        &mut self,
+        model: &mut ChatModel,
+        now: Now,
+        event: &Event,
+    ) -> Result<Update, CliError> {
         match event {
             Event::Dropped(why) => {
                 let count = self.dropped.entry(why).or_default();
                 *count += 1;
                 if matches!(*count, 1 | 10 | 100) {
-                    words::line(event, book.me).log(now.wall);
+                    format::line(event, model.me).log(now.wall);
                 }
             }
             Event::Pending(_) | Event::Rejected { .. } => {
                 self.unheard = self.unheard.saturating_sub(1);
-                words::line(event, book.me).log(now.wall);
+                format::line(event, model.me).log(now.wall);
             }
             Event::RoleChanged { .. }
             | Event::ElectionBegun { .. }
@@ -229,37 +239,37 @@ impl Session {
             | Event::Renamed { .. }
             | Event::Doubled { .. }
             | Event::Diverged { .. }
-            | Event::Gone => words::line(event, book.me).log(now.wall),
+            | Event::Gone => format::line(event, model.me).log(now.wall),
         }
         if let Event::Refused { reason } = event {
-            let me = book.me;
+            let me = model.me;
             return Err(CliError::Failed(format!("the group refuses {me}: {}", escape(reason))));
         }
-        let mut items = book.happen(event);
+        let mut items = model.happen(event);
         if matches!(event, Event::MembershipChanged(_) | Event::Reached(_) | Event::Lost(_)) {
-            items.extend(self.look(book, now));
+            items.extend(self.look(model, now));
         }
-        Ok(News { items })
+        Ok(Update { items })
     }
 
-    fn deliver(&mut self, book: &mut Book, entries: &[Arc<Entry>]) -> Vec<Item> {
+    fn deliver(&mut self, model: &mut ChatModel, entries: &[Arc<Entry>]) -> Vec<ChatLine> {
         let new: Vec<_> =
             entries.iter().filter(|it| Some(it.seq_no) > self.last).cloned().collect();
         if let Some(last) = new.last() {
             self.last = Some(last.seq_no);
         }
-        book.deliver(&new)
+        model.deliver(&new)
     }
 
     /// Reads the entries for which there was no room, up to the one before `next`.
-    fn fill(&mut self, book: &mut Book, next: SeqNo) -> Vec<Item> {
+    fn fill(&mut self, model: &mut ChatModel, next: SeqNo) -> Vec<ChatLine> {
         let mut items = Vec::new();
         while let Some(from) = self.last.map(|it| it.next()).filter(|from| *from < next) {
             match self.chat.page(from, PAGE.min(next.0 - from.0)) {
-                Ok(entries) if !entries.is_empty() => items.extend(self.deliver(book, &entries)),
+                Ok(entries) if !entries.is_empty() => items.extend(self.deliver(model, &entries)),
                 Ok(_) => break,
                 Err(error) => {
-                    items.push(book.note(&format!("cannot read the log: {error}")));
+                    items.push(model.note(&format!("cannot read the log: {error}")));
                     break;
                 }
             }
@@ -269,43 +279,43 @@ impl Session {
 
     /// Looks at the state of the group, also for events that the queue had no room for; once a
     /// second.
-    pub(super) fn look(&mut self, book: &mut Book, now: Now) -> Vec<Item> {
+    pub(super) fn look(&mut self, model: &mut ChatModel, now: Now) -> Vec<ChatLine> {
         let Some(status) = self.chat.status() else { return Vec::new() };
-        book.standing.role = status.role;
-        book.standing.term = status.term;
-        book.standing.leader = status.leader;
-        book.standing.has_quorum = status.quorum != Some(false);
-        book.standing.commit = status.commit;
-        book.standing.last = status.last;
+        model.standing.role = status.role;
+        model.standing.term = status.term;
+        model.standing.leader = status.leader;
+        model.standing.has_quorum = status.quorum != Some(false);
+        model.standing.commit = status.commit;
+        model.standing.last = status.last;
         let wall = now.wall.0;
-        let before = std::mem::take(&mut book.seen);
+        let before = std::mem::take(&mut model.seen);
         let seen = status.members.iter().map(|it| {
             let Member { id, at, .. } = it.member;
-            let is_here = it.linked || id == book.me;
+            let is_here = it.linked || id == model.me;
             let known = before.iter().find(|seen| seen.id == id);
             let seen_ms = if is_here { Some(wall) } else { known.and_then(|it| it.seen_ms) };
-            Seen { id, at: words::place(at).to_string(), is_here, lag: it.lag, seen_ms }
+            MemberView { id, at: format::place(at).to_string(), is_here, lag: it.lag, seen_ms }
         });
-        book.seen = seen.collect();
+        model.seen = seen.collect();
         // An entry that is read from the log may be reported later, or never: then it would wait
         // for ever.
-        book.keep_waiting(&status.pending);
-        self.unheard = status.pending.len().saturating_sub(book.waiting().len());
-        let mut items = self.fill(book, SeqNo(status.commit.0.saturating_add(1)));
-        items.extend(self.remind(book, status.group.is_none()));
+        model.keep_waiting(&status.pending);
+        self.unheard = status.pending.len().saturating_sub(model.waiting().len());
+        let mut items = self.fill(model, SeqNo(status.commit.0.saturating_add(1)));
+        items.extend(self.remind(model, status.group.is_none()));
         if status.group.is_some() {
-            items.extend(self.agree(book, status.message_max));
+            items.extend(self.agree(model, status.message_max));
         }
         items
     }
 
     /// Takes the group's limit; returns once a note that a flag that differs from it does not
     /// count.
-    fn agree(&mut self, book: &mut Book, message_max: usize) -> Option<Item> {
+    fn agree(&mut self, model: &mut ChatModel, message_max: usize) -> Option<ChatLine> {
         let flag = std::mem::replace(&mut self.message_max, message_max);
         let is_said = flag != message_max && flag != Config::default().message_max;
         is_said.then(|| {
-            book.note(&format!(
+            model.note(&format!(
                 "a message has at most {message_max} bytes in this group, as its founder said; \
                  --message-max {flag} counts only where a group is founded"
             ))
@@ -314,11 +324,11 @@ impl Session {
 
     /// Returns a reminder from time to time that the group has not been found, as long as that is
     /// so.
-    fn remind(&mut self, book: &mut Book, is_lost: bool) -> Option<Item> {
+    fn remind(&mut self, model: &mut ChatModel, is_lost: bool) -> Option<ChatLine> {
         self.looks = if is_lost { self.looks + 1 } else { 0 };
         let is_due = self.looks > 0 && self.looks.is_multiple_of(REMIND_LOOKS);
         is_due.then(|| {
-            book.note(
+            model.note(
                 "no member of the group answers yet; still trying (is one running? are its address \
                  and port those of --seed?)",
             )
@@ -333,19 +343,22 @@ pub(super) mod tests {
     use crossbeam_channel::{Sender, bounded};
 
     use super::*;
-    use crate::cli::chat::book::GENERAL;
-    use crate::cli::chat::local::Local;
+    use crate::cli::chat::local_server::LocalServer;
+    use crate::cli::chat::model::GENERAL;
     use crate::model::{Endpoint, KeyPair};
-    use crate::network::chat::{Announcer, Watchers};
-    use crate::runtime::chat::{Engine, Founds, Limits, Options};
+    use crate::network::chat::{WatcherNotifier, Watchers};
+    use crate::runtime::chat::{ChatEngine, ChatOptions, EngineLimits, GroupBootstrap};
 
     /// The founder of a group, which listens nowhere.
-    pub(in crate::cli::chat) fn founder(log_dir: &Path, tell: Sender<(Now, Told)>) -> Arc<Local> {
+    pub(in crate::cli::chat) fn founder(
+        log_dir: &Path,
+        tell: Sender<(Now, ChatNotification)>,
+    ) -> Arc<LocalServer> {
         let watchers = Watchers::default();
         let keys = KeyPair::from_secret([1; 32]);
         let at: Endpoint = "127.0.0.1:1".parse().unwrap();
         let me = Member { id: MemberId(1), at: at.into(), key: keys.public() };
-        let engine = Engine::start(Options {
+        let engine = ChatEngine::start(ChatOptions {
             listen: None,
             keys,
             me,
@@ -353,44 +366,46 @@ pub(super) mod tests {
             seeds: Vec::new(),
             config: Config::default(),
             cluster_keys: None,
-            founds: Founds::IfNew,
+            bootstrap: GroupBootstrap::IfNew,
             marker: None,
-            limits: Limits::default(),
-            allows: None,
-            sink: Box::new(Announcer { watchers: watchers.clone(), tell }),
+            limits: EngineLimits::default(),
+            key_filter: None,
+            sink: Box::new(WatcherNotifier { watchers: watchers.clone(), tell }),
         });
-        Arc::new(Local::new(engine.unwrap(), watchers))
+        Arc::new(LocalServer::new(engine.unwrap(), watchers))
     }
 
     #[test]
     fn a_message_that_was_read_from_the_log_before_it_was_told_is_not_pending_for_ever() {
         let dir = tempfile::tempdir().unwrap();
-        let (tell, ear) = bounded(1_000);
+        let (tell, events) = bounded(1_000);
         let local = founder(dir.path(), tell);
-        let chat = Arc::<Local>::clone(&local);
-        let (mut session, mut book) =
-            (Session::new(chat, Config::default().message_max), Book::new(MemberId(1), GENERAL));
+        let chat = Arc::<LocalServer>::clone(&local);
+        let (mut session, mut model) = (
+            Session::new(chat, Config::default().message_max),
+            ChatModel::new(MemberId(1), GENERAL),
+        );
         // The log is read up to here, so that missing entries are noticed.
         while session.last.is_none() {
-            let (now, told) = ear.recv().unwrap();
-            session.told(&mut book, now, told).unwrap();
+            let (now, notification) = events.recv().unwrap();
+            session.notification(&mut model, now, notification).unwrap();
         }
-        session.typed(&mut book, "one");
+        session.typed(&mut model, "one");
         assert!(!session.is_settled());
         // The reader is slow: all events are sent, and none of them taken.
         while !session.is_settled() {
             std::thread::yield_now();
         }
         let now = Now::default();
-        let shown = session.look(&mut book, now);
-        assert_eq!(shown.iter().map(Item::line).collect::<Vec<_>>(), ["[seq=2] <peer_1>: one"]);
-        for (now, told) in ear.try_iter() {
-            let news = session.told(&mut book, now, told).unwrap();
-            let is_said = |it: &Item| matches!(it, Item::Said { .. });
-            assert!(!news.items.iter().any(is_said), "it is shown once");
+        let shown = session.look(&mut model, now);
+        assert_eq!(shown.iter().map(ChatLine::line).collect::<Vec<_>>(), ["[seq=2] <peer_1>: one"]);
+        for (now, notification) in events.try_iter() {
+            let update = session.notification(&mut model, now, notification).unwrap();
+            let is_said = |it: &ChatLine| matches!(it, ChatLine::Said { .. });
+            assert!(!update.items.iter().any(is_said), "it is shown once");
         }
-        session.look(&mut book, now);
-        assert_eq!((session.open(&book), session.pending()), (0, Some(0)));
+        session.look(&mut model, now);
+        assert_eq!((session.open(&model), session.pending()), (0, Some(0)));
         local.engine.stop();
     }
 }

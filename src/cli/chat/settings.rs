@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::args::{ChatArgs, Place};
+use super::args::{ChatArgs, MemberAddr};
 use crate::cli::CliError;
 use crate::machine::chat::Config;
 use crate::model::Endpoint;
 use crate::network::chat::knows_its_group;
 use crate::proto::chat::entry::MemberId;
 use crate::proto::sealed::ClusterKeys;
-use crate::runtime::chat::Founds;
+use crate::runtime::chat::GroupBootstrap;
 use crate::runtime::cluster_key;
 
 /// Shortest heartbeat in ms: below it the group does little else.
@@ -24,7 +24,7 @@ pub(super) struct Settings {
     /// Listen address; `None` if the member of a fleet listens.
     pub(super) listen: Option<SocketAddr>,
     /// Rule for founding a group where none is known.
-    pub(super) founds: Founds,
+    pub(super) bootstrap: GroupBootstrap,
     /// Address at which other members call this one.
     pub(super) at: Endpoint,
     /// Addresses at which members of the group may be.
@@ -77,7 +77,11 @@ impl Settings {
         Ok(Self {
             me,
             listen: Some(SocketAddr::new(args.host, port)),
-            founds: if args.seed.is_empty() { Founds::IfNew } else { Founds::Never },
+            bootstrap: if args.seed.is_empty() {
+                GroupBootstrap::IfNew
+            } else {
+                GroupBootstrap::Never
+            },
             at,
             seeds,
             config: config(args)?,
@@ -139,7 +143,7 @@ fn config(args: &ChatArgs) -> Result<Config, CliError> {
     Ok(Config { heartbeat, leader_timeout, takeover, message_max, ..default })
 }
 
-fn resolve(place: &Place) -> Result<Endpoint, String> {
+fn resolve(place: &MemberAddr) -> Result<Endpoint, String> {
     let found = format!("{}:{}", place.host, place.port).to_socket_addrs();
     let found: Vec<_> = found.map_err(|error| error.to_string())?.collect();
     // Groups listen on IPv4 by default.
@@ -202,8 +206,8 @@ mod tests {
             seeds,
             [(Some(MemberId(1)), "127.0.0.1:6001".into()), (None, "127.0.0.1:6003".into())]
         );
-        let told = self::settings("--id 2 --port 6002 --advertise 10.1.2.3").unwrap();
-        assert_eq!(told.at.to_string(), "10.1.2.3:6002");
+        let notification = self::settings("--id 2 --port 6002 --advertise 10.1.2.3").unwrap();
+        assert_eq!(notification.at.to_string(), "10.1.2.3:6002");
         let bound = self::settings("--id 2 --port 6002 --host 127.0.0.9").unwrap();
         assert_eq!(bound.at.to_string(), "127.0.0.9:6002");
     }

@@ -6,9 +6,9 @@ use std::str;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::book::Book;
-use super::command::{self, Typed};
-use super::session::{Answer, Session};
+use super::command::{self, TypedLine};
+use super::model::ChatModel;
+use super::session::{LineResult, Session};
 use crate::proto::chat::entry::MemberId;
 use crate::runtime::thread;
 
@@ -19,7 +19,7 @@ const LINES_MAX: usize = 64;
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A line of input, or the reason why it is none.
-pub(super) type Line = Result<String, String>;
+pub(super) type ReadLine = Result<String, String>;
 
 /// State of the lines typed before.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub(super) struct Typing {
 
 /// The meaning of a line after a question.
 #[derive(Debug, PartialEq, Eq)]
-enum Reply {
+enum RepeatReply {
     /// Remove this member.
     Remove(MemberId),
     /// Ask back first, whether this member is to be removed.
@@ -52,7 +52,12 @@ impl Typing {
     }
 
     /// Takes a line of input.
-    pub(super) fn line(&mut self, session: &mut Session, book: &mut Book, line: &Line) -> Answer {
+    pub(super) fn line(
+        &mut self,
+        session: &mut Session,
+        model: &mut ChatModel,
+        line: &ReadLine,
+    ) -> LineResult {
         let line = match line {
             Ok(line) => line,
             Err(reason) => {
@@ -62,48 +67,50 @@ impl Typing {
             }
         };
         match self.reply(line) {
-            Reply::Ask(id) if session.knows(id) => said(question(id)),
-            Reply::Ask(_) => {
+            RepeatReply::Ask(id) if session.knows(id) => said(question(id)),
+            RepeatReply::Ask(_) => {
                 self.doubtful = None;
-                self.pass(session, book, line)
+                self.pass(session, model, line)
             }
-            Reply::Keep(id) => said(kept(id)),
-            Reply::Remove(id) => session.typed(book, &format!("/remove {}", id.0)),
-            Reply::KeepAndTake(id) => {
-                let mut answer = self.pass(session, book, line);
+            RepeatReply::Keep(id) => said(kept(id)),
+            RepeatReply::Remove(id) => session.typed(model, &format!("/remove {}", id.0)),
+            RepeatReply::KeepAndTake(id) => {
+                let mut answer = self.pass(session, model, line);
                 answer.lines.insert(0, kept(id));
                 answer
             }
-            Reply::Take => self.pass(session, book, line),
+            RepeatReply::Take => self.pass(session, model, line),
         }
     }
 
-    fn pass(&mut self, session: &mut Session, book: &mut Book, line: &str) -> Answer {
-        let answer = session.typed(book, line);
+    fn pass(&mut self, session: &mut Session, model: &mut ChatModel, line: &str) -> LineResult {
+        let answer = session.typed(model, line);
         // A text that is taken is not answered. A wrong command loses nothing.
         let is_text = !line.starts_with('/') || line.starts_with("//");
         self.refused += usize::from(is_text && !answer.lines.is_empty());
         answer
     }
 
-    fn reply(&mut self, line: &str) -> Reply {
+    fn reply(&mut self, line: &str) -> RepeatReply {
         let word = line.trim();
         match (self.doubtful.take(), command::parse(line, usize::MAX)) {
-            (_, Typed::Remove(id)) => {
+            (_, TypedLine::Remove(id)) => {
                 self.doubtful = Some(id);
-                Reply::Ask(id)
+                RepeatReply::Ask(id)
             }
-            (None, _) => Reply::Take,
-            (Some(id), _) if word.eq_ignore_ascii_case(&format!("yes {id}")) => Reply::Remove(id),
-            (Some(id), Typed::Nothing) => Reply::Keep(id),
-            (Some(id), _) if word.eq_ignore_ascii_case("no") => Reply::Keep(id),
-            (Some(id), _) => Reply::KeepAndTake(id),
+            (None, _) => RepeatReply::Take,
+            (Some(id), _) if word.eq_ignore_ascii_case(&format!("yes {id}")) => {
+                RepeatReply::Remove(id)
+            }
+            (Some(id), TypedLine::Nothing) => RepeatReply::Keep(id),
+            (Some(id), _) if word.eq_ignore_ascii_case("no") => RepeatReply::Keep(id),
+            (Some(id), _) => RepeatReply::KeepAndTake(id),
         }
     }
 }
 
-fn said(text: String) -> Answer {
-    Answer { lines: vec![text], is_over: false }
+fn said(text: String) -> LineResult {
+    LineResult { lines: vec![text], is_over: false }
 }
 
 /// The answer names the member once more: a lone "yes" may be the next line of a pasted text.
@@ -116,13 +123,13 @@ fn kept(id: MemberId) -> String {
 }
 
 /// The lines of standard input, as they come; the channel ends with it.
-pub(super) fn lines() -> io::Result<Receiver<Line>> {
-    let (tell, told) = bounded(LINES_MAX);
+pub(super) fn lines() -> io::Result<Receiver<ReadLine>> {
+    let (tell, notification) = bounded(LINES_MAX);
     thread::spawn("stdin", move || read(&mut io::stdin().lock(), &tell))?;
-    Ok(told)
+    Ok(notification)
 }
 
-fn read(input: &mut impl BufRead, tell: &Sender<Line>) {
+fn read(input: &mut impl BufRead, tell: &Sender<ReadLine>) {
     let mut line = Vec::new();
     let mut is_rest = false;
     let mut number: u64 = 1;
@@ -144,7 +151,7 @@ fn read(input: &mut impl BufRead, tell: &Sender<Line>) {
 
 /// A line as a text. Bytes that are none are refused: a text that was changed to be one would be
 /// final, and wrong for ever.
-fn text(number: u64, line: &[u8]) -> Line {
+fn text(number: u64, line: &[u8]) -> ReadLine {
     match str::from_utf8(line) {
         Ok(text) => Ok(text.to_owned()),
         // Cut within a character; it is too long for a message in any case.
@@ -169,7 +176,7 @@ mod tests {
 
     const THREE: MemberId = MemberId(3);
 
-    fn replies(lines: &[&str]) -> Vec<Reply> {
+    fn replies(lines: &[&str]) -> Vec<RepeatReply> {
         let mut typing = Typing::default();
         lines.iter().map(|line| typing.reply(line)).collect()
     }
@@ -178,28 +185,40 @@ mod tests {
     fn a_removal_is_asked_back_and_only_its_own_answer_on_the_next_line_removes() {
         assert_eq!(
             replies(&["/remove 3", "yes peer_3\n", "yes peer_3"]),
-            [Reply::Ask(THREE), Reply::Remove(THREE), Reply::Take]
+            [RepeatReply::Ask(THREE), RepeatReply::Remove(THREE), RepeatReply::Take]
         );
         let pasted = ["see the manual:", "/remove 3", "and so on", "yes peer_3"];
-        let expected = [Reply::Take, Reply::Ask(THREE), Reply::KeepAndTake(THREE), Reply::Take];
+        let expected = [
+            RepeatReply::Take,
+            RepeatReply::Ask(THREE),
+            RepeatReply::KeepAndTake(THREE),
+            RepeatReply::Take,
+        ];
         assert_eq!(replies(&pasted), expected);
         for no in ["no", "", "NO \n"] {
-            assert_eq!(replies(&["/remove 3", no]), [Reply::Ask(THREE), Reply::Keep(THREE)]);
+            assert_eq!(
+                replies(&["/remove 3", no]),
+                [RepeatReply::Ask(THREE), RepeatReply::Keep(THREE)]
+            );
         }
         for other in ["yes", "y", "yes peer_2", "/status"] {
-            let expected = [Reply::Ask(THREE), Reply::KeepAndTake(THREE)];
+            let expected = [RepeatReply::Ask(THREE), RepeatReply::KeepAndTake(THREE)];
             assert_eq!(replies(&["/remove peer_3", other]), expected, "{other}");
         }
-        let twice = [Reply::Ask(THREE), Reply::Ask(MemberId(2)), Reply::KeepAndTake(MemberId(2))];
+        let twice = [
+            RepeatReply::Ask(THREE),
+            RepeatReply::Ask(MemberId(2)),
+            RepeatReply::KeepAndTake(MemberId(2)),
+        ];
         assert_eq!(replies(&["/remove 3", "/remove 2", "yes peer_3"]), twice);
     }
 
     #[test]
     fn a_line_that_is_no_text_is_refused_by_its_number_and_the_next_one_is_read() {
-        let (tell, told) = bounded(LINES_MAX);
+        let (tell, notification) = bounded(LINES_MAX);
         read(&mut &b"one\ncaf\xe9\n\xc3\xa9\n\xc3"[..], &tell);
         drop(tell);
-        let lines: Vec<_> = told.iter().collect();
+        let lines: Vec<_> = notification.iter().collect();
         assert_eq!(
             (lines.len(), &lines[0], &lines[2]),
             (4, &Ok("one\n".into()), &Ok("é\n".into()))
@@ -215,12 +234,12 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_one_line() {
-        let (tell, told) = bounded(LINES_MAX);
+        let (tell, notification) = bounded(LINES_MAX);
         let mut input = vec![b'x'; LINE_BYTES_MAX as usize * 2 + 9];
         input.extend(b"\nnext\n\xff\n");
         read(&mut &input[..], &tell);
         drop(tell);
-        let lines: Vec<_> = told.iter().collect();
+        let lines: Vec<_> = notification.iter().collect();
         assert_eq!((lines.len(), &lines[1]), (3, &Ok("next\n".into())));
         assert!(lines[2].as_ref().is_err_and(|it| it.contains("line 3")), "{:?}", lines[2]);
     }

@@ -9,21 +9,21 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::book::item_of;
+use super::model::item_of;
 use crate::cli::CliError;
-use crate::proto::chat::entry::{Body, Chain, Entry, MemberId, SeqNo};
-use crate::runtime::chat::store::{LogFile, StoreError};
+use crate::proto::chat::entry::{Body, ChainHash, Entry, MemberId, SeqNo};
+use crate::runtime::chat::store::{LogFile, LogStoreError};
 
 /// Result of a comparison.
-pub(in crate::cli) struct Verdict {
+pub(in crate::cli) struct ComparisonResult {
     /// Each log with its end.
-    logs: Vec<Log>,
+    logs: Vec<ComparedLog>,
     /// Places where two logs part, if they do.
-    parted: Vec<Parting>,
+    parted: Vec<Divergence>,
 }
 
 /// One log of a comparison.
-struct Log {
+struct ComparedLog {
     path: PathBuf,
     file: LogFile,
     /// Number of the last entry up to which it equals the log with the most final entries.
@@ -31,7 +31,7 @@ struct Log {
 }
 
 /// Two logs that differ in an entry that both take for final.
-struct Parting {
+struct Divergence {
     /// Indexes of the two logs in the list.
     logs: [usize; 2],
     /// The first number at which they differ.
@@ -44,12 +44,12 @@ struct Parting {
 ///
 /// # Errors
 /// Fails if there are none, one cannot be read, or they are of several groups.
-pub(in crate::cli) fn files(paths: &[PathBuf]) -> Result<Verdict, CliError> {
+pub(in crate::cli) fn files(paths: &[PathBuf]) -> Result<ComparisonResult, CliError> {
     let mut logs = Vec::new();
     for path in paths {
         let file = LogFile::open(path).map_err(|error| unreadable(&error))?;
         let equal = file.commit;
-        logs.push(Log { path: path.clone(), file, equal });
+        logs.push(ComparedLog { path: path.clone(), file, equal });
     }
     // The log with the most final entries is the measure of the others.
     logs.sort_by_key(|log| std::cmp::Reverse((log.file.commit, log.file.last)));
@@ -72,13 +72,13 @@ pub(in crate::cli) fn files(paths: &[PathBuf]) -> Result<Verdict, CliError> {
             let entries = [shown(a, at_seq), shown(b, at_seq)]
                 .map(|it| it.map_err(|error| unreadable(&error)));
             let [one, two] = entries;
-            parted.push(Parting { logs: [0, at], at: at_seq, entries: [one?, two?] });
+            parted.push(Divergence { logs: [0, at], at: at_seq, entries: [one?, two?] });
         }
     }
-    Ok(Verdict { logs, parted })
+    Ok(ComparisonResult { logs, parted })
 }
 
-fn unreadable(error: &StoreError) -> CliError {
+fn unreadable(error: &LogStoreError) -> CliError {
     CliError::Failed(error.to_string())
 }
 
@@ -107,7 +107,7 @@ pub(super) fn logs_in(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
 
 /// Number of the last entry up to which `b` equals the final entries of `a`, which has at least as
 /// many.
-fn common(a: &mut LogFile, b: &mut LogFile) -> Result<SeqNo, StoreError> {
+fn common(a: &mut LogFile, b: &mut LogFile) -> Result<SeqNo, LogStoreError> {
     let reach = a.commit.min(b.last);
     if reach == SeqNo(0) || hash(a, reach)? == hash(b, reach)? {
         return Ok(reach);
@@ -124,11 +124,11 @@ fn common(a: &mut LogFile, b: &mut LogFile) -> Result<SeqNo, StoreError> {
     Ok(SeqNo(equal))
 }
 
-fn hash(log: &mut LogFile, at: SeqNo) -> Result<Option<Chain>, StoreError> {
+fn hash(log: &mut LogFile, at: SeqNo) -> Result<Option<ChainHash>, LogStoreError> {
     Ok(log.reader.hashes(&[at])?.first().map(|(_, chain)| *chain))
 }
 
-fn shown(log: &LogFile, at: SeqNo) -> Result<String, StoreError> {
+fn shown(log: &LogFile, at: SeqNo) -> Result<String, LogStoreError> {
     let page = log.reader.page(at, 1, usize::MAX)?;
     Ok(page.entries.first().map_or("nothing".to_owned(), |entry| words(entry)))
 }
@@ -142,12 +142,12 @@ fn words(entry: &Entry) -> String {
         Body::Chat(chat) => format!("{} {by}", item_of(entry, chat, MemberId(0)).line()),
         Body::Membership(group) => {
             let ids: Vec<_> = group.members.iter().map(|it| it.id).collect();
-            format!("the group is {} {by}", super::words::list(&ids))
+            format!("the group is {} {by}", super::format::list(&ids))
         }
     }
 }
 
-impl Verdict {
+impl ComparisonResult {
     /// True if all are equal in what is final.
     pub(in crate::cli) const fn is_equal(&self) -> bool {
         self.parted.is_empty()
@@ -207,7 +207,7 @@ mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
-    use crate::cli::chat::book::tests::{chat, entry};
+    use crate::cli::chat::model::tests::{chat, entry};
     use crate::machine::chat::Record;
     use crate::model::{KeyPair, Rng};
     use crate::proto::chat::entry::GroupId;

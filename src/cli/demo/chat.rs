@@ -4,7 +4,7 @@
 //! Real processes, sockets and disks. The output is read from the members' output, and claims are
 //! checked against that and against their logs.
 
-mod cast;
+mod processes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use crossbeam_channel::{Receiver, after, select, tick};
 
-use self::cast::{Cast, Said};
+use self::processes::{MemberReport, Processes};
 use crate::cli::CliError;
 use crate::cli::chat::verify;
 use crate::cli::run::signals;
@@ -44,9 +44,9 @@ const FLOW: Duration = Duration::from_millis(1_500);
 pub(super) fn run(args: &ChatDemoArgs) -> Result<(), CliError> {
     let system = |action| move |source| CliError::System { action, source };
     let signals = signals::listen(false).map_err(system("listen to signals"))?;
-    let cast = Cast::new(args.keep.as_deref()).map_err(system("lay out the demo"))?;
-    let mut play = Play {
-        cast,
+    let processes = Processes::new(args.keep.as_deref()).map_err(system("lay out the demo"))?;
+    let mut demo = ChatDemo {
+        processes,
         signals,
         clock: Clock::start(),
         pace: args.pace.0.max(Duration::from_millis(1)),
@@ -54,13 +54,13 @@ pub(super) fn run(args: &ChatDemoArgs) -> Result<(), CliError> {
         shown: BTreeMap::new(),
         checks: Vec::new(),
     };
-    play.acts()?;
-    play.conclude()
+    demo.steps()?;
+    demo.conclude()
 }
 
 /// State of the demo.
-struct Play {
-    cast: Cast,
+struct ChatDemo {
+    processes: Processes,
     signals: Receiver<&'static str>,
     clock: Clock,
     pace: Duration,
@@ -71,8 +71,8 @@ struct Play {
     checks: Vec<(String, bool)>,
 }
 
-impl Play {
-    fn acts(&mut self) -> Result<(), CliError> {
+impl ChatDemo {
+    fn steps(&mut self) -> Result<(), CliError> {
         self.say("three members as real processes on this machine; Ctrl-C ends them all")?;
         self.they_meet()?;
         let before = self.clock.now().mono;
@@ -93,9 +93,12 @@ impl Play {
         let leads =
             self.wait(|it| it.last_note(3).is_some_and(|text| text.contains("(this one)")))?;
         self.check("peer_3 leads", leads)?;
-        let know = |play: &Self| {
+        let know = |demo: &Self| {
             (1..=3).all(|id| {
-                play.cast.notes(id).iter().any(|it| it.contains("peer_3") && it.contains("leads"))
+                demo.processes
+                    .notes(id)
+                    .iter()
+                    .any(|it| it.contains("peer_3") && it.contains("leads"))
             })
         };
         let all = self.wait(know)?;
@@ -106,19 +109,19 @@ impl Play {
         self.say("\n== The leader is killed (kill -9) while messages flow")?;
         // Lines that a process has not read yet die with it; they are no messages of the group.
         let its_own = self.typed.get(&3).map_or(0, Vec::len);
-        let read = self.wait(|play| {
-            let shown = play.shown.get(&1).map_or(&[][..], Vec::as_slice);
+        let read = self.wait(|demo| {
+            let shown = demo.shown.get(&1).map_or(&[][..], Vec::as_slice);
             shown.iter().filter(|it| it.1 == 3).count() == its_own
         })?;
         self.check("all that it typed is final", read)?;
         self.flow(&[1, 2], FLOW / 3, None)?;
         let at = self.clock.now().mono;
         let seen = self.final_at(1);
-        self.cast.kill(3);
+        self.processes.kill(3);
         let mut again = None;
         self.flow(&[1, 2], FLOW, Some((seen, &mut again)))?;
-        let leads = self.wait(|play| {
-            play.cast.notes(1).iter().any(|it| it.contains("peer_2") && it.contains("leads"))
+        let leads = self.wait(|demo| {
+            demo.processes.notes(1).iter().any(|it| it.contains("peer_2") && it.contains("leads"))
         })?;
         self.check("peer_2 leads now", leads)?;
         let ms = again.map(|then| then.since(at).as_millis());
@@ -133,7 +136,7 @@ impl Play {
         self.shown.remove(&3);
         self.start(3)?;
         let leads = self.wait(|it| {
-            it.cast.notes(3).iter().rev().any(|text| text.contains("(this one) leads in"))
+            it.processes.notes(3).iter().rev().any(|text| text.contains("(this one) leads in"))
         })?;
         let ms = self.clock.now().mono.since(at).as_millis();
         self.check("peer_3 leads again", leads)?;
@@ -152,10 +155,10 @@ impl Play {
                 texts.iter().all(|text| of.contains(&text))
             })
         };
-        let complete = self.wait(|play| is_there(play.shown.get(&1).map_or(&[], Vec::as_slice)))?;
+        let complete = self.wait(|demo| is_there(demo.shown.get(&1).map_or(&[], Vec::as_slice)))?;
         self.check(&format!("all {all} messages that were typed are there"), complete)?;
         let end = self.final_at(1);
-        let same = self.wait(|play| [2, 3].iter().all(|id| play.final_at(*id) >= end))?;
+        let same = self.wait(|demo| [2, 3].iter().all(|id| demo.final_at(*id) >= end))?;
         self.check("all three have shown the last one", same)?;
         let equal = self.shown.get(&1) == self.shown.get(&2);
         self.check("peer_1 and peer_2 have shown the same, in the same order", equal)?;
@@ -169,8 +172,10 @@ impl Play {
             "each member's own are in the order in which it typed them",
             self.is_in_order(),
         )?;
-        self.cast.quit().map_err(|source| CliError::System { action: "end a member", source })?;
-        let verdict = verify::files(&self.cast.log_paths())?;
+        self.processes
+            .quit()
+            .map_err(|source| CliError::System { action: "end a member", source })?;
+        let verdict = verify::files(&self.processes.log_paths())?;
         for line in verdict.text().lines() {
             self.say(&format!("   {line}"))?;
         }
@@ -195,7 +200,7 @@ impl Play {
     }
 
     fn last_note(&self, id: u32) -> Option<&String> {
-        self.cast.notes(id).iter().rev().find(|it| it.contains("leads in"))
+        self.processes.notes(id).iter().rev().find(|it| it.contains("leads in"))
     }
 
     /// Lets members type for a while; notes the time when the first message beyond a number is
@@ -208,7 +213,7 @@ impl Play {
     ) -> Result<(), CliError> {
         let (beat, end) = (tick(self.pace), after(span));
         loop {
-            let told = self.cast.told().clone();
+            let told = self.processes.told().clone();
             select! {
                 recv(told) -> said => if let Ok(said) = said {
                     self.hear(said)?;
@@ -218,7 +223,7 @@ impl Play {
                 recv(beat) -> _ => for id in ids {
                     let texts = self.typed.entry(*id).or_default();
                     let text = format!("message {} of peer_{id}", texts.len() + 1);
-                    if self.cast.type_line(*id, &text).is_ok() {
+                    if self.processes.type_line(*id, &text).is_ok() {
                         texts.push(text);
                     }
                 },
@@ -227,7 +232,7 @@ impl Play {
                 && at.is_none()
                 // Messages under way when the leader died may be shown before its death was
                 // noticed.
-                && self.cast.notes(1).iter().any(|it| it.contains("peer_2") && it.contains("leads"))
+                && self.processes.notes(1).iter().any(|it| it.contains("peer_2") && it.contains("leads"))
                 && self.final_at(1) > *seen
             {
                 **at = Some(self.clock.now().mono);
@@ -235,38 +240,40 @@ impl Play {
         }
     }
 
-    fn hear(&mut self, said: Said) -> Result<(), CliError> {
+    fn hear(&mut self, said: MemberReport) -> Result<(), CliError> {
         match said {
-            Said::Message { by, seq, author, text } => {
+            MemberReport::Message { by, seq, author, text } => {
                 self.shown.entry(by).or_default().push((seq, author, text));
             }
-            Said::Note { by, text } => {
+            MemberReport::Note { by, text } => {
                 let is_news = text.contains("leads") || text.contains("joined");
                 if is_news {
                     self.say(&format!("   peer_{by} says: {text}"))?;
                 }
-                self.cast.note(by, text);
+                self.processes.note(by, text);
             }
-            Said::Gone { by } if self.cast.is_up(by) => {
+            MemberReport::Gone { by } if self.processes.is_up(by) => {
                 return Err(CliError::Failed(format!(
                     "peer_{by} ended by itself: {}",
-                    self.cast.complaint(by)
+                    self.processes.complaint(by)
                 )));
             }
-            Said::Gone { .. } => {}
+            MemberReport::Gone { .. } => {}
         }
         Ok(())
     }
 
     fn start(&mut self, id: u32) -> Result<(), CliError> {
-        self.cast.start(id).map_err(|source| CliError::System { action: "start a member", source })
+        self.processes
+            .start(id)
+            .map_err(|source| CliError::System { action: "start a member", source })
     }
 
     /// Reads until `holds` is true, and returns whether it came to hold in time.
     fn wait(&mut self, holds: impl Fn(&Self) -> bool) -> Result<bool, CliError> {
         let end = after(PATIENCE);
         while !holds(self) {
-            let told = self.cast.told().clone();
+            let told = self.processes.told().clone();
             select! {
                 recv(told) -> said => if let Ok(said) = said {
                     self.hear(said)?;

@@ -3,10 +3,10 @@
 //! Real processes, real sockets, real disk; everything shown is read from the nodes' own logs and
 //! from the seeds' answers, and every claim is checked. The run is left in the output file.
 
-mod acts;
 pub mod chat;
 pub mod rollout;
-mod stage;
+mod state;
+mod steps;
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use super::CliError;
 use chat::ChatDemoArgs;
 use rollout::RolloutDemoArgs;
-use stage::Stage;
+use state::FleetDemo;
 
 /// Flags of the demo.
 #[derive(Clone, Debug, Args)]
@@ -54,9 +54,9 @@ pub fn run(args: &DemoArgs) -> Result<(), CliError> {
         Some(DemoStory::Rollout(args)) => return rollout::run(args),
         None => {}
     }
-    let mut stage = Stage::set(args.peers, &args.output)?;
-    let played = acts::play(&mut stage);
-    let concluded = stage.conclude();
+    let mut demo = FleetDemo::set(args.peers, &args.output)?;
+    let played = steps::run_steps(&mut demo);
+    let concluded = demo.conclude();
     played?;
     concluded
 }

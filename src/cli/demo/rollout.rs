@@ -5,7 +5,7 @@
 //! Real processes, sockets and disks, and requests that never pause. Each shown command is run, and
 //! each claim is checked against the nodes' own answers.
 
-mod cast;
+mod processes;
 mod traffic;
 
 use std::net::TcpStream;
@@ -16,10 +16,10 @@ use clap::Args;
 use crossbeam_channel::{Receiver, after, select, tick};
 use rustix::process::Signal;
 
-use self::cast::{Cast, NODES, Typed};
-use self::traffic::{Tally, Traffic};
+use self::processes::{NODES, Processes, RunningCommand};
+use self::traffic::{AnswerCounts, Traffic};
 use crate::cli::CliError;
-use crate::cli::rollout::words::table::View;
+use crate::cli::rollout::format::table::View;
 use crate::cli::run::signals;
 use crate::machine::rollout::NodeStatus;
 use crate::proto::rollout::{Committed, Digest, NodeId, TxId};
@@ -45,11 +45,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Fails if something could not be started or did not happen as it should have. No process is left.
 pub(super) fn run(args: &RolloutDemoArgs) -> Result<(), CliError> {
     let signals = signals::listen(false).map_err(system("listen to signals"))?;
-    let cast = Cast::new(args.keep.as_deref()).map_err(system("lay out the demo"))?;
+    let processes = Processes::new(args.keep.as_deref()).map_err(system("lay out the demo"))?;
     let clock = Clock::start();
-    let mut play = Play { cast, signals, clock, checks: Vec::new() };
-    play.acts()?;
-    play.conclude()
+    let mut demo = RolloutDemo { processes, signals, clock, checks: Vec::new() };
+    demo.steps()?;
+    demo.conclude()
 }
 
 fn system(action: &'static str) -> impl Fn(std::io::Error) -> CliError {
@@ -57,21 +57,22 @@ fn system(action: &'static str) -> impl Fn(std::io::Error) -> CliError {
 }
 
 /// State of the demo.
-struct Play {
-    cast: Cast,
+struct RolloutDemo {
+    processes: Processes,
     signals: Receiver<&'static str>,
     clock: Clock,
     checks: Vec<(String, bool)>,
 }
 
-impl Play {
-    fn acts(&mut self) -> Result<(), CliError> {
+impl RolloutDemo {
+    fn steps(&mut self) -> Result<(), CliError> {
         self.say(
             "three nodes and three model servers as real processes on this machine; Ctrl-C \
                   ends them all",
         )?;
         self.they_meet()?;
-        let traffic = Traffic::start(&self.cast.data_planes()).map_err(system("start clients"))?;
+        let traffic =
+            Traffic::start(&self.processes.data_planes()).map_err(system("start clients"))?;
         self.a_good_version(&traffic)?;
         self.a_bad_version(&traffic)?;
         self.a_participant_dies(&traffic)?;
@@ -81,21 +82,21 @@ impl Play {
     }
 
     fn they_meet(&mut self) -> Result<(), CliError> {
-        self.act("Three nodes begin a history together: all requests to v1")?;
-        self.cast.start_models().map_err(system("start a model"))?;
-        let addresses = self.cast.model_addresses();
+        self.step("Three nodes begin a history together: all requests to v1")?;
+        self.processes.start_models().map_err(system("start a model"))?;
+        let addresses = self.processes.model_addresses();
         let models = self.wait(|_| addresses.iter().all(|it| TcpStream::connect(it).is_ok()))?;
         self.check("the models answer: v1, v2, and v3, which is slow and fails", models)?;
         for node in NODES {
-            self.cast.start(node).map_err(system("start a node"))?;
+            self.processes.start(node).map_err(system("start a node"))?;
         }
-        let linked = self.wait(|play| NODES.iter().all(|node| play.is_whole(node)))?;
+        let linked = self.wait(|demo| NODES.iter().all(|node| demo.is_whole(node)))?;
         self.check("all three have proved their keys and see each other", linked)?;
         self.query(true)
     }
 
     fn a_good_version(&mut self, traffic: &Traffic) -> Result<(), CliError> {
-        self.act("v2 is rolled out in steps, while requests flow")?;
+        self.step("v2 is rolled out in steps, while requests flow")?;
         traffic.take();
         let code = self.type_at(
             Some("node-a"),
@@ -121,7 +122,7 @@ impl Play {
             ],
         )?;
         self.check("it went to 100 % and was finished", code == Some(0))?;
-        let same = self.wait(|play| play.serve_alike(5))?;
+        let same = self.wait(|demo| demo.serve_alike(5))?;
         self.check("all three serve version 5, where v2 is the stable one", same)?;
         let tally = traffic.take();
         self.tell(&tally)?;
@@ -133,7 +134,7 @@ impl Play {
     }
 
     fn a_bad_version(&mut self, traffic: &Traffic) -> Result<(), CliError> {
-        self.act("v3 is slow and fails: it gets 20 %, a gate fails, and it is rolled back")?;
+        self.step("v3 is slow and fails: it gets 20 %, a gate fails, and it is rolled back")?;
         traffic.take();
         let code = self.type_at(
             Some("node-b"),
@@ -159,7 +160,7 @@ impl Play {
             ],
         )?;
         self.check("the rollout ended by itself, with exit code 1", code == Some(1))?;
-        let same = self.wait(|play| play.serve_alike(7))?;
+        let same = self.wait(|demo| demo.serve_alike(7))?;
         self.check("all three went back to v2 together, as version 7", same)?;
         let last = self.last_committed("node-c")?;
         let note = last.as_ref().map_or("", |it| it.proposal.note.as_str());
@@ -172,7 +173,7 @@ impl Play {
     }
 
     fn a_participant_dies(&mut self, traffic: &Traffic) -> Result<(), CliError> {
-        self.act("node-c dies after it has voted (kill -9), and does not know how it ended")?;
+        self.step("node-c dies after it has voted (kill -9), and does not know how it ended")?;
         let before = traffic.ended();
         let over = self.wait(|_| traffic.ended().iter().zip(&before).all(|it| it.0 > it.1))?;
         self.check("the last requests to v3 are over", over)?;
@@ -183,32 +184,32 @@ impl Play {
             Some("node-a"),
             &["start", "--from", "v2", "--to", "v1", "--steps", "25,100", "--interval", "10m"],
         )?;
-        let voted = self.wait(|play| play.lacks_votes_of("node-a", &["node-b"]))?;
-        self.cast.kill("node-c").map_err(system("kill a node"))?;
+        let voted = self.wait(|demo| demo.lacks_votes_of("node-a", &["node-b"]))?;
+        self.processes.kill("node-c").map_err(system("kill a node"))?;
         self.go_on("node-b")?;
         self.check("node-c had voted when it was killed, and nothing was decided", voted)?;
         let code = self.show(order)?;
         self.check("the others have its vote, and commit", code == Some(0))?;
-        let away = self.wait(|play| {
-            let status = play.status("node-a");
+        let away = self.wait(|demo| {
+            let status = demo.status("node-a");
             let mut peers = status.iter().flat_map(|it| &it.peers);
             peers.any(|it| it.node_id.as_str() == "node-c" && !it.is_linked)
         })?;
         self.check("node-a sees that it is away", away)?;
         let both =
-            self.wait(|play| ["node-a", "node-b"].iter().all(|it| play.version(it) == Some(8)))?;
+            self.wait(|demo| ["node-a", "node-b"].iter().all(|it| demo.version(it) == Some(8)))?;
         self.check("node-a and node-b serve version 8", both)?;
         self.type_at(Some("node-a"), &["status"])?;
         self.query(false)?;
         self.say("   node-c is started again")?;
-        self.cast.start("node-c").map_err(system("start a node"))?;
-        let same = self.wait(|play| play.serve_alike(8))?;
+        self.processes.start("node-c").map_err(system("start a node"))?;
+        let same = self.wait(|demo| demo.serve_alike(8))?;
         self.check("it asked the others how it ended, and serves version 8 as they do", same)?;
         let txid = self.last_committed("node-c")?.map(|it| it.proposal.txid.to_string());
         if let Some(txid) = txid {
             self.type_at(Some("node-c"), &["explain", &txid])?;
         }
-        let its_own = self.cast.data_planes()[2].clone();
+        let its_own = self.processes.data_planes()[2].clone();
         let tally = traffic.take();
         self.tell(&tally)?;
         let whole = tally.failed(Some(&its_own)) == 0;
@@ -216,7 +217,7 @@ impl Play {
     }
 
     fn a_coordinator_dies(&mut self, traffic: &Traffic) -> Result<(), CliError> {
-        self.act("node-a dies before it has decided (kill -9), when both others have voted")?;
+        self.step("node-a dies before it has decided (kill -9), when both others have voted")?;
         traffic.take();
         self.say(
             "   the others are halted until node-a has asked them, and node-a before they vote",
@@ -224,22 +225,22 @@ impl Play {
         self.halt("node-b")?;
         self.halt("node-c")?;
         let order = self.give(Some("node-a"), &["abort"])?;
-        let asked = self.wait(|play| play.lacks_votes_of("node-a", &["node-b", "node-c"]))?;
+        let asked = self.wait(|demo| demo.lacks_votes_of("node-a", &["node-b", "node-c"]))?;
         self.halt("node-a")?;
         self.go_on("node-b")?;
         self.go_on("node-c")?;
         self.check("node-a has asked for both votes", asked)?;
-        let voted = self.wait(|play| {
-            let doubts = |node: &&str| play.status(node).is_some_and(|it| it.in_doubt.is_some());
+        let voted = self.wait(|demo| {
+            let doubts = |node: &&str| demo.status(node).is_some_and(|it| it.in_doubt.is_some());
             ["node-b", "node-c"].iter().all(doubts)
         })?;
-        self.cast.kill("node-a").map_err(system("kill a node"))?;
+        self.processes.kill("node-a").map_err(system("kill a node"))?;
         self.check("both have voted, and node-a is killed", voted)?;
         let code = self.show(order)?;
         self.check("the order is left without an answer", code == Some(5))?;
-        let doubt = self.wait(|play| {
+        let doubt = self.wait(|demo| {
             let waits = |node: &&str| {
-                let doubt = play.status(node).and_then(|it| it.in_doubt);
+                let doubt = demo.status(node).and_then(|it| it.in_doubt);
                 doubt.is_some_and(|it| it.waits_for.iter().map(NodeId::as_str).eq(["node-a"]))
             };
             ["node-b", "node-c"].iter().all(waits)
@@ -252,10 +253,10 @@ impl Play {
         let before = ["node-b", "node-c"].map(|it| self.version(it));
         self.check("they do not guess: both serve version 8 still", before == [Some(8), Some(8)])?;
         self.say("   node-a is started again")?;
-        self.cast.start("node-a").map_err(system("start a node"))?;
-        let clear = self.wait(|play| {
+        self.processes.start("node-a").map_err(system("start a node"))?;
+        let clear = self.wait(|demo| {
             let is_clear = |it: &&str| {
-                play.is_whole(it) && play.status(it).is_some_and(|it| it.in_doubt.is_none())
+                demo.is_whole(it) && demo.status(it).is_some_and(|it| it.in_doubt.is_none())
             };
             NODES.iter().all(is_clear)
         })?;
@@ -264,9 +265,9 @@ impl Play {
         self.check("all three serve version 8: without a decision nothing has changed", same)?;
         let code = self.type_at(Some("node-a"), &["abort"])?;
         self.check("the order is given again, and commits", code == Some(0))?;
-        let same = self.wait(|play| play.serve_alike(9))?;
+        let same = self.wait(|demo| demo.serve_alike(9))?;
         self.check("all three serve version 9", same)?;
-        let its_own = self.cast.data_planes()[0].clone();
+        let its_own = self.processes.data_planes()[0].clone();
         let tally = traffic.take();
         self.tell(&tally)?;
         let whole = tally.failed(Some(&its_own)) == 0;
@@ -274,24 +275,24 @@ impl Play {
     }
 
     fn the_end(&mut self) -> Result<(), CliError> {
-        self.act("What all three say in the end")?;
+        self.step("What all three say in the end")?;
         self.type_at(Some("node-c"), &["history"])?;
         let all: Vec<_> = NODES.iter().map(|it| self.decisions(it)).collect::<Result<_, _>>()?;
         let same = all[0].len() == 8 && all.iter().all(|it| *it == all[0]);
         self.check("the histories of all three are the same, version by version", same)?;
         self.query(true)?;
-        self.cast.quit().map_err(system("end a node"))?;
+        self.processes.quit().map_err(system("end a node"))?;
         self.check("all nodes have ended in order", true)
     }
 
     /// Halts a node (SIGSTOP): it neither hears nor says anything until it goes on.
     fn halt(&self, node: &str) -> Result<(), CliError> {
-        self.cast.signal(node, Signal::STOP).map_err(system("halt a node"))
+        self.processes.signal(node, Signal::STOP).map_err(system("halt a node"))
     }
 
     /// Lets a halted node go on.
     fn go_on(&self, node: &str) -> Result<(), CliError> {
-        self.cast.signal(node, Signal::CONT).map_err(system("let a node go on"))
+        self.processes.signal(node, Signal::CONT).map_err(system("let a node go on"))
     }
 
     /// True if a node coordinates a transaction and lacks the votes of exactly those.
@@ -301,7 +302,7 @@ impl Play {
     }
 
     fn view(&self, node: &str) -> Option<View> {
-        self.cast.node(node).view().ok()
+        self.processes.node(node).view().ok()
     }
 
     fn status(&self, node: &str) -> Option<NodeStatus> {
@@ -328,7 +329,7 @@ impl Play {
     }
 
     fn committed(&self, node: &str) -> Result<Vec<Committed>, CliError> {
-        Ok(self.cast.node(node).history(usize::MAX)?.committed)
+        Ok(self.processes.node(node).history(usize::MAX)?.committed)
     }
 
     fn last_committed(&self, node: &str) -> Result<Option<Committed>, CliError> {
@@ -351,7 +352,7 @@ impl Play {
 
     /// Asks all data planes as the query does; they are to be synchronized, or not.
     fn query(&mut self, is_synchronized: bool) -> Result<(), CliError> {
-        let at = self.cast.data_planes();
+        let at = self.processes.data_planes();
         let at: Vec<_> = at.iter().map(String::as_str).collect();
         let mut args = vec!["query"];
         args.extend(&at);
@@ -370,14 +371,14 @@ impl Play {
     }
 
     /// Starts a command.
-    fn give(&self, node: Option<&str>, args: &[&str]) -> Result<Typed, CliError> {
+    fn give(&self, node: Option<&str>, args: &[&str]) -> Result<RunningCommand, CliError> {
         let at = node.map_or(String::new(), |it| format!("   (at {it})"));
         self.say(&format!("   $ peer rollout {}{at}", args.join(" ")))?;
-        self.cast.type_at(node, args).map_err(system("run a command"))
+        self.processes.type_at(node, args).map_err(system("run a command"))
     }
 
     /// Shows the output of a command until its end; returns its exit code.
-    fn show(&self, typed: Typed) -> Result<Option<i32>, CliError> {
+    fn show(&self, typed: RunningCommand) -> Result<Option<i32>, CliError> {
         let end = after(PATIENCE);
         loop {
             select! {
@@ -407,7 +408,7 @@ impl Play {
         }
     }
 
-    fn tell(&self, tally: &Tally) -> Result<(), CliError> {
+    fn tell(&self, tally: &AnswerCounts) -> Result<(), CliError> {
         let parts = tally.parts().join(", ");
         self.say(&format!("   {} requests were answered: {parts}", tally.all()))?;
         for (at, (count, why)) in &tally.lost {
@@ -416,7 +417,7 @@ impl Play {
         Ok(())
     }
 
-    fn act(&self, title: &str) -> Result<(), CliError> {
+    fn step(&self, title: &str) -> Result<(), CliError> {
         let secs = self.clock.now().mono.since(crate::model::Time::ZERO).as_secs_f64();
         self.say(&format!("\n== {title}  [{secs:.1} s]"))
     }
@@ -431,8 +432,8 @@ impl Play {
         self.say(&format!("   {}  {what}", if holds { "ok  " } else { "FAIL" }))?;
         if !holds {
             for node in NODES {
-                if self.cast.fallen(node).map_err(system("look after a node"))?.is_some() {
-                    self.say(&format!("   {node} ended: {}", self.cast.complaint(node)))?;
+                if self.processes.fallen(node).map_err(system("look after a node"))?.is_some() {
+                    self.say(&format!("   {node} ended: {}", self.processes.complaint(node)))?;
                 }
             }
         }
@@ -453,7 +454,7 @@ impl Play {
     }
 }
 
-fn has_all(tally: &Tally, models: &[&str]) -> bool {
+fn has_all(tally: &AnswerCounts, models: &[&str]) -> bool {
     models.iter().all(|model| tally.of(model) > 0)
 }
 

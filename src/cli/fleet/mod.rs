@@ -6,9 +6,9 @@
 //! Invariant: no process outlives the fleet, whatever ends it. Dropping kills them all; if this
 //! process is killed itself, each child sees its standard input close and ends.
 
-mod story;
+mod log;
 
-pub use story::{Happening, Story};
+pub use log::{FleetLog, LogEvent};
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Layout of a fleet.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct FleetLayout {
     /// The executable to run as either; usually the running one.
     pub exe: PathBuf,
     /// Number of seeds.
@@ -46,12 +46,12 @@ pub struct Plan {
 /// Running processes and their log.
 #[derive(Debug)]
 pub struct Fleet {
-    plan: Plan,
+    plan: FleetLayout,
     dir: tempfile::TempDir,
     seeds: Vec<Endpoint>,
     peers: Vec<Endpoint>,
     children: BTreeMap<Endpoint, Child>,
-    story: Story,
+    story: FleetLog,
 }
 
 impl Fleet {
@@ -59,7 +59,7 @@ impl Fleet {
     ///
     /// # Errors
     /// Fails if the temporary directory cannot be made or no ports are free.
-    pub fn lay_out(plan: Plan) -> io::Result<Self> {
+    pub fn lay_out(plan: FleetLayout) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("folkmoot-").tempdir()?;
         let seeds = ports(plan.seed_port, plan.seeds)?;
         let peers = ports(plan.peer_port, plan.peers)?;
@@ -68,7 +68,7 @@ impl Fleet {
             config.push_str(&format!("{seed}\n"));
         }
         fs::write(dir.path().join("config.txt"), config)?;
-        let story = Story::follow(dir.path().join("log.jsonl"))?;
+        let story = FleetLog::follow(dir.path().join("log.jsonl"))?;
         Ok(Self { plan, dir, seeds, peers, children: BTreeMap::new(), story })
     }
 
@@ -93,7 +93,7 @@ impl Fleet {
     }
 
     /// Log of the nodes.
-    pub const fn story(&mut self) -> &mut Story {
+    pub const fn story(&mut self) -> &mut FleetLog {
         &mut self.story
     }
 
@@ -204,7 +204,7 @@ impl Fleet {
                 self.children.remove(&endpoint);
                 return Ok(status.code());
             }
-            story::pause(Duration::from_millis(5));
+            log::pause(Duration::from_millis(5));
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, format!("{endpoint} does not end")))
     }

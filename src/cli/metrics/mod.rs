@@ -15,7 +15,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Number, Value};
 
-use self::table::{Kind, ROWS, Row};
+use self::table::{MetricKind, MetricRow, ROWS};
 
 /// Prefix of every metric's name.
 const PREFIX: &str = "folkmoot";
@@ -41,7 +41,8 @@ pub fn classic(status: &Value) -> String {
     let mut out = String::new();
     let open = open_metrics(status);
     let is_counter = |name: &str| {
-        ROWS.iter().any(|row| row.kind == Kind::Counter && name == format!("{PREFIX}_{}", row.name))
+        ROWS.iter()
+            .any(|row| row.kind == MetricKind::Counter && name == format!("{PREFIX}_{}", row.name))
     };
     for line in open.lines().filter(|line| *line != "# EOF") {
         let mut words = line.splitn(4, ' ');
@@ -92,9 +93,9 @@ impl Collector for Snapshot {
                 continue;
             }
             let kind = match row.kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-                Kind::Histogram => MetricType::Histogram,
+                MetricKind::Counter => MetricType::Counter,
+                MetricKind::Gauge => MetricType::Gauge,
+                MetricKind::Histogram => MetricType::Histogram,
             };
             let mut family = encoder.encode_descriptor(row.name, row.help, None, kind)?;
             for (label, value) in values {
@@ -115,13 +116,15 @@ impl Collector for Snapshot {
 static ZERO: LazyLock<Value> = LazyLock::new(|| Value::from(0));
 
 /// The values of a row that a status has, each with its label's value.
-fn values<'a>(row: &Row, status: &'a Value) -> Vec<(String, &'a Value)> {
+fn values<'a>(row: &MetricRow, status: &'a Value) -> Vec<(String, &'a Value)> {
     let mut values = Vec::new();
     for (label, path) in row.sources {
         let pointer = format!("/{}", path.replace('.', "/"));
         match status.pointer(&pointer) {
             None | Some(Value::Null) => {}
-            Some(Value::Object(each)) if row.label.is_some() && row.kind != Kind::Histogram => {
+            Some(Value::Object(each))
+                if row.label.is_some() && row.kind != MetricKind::Histogram =>
+            {
                 let quiet = row.from_start.iter().filter(|name| !each.contains_key(**name));
                 let named = quiet.map(|name| (*name, &*ZERO));
                 let named = named.chain(each.iter().map(|(name, value)| (name.as_str(), value)));
@@ -133,8 +136,8 @@ fn values<'a>(row: &Row, status: &'a Value) -> Vec<(String, &'a Value)> {
     values
 }
 
-fn write(to: &mut MetricEncoder<'_>, row: &Row, value: &Value) -> fmt::Result {
-    if row.kind == Kind::Histogram {
+fn write(to: &mut MetricEncoder<'_>, row: &MetricRow, value: &Value) -> fmt::Result {
+    if row.kind == MetricKind::Histogram {
         return write_histogram(to, row, value);
     }
     let whole = match value {
@@ -147,14 +150,14 @@ fn write(to: &mut MetricEncoder<'_>, row: &Row, value: &Value) -> fmt::Result {
     };
     let real = whole.map_or_else(|| value.as_f64().unwrap_or(0.0), |it| it as f64) / row.divisor;
     match (row.kind, whole.filter(|_| row.divisor == 1.0)) {
-        (Kind::Counter, Some(whole)) => to.encode_counter::<NoLabelSet, _, f64>(&whole, None),
-        (Kind::Counter, None) => to.encode_counter::<NoLabelSet, _, f64>(&real, None),
+        (MetricKind::Counter, Some(whole)) => to.encode_counter::<NoLabelSet, _, f64>(&whole, None),
+        (MetricKind::Counter, None) => to.encode_counter::<NoLabelSet, _, f64>(&real, None),
         (_, Some(whole)) => to.encode_gauge(&whole),
         (_, None) => to.encode_gauge(&real),
     }
 }
 
-fn write_histogram(to: &mut MetricEncoder<'_>, row: &Row, value: &Value) -> fmt::Result {
+fn write_histogram(to: &mut MetricEncoder<'_>, row: &MetricRow, value: &Value) -> fmt::Result {
     let number = |name: &str| value[name].as_u64().unwrap_or(0);
     let mut below = 0;
     let mut buckets = Vec::new();
@@ -228,9 +231,9 @@ mod tests {
             seen.observe(value);
         }
         let value = serde_json::to_value(&seen).expect("a histogram can be shown");
-        let row = Row {
+        let row = MetricRow {
             name: "wait_seconds",
-            kind: Kind::Histogram,
+            kind: MetricKind::Histogram,
             help: "x",
             label: None,
             sources: &[("", "wait")],
@@ -239,7 +242,7 @@ mod tests {
         };
         let mut registry = Registry::with_prefix(PREFIX);
         #[derive(Debug)]
-        struct One(Row, Value);
+        struct One(MetricRow, Value);
         impl Collector for One {
             fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
                 let kind = MetricType::Histogram;

@@ -4,15 +4,15 @@
 //! metric that a node's status does not have (a peer's numbers at a seed) is left out. Numbers that
 //! grow with the fleet in number, such as one a neighbor, are counted, never listed.
 
-use crate::machine::session::Cause;
+use crate::machine::session::RejectReason;
 
 /// Row of one metric.
 #[derive(Debug)]
-pub struct Row {
+pub struct MetricRow {
     /// Name without prefix, and without the `_total` of counters.
     pub name: &'static str,
     /// Kind of the metric.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Help text of the metric.
     pub help: &'static str,
     /// Name of the one label that distinguishes its values, if there are several.
@@ -29,7 +29,7 @@ pub struct Row {
 
 /// Kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// The value only rises, and starts at zero with the process.
     Counter,
     /// The value rises and falls.
@@ -40,38 +40,38 @@ pub enum Kind {
 
 const fn row(
     name: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     sources: &'static [(&'static str, &'static str)],
     help: &'static str,
-) -> Row {
-    Row { name, kind, help, label: None, sources, from_start: &[], divisor: 1.0 }
+) -> MetricRow {
+    MetricRow { name, kind, help, label: None, sources, from_start: &[], divisor: 1.0 }
 }
 
 const fn counter(
     name: &'static str,
     sources: &'static [(&'static str, &'static str)],
     help: &'static str,
-) -> Row {
-    row(name, Kind::Counter, sources, help)
+) -> MetricRow {
+    row(name, MetricKind::Counter, sources, help)
 }
 
 const fn histogram(
     name: &'static str,
     sources: &'static [(&'static str, &'static str)],
     help: &'static str,
-) -> Row {
-    row(name, Kind::Histogram, sources, help)
+) -> MetricRow {
+    row(name, MetricKind::Histogram, sources, help)
 }
 
 const fn gauge(
     name: &'static str,
     sources: &'static [(&'static str, &'static str)],
     help: &'static str,
-) -> Row {
-    row(name, Kind::Gauge, sources, help)
+) -> MetricRow {
+    row(name, MetricKind::Gauge, sources, help)
 }
 
-impl Row {
+impl MetricRow {
     const fn by(mut self, label: &'static str) -> Self {
         self.label = Some(label);
         self
@@ -89,11 +89,11 @@ impl Row {
 }
 
 /// Causes of refusals, as a status names them.
-const CAUSES: [&str; Cause::ALL.len()] = {
-    let mut names = [""; Cause::ALL.len()];
+const CAUSES: [&str; RejectReason::ALL.len()] = {
+    let mut names = [""; RejectReason::ALL.len()];
     let mut at = 0;
     while at < names.len() {
-        names[at] = Cause::ALL[at].as_str();
+        names[at] = RejectReason::ALL[at].as_str();
         at += 1;
     }
     names
@@ -101,7 +101,7 @@ const CAUSES: [&str; Cause::ALL.len()] = {
 
 /// All metrics but the build's, in the order in which they are shown.
 #[rustfmt::skip]
-pub const ROWS: &[Row] = &[
+pub const ROWS: &[MetricRow] = &[
     // Metrics of every node.
     gauge("healthy", &[("", "healthy")],
         "Whether the node does its part: a peer is a member, a seed votes and has a quorum"),

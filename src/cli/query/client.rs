@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use crate::cli::span::Span;
 use crate::model::Endpoint;
-use crate::proto::line::{LineReader, ReadError, encode};
+use crate::proto::line::{LineError, LineReader, encode};
 use crate::proto::message::Message;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
-use crate::proto::sealed::{self, ClusterKeys, HandshakeError, Incoming, Sealer};
+use crate::proto::sealed::{self, ClusterKeys, PlainOrSealed, SealError, Sealer};
 
 /// Largest number of pages in one answer; more than any registry has.
 const PAGES_MAX: usize = 20_000;
@@ -20,7 +20,7 @@ const READ_BUFFER_BYTES: usize = 8 * 1024;
 
 /// Settings of calls to nodes.
 #[derive(Clone, Debug)]
-pub(super) struct Manner {
+pub(super) struct CallOptions {
     /// Time-out of a node to connect, and to answer.
     pub(super) timeout: Span,
     /// The keys of the fleet, if it has any.
@@ -30,10 +30,10 @@ pub(super) struct Manner {
 /// A connection to a node.
 pub(super) struct Client {
     to: Endpoint,
-    manner: Manner,
+    options: CallOptions,
     stream: TcpStream,
     sealer: Option<Sealer>,
-    reader: LineReader<Incoming<TcpStream>>,
+    reader: LineReader<PlainOrSealed<TcpStream>>,
 }
 
 /// One page of a long answer.
@@ -80,8 +80,8 @@ impl Client {
     ///
     /// # Errors
     /// The reason why it failed, for people.
-    pub(super) fn connect(to: Endpoint, manner: &Manner) -> Result<Self, Failure> {
-        let timeout = manner.timeout;
+    pub(super) fn connect(to: Endpoint, options: &CallOptions) -> Result<Self, Failure> {
+        let timeout = options.timeout;
         let open = || -> io::Result<(TcpStream, TcpStream)> {
             let stream = TcpStream::connect_timeout(&to.socket_addr(), timeout.0)?;
             stream.set_read_timeout(Some(timeout.0))?;
@@ -92,15 +92,15 @@ impl Client {
         };
         let (mut stream, reading) = open().map_err(|error| io_text(&error, timeout))?;
         let sealed =
-            manner.cluster_keys.as_ref().map(|keys| sealed::call(&mut stream, &keys.used()));
+            options.cluster_keys.as_ref().map(|keys| sealed::call(&mut stream, &keys.used()));
         let sealed = sealed.transpose().map_err(|error| match error {
-            HandshakeError::Io(error) => io_text(&error, timeout).into(),
-            HandshakeError::WrongKey | HandshakeError::Garbled => Failure::from(error.to_string()),
-            HandshakeError::Refused(error) => Failure::refused(&error),
+            SealError::Io(error) => io_text(&error, timeout).into(),
+            SealError::WrongKey | SealError::Garbled => Failure::from(error.to_string()),
+            SealError::Refused(error) => Failure::refused(&error),
         })?;
         let (sealer, opener) = sealed.map(|it| (it.sealer, it.opener)).unzip();
-        let reader = LineReader::new(Incoming::new(reading, READ_BUFFER_BYTES, opener));
-        Ok(Self { to, manner: manner.clone(), stream, sealer, reader })
+        let reader = LineReader::new(PlainOrSealed::new(reading, READ_BUFFER_BYTES, opener));
+        Ok(Self { to, options: options.clone(), stream, sealer, reader })
     }
 
     /// Asks one question; `pick` takes the answer out of the message that comes.
@@ -112,7 +112,7 @@ impl Client {
         question: impl Into<Message>,
         pick: impl FnOnce(Message) -> Option<R>,
     ) -> Result<R, Failure> {
-        let timeout = self.manner.timeout;
+        let timeout = self.options.timeout;
         let mut line = encode(&question.into());
         if let Some(sealer) = &mut self.sealer {
             line = sealer.seal(&line);
@@ -130,9 +130,9 @@ impl Client {
                 pick(answer).ok_or_else(|| format!("it answered with {name}; is it a seed?").into())
             }
             Ok(None) => Err("it closed the connection without an answer".into()),
-            Err(ReadError::Io(error)) => Err(io_text(&error, timeout).into()),
+            Err(LineError::Io(error)) => Err(io_text(&error, timeout).into()),
             Err(
-                error @ (ReadError::TooLong | ReadError::Truncated | ReadError::Malformed { .. }),
+                error @ (LineError::TooLong | LineError::Truncated | LineError::Malformed { .. }),
             ) => Err(format!("its answer cannot be understood: {error}").into()),
         }
     }
@@ -151,7 +151,7 @@ impl Client {
         for _ in 0..PAGES_MAX {
             let fetched = match page(self, after) {
                 Err(_) if after.is_some() => {
-                    *self = Self::connect(self.to, &self.manner.clone())?;
+                    *self = Self::connect(self.to, &self.options.clone())?;
                     page(self, after)?
                 }
                 fetched => fetched?,
@@ -214,12 +214,12 @@ mod tests {
         endpoint
     }
 
-    fn manner() -> Manner {
-        Manner { timeout: Span(Duration::from_secs(20)), cluster_keys: None }
+    fn options() -> CallOptions {
+        CallOptions { timeout: Span(Duration::from_secs(20)), cluster_keys: None }
     }
 
     fn ask(endpoint: Endpoint) -> Result<PeerListResp, Failure> {
-        let mut client = Client::connect(endpoint, &manner())?;
+        let mut client = Client::connect(endpoint, &options())?;
         client.ask(PeerListReq::default(), |answer| {
             if let Message::PeerListResp(list) = answer { Some(list) } else { None }
         })
@@ -246,7 +246,7 @@ mod tests {
     fn a_node_that_has_no_room_and_hangs_up_at_once_is_heard() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = Endpoint::from(listener.local_addr().unwrap());
-        let mut client = Client::connect(endpoint, &manner()).unwrap();
+        let mut client = Client::connect(endpoint, &options()).unwrap();
         let (mut full, _) = listener.accept().unwrap();
         let busy = ErrorReply::new(ErrorCode::Busy, "no room; try again");
         full.write_all(&encode(&busy.into())).unwrap();
@@ -272,7 +272,7 @@ mod tests {
     fn pages_are_fetched_to_the_end_even_over_several_connections() {
         let endpoint = seed(vec![None, None]);
         let at = |port| Endpoint::new([127, 0, 0, 1].into(), port);
-        let mut client = Client::connect(endpoint, &manner()).unwrap();
+        let mut client = Client::connect(endpoint, &options()).unwrap();
         let mut calls = 0;
         let all = client.fetch_all(|_, after| {
             calls += 1;
@@ -286,7 +286,7 @@ mod tests {
             }
         });
         assert_eq!(all, Ok(vec![1, 2, 3]));
-        let mut stuck = Client::connect(endpoint, &manner()).unwrap();
+        let mut stuck = Client::connect(endpoint, &options()).unwrap();
         let same = |_: &mut Client, _| Ok(Page { items: vec![1], next: Some(at(2)) });
         assert!(text(stuck.fetch_all(same).unwrap_err()).contains("same page"));
     }

@@ -10,8 +10,8 @@ use crate::cli::output::print;
 use crate::cli::report::{seeds_text, voters};
 use crate::cli::text::escape;
 use crate::model::WallTime;
-use crate::model::entry::{Entry, Status};
-use crate::model::statement::{Admission, Because, Leave, Removal, Subject, Vote};
+use crate::model::entry::{MemberState, RegistryEntry};
+use crate::model::statement::{Admission, Leave, MemberInstance, Removal, RemovalReason, Vote};
 use crate::proto::membership::{ExplainReq, ExplainResp};
 use crate::proto::message::Message;
 
@@ -41,23 +41,23 @@ fn text(answer: &ExplainResp) -> String {
         None => format!(
             "{endpoint} was never a member, or went too long ago, as far as seed {seed} knows\n"
         ),
-        Some((Status::Alive, since)) => {
+        Some((MemberState::Alive, since)) => {
             format!("{endpoint} is a member since {since}, says seed {seed}\n")
         }
-        Some((Status::Removed, since)) => {
+        Some((MemberState::Removed, since)) => {
             let removal = lives.last().and_then(|life| life.removal.as_ref());
             let how = match removal.map(|removal| removal.because) {
-                Some(Because::Eviction) => "evicted",
-                Some(Because::Death) | None => "removed as dead",
+                Some(RemovalReason::Eviction) => "evicted",
+                Some(RemovalReason::Death) | None => "removed as dead",
             };
             format!("{endpoint} is out: it was {how} at {since}, says seed {seed}\n")
         }
-        Some((Status::Left, since)) => {
+        Some((MemberState::Left, since)) => {
             format!("{endpoint} is out: it left by its own goodbye at {since}, says seed {seed}\n")
         }
     };
     for (number, life) in (1..).zip(lives) {
-        let Entry { subject, admission, removal, leave } = life;
+        let RegistryEntry { subject, admission, removal, leave } = life;
         let (incarnation, key) = (subject.incarnation, subject.key.short());
         let _ = writeln!(text, "\nlife {number}: incarnation {incarnation}, key {key}…");
         match admission {
@@ -85,9 +85,9 @@ fn admission_text(admission: &Admission) -> String {
     text
 }
 
-fn removal_text(removal: &Removal, life: &Subject, admitted: Option<WallTime>) -> String {
+fn removal_text(removal: &Removal, life: &MemberInstance, admitted: Option<WallTime>) -> String {
     let (at, seeds) = (removal.at(), seeds_text(&voters(&removal.votes)));
-    if removal.because == Because::Eviction {
+    if removal.because == RemovalReason::Eviction {
         let mut text =
             format!("  {at}  evicted by the operators of {seeds}{}\n", after(admitted, at));
         text.push_str(&votes_text(&removal.votes, "its operator wanted it"));
@@ -157,8 +157,8 @@ mod tests {
         KeyPair::from_secret([7; 32])
     }
 
-    fn subject() -> Subject {
-        Subject { endpoint: at(6003), incarnation: Incarnation(7), key: keys().public() }
+    fn subject() -> MemberInstance {
+        MemberInstance { endpoint: at(6003), incarnation: Incarnation(7), key: keys().public() }
     }
 
     fn votes(kind: ProposalKind, ms: u64) -> Vec<Vote> {
@@ -167,11 +167,11 @@ mod tests {
     }
 
     fn admission() -> Admission {
-        let Subject { endpoint, incarnation, key } = subject();
+        let MemberInstance { endpoint, incarnation, key } = subject();
         Admission { endpoint, incarnation, key, votes: votes(ProposalKind::Admit, 0) }
     }
 
-    fn told(lives: Vec<Entry>, open: Vec<String>) -> String {
+    fn told(lives: Vec<RegistryEntry>, open: Vec<String>) -> String {
         text(&ExplainResp { seed: SeedId(1), endpoint: at(6003), lives, open })
     }
 
@@ -182,12 +182,12 @@ mod tests {
             Confirmation::sign(&subject(), Finding::Refused, (at(port), &witness), WallTime(T + ms))
         };
         let removal = Removal {
-            because: Because::Death,
+            because: RemovalReason::Death,
             lives: vec![subject()],
             votes: votes(ProposalKind::Remove, 5_200),
             confirmations: vec![found(6001, 5_100), found(6002, 5_000)],
         };
-        let mut life = Entry::admitted(admission());
+        let mut life = RegistryEntry::admitted(admission());
         life.removal = Some(Arc::new(removal));
         let text = told(vec![life], Vec::new());
         for expected in [
@@ -204,10 +204,10 @@ mod tests {
 
     #[test]
     fn members_leavers_and_strangers_are_told_apart() {
-        let text = told(vec![Entry::admitted(admission())], Vec::new());
+        let text = told(vec![RegistryEntry::admitted(admission())], Vec::new());
         assert!(text.starts_with("127.0.0.1:6003 is a member since 2026-02-25"), "{text}");
         let leave = Leave::sign(subject(), WallTime(T + 90_000), &keys());
-        let text = told(vec![Entry::left(leave)], Vec::new());
+        let text = told(vec![RegistryEntry::left(leave)], Vec::new());
         assert!(text.contains("it left by its own goodbye"), "{text}");
         assert!(text.contains("how it was admitted is not known"), "{text}");
         assert!(told(Vec::new(), Vec::new()).contains("was never a member"));

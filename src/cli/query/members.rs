@@ -10,7 +10,7 @@ use crate::cli::args::MembersArgs;
 use crate::cli::output::{print, table, table_text};
 use crate::cli::report::{counted, listed};
 use crate::model::Endpoint;
-use crate::model::entry::Status;
+use crate::model::entry::MemberState;
 use crate::proto::membership::{MemberLine, PeerListReq};
 use crate::proto::message::Message;
 
@@ -70,7 +70,7 @@ fn text(seed: Endpoint, members: &[MemberLine], is_terminal: bool) -> String {
     let mut text = table_text(table, is_terminal);
     if is_terminal {
         text.push_str(&format!("{}, as {seed} knows them\n", counted(members.len(), "peer")));
-        let alive = members.iter().filter(|it| it.status == Status::Alive);
+        let alive = members.iter().filter(|it| it.status == MemberState::Alive);
         let alone: Vec<_> =
             alive.clone().filter(|it| it.degree == 0).map(|it| it.endpoint).collect();
         if alive.count() > 1 && !alone.is_empty() {
@@ -90,7 +90,7 @@ mod tests {
         MemberLine {
             endpoint: Endpoint::new([127, 0, 0, 1].into(), 6001),
             incarnation: Incarnation(7),
-            status: Status::Alive,
+            status: MemberState::Alive,
             since: WallTime(0),
             degree: 3,
         }

@@ -26,7 +26,7 @@ pub(in crate::cli) use uses::{peer_at, put};
 
 use std::time::Duration;
 
-use self::client::{Client, Failure, Manner};
+use self::client::{CallOptions, Client, Failure};
 use super::args::AskArgs;
 use super::span::Span;
 use super::text::escape;
@@ -57,11 +57,11 @@ fn ask_first<R>(
     mut question: impl FnMut(&mut Client) -> Result<R, Failure>,
 ) -> Result<(Endpoint, R), CliError> {
     let cluster_keys = args.cluster_key.as_deref().map(cluster_key::read).transpose()?;
-    let manner = Manner { timeout: args.timeout, cluster_keys };
+    let options = CallOptions { timeout: args.timeout, cluster_keys };
     let mut tried = Vec::new();
     for (who, endpoint) in candidates(args)? {
         let answer =
-            Client::connect(endpoint, &manner).and_then(|mut client| question(&mut client));
+            Client::connect(endpoint, &options).and_then(|mut client| question(&mut client));
         match answer {
             Ok(answer) => return Ok((endpoint, answer)),
             Err(why) => tried.push((who, why)),
@@ -76,8 +76,8 @@ fn ask_one<R>(
     timeout: Duration,
     question: impl FnOnce(&mut Client) -> Result<R, Failure>,
 ) -> Result<R, QueryError> {
-    let manner = Manner { timeout: Span(timeout), cluster_keys: None };
-    let answer = Client::connect(endpoint, &manner).and_then(|mut client| question(&mut client));
+    let options = CallOptions { timeout: Span(timeout), cluster_keys: None };
+    let answer = Client::connect(endpoint, &options).and_then(|mut client| question(&mut client));
     answer.map_err(|why| QueryError::of(vec![(endpoint.to_string(), why)]))
 }
 

@@ -13,7 +13,7 @@ use crate::cli::CliError;
 use crate::cli::args::{EvictArgs, OperatorArgs, UnbanArgs};
 use crate::cli::output::print;
 use crate::cli::text::escape;
-use crate::machine::membership::authority::Order;
+use crate::machine::membership::authority::OperatorOrder;
 use crate::model::Endpoint;
 
 /// Longest wait for the outcome of an order at the seeds of this machine.
@@ -28,9 +28,12 @@ const LOOK: Duration = Duration::from_millis(25);
 /// Fails if no seed here takes the order, or a quorum has not got it yet.
 pub fn evict(args: &EvictArgs) -> Result<(), CliError> {
     let (order, done) = if args.ban {
-        (Order::Ban, "is banned and out; neither it nor its key is let in again")
+        (OperatorOrder::Ban, "is banned and out; neither it nor its key is let in again")
     } else {
-        (Order::Evict, "is evicted; if it lives it will register again, unless you ban it (--ban)")
+        (
+            OperatorOrder::Evict,
+            "is evicted; if it lives it will register again, unless you ban it (--ban)",
+        )
     };
     give(&args.operator, order, args.endpoint, done)
 }
@@ -40,12 +43,12 @@ pub fn evict(args: &EvictArgs) -> Result<(), CliError> {
 /// # Errors
 /// As [`evict`].
 pub fn unban(args: &UnbanArgs) -> Result<(), CliError> {
-    give(&args.operator, Order::Unban, args.endpoint, "may register again")
+    give(&args.operator, OperatorOrder::Unban, args.endpoint, "may register again")
 }
 
 fn give(
     operator: &OperatorArgs,
-    order: Order,
+    order: OperatorOrder,
     endpoint: Endpoint,
     done: &str,
 ) -> Result<(), CliError> {

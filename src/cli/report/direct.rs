@@ -4,12 +4,12 @@ use ::log::Level;
 use serde_json::json;
 
 use super::counted;
-use crate::cli::log::Line;
+use crate::cli::log::LogLine;
 use crate::cli::text::foreign;
 use crate::machine::{contacts, direct};
 
 /// Log line of a direct message, if it is worth one.
-pub(super) fn direct(event: &direct::Event) -> Option<Line> {
+pub(super) fn direct(event: &direct::Event) -> Option<LogLine> {
     use direct::Event as It;
     match event {
         It::Arrived { from, number, topic, data } => {
@@ -24,7 +24,7 @@ pub(super) fn direct(event: &direct::Event) -> Option<Line> {
             let fields = json!({
                 "from": from, "number": number, "topic": topic, "bytes": bytes, "text": text,
             });
-            Some(Line::new(Level::Info, "direct", message, fields))
+            Some(LogLine::new(Level::Info, "direct", message, fields))
         }
         It::Lapsed { from, number } => {
             let message = format!(
@@ -32,13 +32,13 @@ pub(super) fn direct(event: &direct::Event) -> Option<Line> {
                  knows whether it was taken"
             );
             let fields = json!({ "from": from, "number": number });
-            Some(Line::new(Level::Warn, "direct_lapsed", message, fields))
+            Some(LogLine::new(Level::Warn, "direct_lapsed", message, fields))
         }
         It::Failed { to, kind, reason, .. } => {
             let (kind, reason) = (kind.as_str(), foreign(reason));
             let message = format!("a direct message to {to} failed ({kind}): {reason}");
             let fields = json!({ "to": to, "kind": kind, "reason": reason });
-            Some(Line::new(Level::Info, "direct_failed", message, fields))
+            Some(LogLine::new(Level::Info, "direct_failed", message, fields))
         }
         // A success is the sender's business; the rest are orders to the node.
         It::Sent { .. }
@@ -50,7 +50,7 @@ pub(super) fn direct(event: &direct::Event) -> Option<Line> {
 }
 
 /// Log line of a contact lost or regained.
-pub(super) fn contacts(event: &contacts::Event) -> Option<Line> {
+pub(super) fn contacts(event: &contacts::Event) -> Option<LogLine> {
     use contacts::Event as It;
     match event {
         It::Unreachable { peer, silent_for } => {
@@ -61,13 +61,13 @@ pub(super) fn contacts(event: &contacts::Event) -> Option<Line> {
             );
             let silent_ms = super::millis(*silent_for);
             let fields = json!({ "peer": peer, "silent_ms": silent_ms });
-            Some(Line::new(Level::Info, "unreachable", message, fields))
+            Some(LogLine::new(Level::Info, "unreachable", message, fields))
         }
         It::Reachable { peer, after } => {
             let secs = after.as_secs_f32();
             let message = format!("{peer} is reachable again, after {secs:.1} s");
             let after_ms = super::millis(*after);
-            Some(Line::new(
+            Some(LogLine::new(
                 Level::Info,
                 "reachable",
                 message,
@@ -77,7 +77,7 @@ pub(super) fn contacts(event: &contacts::Event) -> Option<Line> {
         It::NotAdded { peer, reason } => {
             let message = format!("{peer} cannot be added: {reason}");
             let fields = json!({ "peer": peer, "reason": reason });
-            Some(Line::new(Level::Warn, "not_added", message, fields))
+            Some(LogLine::new(Level::Warn, "not_added", message, fields))
         }
         It::Call { .. } => None,
     }

@@ -23,10 +23,10 @@ use std::time::Duration;
 use ::log::Level;
 use serde_json::json;
 
-use super::log::Line;
+use super::log::LogLine;
 use super::text::foreign;
 use crate::machine::HostAnswer;
-use crate::model::statement::{Because, Confirmation, Leave, Removal, Subject, Vote};
+use crate::model::statement::{Confirmation, Leave, MemberInstance, Removal, RemovalReason, Vote};
 use crate::model::{Endpoint, PublicKey, SeedId, Time};
 use crate::node::Refusal;
 use crate::proto::hello::SeedKey;
@@ -37,8 +37,8 @@ const NAMED_MAX: usize = 50;
 /// Pause between two lines about the changed key of one seed.
 const CONTRADICTION_PAUSE: Duration = Duration::from_secs(30);
 
-fn lists_differ(reason: &str) -> Line {
-    Line::new(Level::Warn, "lists_differ", foreign(reason), json!({ "reason": reason }))
+fn lists_differ(reason: &str) -> LogLine {
+    LogLine::new(Level::Warn, "lists_differ", foreign(reason), json!({ "reason": reason }))
 }
 
 /// `1 member`, `2 members`.
@@ -115,8 +115,8 @@ fn witnesses(confirmations: &[Confirmation]) -> Vec<Endpoint> {
     confirmations.iter().filter(|it| it.finding.is_dead()).map(|it| it.witness).collect()
 }
 
-fn removed(removal: &Removal, life: &Subject) -> Line {
-    let Subject { endpoint, incarnation, .. } = life;
+fn removed(removal: &Removal, life: &MemberInstance) -> LogLine {
+    let MemberInstance { endpoint, incarnation, .. } = life;
     let (seeds, evidence) = (voters(&removal.votes), removal.evidence_about(life));
     let others = match removal.lives.len() - 1 {
         0 => String::new(),
@@ -124,12 +124,12 @@ fn removed(removal: &Removal, life: &Subject) -> Line {
         others => format!("; decided together with {others} others"),
     };
     let message = match removal.because {
-        Because::Death => format!(
+        RemovalReason::Death => format!(
             "approved: {endpoint} is removed as dead, by the votes of {}; found dead by {}{others}",
             seeds_text(&seeds),
             findings_text(&evidence),
         ),
-        Because::Eviction => {
+        RemovalReason::Eviction => {
             format!("approved: {endpoint} is evicted, by the operators of {}", seeds_text(&seeds))
         }
     };
@@ -138,27 +138,27 @@ fn removed(removal: &Removal, life: &Subject) -> Line {
         "witnesses": witnesses(&evidence), "decided_ms": removal.at().0,
         "decided_together": removal.lives.len(), "because": removal.because,
     });
-    Line::new(Level::Info, "removed", message, fields)
+    LogLine::new(Level::Info, "removed", message, fields)
 }
 
-fn left(leave: &Leave) -> Line {
+fn left(leave: &Leave) -> LogLine {
     let Leave { endpoint, incarnation, .. } = leave;
     let message = format!("{endpoint} has left by its own goodbye");
     let fields = json!({ "endpoint": endpoint, "incarnation": incarnation });
-    Line::new(Level::Info, "left", message, fields)
+    LogLine::new(Level::Info, "left", message, fields)
 }
 
-fn refused(refusal: &Refusal) -> Line {
+fn refused(refusal: &Refusal) -> LogLine {
     let Refusal { cause, from, detail, count } = refusal;
     let (cause, detail) = (cause.as_str(), foreign(detail));
     let message = format!("refused ({cause}) from {from}: {detail}; {count} of this kind so far");
     let fields = json!({ "cause": cause, "from": from, "detail": detail, "count": count });
-    Line::new(Level::Warn, "refused", message, fields)
+    LogLine::new(Level::Warn, "refused", message, fields)
 }
 
-fn seed_key_learnt(SeedKey { seed, key, .. }: SeedKey) -> Line {
+fn seed_key_learnt(SeedKey { seed, key, .. }: SeedKey) -> LogLine {
     let message = format!("seed {seed} is known by the key {key} from now on");
-    Line::new(Level::Info, "seed_key_learnt", message, json!({ "seed": seed, "key": key }))
+    LogLine::new(Level::Info, "seed_key_learnt", message, json!({ "seed": seed, "key": key }))
 }
 
 /// Reports that a seed shows another key: at once, and then again from time to time, because both
@@ -176,7 +176,7 @@ impl Contradictions {
         seed: SeedId,
         known: PublicKey,
         shown: PublicKey,
-    ) -> Option<Line> {
+    ) -> Option<LogLine> {
         let mut again = 0;
         if let Some((last, count)) = self.told.get_mut(&seed) {
             *count += 1;
@@ -196,25 +196,25 @@ impl Contradictions {
              its identity.key, or pin the new key in config.txt on every node and restart them"
         );
         let fields = json!({ "seed": seed, "known": known, "shown": shown, "again": again });
-        Some(Line::new(Level::Error, "seed_key_contradicted", message, fields))
+        Some(LogLine::new(Level::Error, "seed_key_contradicted", message, fields))
     }
 }
 
-fn shared_key(key: PublicKey, [first, second]: [Endpoint; 2]) -> Line {
+fn shared_key(key: PublicKey, [first, second]: [Endpoint; 2]) -> LogLine {
     let message = format!(
         "{first} and {second} have the same key, {}: the data directory of one is a copy of the \
          other's; stop one of the two, delete its identity.key and start it again",
         key.short()
     );
     let fields = json!({ "key": key, "places": [first, second] });
-    Line::new(Level::Error, "shared_key", message, fields)
+    LogLine::new(Level::Error, "shared_key", message, fields)
 }
 
-fn seed_link(seed: SeedId, up: bool, connected: usize) -> Line {
+fn seed_link(seed: SeedId, up: bool, connected: usize) -> LogLine {
     let what = if up { "is linked" } else { "is not linked any more" };
     let message = format!("seed {seed} {what}; {}", counted(connected, "seed") + " in reach");
     let fields = json!({ "seed": seed, "up": up, "connected": connected });
-    Line::new(Level::Info, "seed_link", message, fields)
+    LogLine::new(Level::Info, "seed_link", message, fields)
 }
 
 #[cfg(test)]

@@ -11,11 +11,11 @@ use super::{
     lists_differ, millis, open_line, refused, removed, seed_key_learnt, seed_link, seeds_text,
     shared_key, voters, witnesses, yes_no,
 };
-use crate::cli::log::Line;
+use crate::cli::log::LogLine;
 use crate::cli::text::foreign;
 use crate::machine::membership::applicant;
 use crate::machine::{broadcast, gossip, liveness, overlay};
-use crate::model::statement::{Admission, Because, Removal, Subject};
+use crate::model::statement::{Admission, MemberInstance, Removal, RemovalReason};
 use crate::model::{Endpoint, Now, SeedId, Time, WallTime};
 use crate::node::peer_kind::Event;
 use crate::proto::gossip::GossipMsg;
@@ -46,7 +46,7 @@ pub struct PeerReport {
 
 impl PeerReport {
     /// Log lines of `event`, decided at `now`, in order.
-    pub fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
+    pub fn lines(&mut self, now: Now, event: &Event) -> Vec<LogLine> {
         match event {
             Event::Started { key, seeds, needed } => {
                 // Without seeds no admission is needed.
@@ -58,7 +58,7 @@ impl PeerReport {
                 };
                 let message = format!("started with the key {key}; {fleet}");
                 let fields = json!({ "key": key, "seeds": seeds, "needed": needed });
-                vec![Line::new(Level::Info, "started", message, fields)]
+                vec![LogLine::new(Level::Info, "started", message, fields)]
             }
             Event::Applicant(event) => self.applicant(now.mono, event),
             Event::Overlay(event) => overlay_line(event).into_iter().collect(),
@@ -76,13 +76,13 @@ impl PeerReport {
             Event::SharedKey { key, places } => vec![shared_key(*key, *places)],
             Event::Gone => {
                 let said = if self.is_member { "said goodbye and stops" } else { NO_MEMBER };
-                vec![Line::new(Level::Info, "gone", said, json!({}))]
+                vec![LogLine::new(Level::Info, "gone", said, json!({}))]
             }
             Event::Refused(refusal) => vec![refused(refusal)],
         }
     }
 
-    fn applicant(&mut self, now: Time, event: &applicant::Event) -> Vec<Line> {
+    fn applicant(&mut self, now: Time, event: &applicant::Event) -> Vec<LogLine> {
         use applicant::Event as It;
         let line = match event {
             // Orders to the node, carried out before this call.
@@ -96,12 +96,12 @@ impl PeerReport {
                 let message =
                     format!("wants to register as incarnation {incarnation} (attempt {number})");
                 let fields = json!({ "incarnation": incarnation, "number": number });
-                Line::new(Level::Info, "attempt", message, fields)
+                LogLine::new(Level::Info, "attempt", message, fields)
             }
             It::Asked { seeds, needed } => {
                 let (whom, votes) = (seeds_text(seeds), counted(*needed, "yes vote"));
                 let message = format!("asked {whom} to be let in; {votes} needed");
-                Line::new(
+                LogLine::new(
                     Level::Info,
                     "asked",
                     message,
@@ -117,7 +117,7 @@ impl PeerReport {
                     "kind": "admit", "seed": seed, "yes": yes, "reason": reason, "count": count,
                     "needed": needed,
                 });
-                Line::new(Level::Info, "voted", message, fields)
+                LogLine::new(Level::Info, "voted", message, fields)
             }
             It::Admitted(admission) => {
                 self.is_member = true;
@@ -128,7 +128,7 @@ impl PeerReport {
                 let pause = retry_in.as_secs_f32();
                 let message = format!("not let in: {reason}; tries again in {pause:.1} s");
                 let fields = json!({ "reason": reason, "retry_ms": millis(*retry_in) });
-                Line::new(Level::Warn, "not_admitted", message, fields)
+                LogLine::new(Level::Warn, "not_admitted", message, fields)
             }
             It::Evicted { removal, life } => evicted(removal, life),
             It::Renews { seed, after } => {
@@ -138,7 +138,7 @@ impl PeerReport {
                     after.as_secs_f32()
                 );
                 let fields = json!({ "seed": seed, "after_ms": millis(*after) });
-                Line::new(Level::Info, "renews", message, fields)
+                LogLine::new(Level::Info, "renews", message, fields)
             }
             It::SeedKeyLearnt(key) => seed_key_learnt(*key),
             It::SeedKeyContradicted { seed, known, shown } => {
@@ -151,7 +151,7 @@ impl PeerReport {
     }
 
     /// Log lines of one seed's list, and of the union of all; each only if it has changed.
-    fn members(&mut self, seed: SeedId, members: &[MemberLine]) -> Vec<Line> {
+    fn members(&mut self, seed: SeedId, members: &[MemberLine]) -> Vec<LogLine> {
         let list: BTreeSet<_> = members.iter().map(|member| member.endpoint).collect();
         if self.lists.get(&seed) == Some(&list) {
             return Vec::new();
@@ -172,7 +172,7 @@ impl PeerReport {
         lines
     }
 
-    fn liveness(&mut self, now: Time, event: &liveness::Event) -> Vec<Line> {
+    fn liveness(&mut self, now: Time, event: &liveness::Event) -> Vec<LogLine> {
         use liveness::Event as It;
         match event {
             // Orders to the node, carried out before this call.
@@ -191,30 +191,30 @@ impl PeerReport {
                     "runs {late_ms} ms late, so it distrusts what it sees and accuses nobody for \
                      now; the machine may be overloaded"
                 );
-                vec![Line::new(Level::Warn, "doubtful", message, json!({ "late_ms": late_ms }))]
+                vec![LogLine::new(Level::Warn, "doubtful", message, json!({ "late_ms": late_ms }))]
             }
             It::NoHostPing => {
                 let message = "this machine has no usable ping program; probes of ports do alone";
-                vec![Line::new(Level::Info, "no_host_ping", message, json!({}))]
+                vec![LogLine::new(Level::Info, "no_host_ping", message, json!({}))]
             }
             It::Host { host, answers } => {
                 let what = if *answers { "answers ping again" } else { "does not answer ping" };
                 let message = format!("host {host} {what}");
                 let fields = json!({ "host": host, "answers": answers });
-                vec![Line::new(Level::Debug, "host_ping", message, fields)]
+                vec![LogLine::new(Level::Debug, "host_ping", message, fields)]
             }
         }
     }
 }
 
-fn list_line(event: &'static str, whose: &str, list: &BTreeSet<Endpoint>) -> Line {
+fn list_line(event: &'static str, whose: &str, list: &BTreeSet<Endpoint>) -> LogLine {
     let list: Vec<_> = list.iter().copied().collect();
     let message = format!("{whose}: {}: {}", counted(list.len(), "peer"), listed(&list));
     let fields = json!({ "count": list.len(), "members": list });
-    Line::new(Level::Info, event, message, fields)
+    LogLine::new(Level::Info, event, message, fields)
 }
 
-fn admitted(admission: &Admission) -> Line {
+fn admitted(admission: &Admission) -> LogLine {
     let seeds = voters(&admission.votes);
     let Admission { endpoint, incarnation, .. } = admission;
     let message = format!(
@@ -222,20 +222,20 @@ fn admitted(admission: &Admission) -> Line {
         seeds_text(&seeds)
     );
     let fields = json!({ "endpoint": endpoint, "incarnation": incarnation, "seeds": seeds });
-    Line::new(Level::Info, "admitted", message, fields)
+    LogLine::new(Level::Info, "admitted", message, fields)
 }
 
-fn evicted(removal: &Removal, life: &Subject) -> Line {
+fn evicted(removal: &Removal, life: &MemberInstance) -> LogLine {
     let evidence = removal.evidence_about(life);
     let seeds = voters(&removal.votes);
     let message = match removal.because {
-        Because::Death => format!(
+        RemovalReason::Death => format!(
             "{} removed this peer as dead although it lives; it registers again; it was found dead \
              by {}",
             seeds_text(&seeds),
             findings_text(&evidence),
         ),
-        Because::Eviction => format!(
+        RemovalReason::Eviction => format!(
             "the operators of {} evicted this peer; it registers again unless it is banned",
             seeds_text(&seeds)
         ),
@@ -244,21 +244,21 @@ fn evicted(removal: &Removal, life: &Subject) -> Line {
         "endpoint": life.endpoint, "incarnation": life.incarnation, "seeds": seeds,
         "witnesses": witnesses(&evidence), "because": removal.because,
     });
-    Line::new(Level::Warn, "evicted", message, fields)
+    LogLine::new(Level::Warn, "evicted", message, fields)
 }
 
 /// Log line of a broadcast event; the data of users is in no line.
-fn broadcast_line(event: &broadcast::Event) -> Option<Line> {
+fn broadcast_line(event: &broadcast::Event) -> Option<LogLine> {
     use broadcast::Event as It;
     let line = match event {
         It::Published { token: _, id, to } => {
             let neighbors = counted(*to, "neighbor");
             let message = format!("message {} published, pushed to {neighbors}", id.short());
-            Line::new(Level::Debug, "published", message, json!({ "id": id, "to": to }))
+            LogLine::new(Level::Debug, "published", message, json!({ "id": id, "to": to }))
         }
         It::PublishRefused { token: _, reason } => {
             let message = format!("nothing was published: {reason}");
-            Line::new(Level::Warn, "not_published", message, json!({ "reason": reason }))
+            LogLine::new(Level::Warn, "not_published", message, json!({ "reason": reason }))
         }
         It::Delivered { message: it, from } => {
             let message = format!(
@@ -274,11 +274,16 @@ fn broadcast_line(event: &broadcast::Event) -> Option<Line> {
                 "id": it.id, "origin": it.origin, "from": from, "topic": it.topic,
                 "size": it.data.len(), "hops": it.hops, "age_ms": it.age_ms,
             });
-            Line::new(Level::Debug, "delivered", message, fields)
+            LogLine::new(Level::Debug, "delivered", message, fields)
         }
         It::Missed { origin, count } => {
             let message = format!("missed {count} of {origin}: no neighbor holds them any more");
-            Line::new(Level::Warn, "missed", message, json!({ "origin": origin, "count": count }))
+            LogLine::new(
+                Level::Warn,
+                "missed",
+                message,
+                json!({ "origin": origin, "count": count }),
+            )
         }
         // Told to the publisher; and refused by the node, which counts it.
         It::Receipts { .. } | It::Malformed { .. } => return None,
@@ -286,7 +291,7 @@ fn broadcast_line(event: &broadcast::Event) -> Option<Line> {
     Some(line)
 }
 
-fn overlay_line(event: &overlay::Event) -> Option<Line> {
+fn overlay_line(event: &overlay::Event) -> Option<LogLine> {
     match event {
         // Orders to the node, carried out before this call.
         overlay::Event::Call { .. }
@@ -296,17 +301,17 @@ fn overlay_line(event: &overlay::Event) -> Option<Line> {
             let how = if *dialed { "called by this peer" } else { "it called" };
             let message = format!("won the neighbor {neighbor} ({how}); {}", neighbors(*degree));
             let fields = json!({ "neighbor": neighbor, "dialed": dialed, "degree": degree });
-            Some(Line::new(Level::Info, "linked", message, fields))
+            Some(LogLine::new(Level::Info, "linked", message, fields))
         }
         overlay::Event::Unlinked { neighbor, degree, link: _ } => {
             let message = format!("lost the neighbor {neighbor}; {}", neighbors(*degree));
             let fields = json!({ "neighbor": neighbor, "degree": degree });
-            Some(Line::new(Level::Info, "unlinked", message, fields))
+            Some(LogLine::new(Level::Info, "unlinked", message, fields))
         }
         overlay::Event::Announce { neighbors: list } => {
             let message = format!("{}: {}", neighbors(list.len()), listed(list));
             let fields = json!({ "degree": list.len(), "neighbors": list });
-            Some(Line::new(Level::Info, "neighbors", message, fields))
+            Some(LogLine::new(Level::Info, "neighbors", message, fields))
         }
     }
 }
@@ -316,7 +321,7 @@ fn neighbors(degree: usize) -> String {
 }
 
 /// The fixed text alone, then a line with the neighbor it comes from or goes to.
-fn gossip_lines(now: WallTime, event: &gossip::Event, from: Option<Endpoint>) -> Vec<Line> {
+fn gossip_lines(now: WallTime, event: &gossip::Event, from: Option<Endpoint>) -> Vec<LogLine> {
     match event {
         gossip::Event::Malformed { .. } => Vec::new(),
         gossip::Event::Made { msg, to } => {
@@ -326,8 +331,8 @@ fn gossip_lines(now: WallTime, event: &gossip::Event, from: Option<Endpoint>) ->
             });
             let story = format!("gossip #{} made, sent to {}", msg.number, neighbors(*to));
             vec![
-                Line::new(Level::Info, "gossip", msg.text.clone(), fields.clone()),
-                Line::new(Level::Info, "gossip_made", story, fields),
+                LogLine::new(Level::Info, "gossip", msg.text.clone(), fields.clone()),
+                LogLine::new(Level::Info, "gossip_made", story, fields),
             ]
         }
         gossip::Event::Heard { msg, from: _ } => {
@@ -344,8 +349,8 @@ fn gossip_lines(now: WallTime, event: &gossip::Event, from: Option<Endpoint>) ->
                 counted(msg.hops as usize, "hop"),
             );
             vec![
-                Line::new(Level::Info, "gossip", msg.text.clone(), fields.clone()),
-                Line::new(Level::Info, "gossip_heard", story, fields),
+                LogLine::new(Level::Info, "gossip", msg.text.clone(), fields.clone()),
+                LogLine::new(Level::Info, "gossip_heard", story, fields),
             ]
         }
     }
@@ -364,7 +369,7 @@ fn apparent_age(now: WallTime, msg: &GossipMsg) -> u64 {
 }
 
 /// The fixed text alone, then a line with its evidence.
-fn reported(report: &DeadReport) -> Vec<Line> {
+fn reported(report: &DeadReport) -> Vec<LogLine> {
     let DeadReport { text, endpoint, incarnation, reporter, confirmations, at: _ } = report;
     let fields = json!({
         "text": text, "endpoint": endpoint, "incarnation": incarnation, "reporter": reporter,
@@ -375,12 +380,12 @@ fn reported(report: &DeadReport) -> Vec<Line> {
         findings_text(confirmations)
     );
     vec![
-        Line::new(Level::Info, "dead_node", text.clone(), fields.clone()),
-        Line::new(Level::Info, "reported", story, fields),
+        LogLine::new(Level::Info, "dead_node", text.clone(), fields.clone()),
+        LogLine::new(Level::Info, "reported", story, fields),
     ]
 }
 
-fn suspicion_line(event: &liveness::Event) -> Option<Line> {
+fn suspicion_line(event: &liveness::Event) -> Option<LogLine> {
     use liveness::Event as It;
     match event {
         It::Suspected { subject, reason, host } => {
@@ -390,7 +395,7 @@ fn suspicion_line(event: &liveness::Event) -> Option<Line> {
                 "endpoint": subject.endpoint, "incarnation": subject.incarnation,
                 "reason": reason, "host": host_word(*host),
             });
-            Some(Line::new(Level::Info, "suspected", message, fields))
+            Some(LogLine::new(Level::Info, "suspected", message, fields))
         }
         It::Confirmed { subject, witness, finding, count, needed } => {
             let (endpoint, found) = (subject.endpoint, finding.as_str());
@@ -406,7 +411,7 @@ fn suspicion_line(event: &liveness::Event) -> Option<Line> {
                 "endpoint": endpoint, "incarnation": subject.incarnation, "witness": witness,
                 "finding": finding, "count": count, "needed": needed,
             });
-            Some(Line::new(Level::Info, "confirmed", message, fields))
+            Some(LogLine::new(Level::Info, "confirmed", message, fields))
         }
         It::Cleared { subject, reason } => {
             let reason = foreign(reason);
@@ -415,7 +420,7 @@ fn suspicion_line(event: &liveness::Event) -> Option<Line> {
                 "endpoint": subject.endpoint, "incarnation": subject.incarnation,
                 "reason": reason,
             });
-            Some(Line::new(Level::Info, "cleared", message, fields))
+            Some(LogLine::new(Level::Info, "cleared", message, fields))
         }
         It::Probe { .. }
         | It::Ask { .. }
@@ -431,7 +436,7 @@ fn suspicion_line(event: &liveness::Event) -> Option<Line> {
 mod tests {
     use super::*;
     use crate::machine::LinkId;
-    use crate::model::entry::Status;
+    use crate::model::entry::MemberState;
     use crate::model::{Incarnation, KeyPair};
     use crate::proto::gossip::fixed_text as gossip_text;
     use crate::proto::liveness::fixed_text as report_text;
@@ -444,7 +449,7 @@ mod tests {
 
     fn texts(report: &mut PeerReport, event: &Event) -> Vec<String> {
         let now = Now { mono: Time::ZERO, wall: WALL };
-        let line = |line: Line| format!("{} {} {}", line.level, line.event, line.message);
+        let line = |line: LogLine| format!("{} {} {}", line.level, line.event, line.message);
         report.lines(now, event).into_iter().map(line).collect()
     }
 
@@ -530,7 +535,7 @@ mod tests {
             let member = |port: &u16| MemberLine {
                 endpoint: endpoint(*port),
                 incarnation: Incarnation(1),
-                status: Status::Alive,
+                status: MemberState::Alive,
                 since: WALL,
                 degree: 0,
             };

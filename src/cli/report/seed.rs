@@ -9,10 +9,10 @@ use super::{
     Contradictions, counted, left, listed, lists_differ, refused, removed, seed_key_learnt,
     seed_link, seeds_text, shared_key, voters, yes_no,
 };
-use crate::cli::log::Line;
+use crate::cli::log::LogLine;
 use crate::cli::text::foreign;
 use crate::machine::membership::authority;
-use crate::model::statement::{Admission, Ban, Proposal, ProposalKind, Subject};
+use crate::model::statement::{Admission, Ban, MemberInstance, Proposal, ProposalKind};
 use crate::model::{Endpoint, Now, SeedId, Time};
 use crate::node::seed_kind::Event;
 use crate::proto::message::TrustLevel;
@@ -32,7 +32,7 @@ pub struct SeedReport {
 
 impl SeedReport {
     /// Log lines of `event`, decided at `now`, in order.
-    pub fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
+    pub fn lines(&mut self, now: Now, event: &Event) -> Vec<LogLine> {
         match event {
             Event::Started { seed, key, members, seeds, needed } => {
                 let message = format!(
@@ -44,13 +44,13 @@ impl SeedReport {
                 let fields = json!({
                     "seed": seed, "key": key, "members": members, "seeds": seeds, "needed": needed,
                 });
-                vec![Line::new(Level::Info, "started", message, fields)]
+                vec![LogLine::new(Level::Info, "started", message, fields)]
             }
             Event::Connected { endpoint, standing } => {
                 let standing = standing_word(*standing);
                 let message = format!("connection request from {endpoint} ({standing})");
                 let fields = json!({ "endpoint": endpoint, "standing": standing });
-                vec![Line::new(Level::Info, "connected", message, fields)]
+                vec![LogLine::new(Level::Info, "connected", message, fields)]
             }
             Event::Refused(refusal) => vec![refused(refusal)],
             Event::RejectedBySeed { seed, reason } => {
@@ -60,14 +60,14 @@ impl SeedReport {
                      identity.key, restore it, or pin the new key in config.txt on every machine"
                 );
                 let fields = json!({ "seed": seed, "reason": reason });
-                vec![Line::new(Level::Error, "rejected_by_seed", message, fields)]
+                vec![LogLine::new(Level::Error, "rejected_by_seed", message, fields)]
             }
             Event::ListsDiffer(reason) => vec![lists_differ(reason)],
             Event::Authority(event) => self.authority(now.mono, event),
         }
     }
 
-    fn authority(&mut self, now: Time, event: &authority::Event) -> Vec<Line> {
+    fn authority(&mut self, now: Time, event: &authority::Event) -> Vec<LogLine> {
         use authority::Event as It;
         let line = match event {
             // Orders to the node, carried out before this call.
@@ -105,11 +105,11 @@ impl SeedReport {
     /// The fixed text alone, then a line with the reporter and the evidence.
     fn reported(
         &mut self,
-        subject: &Subject,
+        subject: &MemberInstance,
         reporter: Endpoint,
         text: &str,
         confirmations: usize,
-    ) -> Vec<Line> {
+    ) -> Vec<LogLine> {
         let report = (reporter, text.to_owned());
         if self.reports.contains(&report) {
             return Vec::new();
@@ -125,8 +125,8 @@ impl SeedReport {
         let findings = counted(confirmations, "signed finding");
         let story = format!("{reporter} reports {subject} dead, with {findings}");
         vec![
-            Line::new(Level::Info, "dead_node", text, fields.clone()),
-            Line::new(Level::Info, "reported", story, fields),
+            LogLine::new(Level::Info, "dead_node", text, fields.clone()),
+            LogLine::new(Level::Info, "reported", story, fields),
         ]
     }
 }
@@ -140,15 +140,15 @@ const fn standing_word(standing: TrustLevel) -> &'static str {
     }
 }
 
-fn ready(members: usize) -> Line {
+fn ready(members: usize) -> LogLine {
     let text = counted(members, "member");
     let message = format!("compared with enough seeds; votes from now on; {text}");
-    Line::new(Level::Info, "ready", message, json!({ "members": members }))
+    LogLine::new(Level::Info, "ready", message, json!({ "members": members }))
 }
 
-fn synced(seed: SeedId, entries: usize) -> Line {
+fn synced(seed: SeedId, entries: usize) -> LogLine {
     let message = format!("learnt {} from seed {seed}", counted(entries, "change"));
-    Line::new(Level::Info, "synced", message, json!({ "seed": seed, "entries": entries }))
+    LogLine::new(Level::Info, "synced", message, json!({ "seed": seed, "entries": entries }))
 }
 
 const fn kind_word(proposal: &Proposal) -> &'static str {
@@ -161,31 +161,31 @@ const fn kind_word(proposal: &Proposal) -> &'static str {
     }
 }
 
-fn foreign_entries(seed: SeedId, entries: usize) -> Line {
+fn foreign_entries(seed: SeedId, entries: usize) -> LogLine {
     let message = format!(
         "seed {seed} holds {}, or more, by votes of seeds that are not in config.txt any more; \
          members among them are known here once they were started with the new config.txt",
         if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") }
     );
     let fields = json!({ "seed": seed, "entries": entries });
-    Line::new(Level::Info, "foreign", message, fields)
+    LogLine::new(Level::Info, "foreign", message, fields)
 }
 
-fn isolated(members: &[Endpoint], alone: bool) -> Line {
+fn isolated(members: &[Endpoint], alone: bool) -> LogLine {
     let names = listed(members);
     let fields = json!({ "members": members, "alone": alone });
     if !alone {
         let message = format!("neighbors again, after a while without any: {names}");
-        return Line::new(Level::Info, "isolated", message, fields);
+        return LogLine::new(Level::Info, "isolated", message, fields);
     }
     let message = format!(
         "alive, but without a neighbor for half a minute: {names}; the seeds reach them, other \
          members do not: let members call each other, and look for a smaller MTU on the way"
     );
-    Line::new(Level::Warn, "isolated", message, fields)
+    LogLine::new(Level::Warn, "isolated", message, fields)
 }
 
-fn proposed(proposal: &Proposal, needed: usize, because: &str) -> Line {
+fn proposed(proposal: &Proposal, needed: usize, because: &str) -> LogLine {
     let (kind, subject) = (kind_word(proposal), &proposal.subject);
     let because = foreign(because);
     let needed_text = counted(needed, "yes vote");
@@ -202,14 +202,14 @@ fn proposed(proposal: &Proposal, needed: usize, because: &str) -> Line {
         "kind": kind, "endpoint": subject.endpoint, "incarnation": subject.incarnation,
         "needed": needed, "reason": because,
     });
-    Line::new(Level::Info, "proposed", message, fields)
+    LogLine::new(Level::Info, "proposed", message, fields)
 }
 
 fn voted(
     proposal: &Proposal,
     (seed, yes, reason): (SeedId, bool, &str),
     (count, needed): (usize, usize),
-) -> Line {
+) -> LogLine {
     let (kind, subject) = (kind_word(proposal), &proposal.subject);
     let (endpoint, answer, reason) = (subject.endpoint, yes_no(yes), foreign(reason));
     let message = format!(
@@ -220,10 +220,10 @@ fn voted(
         "kind": kind, "endpoint": endpoint, "incarnation": subject.incarnation,
         "seed": seed, "yes": yes, "reason": reason, "count": count, "needed": needed,
     });
-    Line::new(Level::Info, "voted", message, fields)
+    LogLine::new(Level::Info, "voted", message, fields)
 }
 
-fn aborted(proposal: &Proposal, reason: &str) -> Line {
+fn aborted(proposal: &Proposal, reason: &str) -> LogLine {
     let (kind, subject) = (kind_word(proposal), &proposal.subject);
     let reason = foreign(reason);
     let message = format!("rejected: {kind} {subject}: {reason}");
@@ -231,10 +231,10 @@ fn aborted(proposal: &Proposal, reason: &str) -> Line {
         "kind": kind, "endpoint": subject.endpoint, "incarnation": subject.incarnation,
         "reason": reason,
     });
-    Line::new(Level::Info, "rejected", message, fields)
+    LogLine::new(Level::Info, "rejected", message, fields)
 }
 
-fn admitted(admission: &Admission) -> Line {
+fn admitted(admission: &Admission) -> LogLine {
     let seeds = voters(&admission.votes);
     let subject = admission.subject();
     let message =
@@ -243,10 +243,10 @@ fn admitted(admission: &Admission) -> Line {
         "endpoint": subject.endpoint, "incarnation": subject.incarnation, "key": subject.key,
         "seeds": seeds, "decided_ms": admission.at().0,
     });
-    Line::new(Level::Info, "admitted", message, fields)
+    LogLine::new(Level::Info, "admitted", message, fields)
 }
 
-fn banned(ban: &Ban) -> Line {
+fn banned(ban: &Ban) -> LogLine {
     let (seeds, endpoint) = (voters(&ban.votes), ban.endpoint);
     let by = format!("by the operators of {}", seeds_text(&seeds));
     let message = if ban.is_in_force() {
@@ -258,22 +258,22 @@ fn banned(ban: &Ban) -> Line {
         "endpoint": endpoint, "key": ban.key, "in_force": ban.is_in_force(),
         "number": ban.number, "seeds": seeds,
     });
-    Line::new(Level::Info, "banned", message, fields)
+    LogLine::new(Level::Info, "banned", message, fields)
 }
 
-fn quorum(reached: bool, connected: usize, needed: usize) -> Line {
+fn quorum(reached: bool, connected: usize, needed: usize) -> LogLine {
     let fields = json!({ "reached": reached, "connected": connected, "needed": needed });
     let seeds = counted(connected, "seed");
     if reached {
         let message =
             format!("quorum: {seeds} in reach, {needed} needed; members can be added and removed");
-        Line::new(Level::Info, "quorum", message, fields)
+        LogLine::new(Level::Info, "quorum", message, fields)
     } else {
         let message = format!(
             "no quorum: {seeds} in reach, {needed} needed; membership is frozen: nobody is added \
              or removed until enough seeds are back"
         );
-        Line::new(Level::Warn, "quorum", message, fields)
+        LogLine::new(Level::Warn, "quorum", message, fields)
     }
 }
 
@@ -289,9 +289,9 @@ mod tests {
         Endpoint::new([127, 0, 0, 1].into(), port)
     }
 
-    fn subject() -> Subject {
+    fn subject() -> MemberInstance {
         let key = PublicKey::parse(&"ab".repeat(32)).unwrap();
-        Subject { endpoint: endpoint(6003), incarnation: Incarnation(7), key }
+        MemberInstance { endpoint: endpoint(6003), incarnation: Incarnation(7), key }
     }
 
     fn messages(event: authority::Event) -> Vec<String> {
@@ -372,7 +372,7 @@ mod tests {
             Vote::sign(ProposalKind::Admit, &[subject()], (SeedId(seed), &keys), WallTime(9))
         };
         let votes = [1, 3].map(vote).to_vec();
-        let Subject { endpoint, incarnation, key } = subject();
+        let MemberInstance { endpoint, incarnation, key } = subject();
         let admission = Admission { endpoint, incarnation, key, votes };
         assert_eq!(
             messages(authority::Event::Admitted(Box::new(admission))),

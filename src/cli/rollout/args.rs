@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use crate::cli::span::Span;
 use crate::proto::rollout::{Gate, ModelId, NodeId, Sticky, TxId};
 use crate::runtime::dataplane::Upstream;
-use crate::runtime::rollout::{KillPoint, Place};
+use crate::runtime::rollout::{KillPoint, NodeAddr};
 
 /// The flags by which a peer takes part in rollouts.
 #[derive(Clone, Debug, Args)]
@@ -29,7 +29,7 @@ pub struct RolloutNodeArgs {
     /// or found by the fleet of config.txt if its seeds run, else this node alone]
     #[arg(long, value_name = "NAME=HOST:PORT[@KEY]", requires = "id",
         conflicts_with_all = ["join", "roster"])]
-    pub node: Vec<Place>,
+    pub node: Vec<NodeAddr>,
     /// The same as a file, one node a line; # begins a comment [default: none]
     #[arg(long, value_name = "FILE", requires = "id", conflicts_with = "join")]
     pub roster: Option<PathBuf>,

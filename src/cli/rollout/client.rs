@@ -8,10 +8,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::args::NodeAskArgs;
-use super::local::Ask;
-use super::words::table::View;
-use super::words::timeline::History;
-use crate::cli::{CliError, asking};
+use super::format::table::View;
+use super::format::timeline::History;
+use super::local_server::NodeRequest;
+use crate::cli::{CliError, local_client};
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 
@@ -41,7 +41,7 @@ impl Client {
                  --http 127.0.0.1:50051"
             )));
         }
-        let found = asking::running::<NodeId>(&args.data, "rollout-").into_iter().next();
+        let found = local_client::running::<NodeId>(&args.data, "rollout-").into_iter().next();
         found.map(|(_, dir)| Self { dir }).ok_or_else(|| {
             CliError::Failed(format!(
                 "no node that rolls out runs with --data {data}; start one: peer --port 60001 \
@@ -54,8 +54,8 @@ impl Client {
     ///
     /// # Errors
     /// Fails if the node does not answer, or answers with an error.
-    pub(in crate::cli) fn raw(&self, wanted: &Ask) -> Result<Value, CliError> {
-        let mut answer = asking::exchange(&self.dir, wanted, PATIENCE, "ask the node")?;
+    pub(in crate::cli) fn raw(&self, wanted: &NodeRequest) -> Result<Value, CliError> {
+        let mut answer = local_client::exchange(&self.dir, wanted, PATIENCE, "ask the node")?;
         Ok(answer["ok"].take())
     }
 
@@ -63,7 +63,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::raw`].
-    pub(in crate::cli) fn ask<T: DeserializeOwned>(&self, wanted: &Ask) -> Result<T, CliError> {
+    pub(in crate::cli) fn ask<T: DeserializeOwned>(
+        &self,
+        wanted: &NodeRequest,
+    ) -> Result<T, CliError> {
         understood(self.raw(wanted)?)
     }
 
@@ -72,7 +75,7 @@ impl Client {
     /// # Errors
     /// As [`Client::raw`].
     pub(in crate::cli) fn view(&self) -> Result<View, CliError> {
-        self.ask(&Ask::Status)
+        self.ask(&NodeRequest::Status)
     }
 
     /// Returns the last transactions, at most `count` of each kind.
@@ -80,7 +83,7 @@ impl Client {
     /// # Errors
     /// As [`Client::raw`].
     pub(in crate::cli) fn history(&self, count: usize) -> Result<History, CliError> {
-        self.ask(&Ask::History { count })
+        self.ask(&NodeRequest::History { count })
     }
 }
 

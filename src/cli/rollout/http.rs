@@ -5,7 +5,7 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 use crate::model::Time;
-use crate::proto::http::{Answer, AnswerBody, Chunks, room};
+use crate::proto::http::{Chunks, ResponseFraming, ResponseHead, room};
 use crate::runtime::clock::Clock;
 
 /// Largest answer that is read, in bytes.
@@ -52,7 +52,7 @@ pub(in crate::cli) fn request(
     exchange().map_err(|error| {
         let kind = error.kind();
         if matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut) {
-            format!("no answer within {}", super::words::span(timeout))
+            format!("no answer within {}", super::format::span(timeout))
         } else if kind == ErrorKind::ConnectionRefused {
             "nobody listens there".to_owned()
         } else if matches!(kind, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) {
@@ -101,14 +101,14 @@ fn read(stream: &mut TcpStream, clock: &Clock, deadline: Time) -> io::Result<Rep
 fn parse(bytes: &[u8], is_end: bool) -> io::Result<Option<Reply>> {
     let wrong = |_| io::Error::other("the answer is not HTTP");
     let mut room = room();
-    let Some((len, head)) = Answer::parse(bytes, &mut room).map_err(wrong)? else {
+    let Some((len, head)) = ResponseHead::parse(bytes, &mut room).map_err(wrong)? else {
         return Ok(None);
     };
     let rest = &bytes[len..];
     let body = match head.body {
-        AnswerBody::Length(count) => rest.get(..count).map(<[u8]>::to_vec),
-        AnswerBody::UntilClose => is_end.then(|| rest.to_vec()),
-        AnswerBody::Chunked => {
+        ResponseFraming::Length(count) => rest.get(..count).map(<[u8]>::to_vec),
+        ResponseFraming::UntilClose => is_end.then(|| rest.to_vec()),
+        ResponseFraming::Chunked => {
             let mut body = Vec::new();
             let taken = Chunks::default().take(rest, &mut body, ANSWER_BYTES_MAX).map_err(wrong)?;
             taken.1.then_some(body)

@@ -3,17 +3,17 @@
 //! The data directory of a node is `rollout-NAME`. It holds the node's key and its control socket.
 
 pub mod args;
-mod ask;
 pub(in crate::cli) mod client;
+mod commands;
+pub(in crate::cli) mod format;
 pub(in crate::cli) mod http;
-mod local;
+mod local_server;
 mod model;
 pub(in crate::cli) mod query;
 mod report;
 mod run;
 mod settings;
 mod watch;
-pub(in crate::cli) mod words;
 
 use self::args::{RolloutArgs, RolloutCommand};
 use super::CliError;
@@ -36,19 +36,19 @@ pub(in crate::cli) fn node(args: &PeerRunArgs, settings: Settings) -> Result<(),
 /// Fails if no node runs here, if it refuses, or if the order was not carried out.
 pub fn command(args: &RolloutArgs) -> Result<(), CliError> {
     match &args.command {
-        RolloutCommand::Start(args) => ask::start(args),
-        RolloutCommand::Status(args) => ask::status(args),
-        RolloutCommand::Pause(args) => ask::order(args, &Command::Pause),
-        RolloutCommand::Resume(args) => ask::order(args, &Command::Resume),
-        RolloutCommand::Promote(args) => ask::promote(args),
-        RolloutCommand::Abort(args) => ask::order(args, &Command::Abort),
-        RolloutCommand::Rollback(args) => ask::order(args, &Command::Rollback),
-        RolloutCommand::Retry(args) => ask::order(args, &Command::Retry),
-        RolloutCommand::History(args) => ask::history(args),
-        RolloutCommand::Explain(args) => ask::explain(args),
-        RolloutCommand::Resolve(args) => ask::resolve(args),
-        RolloutCommand::Admit(args) => ask::admit(args),
-        RolloutCommand::Remove(args) => ask::remove(args),
+        RolloutCommand::Start(args) => commands::start(args),
+        RolloutCommand::Status(args) => commands::status(args),
+        RolloutCommand::Pause(args) => commands::order(args, &Command::Pause),
+        RolloutCommand::Resume(args) => commands::order(args, &Command::Resume),
+        RolloutCommand::Promote(args) => commands::promote(args),
+        RolloutCommand::Abort(args) => commands::order(args, &Command::Abort),
+        RolloutCommand::Rollback(args) => commands::order(args, &Command::Rollback),
+        RolloutCommand::Retry(args) => commands::order(args, &Command::Retry),
+        RolloutCommand::History(args) => commands::history(args),
+        RolloutCommand::Explain(args) => commands::explain(args),
+        RolloutCommand::Resolve(args) => commands::resolve(args),
+        RolloutCommand::Admit(args) => commands::admit(args),
+        RolloutCommand::Remove(args) => commands::remove(args),
         RolloutCommand::Query(args) => query::run(args),
         RolloutCommand::Model(args) => model::run(args),
     }

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::args::ModelArgs;
-use super::words::{percent, span};
+use super::format::{percent, span};
 use crate::cli::CliError;
 use crate::cli::output::print;
 use crate::cli::run::signals;
-use crate::runtime::dataplane::model::{Model, Options};
+use crate::runtime::dataplane::model::{Model, ModelOptions};
 
 /// Runs the server until Ctrl-C, SIGTERM or, if it was asked for, the end of standard input.
 ///
@@ -21,7 +21,7 @@ pub(super) fn run(args: &ModelArgs) -> Result<(), CliError> {
     // A hundredth is a hundred basis points.
     let failing = args.fail * 100;
     let name = args.name.clone();
-    let model = Model::start(Options { listen: args.listen, name, delay, failing })?;
+    let model = Model::start(ModelOptions { listen: args.listen, name, delay, failing })?;
     let slow = if delay.is_zero() { String::new() } else { format!(" after {}", span(delay)) };
     let bad = if failing == 0 { String::new() } else { format!(", failing {}", percent(failing)) };
     print(&format!("{} answers at http://{}{slow}{bad}", args.name, model.addr()))?;

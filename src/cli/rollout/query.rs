@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::args::QueryArgs;
+use super::format::{list, percent};
 use super::http::{self, Reply};
-use super::words::{list, percent};
 use crate::cli::CliError;
 use crate::cli::output::{print, table, table_text};
 use crate::cli::text::escape;
@@ -28,7 +28,7 @@ const SHOWN_MAX: usize = 32;
 
 /// Answers of one data plane.
 #[derive(Clone, Debug)]
-pub(in crate::cli) struct Told {
+pub(in crate::cli) struct PredictionCounts {
     at: String,
     /// Routing state that it serves, also as JSON; or the reason for which there is none.
     state: Result<(RoutingState, Value), String>,
@@ -68,7 +68,7 @@ pub(super) fn run(args: &QueryArgs) -> Result<(), CliError> {
 ///
 /// # Errors
 /// Fails if a thread cannot be started.
-pub(in crate::cli) fn look(at: &[String], body: &str) -> Result<Vec<Told>, CliError> {
+pub(in crate::cli) fn look(at: &[String], body: &str) -> Result<Vec<PredictionCounts>, CliError> {
     let mut told = look_once(at, body)?;
     for _ in 1..LOOKS_MAX {
         let is_complete = told.iter().all(|it| it.state.is_ok());
@@ -80,20 +80,20 @@ pub(in crate::cli) fn look(at: &[String], body: &str) -> Result<Vec<Told>, CliEr
     Ok(told)
 }
 
-fn look_once(at: &[String], body: &str) -> Result<Vec<Told>, CliError> {
+fn look_once(at: &[String], body: &str) -> Result<Vec<PredictionCounts>, CliError> {
     let system = |source| CliError::System { action: "start a thread", source };
     let ask = |at: &String| {
         let (at, body) = (at.clone(), body.to_owned());
         thread::spawn("query", move || ask(at, &body)).map_err(system)
     };
     let asked = at.iter().map(ask).collect::<Result<Vec<_>, _>>()?;
-    let hear = |it: std::thread::JoinHandle<Told>| {
+    let hear = |it: std::thread::JoinHandle<PredictionCounts>| {
         it.join().map_err(|_| CliError::Failed("asking a data plane failed".to_owned()))
     };
     asked.into_iter().map(hear).collect()
 }
 
-fn ask(at: String, body: &str) -> Told {
+fn ask(at: String, body: &str) -> PredictionCounts {
     let state = http::request(&at, "/routing/state", None, PATIENCE).and_then(|reply| {
         let wrong = |why: String| format!("no answer of a node: {why}");
         if reply.status != 200 {
@@ -105,19 +105,19 @@ fn ask(at: String, body: &str) -> Told {
     });
     if let Err(why) = &state {
         // One time-out is enough.
-        return Told { at, prediction: Err(why.clone()), state, health: None };
+        return PredictionCounts { at, prediction: Err(why.clone()), state, health: None };
     }
     let health = http::request(&at, "/health/snapshot", None, PATIENCE).ok();
     let health = health.and_then(|it| serde_json::from_slice(&it.body).ok());
     let prediction = http::request(&at, "/predict", Some(body.as_bytes()), PATIENCE);
-    Told { at, state, health, prediction }
+    PredictionCounts { at, state, health, prediction }
 }
 
 /// Checks that all data planes serve the same state.
 ///
 /// # Errors
 /// Fails with the reason if one gave no answer, if states differ, or if fewer than two were asked.
-pub(in crate::cli) fn verdict(told: &[Told]) -> Result<String, String> {
+pub(in crate::cli) fn verdict(told: &[PredictionCounts]) -> Result<String, String> {
     let missing: Vec<_> = told.iter().filter(|it| it.state.is_err()).map(|it| &it.at).collect();
     if !missing.is_empty() {
         return Err(format!("{} cannot be asked", list(missing)));
@@ -138,12 +138,12 @@ pub(in crate::cli) fn verdict(told: &[Told]) -> Result<String, String> {
     Ok(format!("all {} nodes serve version {} alike", told.len(), first.version))
 }
 
-fn name(told: &Told) -> String {
+fn name(told: &PredictionCounts) -> String {
     told.health.as_ref().map_or_else(|| told.at.clone(), |it| it.node_id.to_string())
 }
 
 /// Returns a table with a row for each data plane.
-pub(in crate::cli) fn text(told: &[Told], is_terminal: bool) -> String {
+pub(in crate::cli) fn text(told: &[PredictionCounts], is_terminal: bool) -> String {
     let header =
         ["NODE", "DATA PLANE", "VERSION", "STATUS", "WEIGHTS", "P95", "ERRORS", "PREDICTION"];
     let mut rows = table(header, is_terminal);
@@ -153,7 +153,7 @@ pub(in crate::cli) fn text(told: &[Told], is_terminal: bool) -> String {
             Ok((state, value)) => (
                 state.version.to_string(),
                 value["status"].as_str().unwrap_or("-").to_owned(),
-                super::words::weights(&state.weights),
+                super::format::weights(&state.weights),
             ),
             Err(why) => (unknown(), format!("unreachable: {}", escape(why)), unknown()),
         };
@@ -191,8 +191,8 @@ fn predicted(reply: &Reply) -> String {
     format!("{} by {}: {}{more}", reply.status, escape(by), escape(&shown))
 }
 
-fn json_of(told: &[Told], is_synchronized: bool) -> Value {
-    let node = |it: &Told| {
+fn json_of(told: &[PredictionCounts], is_synchronized: bool) -> Value {
+    let node = |it: &PredictionCounts| {
         let prediction = match &it.prediction {
             Ok(reply) => json!({
                 "status": reply.status,
@@ -217,7 +217,7 @@ fn json_of(told: &[Told], is_synchronized: bool) -> Value {
 mod tests {
     use super::*;
 
-    fn told(at: &str, version: u64, share: u32) -> Told {
+    fn told(at: &str, version: u64, share: u32) -> PredictionCounts {
         let (stable, canary) = ("v1".parse().unwrap(), "v2".parse().unwrap());
         let weights = crate::proto::rollout::Weights::split(&stable, &canary, share);
         let state = RoutingState { version, weights, ..RoutingState::initial(stable, canary) };
@@ -225,7 +225,7 @@ mod tests {
             "v1": { "samples": 80, "errors": 1, "p95_us": 1_500 } } });
         let prediction =
             Reply { status: 200, model: Some("v1".into()), body: b"{\"y\":2}".to_vec() };
-        Told {
+        PredictionCounts {
             at: format!("{at}:1"),
             state: Ok((state.clone(), json!(state))),
             health: serde_json::from_value(health).unwrap(),
@@ -233,9 +233,14 @@ mod tests {
         }
     }
 
-    fn gone() -> Told {
+    fn gone() -> PredictionCounts {
         let why = || "nobody listens there".to_owned();
-        Told { at: "c:1".into(), state: Err(why()), health: None, prediction: Err(why()) }
+        PredictionCounts {
+            at: "c:1".into(),
+            state: Err(why()),
+            health: None,
+            prediction: Err(why()),
+        }
     }
 
     #[test]

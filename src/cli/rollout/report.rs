@@ -3,12 +3,12 @@
 use ::log::Level;
 use serde_json::json;
 
-use super::words::{by_word, remedy_of_dead};
-use crate::cli::log::Line;
-use crate::machine::rollout::{Aborted, DeadStay, Event};
+use super::format::{by_word, remedy_of_dead};
+use crate::cli::log::LogLine;
+use crate::machine::rollout::{Aborted, DeadParticipants, Event};
 use crate::proto::rollout::{
-    Brake, Choice, Committed, Digest, Gone, Kind, ModelId, NodeId, Proposal, RoutingState, TxId,
-    Word,
+    Brake, Choice, Committed, Digest, GoneNodes, ModelId, NodeId, RemovalAuthority, RoutingState,
+    TxId, TxKind, TxProposal,
 };
 
 /// Returns names in a row.
@@ -33,27 +33,27 @@ fn voted(choice: Choice, reason: &str) -> String {
     }
 }
 
-fn of_tx(level: Level, event: &'static str, txid: &TxId, text: String) -> Line {
-    Line::new(level, event, text, json!({ "txid": txid }))
+fn of_tx(level: Level, event: &'static str, txid: &TxId, text: String) -> LogLine {
+    LogLine::new(level, event, text, json!({ "txid": txid }))
 }
 
-fn of_node(level: Level, event: &'static str, node: &NodeId, text: String) -> Line {
-    Line::new(level, event, text, json!({ "node_id": node }))
+fn of_node(level: Level, event: &'static str, node: &NodeId, text: String) -> LogLine {
+    LogLine::new(level, event, text, json!({ "node_id": node }))
 }
 
 /// Returns the log line of an event.
-pub(super) fn line(event: &Event) -> Line {
+pub(super) fn line(event: &Event) -> LogLine {
     match event {
         Event::Began(proposal) => began(proposal),
         Event::Voted { txid, vote, reason } => {
             let text = format!("{txid}: voted {}", voted(*vote, reason));
             let fields = json!({ "txid": txid, "vote": vote, "reason": reason });
-            Line::new(Level::Info, "rollout_voted", text, fields)
+            LogLine::new(Level::Info, "rollout_voted", text, fields)
         }
         Event::VoteHeard { node, txid, vote, reason } => {
             let text = format!("{txid}: {node} voted {}", voted(*vote, reason));
             let fields = json!({ "txid": txid, "node_id": node, "vote": vote, "reason": reason });
-            Line::new(Level::Info, "rollout_vote_heard", text, fields)
+            LogLine::new(Level::Info, "rollout_vote_heard", text, fields)
         }
         Event::Committed(committed) => self::committed(committed),
         Event::Aborted(aborted) => self::aborted(aborted),
@@ -82,10 +82,10 @@ pub(super) fn line(event: &Event) -> Line {
                 "began without a log: votes once it has heard what the others saw; waits for \
                  {names}"
             );
-            Line::new(Level::Info, "rollout_recalling", text, json!({ "waits_for": waits_for }))
+            LogLine::new(Level::Info, "rollout_recalling", text, json!({ "waits_for": waits_for }))
         }
         Event::Recalled => {
-            Line::new(Level::Info, "rollout_recalled", "knows enough to vote", json!({}))
+            LogLine::new(Level::Info, "rollout_recalled", "knows enough to vote", json!({}))
         }
         Event::Rewound { by } => rewound(by),
         Event::Moved { node, at } => moved(node, at),
@@ -107,7 +107,7 @@ pub(super) fn line(event: &Event) -> Line {
     }
 }
 
-fn rewound(by: &NodeId) -> Line {
+fn rewound(by: &NodeId) -> LogLine {
     let text = format!(
         "this node's log is older than what {by} has seen of it, as after a restore from a \
                  backup: it signs nothing before it has heard from all others"
@@ -115,12 +115,12 @@ fn rewound(by: &NodeId) -> Line {
     of_node(Level::Warn, "rollout_rewound", by, text)
 }
 
-fn moved(node: &NodeId, at: &str) -> Line {
+fn moved(node: &NodeId, at: &str) -> LogLine {
     let text = format!("{node} is at {at}, not where the log says; it is called there from now on");
     of_node(Level::Warn, "rollout_moved", node, text)
 }
 
-fn echoes(node: &NodeId) -> Line {
+fn echoes(node: &NodeId) -> LogLine {
     let text = format!(
         "{node} has no --serve among nodes that have: it would answer with an echo of the \
                  question; start it again with --serve NAME=URL for each version"
@@ -128,7 +128,7 @@ fn echoes(node: &NodeId) -> Line {
     of_node(Level::Warn, "rollout_echoes", node, text)
 }
 
-fn other_servers(node: &NodeId, models: &[ModelId]) -> Line {
+fn other_servers(node: &NodeId, models: &[ModelId]) -> LogLine {
     let names = models.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let text = format!(
         "{node} has another --serve address than this node for {names}; the same version \
@@ -137,23 +137,23 @@ fn other_servers(node: &NodeId, models: &[ModelId]) -> Line {
     of_node(Level::Info, "rollout_other_servers", node, text)
 }
 
-fn braked(brake: &Brake) -> Line {
+fn braked(brake: &Brake) -> LogLine {
     let text = format!(
         "the brake is on: all requests go to the stable version until {} is committed; \
                  {}",
-        if brake.kind == Kind::Abort { "an abort" } else { "a rollback" },
+        if brake.kind == TxKind::Abort { "an abort" } else { "a rollback" },
         brake.reason
     );
     let fields = json!({ "course": brake.course, "reason": brake.reason });
-    Line::new(Level::Warn, "rollout_braked", text, fields)
+    LogLine::new(Level::Warn, "rollout_braked", text, fields)
 }
 
-fn removed(txid: &TxId, by: Word) -> Line {
+fn removed(txid: &TxId, by: RemovalAuthority) -> LogLine {
     let (by, how) = match by {
-        Word::Operator => {
+        RemovalAuthority::Operator => {
             ("", "to let it in again, at a node that takes part: peer rollout admit, with its name")
         }
-        Word::Seeds => {
+        RemovalAuthority::Seeds => {
             (" by the seeds' word", "it is let in again once it is a member of the fleet again")
         }
     };
@@ -164,18 +164,18 @@ fn removed(txid: &TxId, by: Word) -> Line {
     of_tx(Level::Warn, "rollout_removed", txid, text)
 }
 
-fn dead_stay(stay: &DeadStay) -> Line {
-    let DeadStay { nodes, cause, reason, .. } = stay;
+fn dead_stay(stay: &DeadParticipants) -> LogLine {
+    let DeadParticipants { nodes, cause, reason, .. } = stay;
     let text = format!(
         "{}: dead by the seeds' word, still taking part: {reason}{}",
         list(nodes),
         remedy_of_dead(stay)
     );
     let fields = json!({ "nodes": nodes, "cause": cause, "reason": reason });
-    Line::new(Level::Warn, "rollout_dead_stay", text, fields)
+    LogLine::new(Level::Warn, "rollout_dead_stay", text, fields)
 }
 
-fn other_roster(node: &NodeId, digest: Digest) -> Line {
+fn other_roster(node: &NodeId, digest: Digest) -> LogLine {
     let text = format!(
         "{node} has another roster ({digest:?}); nothing is agreed with it: stop all nodes, move \
          their logs away, and start them with the same --node flags"
@@ -183,7 +183,7 @@ fn other_roster(node: &NodeId, digest: Digest) -> Line {
     of_node(Level::Error, "rollout_other_roster", node, text)
 }
 
-fn in_doubt(txid: &TxId, waited: std::time::Duration, waits_for: &[NodeId]) -> Line {
+fn in_doubt(txid: &TxId, waited: std::time::Duration, waits_for: &[NodeId]) -> LogLine {
     let text = format!(
         "{txid}: in doubt for {:.1} s, serves what was committed before; waits for {}",
         waited.as_secs_f64(),
@@ -191,11 +191,11 @@ fn in_doubt(txid: &TxId, waited: std::time::Duration, waits_for: &[NodeId]) -> L
     );
     let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
     let fields = json!({ "txid": txid, "waited_ms": waited_ms, "waits_for": waits_for });
-    Line::new(Level::Warn, "rollout_in_doubt", text, fields)
+    LogLine::new(Level::Warn, "rollout_in_doubt", text, fields)
 }
 
 /// Returns the line of an event about the steps of a rollout.
-fn step(event: &Event) -> Line {
+fn step(event: &Event) -> LogLine {
     if let Event::TookOver { owner } = event {
         let text = format!("takes the steps of the rollout, since {owner} is away");
         return of_node(Level::Info, "rollout_took_over", owner, text);
@@ -204,40 +204,40 @@ fn step(event: &Event) -> Line {
         let on = node.as_ref().map_or("all nodes together", NodeId::as_str);
         let text = format!("{gate} does not hold on {on}: it is rolled back");
         let fields = json!({ "node_id": node, "gate": gate });
-        return Line::new(Level::Warn, "rollout_gate_failed", text, fields);
+        return LogLine::new(Level::Warn, "rollout_gate_failed", text, fields);
     }
     let reason = if let Event::StepHeld { reason } = event { reason.as_str() } else { "" };
     let text = format!("a step is held: {reason}");
-    Line::new(Level::Info, "rollout_step_held", text, json!({ "reason": reason }))
+    LogLine::new(Level::Info, "rollout_step_held", text, json!({ "reason": reason }))
 }
 
 /// Returns the nodes that a transaction takes out and the authority for it; empty if there are
 /// none.
-fn without(proposal: &Proposal) -> String {
-    let text = |it: &Gone| format!(", without {} by {}", list(&it.nodes), by_word(it.by));
+fn without(proposal: &TxProposal) -> String {
+    let text = |it: &GoneNodes| format!(", without {} by {}", list(&it.nodes), by_word(it.by));
     proposal.gone.as_ref().map_or_else(String::new, text)
 }
 
-fn began(proposal: &Proposal) -> Line {
-    let Proposal { txid, state, note, .. } = proposal;
+fn began(proposal: &TxProposal) -> LogLine {
+    let TxProposal { txid, state, note, .. } = proposal;
     let why = if note.is_empty() { String::new() } else { format!(" ({note})") };
     let gone = without(proposal);
     let text = format!("{txid}: proposes version {}: {}{gone}{why}", state.version, weights(state));
     let fields = json!({ "txid": txid, "version": state.version });
-    Line::new(Level::Info, "rollout_began", text, fields)
+    LogLine::new(Level::Info, "rollout_began", text, fields)
 }
 
-fn committed(committed: &Committed) -> Line {
-    let Proposal { txid, state, .. } = &committed.proposal;
+fn committed(committed: &Committed) -> LogLine {
+    let TxProposal { txid, state, .. } = &committed.proposal;
     let gone = without(&committed.proposal);
     let text = format!("{txid}: COMMITTED version {}: {}{gone}", state.version, weights(state));
     let fields = json!({ "txid": txid, "version": state.version, "state": state });
-    Line::new(Level::Info, "rollout_committed", text, fields)
+    LogLine::new(Level::Info, "rollout_committed", text, fields)
 }
 
-fn aborted(aborted: &Aborted) -> Line {
+fn aborted(aborted: &Aborted) -> LogLine {
     let Aborted { txid, cause, reason, .. } = aborted;
     let text = format!("{txid}: ABORTED: {reason}");
     let fields = json!({ "txid": txid, "cause": cause, "reason": reason });
-    Line::new(Level::Info, "rollout_aborted", text, fields)
+    LogLine::new(Level::Info, "rollout_aborted", text, fields)
 }

@@ -11,13 +11,13 @@ use ::log::Level;
 use crossbeam_channel::{Receiver, bounded, select, tick};
 use serde_json::{Value, json};
 
-use super::local::{Local, handler};
+use super::local_server::{LocalServer, handler};
 use super::report;
 use super::settings::Settings;
 use crate::cli::args::PeerRunArgs;
-use crate::cli::log::{Line, LogSettings, Origin, install};
+use crate::cli::log::{LogLine, LogOrigin, LogSettings, install};
 use crate::cli::run::{Running, Service, signals};
-use crate::cli::{CliError, room};
+use crate::cli::{CliError, descriptor_check};
 use crate::model::{Endpoint, KeyPair, Now, WallTime};
 use crate::network::rollout::{NodeOptions, RolloutNode};
 use crate::network::{self, Network};
@@ -26,7 +26,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::control::{self, Control};
 use crate::runtime::dataplane;
 use crate::runtime::files::{DataDir, FilesError};
-use crate::runtime::rollout::{Standing, StartError, Told};
+use crate::runtime::rollout::{EngineStatus, RolloutNotification, RolloutStartError};
 
 /// Interval at which the node is asked whether its disk has failed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ pub(super) fn run(args: &PeerRunArgs, settings: Settings) -> Result<(), CliError
         format: args.node.log_format,
         level: args.node.log_level,
     };
-    install(&log_settings, Origin { role: "peer", node: settings.node.at })?;
+    install(&log_settings, LogOrigin { role: "peer", node: settings.node.at })?;
     let service = RolloutService::prepare(settings)?;
     let keys = service.dir.identity()?;
     let Some(node) = service.start_in(keys, None, &signals)? else { return Ok(()) };
@@ -57,7 +57,7 @@ pub(super) fn run(args: &PeerRunArgs, settings: Settings) -> Result<(), CliError
         Ok(()) => "stopped; the log keeps what was decided",
         Err(_) => "stopped by a failure",
     };
-    Line::new(Level::Info, "rollout_stopped", text, json!({})).log(Clock::start().now().wall);
+    LogLine::new(Level::Info, "rollout_stopped", text, json!({})).log(Clock::start().now().wall);
     node.join();
     ended
 }
@@ -98,7 +98,7 @@ impl RolloutService {
         let node = RolloutNode::start(options, keys, network, watch);
         let Some(node) = node.map_err(start_failed)? else { return Ok(None) };
         begin(&me, at, &node).log(Clock::start().now().wall);
-        let local = Arc::new(Local::new(node));
+        let local = Arc::new(LocalServer::new(node));
         let control = control::serve(&dir, handler(Arc::downgrade(&local)));
         let control =
             control.map_err(|source| CliError::System { action: "take local commands", source })?;
@@ -108,8 +108,8 @@ impl RolloutService {
 
 /// A running node of rollouts, with its control socket.
 pub(in crate::cli) struct RunningNode {
-    local: Arc<Local>,
-    told: Receiver<(Now, Told)>,
+    local: Arc<LocalServer>,
+    told: Receiver<(Now, RolloutNotification)>,
     control: Control,
     _dir: DataDir,
 }
@@ -169,7 +169,8 @@ impl Running for RunningNode {
     fn stop(&self) {
         self.local.node.stop();
         let text = "rollouts stopped; the log keeps what was decided";
-        Line::new(Level::Info, "rollout_stopped", text, json!({})).log(Clock::start().now().wall);
+        LogLine::new(Level::Info, "rollout_stopped", text, json!({}))
+            .log(Clock::start().now().wall);
     }
 
     fn join(self) {
@@ -193,8 +194,8 @@ fn summary(node: &RolloutNode) -> Value {
     });
     let more = match node.engine.standing() {
         Err(_) => return Value::Null,
-        Ok(Standing::Forming { waits_for, .. }) => json!({ "waits_for": waits_for }),
-        Ok(Standing::Running { status, .. }) => {
+        Ok(EngineStatus::Forming { waits_for, .. }) => json!({ "waits_for": waits_for }),
+        Ok(EngineStatus::Running { status, .. }) => {
             let away = status.peers.iter().filter(|it| !it.is_linked).map(|it| &it.node_id);
             json!({
                 "version": status.state.version,
@@ -210,24 +211,24 @@ fn summary(node: &RolloutNode) -> Value {
 }
 
 /// Returns `limits` of a data plane, or as much of them as the system allows, with a warning.
-fn affordable(limits: dataplane::Limits) -> dataplane::Limits {
+fn affordable(limits: dataplane::DataPlaneLimits) -> dataplane::DataPlaneLimits {
     // A client's connection may need one to an upstream; as many as half of both are kept for
     // later, and the other nodes' come on top.
     let wanted = 3 * limits.connections;
-    let (room, shortage) = room::for_connections(wanted);
+    let (room, shortage) = descriptor_check::for_connections(wanted);
     let Some(shortage) = shortage else { return limits };
     ::log::warn!("{shortage}");
     let connections = (room / 4).max(1);
     let connections_of_one = limits.connections_of_one.min(connections);
-    dataplane::Limits { connections, connections_of_one, ..limits }
+    dataplane::DataPlaneLimits { connections, connections_of_one, ..limits }
 }
 
 /// Returns the first log line.
-fn begin(me: &NodeId, at: Endpoint, node: &RolloutNode) -> Line {
+fn begin(me: &NodeId, at: Endpoint, node: &RolloutNode) -> LogLine {
     let (http, recovered) = (node.plane.addr(), &node.recovered);
     let waits = match node.engine.standing() {
-        Ok(Standing::Forming { waits_for, .. }) => waits_for,
-        Ok(Standing::Running { .. }) | Err(_) => Vec::new(),
+        Ok(EngineStatus::Forming { waits_for, .. }) => waits_for,
+        Ok(EngineStatus::Running { .. }) | Err(_) => Vec::new(),
     };
     let waiting = match &waits[..] {
         [] => String::new(),
@@ -246,19 +247,24 @@ fn begin(me: &NodeId, at: Endpoint, node: &RolloutNode) -> Line {
         "node_id": me, "http": http.to_string(), "entries": recovered.records,
         "waits_for": waits,
     });
-    Line::new(Level::Info, "rollout_started", text, fields)
+    LogLine::new(Level::Info, "rollout_started", text, fields)
 }
 
-fn show(local: &Local, at: WallTime, told: &Told) {
+fn show(local: &LocalServer, at: WallTime, told: &RolloutNotification) {
     let line = match told {
-        Told::Event(event) => report::line(event),
-        Told::Founded(nodes) => {
+        RolloutNotification::Event(event) => report::line(event),
+        RolloutNotification::Founded(nodes) => {
             let names: Vec<_> = nodes.iter().map(NodeId::as_str).collect();
             let text = format!("the history begins, with {}", names.join(", "));
-            Line::new(Level::Info, "rollout_founded", text, json!({ "nodes": nodes }))
+            LogLine::new(Level::Info, "rollout_founded", text, json!({ "nodes": nodes }))
         }
-        Told::Note(text) => Line::new(Level::Warn, "rollout_note", text.clone(), json!({})),
-        Told::Serve(_) | Told::Probe(_) | Told::Decide { .. } | Told::Failed(_) => return,
+        RolloutNotification::Note(text) => {
+            LogLine::new(Level::Warn, "rollout_note", text.clone(), json!({}))
+        }
+        RolloutNotification::Serve(_)
+        | RolloutNotification::Probe(_)
+        | RolloutNotification::Decide { .. }
+        | RolloutNotification::Failed(_) => return,
     };
     line.log(at);
     local.note(at, &line);
@@ -277,12 +283,14 @@ fn start_failed(error: network::StartError) -> CliError {
     use network::StartError as Start;
     match error {
         Start::Rollout(error) => match error {
-            StartError::Listen(error) => error.into(),
-            StartError::Files(error) => error.into(),
-            StartError::Log(error) => error.into(),
-            StartError::Foreign { .. } => CliError::Failed(error.to_string()),
-            StartError::Roster(_) => CliError::Usage(error.to_string()),
-            StartError::Threads(source) => CliError::System { action: "start a thread", source },
+            RolloutStartError::Listen(error) => error.into(),
+            RolloutStartError::Files(error) => error.into(),
+            RolloutStartError::Log(error) => error.into(),
+            RolloutStartError::Foreign { .. } => CliError::Failed(error.to_string()),
+            RolloutStartError::Roster(_) => CliError::Usage(error.to_string()),
+            RolloutStartError::Threads(source) => {
+                CliError::System { action: "start a thread", source }
+            }
         },
         other @ (Start::Address { .. }
         | Start::Setting(_)

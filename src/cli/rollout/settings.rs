@@ -11,7 +11,7 @@ use crate::network::rollout::NodeOptions;
 use crate::proto::rollout::{ModelId, NodeId, RoutingState};
 use crate::runtime::cluster_key;
 use crate::runtime::dataplane::{self, Upstream};
-use crate::runtime::rollout::{Admits, Founding, Place};
+use crate::runtime::rollout::{AdmissionPolicy, HistoryBootstrap, NodeAddr};
 
 /// Settings that a node is started with.
 pub(in crate::cli) struct Settings {
@@ -24,7 +24,7 @@ pub(in crate::cli) struct Settings {
 impl Settings {
     /// True if the flags say where the history begins: at nodes that they name.
     pub(in crate::cli) const fn is_placed(&self) -> bool {
-        self.node.founding.is_some()
+        self.node.bootstrap.is_some()
     }
 
     /// Checks the flags; with `is_in_fleet`, the node runs in a peer in any case.
@@ -62,13 +62,20 @@ impl Settings {
             at,
             http,
             upstreams: upstreams(&flags.serve, &flags.stable)?,
-            plane_limits: dataplane::Limits { body_bytes, ..dataplane::Limits::default() },
+            plane_limits: dataplane::DataPlaneLimits {
+                body_bytes,
+                ..dataplane::DataPlaneLimits::default()
+            },
             initial: RoutingState::initial(flags.stable.clone(), flags.canary.clone()),
-            founding: founding(args, &me, at, is_in_fleet)?,
+            bootstrap: bootstrap(args, &me, at, is_in_fleet)?,
             cluster_keys,
             log: flags.log_dir.join(format!("{me}.log")),
             decisions: flags.decide_in_log.then(decisions),
-            admits: if flags.admit_all { Admits::Anybody } else { Admits::Vouched },
+            policy: if flags.admit_all {
+                AdmissionPolicy::Anybody
+            } else {
+                AdmissionPolicy::Vouched
+            },
             kill_at: flags.kill_at(),
             me,
         };
@@ -92,16 +99,18 @@ fn upstreams(serve: &[Served], stable: &ModelId) -> Result<BTreeMap<ModelId, Ups
     Ok(upstreams)
 }
 
-fn founding(
+fn bootstrap(
     args: &PeerRunArgs,
     me: &NodeId,
     at: Endpoint,
     is_in_fleet: bool,
-) -> Result<Option<Founding>, CliError> {
+) -> Result<Option<HistoryBootstrap>, CliError> {
     let flags = &args.rollout;
     // In a fleet, --join names a peer of the fleet.
     if !args.join.is_empty() && !is_in_fleet {
-        return Ok(Some(Founding::Join(args.join.iter().map(ToString::to_string).collect())));
+        return Ok(Some(HistoryBootstrap::Join(
+            args.join.iter().map(ToString::to_string).collect(),
+        )));
     }
     let places = match &flags.roster {
         Some(file) => read_roster(file)?,
@@ -119,19 +128,19 @@ fn founding(
             at.port()
         )));
     }
-    Ok(Some(Founding::By(places)))
+    Ok(Some(HistoryBootstrap::By(places)))
 }
 
-fn read_roster(file: &Path) -> Result<Vec<Place>, CliError> {
+fn read_roster(file: &Path) -> Result<Vec<NodeAddr>, CliError> {
     let wrong = |why: String| CliError::Usage(format!("the roster {}: {why}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
     let mut places = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if !line.is_empty() {
-            let place = line.parse::<Place>();
+            let place = line.parse::<NodeAddr>();
             let place = place.map_err(|error| wrong(format!("line {}: {error}", number + 1)))?;
-            if places.iter().any(|it: &Place| it.node_id == place.node_id) {
+            if places.iter().any(|it: &NodeAddr| it.node_id == place.node_id) {
                 return Err(wrong(format!("line {}: {} stands twice", number + 1, place.node_id)));
             }
             places.push(place);
@@ -162,11 +171,11 @@ mod tests {
         let it = settings(line).unwrap().node;
         assert_eq!((it.me.as_str(), it.at.port(), it.http.port()), ("node-a", 60_001, 50_051));
         assert_eq!(it.models().unwrap().len(), 2);
-        assert!(matches!(&it.founding, Some(Founding::By(places)) if places.len() == 1));
+        assert!(matches!(&it.bootstrap, Some(HistoryBootstrap::By(places)) if places.len() == 1));
         assert_eq!(it.log, Path::new("data/logs/node-a.log"));
         let it =
             settings("peer --port 1 --id a --http [::1]:1 --join 127.0.0.1:60001").unwrap().node;
-        assert!(matches!(it.founding, Some(Founding::Join(_))));
+        assert!(matches!(it.bootstrap, Some(HistoryBootstrap::Join(_))));
         assert!(it.models().is_none(), "the built-in model answers for all");
     }
 

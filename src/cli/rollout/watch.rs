@@ -6,13 +6,13 @@ use std::time::Duration;
 use crossbeam_channel::{select, tick};
 
 use super::client::Client;
-use super::local::Ask;
-use super::words::{deed, weights};
+use super::format::{deed, weights};
+use super::local_server::NodeRequest;
 use crate::cli::CliError;
 use crate::cli::output::print;
 use crate::cli::run::signals;
 use crate::cli::text::escape;
-use crate::proto::rollout::{Committed, Kind};
+use crate::proto::rollout::{Committed, TxKind};
 
 /// Interval at which the status is shown.
 const EVERY: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub(super) fn is_terminal() -> bool {
 /// Fails if the node does not answer.
 pub(super) fn picture(asked: &Client, json: bool, is_terminal: bool) -> Result<String, CliError> {
     if json {
-        return Ok(format!("{}\n", asked.raw(&Ask::Status)?));
+        return Ok(format!("{}\n", asked.raw(&NodeRequest::Status)?));
     }
     let view = asked.view()?;
     let known = match view.needs_history() {
@@ -92,10 +92,10 @@ pub(super) fn follow(asked: &Client, version: u64, json: bool) -> Result<(), Cli
             let kind = it.proposal.txid.kind;
             // Promoting after the last step finishes, too.
             let is_over = it.proposal.state.canary_share() == 0;
-            if kind == Kind::Finish || (kind == Kind::Promote && is_over) {
+            if kind == TxKind::Finish || (kind == TxKind::Promote && is_over) {
                 return Ok(());
             }
-            if matches!(kind, Kind::Rollback | Kind::Abort) {
+            if matches!(kind, TxKind::Rollback | TxKind::Abort) {
                 return Err(failed(it));
             }
         }

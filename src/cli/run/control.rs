@@ -12,18 +12,18 @@ use super::local_api::ApiRequest;
 use super::role::{Api, LocalApi, OperatorAsk, Role};
 use crate::cli::metrics::process::Process;
 use crate::machine::Input;
-use crate::machine::membership::authority::Order;
+use crate::machine::membership::authority::OperatorOrder;
 use crate::model::Endpoint;
 use crate::model::statement::Proposal;
-use crate::runtime::control::{self, Answer, Control};
+use crate::runtime::control::{self, Control, ControlAnswer};
 use crate::runtime::driver::Driver;
 use crate::runtime::files::DataDir;
-use crate::runtime::http::Counters;
+use crate::runtime::http::HttpCounters;
 
 /// Request of a local program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
-enum Ask {
+enum ControlRequest {
     /// The node's state.
     Status,
     /// The overlay as the node sees it.
@@ -31,7 +31,7 @@ enum Ask {
     /// Say goodbye and stop.
     Leave,
     /// Meaning of an order about an endpoint at this moment.
-    Meaning { order: Order, endpoint: Endpoint },
+    Meaning { order: OperatorOrder, endpoint: Endpoint },
     /// An order of a seed's operator.
     Order { proposal: Proposal },
     /// State of an order.
@@ -46,7 +46,7 @@ pub(super) fn serve<R: Role>(
     dir: &DataDir,
     driver: &Arc<Driver<R::Machine>>,
     api: Api<R::Machine>,
-    http: &Arc<Counters>,
+    http: &Arc<HttpCounters>,
 ) -> io::Result<Control> {
     let (driver, http) = (Arc::clone(driver), Arc::clone(http));
     let handler = move |request: &str| {
@@ -57,32 +57,33 @@ pub(super) fn serve<R: Role>(
                     Err("a seed takes no part in messages; name the --port of a peer".to_owned())
                 }
             },
-            Err(_) => {
-                answer::<R>((&driver, &api), &http, request).map(|it| Answer::Line(it.to_string()))
-            }
+            Err(_) => answer::<R>((&driver, &api), &http, request)
+                .map(|it| ControlAnswer::Line(it.to_string())),
         };
-        answer.unwrap_or_else(|error| Answer::Line(json!({ "error": error }).to_string()))
+        answer.unwrap_or_else(|error| ControlAnswer::Line(json!({ "error": error }).to_string()))
     };
     control::serve(dir, Arc::new(handler))
 }
 
 fn answer<R: Role>(
     (driver, api): (&Arc<Driver<R::Machine>>, &Api<R::Machine>),
-    http: &Counters,
+    http: &HttpCounters,
     request: &str,
 ) -> Result<Value, String> {
-    let ask: Ask = serde_json::from_str(request).map_err(|error| {
+    let ask: ControlRequest = serde_json::from_str(request).map_err(|error| {
         format!("{error}; ask for {{\"ask\":\"status\"}}, \"topology\" or \"leave\"")
     })?;
     match ask {
-        Ask::Status => Ok(status::<R>(driver, http, api.as_deref())),
-        Ask::Topology => R::answer(driver, OperatorAsk::Topology),
-        Ask::Meaning { order, endpoint } => {
+        ControlRequest::Status => Ok(status::<R>(driver, http, api.as_deref())),
+        ControlRequest::Topology => R::answer(driver, OperatorAsk::Topology),
+        ControlRequest::Meaning { order, endpoint } => {
             R::answer(driver, OperatorAsk::Meaning(order, endpoint))
         }
-        Ask::Order { proposal } => R::answer(driver, OperatorAsk::Order(proposal)),
-        Ask::OrderState { proposal } => R::answer(driver, OperatorAsk::OrderState(proposal)),
-        Ask::Leave => {
+        ControlRequest::Order { proposal } => R::answer(driver, OperatorAsk::Order(proposal)),
+        ControlRequest::OrderState { proposal } => {
+            R::answer(driver, OperatorAsk::OrderState(proposal))
+        }
+        ControlRequest::Leave => {
             let goodbye =
                 R::goodbye().ok_or("a seed does not leave; stop it with Ctrl-C or SIGTERM")?;
             driver.submit(Input::Command(goodbye));
@@ -94,7 +95,7 @@ fn answer<R: Role>(
 /// Whole status of a node; the node stands still for a copy of its state only.
 pub(super) fn status<R: Role>(
     driver: &Driver<R::Machine>,
-    http: &Counters,
+    http: &HttpCounters,
     api: Option<&dyn LocalApi<R::Machine>>,
 ) -> Value {
     let (state, now) = driver.inspect(|machine, now| (R::status(machine), now));
@@ -210,9 +211,9 @@ mod tests {
 
     #[test]
     fn questions_are_told_apart_by_ask() {
-        let parse = |text| serde_json::from_str::<Ask>(text).ok();
-        assert_eq!(parse(r#"{"ask":"status"}"#), Some(Ask::Status));
-        assert_eq!(parse(r#"{"ask":"leave"}"#), Some(Ask::Leave));
+        let parse = |text| serde_json::from_str::<ControlRequest>(text).ok();
+        assert_eq!(parse(r#"{"ask":"status"}"#), Some(ControlRequest::Status));
+        assert_eq!(parse(r#"{"ask":"leave"}"#), Some(ControlRequest::Leave));
         assert_eq!(parse(r#"{"ask":"explode"}"#), None);
         assert_eq!(parse("status"), None);
     }

@@ -17,7 +17,7 @@ use crate::model::Time;
 use crate::proto::http::{Head, Response};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::Driver;
-use crate::runtime::http::{Counters, Handler, Request};
+use crate::runtime::http::{HttpCounters, HttpHandler, HttpRequest};
 
 /// Largest age of an answer.
 const CACHE_AGE: Duration = Duration::from_millis(250);
@@ -26,7 +26,7 @@ const CACHE_AGE: Duration = Duration::from_millis(250);
 pub(super) struct Pages<R: Role> {
     /// Set once the node has started. Weak, since the node holds the pages.
     node: OnceLock<Weak<Driver<R::Machine>>>,
-    counters: Arc<Counters>,
+    counters: Arc<HttpCounters>,
     api: Api<R::Machine>,
     clock: Clock,
     last: Mutex<Option<Arc<Snapshot>>>,
@@ -43,7 +43,7 @@ struct Snapshot {
 }
 
 impl<R: Role> Pages<R> {
-    pub(super) fn new(counters: Arc<Counters>, api: Api<R::Machine>) -> Self {
+    pub(super) fn new(counters: Arc<HttpCounters>, api: Api<R::Machine>) -> Self {
         let (node, last) = (OnceLock::new(), Mutex::default());
         Self { node, counters, api, clock: Clock::start(), last }
     }
@@ -76,7 +76,7 @@ impl<R: Role> Pages<R> {
     }
 }
 
-impl<R: Role> Handler for Pages<R> {
+impl<R: Role> HttpHandler for Pages<R> {
     fn refuse(&self, head: &Head) -> Option<Response> {
         let paths = ["/", "/healthz", "/metrics", "/readyz", "/status"];
         if !paths.contains(&head.path.as_str()) {
@@ -89,7 +89,7 @@ impl<R: Role> Handler for Pages<R> {
         })
     }
 
-    fn answer(&self, request: &Request) -> Response {
+    fn answer(&self, request: &HttpRequest) -> Response {
         let Some(snapshot) = self.snapshot() else {
             let reason = json!({ "status": "unavailable", "reason": "starting or stopping" });
             return Response::new(503, "application/json", format!("{reason}\n"));
@@ -141,12 +141,12 @@ fn wants_open_metrics(head: &Head) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::http::Reader;
+    use crate::proto::http::RequestParser;
 
     #[test]
     fn the_newer_format_is_for_those_who_name_it() {
         let wants = |accept: &str| {
-            let mut reader = Reader::default();
+            let mut reader = RequestParser::default();
             let text = format!("GET / HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n");
             reader.feed(text.as_bytes());
             wants_open_metrics(&reader.head().unwrap().unwrap())

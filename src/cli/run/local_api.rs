@@ -1,7 +1,7 @@
 //! Requests of local programs to a running peer: to publish, subscribe, send and discover.
 //!
 //! Each is a request through the node's Unix socket and an answer of many lines, one JSON object
-//! each; a `Next::Idle` in between finds out whether the program is still there.
+//! each; a `NextLine::Idle` in between finds out whether the program is still there.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::machine::direct::RetryConfig;
 use crate::model::{Data, Endpoint, MessageId, TicketError, Time};
 use crate::network::shares::Sharing;
 use crate::network::{
-    Gone, Incoming, Known, NetworkError, Pending, Published, Queue, Switchboard, Weigh,
+    ByteSize, Incoming, NetworkError, PeerInfo, Pending, Published, Queue, RecvError, Subscriptions,
 };
 use crate::node::PeerNode;
 use crate::runtime::clock::Clock;
-use crate::runtime::control::{Answer, Next};
+use crate::runtime::control::{ControlAnswer, NextLine};
 use crate::runtime::driver::Driver;
 
 /// Interval at which an idle answer checks that its reader is there.
@@ -95,13 +95,13 @@ type Node = Arc<Driver<PeerNode>>;
 /// The reason why it is not possible.
 pub(super) fn begin(
     wanted: ApiRequest,
-    (board, sharing): (&Arc<Switchboard>, &Arc<Sharing>),
+    (subscriptions, sharing): (&Arc<Subscriptions>, &Arc<Sharing>),
     node: &Node,
-) -> Result<Answer, String> {
+) -> Result<ControlAnswer, String> {
     let failed = |error: NetworkError| error.to_string();
     match wanted {
         ApiRequest::Subscribe { topic } => {
-            let queue = board.subscribe(&topic).map_err(failed)?;
+            let queue = subscriptions.subscribe(&topic).map_err(failed)?;
             Ok(stream(queue, |it| {
                 let age_ms = u64::try_from(it.age.as_millis()).unwrap_or(u64::MAX);
                 json!({
@@ -111,17 +111,17 @@ pub(super) fn begin(
             }))
         }
         ApiRequest::Inbox => {
-            let queue = inbox(board).map_err(failed)?;
+            let queue = inbox(subscriptions).map_err(failed)?;
             Ok(stream(queue, |it| json!({ "from": it.from, "topic": it.topic, "data": it.data })))
         }
         ApiRequest::Publish { topic, data, wait_ms } => {
             let wait = Duration::from_millis(wait_ms).min(WAIT_MAX);
-            Ok(publish_one((topic, data), wait, (board, node)))
+            Ok(publish_one((topic, data), wait, (subscriptions, node)))
         }
-        ApiRequest::PublishAll { topic, all } => Ok(publish_all(topic, all, (board, node))),
+        ApiRequest::PublishAll { topic, all } => Ok(publish_all(topic, all, (subscriptions, node))),
         ApiRequest::Send { to, topic, data, retries } => {
             let retry = RetryConfig { retries, ..RetryConfig::default() };
-            let sent = board.send(node, to, (topic, data), retry).map_err(failed)?;
+            let sent = subscriptions.send(node, to, (topic, data), retry).map_err(failed)?;
             Ok(outcome(sent, |sent| match sent {
                 Ok(after) => json!({ "taken": true, "after_ms": after.as_secs_f64() * 1e3 }),
                 Err(error) => json!({
@@ -131,26 +131,28 @@ pub(super) fn begin(
             }))
         }
         ApiRequest::Share { path, piece, everywhere, rehash } => {
-            sharing.begin((path, piece, everywhere, rehash), (board, node))
+            sharing.begin((path, piece, everywhere, rehash), (subscriptions, node))
         }
         ApiRequest::Answers { ticket, wait_ms } => {
             let ticket = ticket.parse().map_err(|error: TicketError| error.to_string())?;
-            sharing.await_answers((ticket, Duration::from_millis(wait_ms)), (board, node))
+            sharing.await_answers((ticket, Duration::from_millis(wait_ms)), (subscriptions, node))
         }
         ApiRequest::Unshare { name, everywhere } => {
-            sharing.unshare((&name, everywhere), (board, node))?;
-            Ok(Answer::Line(json!({ "ended": name }).to_string()))
+            sharing.unshare((&name, everywhere), (subscriptions, node))?;
+            Ok(ControlAnswer::Line(json!({ "ended": name }).to_string()))
         }
-        ApiRequest::Shares => Ok(Answer::Line(json!({ "shares": sharing.list() }).to_string())),
+        ApiRequest::Shares => {
+            Ok(ControlAnswer::Line(json!({ "shares": sharing.list() }).to_string()))
+        }
         ApiRequest::Lend { ticket } => {
             let ticket = ticket.parse().map_err(|error: TicketError| error.to_string())?;
-            Ok(sharing.lend(ticket, (board, node)))
+            Ok(sharing.lend(ticket, (subscriptions, node)))
         }
         ApiRequest::Discover => {
-            let found = board.discover(node).map_err(failed)?;
+            let found = subscriptions.discover(node).map_err(failed)?;
             Ok(outcome(found, |found| match found {
                 Ok(peers) => {
-                    let peer = |it: &Known| json!({ "endpoint": it.endpoint, "key": it.key });
+                    let peer = |it: &PeerInfo| json!({ "endpoint": it.endpoint, "key": it.key });
                     json!({ "peers": peers.iter().map(peer).collect::<Vec<_>>() })
                 }
                 Err(error) => json!({ "error": error.to_string() }),
@@ -164,7 +166,7 @@ pub(super) fn begin(
 /// Its publisher waits in the lines of an answer, where it holds up no other request. It begins
 /// with the first of them: an answer for which there is no room has published nothing.
 struct Underway {
-    board: Arc<Switchboard>,
+    subscriptions: Arc<Subscriptions>,
     /// `None` once the outcome is known.
     pending: Option<Pending<Result<Published, NetworkError>>>,
 }
@@ -173,10 +175,10 @@ impl Underway {
     fn begin(
         said: (String, Data),
         receipt: bool,
-        (board, node): (&Arc<Switchboard>, &Node),
+        (subscriptions, node): (&Arc<Subscriptions>, &Node),
     ) -> Result<Self, NetworkError> {
-        let pending = board.begin_publish(node, said, receipt)?;
-        Ok(Self { board: Arc::clone(board), pending: Some(pending) })
+        let pending = subscriptions.begin_publish(node, said, receipt)?;
+        Ok(Self { subscriptions: Arc::clone(subscriptions), pending: Some(pending) })
     }
 
     /// The outcome, if it comes within a beat.
@@ -192,7 +194,7 @@ impl Drop for Underway {
         let Some(mut pending) = self.pending.take() else { return };
         pending.cancel();
         if let Some(Ok(published)) = pending.wait_timeout(Duration::ZERO) {
-            self.board.forget_receipts(published.id);
+            self.subscriptions.forget_receipts(published.id);
         }
     }
 }
@@ -201,53 +203,59 @@ impl Drop for Underway {
 fn publish_one(
     said: (String, Data),
     wait: Duration,
-    (board, node): (&Arc<Switchboard>, &Node),
-) -> Answer {
-    let (board, node) = (Arc::clone(board), Arc::clone(node));
+    (subscriptions, node): (&Arc<Subscriptions>, &Node),
+) -> ControlAnswer {
+    let (subscriptions, node) = (Arc::clone(subscriptions), Arc::clone(node));
     let (mut said, mut underway, mut watch) = (Some(said), None, None);
-    Answer::Lines(Box::new(move || {
+    ControlAnswer::Lines(Box::new(move || {
         if let Some(watch) = &mut watch {
             return receipts(watch);
         }
         if let Some(said) = said.take() {
-            match Underway::begin(said, true, (&board, &node)) {
+            match Underway::begin(said, true, (&subscriptions, &node)) {
                 Ok(begun) => underway = Some(begun),
                 Err(error) => return refusal(&error),
             }
         }
-        let Some(waiting) = &mut underway else { return Next::End };
-        let Some(outcome) = waiting.wait() else { return Next::Idle };
+        let Some(waiting) = &mut underway else { return NextLine::End };
+        let Some(outcome) = waiting.wait() else { return NextLine::Idle };
         underway = None;
         match outcome {
             Err(error) => refusal(&error),
             Ok(Published { id, pushed_to }) => {
-                let (board, clock) = (Arc::clone(&board), Clock::start());
-                watch = Some(Watch { board, id, clock, wait, known: 0 });
-                Next::Line(json!({ "id": id, "pushed_to": pushed_to }).to_string())
+                let (subscriptions, clock) = (Arc::clone(&subscriptions), Clock::start());
+                watch = Some(Watch { subscriptions, id, clock, wait, known: 0 });
+                NextLine::Line(json!({ "id": id, "pushed_to": pushed_to }).to_string())
             }
         }
     }))
 }
 
-fn refusal(error: &NetworkError) -> Next {
-    Next::Line(json!({ "error": error.to_string() }).to_string())
+fn refusal(error: &NetworkError) -> NextLine {
+    NextLine::Line(json!({ "error": error.to_string() }).to_string())
 }
 
 /// Publishes these in their order, up to the first that is refused.
-fn publish_all(topic: String, all: Vec<Data>, (board, node): (&Arc<Switchboard>, &Node)) -> Answer {
-    let (board, node) = (Arc::clone(board), Arc::clone(node));
+fn publish_all(
+    topic: String,
+    all: Vec<Data>,
+    (subscriptions, node): (&Arc<Subscriptions>, &Node),
+) -> ControlAnswer {
+    let (subscriptions, node) = (Arc::clone(subscriptions), Arc::clone(node));
     let (mut left, mut underway, mut published) = (all.into_iter(), None, 0_u64);
     let mut is_over = false;
-    Answer::Lines(Box::new(move || {
+    ControlAnswer::Lines(Box::new(move || {
         let clock = Clock::start();
         while !is_over && clock.mono().since(Time::ZERO) < BEAT {
             let waiting = match underway.take() {
                 Some(waiting) => Ok(waiting),
                 None => match left.next() {
-                    Some(data) => Underway::begin((topic.clone(), data), false, (&board, &node)),
+                    Some(data) => {
+                        Underway::begin((topic.clone(), data), false, (&subscriptions, &node))
+                    }
                     None => {
                         is_over = true;
-                        return Next::Line(json!({ "published": published }).to_string());
+                        return NextLine::Line(json!({ "published": published }).to_string());
                     }
                 },
             };
@@ -262,20 +270,20 @@ fn publish_all(topic: String, all: Vec<Data>, (board, node): (&Arc<Switchboard>,
                 Ok(Some(Err(error))) | Err(error) => {
                     is_over = true;
                     let line = json!({ "published": published, "error": error.to_string() });
-                    return Next::Line(line.to_string());
+                    return NextLine::Line(line.to_string());
                 }
             }
         }
-        if is_over { Next::End } else { Next::Idle }
+        if is_over { NextLine::End } else { NextLine::Idle }
     }))
 }
 
 /// Opens the queue of direct messages. A program that has just gone is found out at the next beat:
 /// until then its place is not free.
-fn inbox(board: &Arc<Switchboard>) -> Result<Queue<Incoming>, NetworkError> {
+fn inbox(subscriptions: &Arc<Subscriptions>) -> Result<Queue<Incoming>, NetworkError> {
     let clock = Clock::start();
     loop {
-        match board.inbox() {
+        match subscriptions.inbox() {
             Err(NetworkError::InboxTaken) if clock.now().mono.since(Time::ZERO) < BEAT * 2 => {
                 // Only the time ends this pause.
                 let _ = after(QUIET / 10).recv();
@@ -286,27 +294,27 @@ fn inbox(board: &Arc<Switchboard>) -> Result<Queue<Incoming>, NetworkError> {
 }
 
 /// Items of a queue, an object each, and the number that was missed between them.
-fn stream<T: Weigh + Send + 'static>(queue: Queue<T>, object: fn(&T) -> Value) -> Answer {
+fn stream<T: ByteSize + Send + 'static>(queue: Queue<T>, object: fn(&T) -> Value) -> ControlAnswer {
     let mut greeted = false;
-    Answer::Lines(Box::new(move || {
+    ControlAnswer::Lines(Box::new(move || {
         if !std::mem::replace(&mut greeted, true) {
-            return Next::Line(json!({ "ready": true }).to_string());
+            return NextLine::Line(json!({ "ready": true }).to_string());
         }
         match queue.recv_timeout(BEAT) {
-            Ok(item) => Next::Line(object(&item).to_string()),
-            Err(Gone::Missed(count)) => Next::Line(json!({ "missed": count }).to_string()),
-            Err(Gone::Missing { origin, count }) => {
-                Next::Line(json!({ "missed": count, "of": origin }).to_string())
+            Ok(item) => NextLine::Line(object(&item).to_string()),
+            Err(RecvError::Missed(count)) => NextLine::Line(json!({ "missed": count }).to_string()),
+            Err(RecvError::Missing { origin, count }) => {
+                NextLine::Line(json!({ "missed": count, "of": origin }).to_string())
             }
-            Err(Gone::Empty) => Next::Idle,
-            Err(Gone::Closed) => Next::End,
+            Err(RecvError::Empty) => NextLine::Idle,
+            Err(RecvError::Closed) => NextLine::End,
         }
     }))
 }
 
 /// A publisher that waits for receipts of its message.
 struct Watch {
-    board: Arc<Switchboard>,
+    subscriptions: Arc<Subscriptions>,
     id: MessageId,
     clock: Clock,
     wait: Duration,
@@ -315,36 +323,36 @@ struct Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.board.forget_receipts(self.id);
+        self.subscriptions.forget_receipts(self.id);
     }
 }
 
 /// Number of peers known to have the message, each time that it rises.
-fn receipts(watch: &mut Watch) -> Next {
+fn receipts(watch: &mut Watch) -> NextLine {
     let left = watch.wait.saturating_sub(watch.clock.now().mono.since(Time::ZERO));
     let patience = left.min(if watch.known > 0 { QUIET } else { BEAT });
-    let known = watch.board.known_to_have(watch.id, watch.known, patience);
-    let Some(known) = known else { return Next::End };
+    let known = watch.subscriptions.known_to_have(watch.id, watch.known, patience);
+    let Some(known) = known else { return NextLine::End };
     if known > watch.known {
         watch.known = known;
-        Next::Line(json!({ "known": known }).to_string())
+        NextLine::Line(json!({ "known": known }).to_string())
     } else if watch.known > 0 || patience == left {
-        Next::End
+        NextLine::End
     } else {
-        Next::Idle
+        NextLine::Idle
     }
 }
 
 /// One object, when the outcome is there. A program that goes before cancels its wish.
-fn outcome<T: Send + 'static>(pending: Pending<T>, object: fn(T) -> Value) -> Answer {
+fn outcome<T: Send + 'static>(pending: Pending<T>, object: fn(T) -> Value) -> ControlAnswer {
     let mut pending = Some(Waiter(pending));
-    Answer::Lines(Box::new(move || {
-        let Some(waiter) = &mut pending else { return Next::End };
+    ControlAnswer::Lines(Box::new(move || {
+        let Some(waiter) = &mut pending else { return NextLine::End };
         match waiter.0.wait_timeout(BEAT) {
-            None => Next::Idle,
+            None => NextLine::Idle,
             Some(outcome) => {
                 pending = None;
-                Next::Line(object(outcome).to_string())
+                NextLine::Line(object(outcome).to_string())
             }
         }
     }))
@@ -374,24 +382,24 @@ mod tests {
     use crate::network::shares::Taking;
     use crate::node::peer_kind::Event;
     use crate::runtime::control::{self, Control, ask};
-    use crate::runtime::driver::options::{Options, Sink};
+    use crate::runtime::driver::options::{DriverOptions, EventSink};
     use crate::runtime::files::DataDir;
     use crate::runtime::journal::Journal;
     use crate::runtime::thread;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    struct Relay(Arc<Switchboard>);
+    struct Relay(Arc<Subscriptions>);
 
-    impl Sink<Event> for Relay {
+    impl EventSink<Event> for Relay {
         fn take(&self, now: Now, event: Event) -> bool {
             self.0.on_event(now, &event)
         }
     }
 
     /// A peer that is held up: what is published there is not published before its end.
-    struct HeldUp {
-        board: Arc<Switchboard>,
+    struct HeldUpPeer {
+        subscriptions: Arc<Subscriptions>,
         sharing: Arc<Sharing>,
         node: Node,
         path: PathBuf,
@@ -399,7 +407,7 @@ mod tests {
         _ground: (DataDir, tempfile::TempDir),
     }
 
-    fn held_up() -> HeldUp {
+    fn held_up() -> HeldUpPeer {
         let root = tempfile::tempdir().unwrap();
         let dir = DataDir::open(root.path(), "peer", 1).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -408,22 +416,22 @@ mod tests {
         let config = crate::node::PeerConfig::default();
         let machine = PeerNode::without_seeds(config, (me, keys), &[], &[], rng);
         let (journal, _, _) = Journal::open(&dir.journal_path()).unwrap();
-        let board = Switchboard::new(me, false);
-        let options = Options::new(Relay(Arc::clone(&board)));
+        let subscriptions = Subscriptions::new(me, false);
+        let options = DriverOptions::new(Relay(Arc::clone(&subscriptions)));
         let node = Driver::start(machine, listener, journal, options).unwrap();
         // A node that has stopped decides nothing, as one does that waits for others.
         node.stop(Duration::ZERO);
         let sharing = Sharing::new(me, dir.path(), None, Taking::Apart.into());
         let (switch, shares, driver) =
-            (Arc::clone(&board), Arc::clone(&sharing), Arc::clone(&node));
+            (Arc::clone(&subscriptions), Arc::clone(&sharing), Arc::clone(&node));
         let handler = move |request: &str| match serde_json::from_str::<ApiRequest>(request) {
             Ok(wanted) => begin(wanted, (&switch, &shares), &driver)
-                .unwrap_or_else(|error| Answer::Line(json!({ "error": error }).to_string())),
-            Err(_) => Answer::Line(request.to_uppercase()),
+                .unwrap_or_else(|error| ControlAnswer::Line(json!({ "error": error }).to_string())),
+            Err(_) => ControlAnswer::Line(request.to_uppercase()),
         };
         let control = control::serve(&dir, Arc::new(handler)).unwrap();
         let path = dir.control_path();
-        HeldUp { board, sharing, node, path, _control: control, _ground: (dir, root) }
+        HeldUpPeer { subscriptions, sharing, node, path, _control: control, _ground: (dir, root) }
     }
 
     /// Puts a request; those that are put later are let in later.
@@ -444,7 +452,7 @@ mod tests {
         let wanted = [&one, &all].into_iter().cycle().take(40);
         let waiting: Vec<_> = wanted.map(|it| put(&peer.path, it)).collect();
         assert_eq!(ask(&peer.path, "status", PATIENCE).unwrap(), "STATUS");
-        peer.board.close();
+        peer.subscriptions.close();
         for answer in waiting {
             let line = answer.lines().map(Result::unwrap).find(|line| !line.is_empty());
             assert!(line.is_some_and(|line| line.contains("error")));
@@ -452,22 +460,22 @@ mod tests {
     }
 
     /// Lends a file to the fleet.
-    fn lend(peer: &HeldUp, number: u8) -> BufReader<UnixStream> {
+    fn lend(peer: &HeldUpPeer, number: u8) -> BufReader<UnixStream> {
         let ticket = Ticket {
             name: format!("file-{number}"),
             size: 5,
             piece_size: 16_384,
             root: [number; 32],
             files: None,
-            traits: crate::model::Traits::default(),
+            traits: crate::model::FileAttributes::default(),
             at: vec![Endpoint::new([127, 0, 0, 1].into(), 9)],
         };
         put(&peer.path, &ApiRequest::Lend { ticket: ticket.to_string() })
     }
 
-    fn await_publishing(peer: &HeldUp, wanted: usize) {
+    fn await_publishing(peer: &HeldUpPeer, wanted: usize) {
         let clock = Clock::start();
-        while peer.board.publishing() != wanted {
+        while peer.subscriptions.publishing() != wanted {
             assert!(clock.mono().since(Time::ZERO) < PATIENCE, "{wanted} messages wait");
             std::thread::yield_now();
         }
@@ -478,17 +486,21 @@ mod tests {
         let peer = held_up();
         let lent: Vec<_> = (0..20).map(|number| lend(&peer, number)).collect();
         assert_eq!(ask(&peer.path, "status", PATIENCE).unwrap(), "STATUS");
-        assert_eq!(peer.board.publishing(), 1, "one list waits, and no second one behind it");
-        peer.board.close();
+        assert_eq!(
+            peer.subscriptions.publishing(),
+            1,
+            "one list waits, and no second one behind it"
+        );
+        peer.subscriptions.close();
         drop(lent);
     }
 
     #[test]
     fn a_list_of_shares_that_could_not_be_told_is_told_when_it_can_be() {
         let peer = held_up();
-        let (sharing, board, node) =
-            (Arc::clone(&peer.sharing), Arc::clone(&peer.board), Arc::clone(&peer.node));
-        let shares = thread::spawn("shares", move || sharing.run(&board, &node)).unwrap();
+        let (sharing, subscriptions, node) =
+            (Arc::clone(&peer.sharing), Arc::clone(&peer.subscriptions), Arc::clone(&peer.node));
+        let shares = thread::spawn("shares", move || sharing.run(&subscriptions, &node)).unwrap();
         let mut lent = lend(&peer, 1);
         await_publishing(&peer, 1);
         // Until its answer has begun: from then on nobody waits for that list.
@@ -496,11 +508,11 @@ mod tests {
         let id = serde_json::from_value(json!("00".repeat(32))).unwrap();
         for token in 0..9 {
             let event = broadcast::Event::Published { token, id, to: 0 };
-            peer.board.on_event(Now::default(), &Event::Broadcast(event));
+            peer.subscriptions.on_event(Now::default(), &Event::Broadcast(event));
         }
         await_publishing(&peer, 1);
         drop(lent);
-        peer.board.close();
+        peer.subscriptions.close();
         shares.join().unwrap();
     }
 }

@@ -18,20 +18,20 @@ use super::http::Pages;
 use super::report::{self, Reporting};
 use super::role::{Api, EventOf, LocalApi, Role};
 use super::{control, signals};
-use crate::cli::log::{self as lines, Line, Origin};
+use crate::cli::log::{self as lines, LogLine, LogOrigin};
 use crate::cli::settings::NodeSettings;
-use crate::cli::{CliError, room};
-use crate::machine::{Input, Kind};
+use crate::cli::{CliError, descriptor_check};
+use crate::machine::{Input, Vocabulary};
 use crate::model::{Endpoint, Now, Rng};
 use crate::proto::dialect::Dialect;
-use crate::runtime::channel::{Entry, channel};
+use crate::runtime::channel::{BoundedSender, channel};
+use crate::runtime::claimed_port::ClaimedPort;
 use crate::runtime::clock::Clock;
-use crate::runtime::driver::options::{Dialects, Limits, Options, Sink};
+use crate::runtime::driver::options::{ConnectionLimits, DialectServers, DriverOptions, EventSink};
 use crate::runtime::driver::{Drivable, Driver};
 use crate::runtime::files::{DataDir, FilesError};
-use crate::runtime::http::{Counters, Server};
+use crate::runtime::http::{HttpCounters, HttpServer};
 use crate::runtime::journal::{Journal, JournalError};
-use crate::runtime::place::Place;
 
 /// Longest time for links to drain when a node stops; a goodbye needs milliseconds.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -41,18 +41,18 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
 
 /// Resources of a node before it starts.
-pub(super) struct Ground {
+pub(super) struct NodeContext {
     pub(super) endpoint: Endpoint,
     pub(super) listener: TcpListener,
     pub(super) dir: DataDir,
     pub(super) rng: Rng,
 }
 
-impl Ground {
+impl NodeContext {
     pub(super) fn prepare(role: &'static str, settings: &NodeSettings) -> Result<Self, CliError> {
-        let place = Place::take((&settings.data, role), (settings.ip, settings.port))?;
+        let place = ClaimedPort::take((&settings.data, role), (settings.ip, settings.port))?;
         let endpoint = place.endpoint;
-        lines::install(&settings.log, Origin { role, node: endpoint })?;
+        lines::install(&settings.log, LogOrigin { role, node: endpoint })?;
         let (listener, dir) = place.open()?;
         Ok(Self { endpoint, listener, dir, rng: random()? })
     }
@@ -68,7 +68,8 @@ fn random() -> Result<Rng, CliError> {
 }
 
 /// An open journal, its records, and whether its last record was lost.
-pub(super) type Remembered<M> = (Journal<<M as Kind>::Record>, Vec<<M as Kind>::Record>, bool);
+pub(super) type Remembered<M> =
+    (Journal<<M as Vocabulary>::Record>, Vec<<M as Vocabulary>::Record>, bool);
 
 /// Opens the journal at its place.
 pub(super) fn open_journal<M: Drivable>(dir: &DataDir) -> Result<Remembered<M>, CliError> {
@@ -82,28 +83,28 @@ pub(super) fn open_journal<M: Drivable>(dir: &DataDir) -> Result<Remembered<M>, 
 }
 
 /// Runs a prepared node to its end.
-pub(super) fn live<R: Role>(
+pub(super) fn run_node<R: Role>(
     role: R,
     (machine, api): (R::Machine, Api<R::Machine>),
-    journal: Journal<<R::Machine as Kind>::Record>,
+    journal: Journal<<R::Machine as Vocabulary>::Record>,
     (listener, dir, settings): (TcpListener, &DataDir, &NodeSettings),
 ) -> Result<(), CliError> {
     let system = |action| move |source| CliError::System { action, source };
     let signals =
         signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
     let (events_in, events) = channel(report::EVENTS_MAX);
-    let counters = Arc::new(Counters::default());
+    let counters = Arc::new(HttpCounters::default());
     let pages = Arc::new(Pages::<R>::new(Arc::clone(&counters), api.clone()));
-    let dialects = api.as_ref().map_or_else(Dialects::default, |it| it.dialects());
+    let dialects = api.as_ref().map_or_else(DialectServers::default, |it| it.dialects());
     if let Some(access) = settings.http {
-        let server = Server::new(Arc::clone(&pages) as _, access, Arc::clone(&counters));
+        let server = HttpServer::new(Arc::clone(&pages) as _, access, Arc::clone(&counters));
         dialects.open(Dialect::Http, Arc::new(server));
     }
-    let options = Options {
+    let options = DriverOptions {
         dialects,
         limits: affordable(&settings.limits),
         cluster_keys: settings.cluster_keys.clone(),
-        ..Options::new(EventTee::<R> { api: api.clone(), log: events_in })
+        ..DriverOptions::new(EventTee::<R> { api: api.clone(), log: events_in })
     };
     let driver = Driver::start(machine, listener, journal, options)
         .map_err(system("start the node's threads"))?;
@@ -127,7 +128,7 @@ pub(super) fn live<R: Role>(
     }
     let outcome = outcome.and_then(|()| disk_failed(driver.failed().try_recv().ok()));
     if outcome.is_ok() {
-        Line::new(Level::Info, "stopped", "stopped", json!({})).log(Clock::start().now().wall);
+        LogLine::new(Level::Info, "stopped", "stopped", json!({})).log(Clock::start().now().wall);
     }
     reporting.finish();
     drop(control);
@@ -135,22 +136,22 @@ pub(super) fn live<R: Role>(
 }
 
 /// These limits, or as much of them as the system allows, with a warning.
-fn affordable(limits: &Limits) -> Limits {
-    let (links_max, shortage) = room::for_connections(limits.links_max);
+fn affordable(limits: &ConnectionLimits) -> ConnectionLimits {
+    let (links_max, shortage) = descriptor_check::for_connections(limits.links_max);
     let Some(shortage) = shortage else { return limits.clone() };
     ::log::warn!("{shortage}");
     // Silent connections must not take all of the room.
     let silent_max = limits.silent_max.min(links_max.div_ceil(2));
-    Limits { links_max, silent_max, ..limits.clone() }
+    ConnectionLimits { links_max, silent_max, ..limits.clone() }
 }
 
 /// Sink of a node's events: passes them to the programs that wait, and to the log.
 struct EventTee<R: Role> {
     api: Api<R::Machine>,
-    log: Entry<(Now, EventOf<R>)>,
+    log: BoundedSender<(Now, EventOf<R>)>,
 }
 
-impl<R: Role> Sink<EventOf<R>> for EventTee<R> {
+impl<R: Role> EventSink<EventOf<R>> for EventTee<R> {
     fn take(&self, now: Now, event: EventOf<R>) -> bool {
         let is_for_log = self.api.as_ref().is_none_or(|api| api.notice(now, &event));
         !is_for_log || self.log.send((now, event))
@@ -183,11 +184,11 @@ fn attend<R: Role>(
         Ok(signal) => {
             let message = format!("stops because of {signal}; a second one ends it at once");
             let fields = json!({ "signal": signal });
-            (Ok(()), Line::new(Level::Info, "stopping", message, fields))
+            (Ok(()), LogLine::new(Level::Info, "stopping", message, fields))
         }
         Err(error) => {
             let message = format!("stops because a service failed: {error}");
-            (Err(error), Line::new(Level::Error, "stopping", message, json!({})))
+            (Err(error), LogLine::new(Level::Error, "stopping", message, json!({})))
         }
     };
     line.log(Clock::start().now().wall);

@@ -8,25 +8,25 @@ use crossbeam_channel::Receiver;
 use serde_json::{Map, Value, json};
 
 use super::local_api::{self, ApiRequest};
-use super::node::{Ground, live, open_journal};
+use super::node::{NodeContext, open_journal, run_node};
 use super::role::{LocalApi, OperatorAsk, Role};
 use super::services::{Service, Services};
 use crate::cli::CliError;
 use crate::cli::chat::ChatService;
-use crate::cli::log::Line;
+use crate::cli::log::LogLine;
 use crate::cli::report::PeerReport;
 use crate::cli::rollout::{self, RolloutService};
 use crate::cli::settings::PeerSettings;
 use crate::cli::share::running;
 use crate::model::{Endpoint, KeyPair, Now};
 use crate::network::shares::{Sharing, Taking};
-use crate::network::{self, Network, Switchboard};
+use crate::network::{self, Network, Subscriptions};
 use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};
 use crate::proto::dialect::Dialect;
-use crate::runtime::control::{Answer, Control};
+use crate::runtime::control::{Control, ControlAnswer};
 use crate::runtime::driver::Driver;
-use crate::runtime::driver::options::Dialects;
+use crate::runtime::driver::options::DialectServers;
 use crate::runtime::files::DataDir;
 
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl Role for Peer {
 
     const NAME: &'static str = "peer";
 
-    fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
+    fn lines(&mut self, now: Now, event: &Event) -> Vec<LogLine> {
         self.0.lines(now, event)
     }
 
@@ -73,8 +73,8 @@ struct PeerApi {
     endpoint: Endpoint,
     dir: PathBuf,
     keys: KeyPair,
-    dialects: Dialects,
-    switch: Arc<Switchboard>,
+    dialects: DialectServers,
+    subscriptions: Arc<Subscriptions>,
     sharing: Arc<Sharing>,
     /// Services that have not started yet.
     prepared: Mutex<Prepared>,
@@ -157,13 +157,13 @@ impl LocalApi<PeerNode> for PeerApi {
     fn notice(&self, now: Now, event: &Event) -> bool {
         // Thousands a second, and no line above debug.
         let is_quiet = matches!(event, Event::Broadcast(_));
-        let is_told = self.switch.on_event(now, event);
+        let is_told = self.subscriptions.on_event(now, event);
         self.sharing.on_event(event);
         is_told && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
     }
 
     fn answers(&self) -> Receiver<Command> {
-        self.switch.answering()
+        self.subscriptions.answering()
     }
 
     fn wanted(&self) -> Receiver<()> {
@@ -171,10 +171,10 @@ impl LocalApi<PeerNode> for PeerApi {
     }
 
     fn wake(&self, driver: &Arc<Driver<PeerNode>>) {
-        self.sharing.wake(&self.switch, driver);
+        self.sharing.wake(&self.subscriptions, driver);
     }
 
-    fn dialects(&self) -> Dialects {
+    fn dialects(&self) -> DialectServers {
         self.dialects.clone()
     }
 
@@ -187,7 +187,7 @@ impl LocalApi<PeerNode> for PeerApi {
             endpoint: self.endpoint,
             keys: self.keys.clone(),
             driver: Arc::clone(driver),
-            board: Arc::clone(&self.switch),
+            subscriptions: Arc::clone(&self.subscriptions),
             dialects: self.dialects.clone(),
             sharing: Arc::clone(&self.sharing),
             dir: self.dir.clone(),
@@ -213,15 +213,19 @@ impl LocalApi<PeerNode> for PeerApi {
         self.services.stop();
     }
 
-    fn begin(&self, driver: &Arc<Driver<PeerNode>>, request: ApiRequest) -> Result<Answer, String> {
+    fn begin(
+        &self,
+        driver: &Arc<Driver<PeerNode>>,
+        request: ApiRequest,
+    ) -> Result<ControlAnswer, String> {
         if request.is_of_shares() {
             self.wake(driver);
         }
-        local_api::begin(request, (&self.switch, &self.sharing), driver)
+        local_api::begin(request, (&self.subscriptions, &self.sharing), driver)
     }
 
     fn close(&self) {
-        self.switch.close();
+        self.subscriptions.close();
         drop(self.announced.lock().expect("nothing under this lock can panic").take());
         self.sharing.end();
         self.services.join();
@@ -233,7 +237,8 @@ impl LocalApi<PeerNode> for PeerApi {
 /// # Errors
 /// Fails if it cannot start, or its disk fails.
 pub fn peer(settings: &PeerSettings, services: ServiceSettings) -> Result<(), CliError> {
-    let Ground { endpoint, listener, dir, rng } = Ground::prepare(Peer::NAME, &settings.node)?;
+    let NodeContext { endpoint, listener, dir, rng } =
+        NodeContext::prepare(Peer::NAME, &settings.node)?;
     let prepared = Prepared::new(services, &settings.node.data)?;
     let keys = prepared.keys(&dir)?;
     let (journal, records, _) = open_journal::<PeerNode>(&dir)?;
@@ -245,12 +250,12 @@ pub fn peer(settings: &PeerSettings, services: ServiceSettings) -> Result<(), Cl
     let machine = machine.in_fleet(settings.node.fleet.clone(), &records);
     let cluster_keys = settings.node.cluster_keys.clone();
     // The log shows direct messages to the person who runs this process: they are taken.
-    let switch = Switchboard::new(endpoint, true);
+    let subscriptions = Subscriptions::new(endpoint, true);
     let taking = Taking::UpTo { bytes: settings.push_max, setting: "--push-max" };
     let sharing = Sharing::new(endpoint, dir.path(), cluster_keys, taking.into());
     let announced = announce_swarms(&sharing);
-    sharing.listen(&switch);
-    let dialects = Dialects::default();
+    sharing.listen(&subscriptions);
+    let dialects = DialectServers::default();
     dialects.open(Dialect::Swarm, Arc::clone(&sharing) as _);
     let (prepared, services) = (Mutex::new(prepared), Services::default());
     let own = dir.path().to_owned();
@@ -259,12 +264,12 @@ pub fn peer(settings: &PeerSettings, services: ServiceSettings) -> Result<(), Cl
         dir: own,
         keys,
         dialects,
-        switch,
+        subscriptions,
         sharing,
         prepared,
         services,
         announced,
     };
     let api: Arc<dyn LocalApi<PeerNode>> = Arc::new(api);
-    live(Peer::default(), (machine, Some(api)), journal, (listener, &dir, &settings.node))
+    run_node(Peer::default(), (machine, Some(api)), journal, (listener, &dir, &settings.node))
 }

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use serde_json::json;
 
 use super::role::{EventOf, Role};
-use crate::cli::log::Line;
+use crate::cli::log::LogLine;
 use crate::machine::Never;
 use crate::model::Now;
 use crate::runtime::clock::Clock;
@@ -40,8 +40,8 @@ impl Reporting {
     ) -> io::Result<Self> {
         let (open, ending) = bounded(0);
         let (tell_last, last_event) = bounded(1);
-        let mut teller = Teller { role, driver, tell_last, dropped: 0 };
-        let thread = thread::spawn("report", move || teller.run(&events, &ending))?;
+        let mut log_thread = LogThread { role, driver, tell_last, dropped: 0 };
+        let thread = thread::spawn("report", move || log_thread.run(&events, &ending))?;
         Ok(Self { open, thread, last_event })
     }
 
@@ -58,14 +58,14 @@ impl Reporting {
     }
 }
 
-struct Teller<R: Role> {
+struct LogThread<R: Role> {
     role: R,
     driver: Arc<Driver<R::Machine>>,
     tell_last: Sender<()>,
     dropped: u64,
 }
 
-impl<R: Role> Teller<R> {
+impl<R: Role> LogThread<R> {
     fn run(&mut self, events: &Receiver<(Now, EventOf<R>)>, ending: &Receiver<Never>) {
         loop {
             select! {
@@ -98,7 +98,7 @@ impl<R: Role> Teller<R> {
                 "{lost} events are missing from this log: lines are made faster than they are \
                  written; the node itself lost nothing"
             );
-            Line::new(Level::Warn, "events_dropped", message, json!({ "count": lost }))
+            LogLine::new(Level::Warn, "events_dropped", message, json!({ "count": lost }))
                 .log(Clock::start().now().wall);
         }
     }

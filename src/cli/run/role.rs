@@ -9,17 +9,17 @@ use serde_json::{Map, Value};
 
 use super::local_api::ApiRequest;
 use crate::cli::CliError;
-use crate::cli::log::Line;
-use crate::machine::membership::authority::Order;
-use crate::machine::{Kind, Machine};
+use crate::cli::log::LogLine;
+use crate::machine::membership::authority::OperatorOrder;
+use crate::machine::{Machine, Vocabulary};
 use crate::model::statement::Proposal;
 use crate::model::{Endpoint, Now};
-use crate::runtime::control::Answer;
-use crate::runtime::driver::options::Dialects;
+use crate::runtime::control::ControlAnswer;
+use crate::runtime::driver::options::DialectServers;
 use crate::runtime::driver::{Drivable, Driver};
 
 /// Event of the machine of a role.
-pub(super) type EventOf<R> = <<R as Role>::Machine as Kind>::Event;
+pub(super) type EventOf<R> = <<R as Role>::Machine as Vocabulary>::Event;
 
 /// Command to the machine of a role.
 pub(super) type CommandOf<R> = <<R as Role>::Machine as Machine>::Command;
@@ -36,7 +36,7 @@ pub(super) trait Role: Send + Sized + 'static {
     const NAME: &'static str;
 
     /// Log lines of an event.
-    fn lines(&mut self, now: Now, event: &EventOf<Self>) -> Vec<Line>;
+    fn lines(&mut self, now: Now, event: &EventOf<Self>) -> Vec<LogLine>;
 
     /// True if this event is the node's last: its process may end.
     fn is_last(event: &EventOf<Self>) -> bool;
@@ -59,7 +59,7 @@ pub(super) enum OperatorAsk {
     /// The overlay as the node sees it.
     Topology,
     /// Meaning of an order about an endpoint at this moment.
-    Meaning(Order, Endpoint),
+    Meaning(OperatorOrder, Endpoint),
     /// An order of a seed's operator.
     Order(Proposal),
     /// State of an order.
@@ -85,7 +85,7 @@ pub(super) trait LocalApi<M: Drivable>: Send + Sync + 'static {
     fn wake(&self, driver: &Arc<Driver<M>>);
 
     /// Servers of the other dialects at the node's port.
-    fn dialects(&self) -> Dialects;
+    fn dialects(&self) -> DialectServers;
 
     /// Starts the services that run inside the node, once it runs.
     ///
@@ -106,7 +106,7 @@ pub(super) trait LocalApi<M: Drivable>: Send + Sync + 'static {
     ///
     /// # Errors
     /// The reason why it cannot be answered, for people.
-    fn begin(&self, driver: &Arc<Driver<M>>, request: ApiRequest) -> Result<Answer, String>;
+    fn begin(&self, driver: &Arc<Driver<M>>, request: ApiRequest) -> Result<ControlAnswer, String>;
 
     /// Ends all answers, after the node has stopped.
     fn close(&self);

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::node::{Ground, live, open_journal};
+use super::node::{NodeContext, open_journal, run_node};
 use super::role::{OperatorAsk, Role};
 use crate::cli::CliError;
-use crate::cli::log::Line;
+use crate::cli::log::LogLine;
 use crate::cli::report::SeedReport;
 use crate::cli::settings::SeedSettings;
 use crate::machine::Input;
@@ -27,7 +27,7 @@ impl Role for Seed {
 
     const NAME: &'static str = "seed";
 
-    fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
+    fn lines(&mut self, now: Now, event: &Event) -> Vec<LogLine> {
         self.0.lines(now, event)
     }
 
@@ -72,8 +72,8 @@ impl Role for Seed {
 /// # Errors
 /// Fails if it cannot start, or its disk fails.
 pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
-    let ground = Ground::prepare(Seed::NAME, &settings.node)?;
-    let Ground { endpoint, listener, dir, rng } = ground;
+    let context = NodeContext::prepare(Seed::NAME, &settings.node)?;
+    let NodeContext { endpoint, listener, dir, rng } = context;
     let keys = dir.identity()?;
     settings.check_key(keys.public(), dir.path())?;
     let (journal, mut records, is_torn) = open_journal::<SeedNode>(&dir)?;
@@ -85,5 +85,5 @@ pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
     let who = (settings.id, endpoint, keys);
     let machine = SeedNode::new(settings.machines, who, settings.node.book(), records, rng)
         .in_fleet(settings.node.fleet.clone());
-    live(Seed::default(), (machine, None), journal, (listener, &dir, &settings.node))
+    run_node(Seed::default(), (machine, None), journal, (listener, &dir, &settings.node))
 }

@@ -11,7 +11,7 @@ use crate::cli::span::Span;
 use crate::cli::{CliError, config};
 use crate::model::Endpoint;
 use crate::runtime::cluster_key;
-use crate::runtime::swarm::EngineOptions;
+use crate::runtime::swarm::SwarmOptions;
 
 const SHARE_EXAMPLES: &str = "\
 Examples:
@@ -153,16 +153,16 @@ impl NetArgs {
     ///
     /// # Errors
     /// Fails if the address or the cluster key cannot be used.
-    pub(super) fn engine(&self) -> Result<EngineOptions, CliError> {
+    pub(super) fn engine(&self) -> Result<SwarmOptions, CliError> {
         let cluster_keys = self.cluster_key.as_deref().map(cluster_key::read).transpose()?;
         let ip = self.ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
         config::check_ip(ip).map_err(CliError::Usage)?;
-        Ok(EngineOptions {
+        Ok(SwarmOptions {
             listen: Some((ip, self.port).into()),
             up: self.up.map(|it| it.0),
             down: self.down.map(|it| it.0),
             cluster_keys,
-            ..EngineOptions::default()
+            ..SwarmOptions::default()
         })
     }
 }

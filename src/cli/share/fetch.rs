@@ -14,18 +14,18 @@ use super::fleet;
 use super::offer::hash_bar;
 use super::progress::Screen;
 use super::timeline::Timeline;
-use super::watch::{Course, Notices};
+use super::watch::{DownloadDisplay, Notices};
 use super::{running, ticket};
 use crate::cli::CliError;
 use crate::cli::run::signals;
 use crate::cli::size::Size;
 use crate::cli::text::escape;
-use crate::machine::swarm::Outcome;
+use crate::machine::swarm::SwarmOutcome;
 use crate::model::{Ticket, Time};
-use crate::network::shares::{Held, NO_MORE, Order, ShareHost, View, read_again};
+use crate::network::shares::{FetchOptions, HostedShare, NO_MORE, ShareHost, View, read_again};
 use crate::runtime::clock::Clock;
 use crate::runtime::swarm::store::Checked;
-use crate::runtime::swarm::{Phase, Progress};
+use crate::runtime::swarm::{ContentPhase, SwarmProgress};
 
 /// Intervals at which the bar moves, and at which programs get a line.
 const BAR_EVERY: Duration = Duration::from_millis(200);
@@ -56,7 +56,8 @@ pub(super) fn run(args: &FetchArgs) -> Result<(), CliError> {
         bar.set_position(done);
         signals.is_empty()
     };
-    let order = Order { ticket: &ticket, to, at, give_up, preallocates: true, hashed: &hashed };
+    let order =
+        FetchOptions { ticket: &ticket, to, at, give_up, preallocates: true, hashed: &hashed };
     let outcome = fetch(args, &order, (&host, peer), &signals);
     bar.finish_and_clear();
     host.stop();
@@ -65,7 +66,7 @@ pub(super) fn run(args: &FetchArgs) -> Result<(), CliError> {
 
 fn fetch(
     args: &FetchArgs,
-    order: &Order<'_>,
+    order: &FetchOptions<'_>,
     (host, peer): (&Arc<ShareHost>, Option<PathBuf>),
     signals: &Receiver<&'static str>,
 ) -> Result<(), CliError> {
@@ -75,12 +76,12 @@ fn fetch(
     let (events, notices) = Notices::new();
     let pieces =
         Pieces::new(order.ticket.size, order.ticket.piece_size).map_err(CliError::Usage)?;
-    let course: Option<Course> = args
+    let display: Option<DownloadDisplay> = args
         .timeline
         .is_some()
         .then(|| Arc::new(Mutex::new(Timeline::new(&order.ticket.name, pieces))));
-    let events = match &course {
-        Some(course) => events.drawing(Arc::clone(course)),
+    let events = match &display {
+        Some(display) => events.drawing(Arc::clone(display)),
         None => events,
     };
     let held = host.fetch(order, events)?;
@@ -98,7 +99,7 @@ fn fetch(
     watch.started()?;
     watch.found_changed()?;
     let outcome = watch.until_stored(&notices, signals);
-    let drawn = draw(args.timeline.as_deref(), course.as_ref());
+    let drawn = draw(args.timeline.as_deref(), display.as_ref());
     let outcome = outcome.and_then(|()| watch.complete()).and(drawn);
     let outcome =
         outcome.and_then(|()| if args.stay { watch.stay(&notices, signals) } else { Ok(()) });
@@ -107,10 +108,10 @@ fn fetch(
     outcome
 }
 
-/// Writes the course of the download, also of one that was cut short.
-fn draw(path: Option<&Path>, course: Option<&Course>) -> Result<(), CliError> {
-    let (Some(path), Some(course)) = (path, course) else { return Ok(()) };
-    let picture = course.lock().expect("nothing under this lock can panic").render(path);
+/// Writes the progress of the download, also of one that was cut short.
+fn draw(path: Option<&Path>, display: Option<&DownloadDisplay>) -> Result<(), CliError> {
+    let (Some(path), Some(display)) = (path, display) else { return Ok(()) };
+    let picture = display.lock().expect("nothing under this lock can panic").render(path);
     std::fs::write(path, picture).map_err(|source| {
         let path = path.display();
         CliError::Failed(format!("cannot draw the timeline {path}: {source}; mend --timeline"))
@@ -119,7 +120,7 @@ fn draw(path: Option<&Path>, course: Option<&Course>) -> Result<(), CliError> {
 
 /// Shows the progress of a download.
 struct Watch<'a> {
-    held: &'a Held,
+    held: &'a HostedShare,
     screen: Screen,
     /// True if a person looks on.
     is_seen: bool,
@@ -184,7 +185,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn show(&self, progress: &Progress) -> Result<(), CliError> {
+    fn show(&self, progress: &SwarmProgress) -> Result<(), CliError> {
         let view = View::of(progress, self.held.ticket.size);
         self.screen.show(&view);
         if self.is_seen { Ok(()) } else { self.line("progress", view.json()) }
@@ -221,17 +222,17 @@ impl Watch<'_> {
         }
     }
 
-    fn outcome(&self, progress: &Progress) -> Option<Result<(), CliError>> {
+    fn outcome(&self, progress: &SwarmProgress) -> Option<Result<(), CliError>> {
         let failed = |text: String| Some(Err(CliError::Failed(text)));
         match (&progress.phase, &progress.ended) {
-            (Phase::Stored, _) => Some(Ok(())),
-            (Phase::Failed(reason), _) => {
+            (ContentPhase::Stored, _) => Some(Ok(())),
+            (ContentPhase::Failed(reason), _) => {
                 failed(format!("stopped: {reason}; what came is kept, fetch it again to go on"))
             }
-            (_, Some(Outcome::DiskFailed(reason))) => {
+            (_, Some(SwarmOutcome::DiskFailed(reason))) => {
                 failed(format!("stopped: {reason}; what came is kept, fetch it again to go on"))
             }
-            (Phase::Fetching, Some(_)) => {
+            (ContentPhase::Fetching, Some(_)) => {
                 let last = self.last.as_deref().unwrap_or("nobody answered");
                 let at = &self.held.ticket.at;
                 let hint = match !at.is_empty() && at.iter().all(|it| it.ip().is_loopback()) {
@@ -254,7 +255,7 @@ impl Watch<'_> {
                     progress.have, progress.pieces
                 ))
             }
-            (Phase::Fetching | Phase::Finishing, _) => None,
+            (ContentPhase::Fetching | ContentPhase::Finishing, _) => None,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::cli::run::ApiRequest;
 use crate::cli::span::Span;
 use crate::cli::text::escape;
 use crate::model::{Endpoint, Ticket, Time};
-use crate::network::shares::Held;
+use crate::network::shares::HostedShare;
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
@@ -206,7 +206,7 @@ pub(super) fn find(peer: &Path, name: &str) -> Result<Ticket, CliError> {
 
 /// Announces to the fleet that this process has pieces of a share, and learns the other peers that
 /// have, for as long as the process lasts.
-pub(super) fn lend(peer: PathBuf, ticket: Ticket, held: Weak<Held>) {
+pub(super) fn lend(peer: PathBuf, ticket: Ticket, held: Weak<HostedShare>) {
     let wanted = ApiRequest::Lend { ticket: ticket.to_string() };
     let learn = move || {
         let heard = put(&peer, &wanted, |object| {

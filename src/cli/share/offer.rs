@@ -19,8 +19,8 @@ use crate::cli::run::signals;
 use crate::cli::size::Size;
 use crate::cli::text::escape;
 use crate::model::Ticket;
-use crate::network::shares::{Held, ShareHost, Wanted};
-use crate::runtime::swarm::Phase;
+use crate::network::shares::{HostedShare, ShareHost, WantedContent};
+use crate::runtime::swarm::ContentPhase;
 
 /// Sizes of pieces, in bytes, that `--piece` allows.
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = 16 * 1024..=16 * 1024 * 1024;
@@ -64,7 +64,7 @@ fn offer(
         !is_stopped.load(Ordering::Relaxed)
     };
     let (events, notices) = Notices::new();
-    let wanted = Wanted { path: &args.path, piece, rehash: args.rehash };
+    let wanted = WantedContent { path: &args.path, piece, rehash: args.rehash };
     let shared = host.share(wanted, &hashed, events);
     bar.finish_and_clear();
     if is_stopped.load(Ordering::Relaxed) {
@@ -87,7 +87,7 @@ fn offer(
 
 /// Serves until a signal comes, or the disk no longer has the promised content.
 fn serve(
-    held: &Held,
+    held: &HostedShare,
     notices: &Receiver<String>,
     signals: &Receiver<&'static str>,
 ) -> Result<(), CliError> {
@@ -99,14 +99,14 @@ fn serve(
                 // The queue is bounded and may lose notices; the share goes on.
                 let _ = writeln!(io::stderr().lock(), "{}", escape(&notice.unwrap_or_default()));
             }
-            recv(look) -> _ => if let Phase::Failed(reason) = held.swarm.progress().phase {
+            recv(look) -> _ => if let ContentPhase::Failed(reason) = held.swarm.progress().phase {
                 return Err(CliError::Failed(format!("cannot go on sharing: {reason}")));
             },
         }
     }
 }
 
-fn tell_people(held: &Held) {
+fn tell_people(held: &HostedShare) {
     let mut err = io::stderr().lock();
     let name = escape(&held.ticket.name);
     for path in &held.left_out {

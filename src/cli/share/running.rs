@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::runtime::control::{self, Answer, Control};
+use crate::runtime::control::{self, Control, ControlAnswer};
 
 /// Time-out of a process's answer; a busy machine answers late.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,7 +59,7 @@ fn announce_in(
     let pid = std::process::id();
     let handler = move |question: &str| {
         let answer = if question == QUESTION { Value::Array(tell()) } else { Value::Null };
-        Answer::Line(answer.to_string())
+        ControlAnswer::Line(answer.to_string())
     };
     control::serve_at(dir.join(format!("{pid}.sock")), Arc::new(handler))
 }

@@ -54,7 +54,7 @@ struct Source {
     last: Duration,
 }
 
-/// The course of one download.
+/// The progress of one download.
 #[derive(Debug)]
 pub(in crate::cli) struct Timeline {
     name: String,
@@ -66,7 +66,7 @@ pub(in crate::cli) struct Timeline {
 }
 
 impl Timeline {
-    /// The course of a download that begins now.
+    /// The progress of a download that begins now.
     pub(in crate::cli) fn new(name: &str, pieces: Pieces) -> Self {
         let stride = pieces.count().div_ceil(DOTS_MAX).max(1);
         let (dots, sources) = (Vec::new(), BTreeMap::new());

@@ -14,7 +14,7 @@ use crate::machine::membership::{applicant, authority};
 use crate::model::{Endpoint, KeyPair, Rng, SeedId, Time};
 use crate::node::{Node, PeerConfig, PeerNode, Record, SeedConfig, SeedNode};
 use crate::proto::line::line_length;
-use crate::sim::{Boot, Options, Span, Weather, World};
+use crate::sim::{Boot, DurationRange, Weather, World, WorldOptions};
 
 /// Times of the stages, in virtual time. Fixed before the run begins: a fleet that is slow to come
 /// together is measured as it is then, and reported to be late.
@@ -100,7 +100,7 @@ impl Fleet {
         let seeds: Vec<_> = (1..=args.seeds).map(seed_endpoint).collect();
         let peers: Vec<_> = (1..=args.peers).map(peer_endpoint).collect();
         let weather = weather(args);
-        let options = Options { weather, steps_max: u64::MAX, ..Options::default() };
+        let options = WorldOptions { weather, steps_max: u64::MAX, ..WorldOptions::default() };
         let mut rng = Rng::seed_from_u64(args.seed);
         let mut victims = peers.iter().copied().sample(&mut rng, usize::from(args.kill));
         victims.sort_unstable();
@@ -177,7 +177,7 @@ fn weather(args: &SimulateArgs) -> Weather {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1 million")]
     let loss_ppm = (args.loss * 1_000_000.0).round() as u32;
     Weather {
-        latency: Span::micros(micros / 2, micros + micros / 2),
+        latency: DurationRange::micros(micros / 2, micros + micros / 2),
         jitter: args.latency.0 / 4,
         loss_ppm,
         ..Weather::calm()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::machine::membership::{applicant, authority};
 use crate::machine::{gossip, liveness};
-use crate::model::statement::Subject;
+use crate::model::statement::MemberInstance;
 use crate::model::{Endpoint, Incarnation, Time};
 use crate::node::{Event, peer_kind, seed_kind};
 
@@ -47,7 +47,7 @@ pub(super) struct Ledger {
     /// Lives that ended by a removal though they were not killed.
     pub(super) wrong: BTreeSet<(Endpoint, Incarnation)>,
     /// Sets of lives that one certificate of a removal ended together.
-    pub(super) decisions: BTreeSet<Vec<Subject>>,
+    pub(super) decisions: BTreeSet<Vec<MemberInstance>>,
     /// Deaths by endpoint.
     pub(super) deaths: BTreeMap<Endpoint, Death>,
     rumors: BTreeMap<(Endpoint, Incarnation, u32), Rumor>,

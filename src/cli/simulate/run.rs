@@ -63,7 +63,7 @@ pub(super) struct Cost {
 }
 
 /// Counters at one moment.
-struct Mark {
+struct CounterMark {
     at: Time,
     peers: Vec<Traffic>,
     seeds: Vec<Traffic>,
@@ -148,10 +148,10 @@ impl Run {
         }
     }
 
-    fn mark(&self) -> Mark {
+    fn mark(&self) -> CounterMark {
         let world = &self.fleet.world;
         let sent = |nodes: &[Endpoint]| nodes.iter().map(|node| world.sent(*node)).collect();
-        Mark {
+        CounterMark {
             at: world.now(),
             peers: sent(&self.fleet.peers),
             seeds: sent(&self.fleet.seeds),
@@ -160,7 +160,7 @@ impl Run {
         }
     }
 
-    fn since(&self, mark: &Mark) -> Watch {
+    fn since(&self, mark: &CounterMark) -> Watch {
         let now = self.mark();
         let less = |now: Vec<Traffic>, then: &[Traffic]| -> Vec<Traffic> {
             now.into_iter().zip(then).map(|(now, then)| now - *then).collect()

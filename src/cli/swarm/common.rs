@@ -1,4 +1,4 @@
-//! `Common.cfg`: settings that all peers of an assignment's swarm share.
+//! `CommonConfig.cfg`: settings that all peers of an assignment's swarm share.
 //!
 //! Six keys, one a line, in any order: `NumberOfPreferredNeighbors`, `UnchokingInterval`,
 //! `OptimisticUnchokingInterval` (seconds), `FileName`, `FileSize`, `PieceSize` (bytes). Blanks,
@@ -31,9 +31,9 @@ const KEYS: [&str; 6] = [
     "PieceSize",
 ];
 
-/// The content of `Common.cfg`.
+/// The content of `CommonConfig.cfg`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Common {
+pub struct CommonConfig {
     /// Number of neighbors that are unchoked for their uploads.
     pub preferred: u32,
     /// Interval at which they are chosen.
@@ -50,7 +50,7 @@ pub struct Common {
 ///
 /// # Errors
 /// [`ConfigError`] for any fault of the file.
-pub fn read(path: &Path) -> Result<Common, ConfigError> {
+pub fn read(path: &Path) -> Result<CommonConfig, ConfigError> {
     let text = lines::read(path, "it says which file is shared: create it, or name it --config")?;
     parse(path, &text)
 }
@@ -59,7 +59,7 @@ pub fn read(path: &Path) -> Result<Common, ConfigError> {
 ///
 /// # Errors
 /// See [`read`].
-pub fn parse(path: &Path, text: &str) -> Result<Common, ConfigError> {
+pub fn parse(path: &Path, text: &str) -> Result<CommonConfig, ConfigError> {
     let mut values: [Option<(usize, &str)>; KEYS.len()] = [None; KEYS.len()];
     for (number, line) in lines::of(text) {
         let fault = |reason| ConfigError { file: path.into(), line: Some(number), reason };
@@ -92,7 +92,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Common, ConfigError> {
     let size = value(4)?.number(0, u64::MAX)?;
     let piece = value(5)?;
     let pieces = Pieces::new(size, piece.number(1, u32::MAX)?).map_err(|it| piece.fault(it))?;
-    Ok(Common { preferred, unchoking, optimistic, file_name: name.value.to_owned(), pieces })
+    Ok(CommonConfig { preferred, unchoking, optimistic, file_name: name.value.to_owned(), pieces })
 }
 
 /// A value and its place in the file.
@@ -139,7 +139,7 @@ mod tests {
     const CLASSIC: &str = "NumberOfPreferredNeighbors 2\nUnchokingInterval 5\n\
         OptimisticUnchokingInterval 15\nFileName TheFile.dat\nFileSize 10000232\nPieceSize 32768\n";
 
-    fn common(text: &str) -> Common {
+    fn common(text: &str) -> CommonConfig {
         parse(Path::new("Common.cfg"), text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
     }
 

@@ -6,12 +6,12 @@
 pub mod args;
 pub mod common;
 mod lines;
+mod log_thread;
 mod logfile;
+mod messages;
 pub mod roster;
 mod run;
 mod settings;
-mod story;
-mod teller;
 
 use self::args::{SwarmArgs, SwarmCommand};
 use super::{CliError, share};

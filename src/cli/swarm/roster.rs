@@ -20,7 +20,7 @@ const FORM: &str = "write ID HOST PORT 1-or-0, for example: 1001 localhost 6001 
 
 /// A line of `PeerInfo.cfg`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct PeerInfoLine {
     /// Number of the line, for errors.
     pub line: usize,
     /// Id of the peer.
@@ -35,17 +35,17 @@ pub struct Member {
 
 /// The peers of a swarm, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Roster {
+pub struct PeerInfoFile {
     file: PathBuf,
     /// Peers with different ids; at least one.
-    pub members: Vec<Member>,
+    pub members: Vec<PeerInfoLine>,
 }
 
 /// Reads the file at `path`.
 ///
 /// # Errors
 /// [`ConfigError`] for any fault of the file.
-pub fn read(path: &Path) -> Result<Roster, ConfigError> {
+pub fn read(path: &Path) -> Result<PeerInfoFile, ConfigError> {
     let text = lines::read(path, "it lists the peers: create it, or name it with --peers")?;
     parse(path, &text)
 }
@@ -54,8 +54,8 @@ pub fn read(path: &Path) -> Result<Roster, ConfigError> {
 ///
 /// # Errors
 /// See [`read`].
-pub fn parse(path: &Path, text: &str) -> Result<Roster, ConfigError> {
-    let mut members: Vec<Member> = Vec::new();
+pub fn parse(path: &Path, text: &str) -> Result<PeerInfoFile, ConfigError> {
+    let mut members: Vec<PeerInfoLine> = Vec::new();
     for (number, line) in lines::of(text) {
         let fault = |reason| ConfigError { file: path.into(), line: Some(number), reason };
         let member = parse_line(number, line).map_err(fault)?;
@@ -69,10 +69,10 @@ pub fn parse(path: &Path, text: &str) -> Result<Roster, ConfigError> {
     if members.is_empty() {
         return Err(fault(format!("lists no peer; {FORM}")));
     }
-    Ok(Roster { file: path.into(), members })
+    Ok(PeerInfoFile { file: path.into(), members })
 }
 
-fn parse_line(number: usize, line: &str) -> Result<Member, String> {
+fn parse_line(number: usize, line: &str) -> Result<PeerInfoLine, String> {
     let words: Vec<_> = line.split_whitespace().collect();
     let [id, host, port, has_file] = words[..] else {
         let count = words.len();
@@ -100,10 +100,10 @@ fn parse_line(number: usize, line: &str) -> Result<Member, String> {
             ));
         }
     };
-    Ok(Member { line: number, id, host: host.to_owned(), port, has_file })
+    Ok(PeerInfoLine { line: number, id, host: host.to_owned(), port, has_file })
 }
 
-fn check_distinct(earlier: &[Member], member: &Member) -> Result<(), String> {
+fn check_distinct(earlier: &[PeerInfoLine], member: &PeerInfoLine) -> Result<(), String> {
     for other in earlier {
         if other.id == member.id {
             let (id, line) = (member.id.0, other.line);
@@ -119,7 +119,7 @@ fn check_distinct(earlier: &[Member], member: &Member) -> Result<(), String> {
     Ok(())
 }
 
-impl Roster {
+impl PeerInfoFile {
     /// Index of a peer in the list.
     ///
     /// # Errors
@@ -149,7 +149,7 @@ impl Roster {
     ///
     /// # Errors
     /// Fails if its host has no address that this machine can find out.
-    pub fn addresses(&self, member: &Member) -> Result<Vec<SocketAddr>, ConfigError> {
+    pub fn addresses(&self, member: &PeerInfoLine) -> Result<Vec<SocketAddr>, ConfigError> {
         let fault = |error: String| {
             let host = &member.host;
             ConfigError {
@@ -191,7 +191,7 @@ mod tests {
     fn roster(text: &str) -> Vec<(u32, String, u16, bool)> {
         let roster = parse(Path::new("PeerInfo.cfg"), text);
         let roster = roster.unwrap_or_else(|error| panic!("{text:?}: {error}"));
-        let member = |it: Member| (it.id.0, it.host, it.port, it.has_file);
+        let member = |it: PeerInfoLine| (it.id.0, it.host, it.port, it.has_file);
         roster.members.into_iter().map(member).collect()
     }
 

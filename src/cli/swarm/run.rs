@@ -11,20 +11,20 @@ use crossbeam_channel::{Receiver, bounded, select, tick};
 use serde_json::{Value, json};
 
 use super::args::SwarmArgs;
+use super::log_thread::{Console, EventSender, LogThread};
 use super::logfile::LogFile;
+use super::messages::{EventMessages, ending};
 use super::settings::Settings;
-use super::story::{Story, ending};
-use super::teller::{Console, Mouth, Teller};
 use crate::cli::CliError;
-use crate::cli::log::Line;
+use crate::cli::log::LogLine;
 use crate::cli::run::signals;
 use crate::cli::share::progress::Screen;
 use crate::cli::share::running;
-use crate::machine::swarm::{Config, Outcome, Roster};
+use crate::machine::swarm::{Config, SwarmOutcome, SwarmRoster};
 use crate::network::shares::View;
 use crate::runtime::clock::Clock;
 use crate::runtime::swarm::store::Store;
-use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind};
+use crate::runtime::swarm::{SwarmEngine, SwarmHandle, SwarmKind, SwarmOptions, SwarmSpec};
 use crate::runtime::thread;
 
 /// Interval at which the bar moves.
@@ -38,8 +38,8 @@ pub(super) fn run(args: &SwarmArgs) -> Result<(), CliError> {
     let settings = Settings::new(args)?;
     let system = |action| move |source| CliError::System { action, source };
     let signals = signals::listen(false).map_err(system("listen to signals"))?;
-    let options = EngineOptions { listen: Some(settings.listen), ..EngineOptions::default() };
-    let engine = Engine::start(options)?;
+    let options = SwarmOptions { listen: Some(settings.listen), ..SwarmOptions::default() };
+    let engine = SwarmEngine::start(options)?;
     let outcome = take_part(&settings, args, &engine, &signals);
     engine.stop();
     outcome
@@ -48,7 +48,7 @@ pub(super) fn run(args: &SwarmArgs) -> Result<(), CliError> {
 fn take_part(
     settings: &Settings,
     args: &SwarmArgs,
-    engine: &Engine,
+    engine: &SwarmEngine,
     signals: &Receiver<&'static str>,
 ) -> Result<(), CliError> {
     let system = |action| move |source| CliError::System { action, source };
@@ -68,54 +68,55 @@ fn take_part(
     };
     let clock = Clock::start();
     console().show(clock.now().wall, &started(settings, there))?;
-    let (mouth, events) = Mouth::new();
+    let (event_sender, events) = EventSender::new();
     let joined = engine
-        .join(join(settings, args, store, mouth))
+        .join(join(settings, args, store, event_sender))
         .map_err(|error| CliError::Failed(format!("cannot take part in the swarm: {error}")))?;
     let joined = Arc::new(joined);
     let (tell_end, ended) = bounded(1);
-    let teller = Teller { story: Story { me: settings.me }, log, console: console() };
-    let teller = thread::spawn("teller", move || teller.run(&events, &tell_end))
+    let log_thread =
+        LogThread { messages: EventMessages { me: settings.me }, log, console: console() };
+    let log_thread = thread::spawn("teller", move || log_thread.run(&events, &tell_end))
         .map_err(system("start the thread of the log"))?;
     let announced = announce(settings, &joined);
     let outcome = attend(&joined, &screen, &ended, signals);
     joined.stop();
     drop(announced);
     screen.close();
-    // No sender of events is left, so the teller ends.
+    // No sender of events is left, so the log thread ends.
     drop(joined);
     engine.stop();
-    let told = teller
+    let told = log_thread
         .join()
         .unwrap_or_else(|_| Err(CliError::Failed("the thread of the log has failed".to_owned())));
     outcome.and(told)
 }
 
 /// Options of the peer's part in the swarm.
-fn join(settings: &Settings, args: &SwarmArgs, store: Store, events: Mouth) -> Join {
+fn join(settings: &Settings, args: &SwarmArgs, store: Store, events: EventSender) -> SwarmSpec {
     let common = &settings.common;
     let k = usize::try_from(common.preferred).unwrap_or(usize::MAX);
     let config = Config {
         give_up_after: Some(args.give_up.into()),
         ..Config::assignment(k, common.unchoking, common.optimistic)
     };
-    let roster = Roster::new(settings.roster.members.iter().map(|it| (it.id, it.has_file)));
-    let kind = Kind::Assignment { roster, calls: settings.predecessors.clone() };
-    Join { kind, me: settings.me, store, config, events: Box::new(events) }
+    let roster = SwarmRoster::new(settings.roster.members.iter().map(|it| (it.id, it.has_file)));
+    let kind = SwarmKind::Assignment { roster, calls: settings.predecessors.clone() };
+    SwarmSpec { kind, me: settings.me, store, config, events: Box::new(events) }
 }
 
 /// Waits for the end.
 fn attend(
-    joined: &Joined,
+    joined: &SwarmHandle,
     screen: &Screen,
-    ended: &Receiver<Outcome>,
+    ended: &Receiver<SwarmOutcome>,
     signals: &Receiver<&'static str>,
 ) -> Result<(), CliError> {
     let look = if screen.has_bar() { tick(BAR_EVERY) } else { crossbeam_channel::never() };
     loop {
         select! {
             recv(ended) -> outcome => return match outcome {
-                Ok(Outcome::AllComplete) => Ok(()),
+                Ok(SwarmOutcome::AllComplete) => Ok(()),
                 Ok(outcome) => Err(CliError::Failed(ending(&outcome))),
                 Err(_) => Err(CliError::Failed("the thread of the log has failed".to_owned())),
             },
@@ -131,12 +132,12 @@ fn attend(
 }
 
 /// Progress of the swarm.
-fn view_of(joined: &Joined) -> View {
+fn view_of(joined: &SwarmHandle) -> View {
     View::of(&joined.progress(), joined.store().pieces().size())
 }
 
 /// First line on the console.
-fn started(settings: &Settings, there: u32) -> Line {
+fn started(settings: &Settings, there: u32) -> LogLine {
     let (id, count, pieces) =
         (settings.me.0, settings.roster.members.len(), settings.common.pieces);
     let message = format!(
@@ -150,11 +151,14 @@ fn started(settings: &Settings, there: u32) -> Line {
         "listen": settings.listen.to_string(), "peers": count, "file": settings.common.file_name,
         "size": pieces.size(), "pieces": pieces.count(), "have": there,
     });
-    Line::new(Level::Info, "swarm_started", message, fields)
+    LogLine::new(Level::Info, "swarm_started", message, fields)
 }
 
 /// Answers `peer swarm status`; if that fails, the swarm runs all the same.
-fn announce(settings: &Settings, joined: &Arc<Joined>) -> Option<crate::runtime::control::Control> {
+fn announce(
+    settings: &Settings,
+    joined: &Arc<SwarmHandle>,
+) -> Option<crate::runtime::control::Control> {
     let (id, name) = (settings.me.0, settings.common.file_name.clone());
     let dir = std::path::absolute(&settings.dir).unwrap_or_else(|_| settings.dir.clone());
     // A weak reference: a question must not keep the swarm alive.

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::args::SwarmArgs;
-use super::common::{self, Common};
-use super::roster::{self, Roster, listening_address};
+use super::common::{self, CommonConfig};
+use super::roster::{self, PeerInfoFile, listening_address};
 use crate::cli::CliError;
 use crate::proto::swarm::PeerId;
 
@@ -20,9 +20,9 @@ pub(super) struct Settings {
     /// The peer's own folder in it, which may not exist yet.
     pub(super) folder: PathBuf,
     /// Settings that all peers share.
-    pub(super) common: Common,
+    pub(super) common: CommonConfig,
     /// All peers of the swarm.
-    pub(super) roster: Roster,
+    pub(super) roster: PeerInfoFile,
     /// Index of this peer among them.
     pub(super) position: usize,
     /// Listen address of the peer.

@@ -15,7 +15,7 @@ use super::config::{
 use super::event::Reason;
 use super::{Broadcast, Event, Fx, Numbers, Timer};
 use crate::machine::LinkId;
-use crate::model::statement::Subject;
+use crate::model::statement::MemberInstance;
 use crate::model::{Endpoint, Now, Time};
 use crate::proto::broadcast::{
     ANNOUNCE_MAX, Announce, HAVE_MAX, Have, LACK_ROWS_MAX, Lack, Lacking, Reached,
@@ -44,7 +44,7 @@ impl Broadcast {
     pub(super) fn arrived(
         &mut self,
         now: Now,
-        (origin, number): (&Subject, u64),
+        (origin, number): (&MemberInstance, u64),
         bytes: u64,
         fx: &mut Fx,
     ) {
@@ -56,14 +56,14 @@ impl Broadcast {
         }
         self.untold += bytes;
         if self.untold >= self.config.held_bytes_max / TELL_SHARE {
-            self.tell(now, true, fx);
+            self.announce_numbers(now, true, fx);
         }
         self.forget_later(now, fx);
         self.begin_ticking(now, fx);
     }
 
     /// Tells the neighbors the numbers that are here.
-    fn tell(&mut self, now: Now, at_once: bool, fx: &mut Fx) {
+    fn announce_numbers(&mut self, now: Now, at_once: bool, fx: &mut Fx) {
         self.untold = 0;
         let told = self.origins.untold(now.mono, at_once);
         for of in told.chunks(HAVE_MAX) {
@@ -173,7 +173,7 @@ impl Broadcast {
             self.connected = now.mono;
         }
         self.ticked = now.mono;
-        self.tell(now, false, fx);
+        self.announce_numbers(now, false, fx);
         let is_slow = self.watch_pace(now, fx);
         let asks = self.ask_for_claimed(now, fx);
         self.ask_for_missing(now, fx);

@@ -8,7 +8,7 @@ use super::config::{
     SPAN_BYTES, SPAN_MESSAGES,
 };
 use super::gaps::Claim;
-use crate::model::statement::Subject;
+use crate::model::statement::MemberInstance;
 use crate::model::{Endpoint, MessageId, Time};
 use crate::proto::broadcast::{GRAFT_MAX, Offer};
 
@@ -105,10 +105,10 @@ pub(super) struct Link {
     preferred: Option<Time>,
     pushed: Allowance,
     served: Allowance,
-    introduced: BTreeSet<Subject>,
-    introduced_order: VecDeque<Subject>,
+    introduced: BTreeSet<MemberInstance>,
+    introduced_order: VecDeque<MemberInstance>,
     /// Numbers that the neighbor claims to have, by origin.
-    pub(super) claims: BTreeMap<Subject, Claim>,
+    pub(super) claims: BTreeMap<MemberInstance, Claim>,
     lacked: Allowance,
     slowed: Allowance,
 }
@@ -151,7 +151,7 @@ impl Link {
 
     /// Begins to watch the neighbor's progress, because a message with this number is pushed or
     /// announced to it.
-    pub(super) fn expect_progress(&mut self, origin: &Subject, number: u64) {
+    pub(super) fn expect_progress(&mut self, origin: &MemberInstance, number: u64) {
         if self.claims.len() < HAVES_MAX {
             self.claims.entry(*origin).or_insert_with(|| Claim::up_to(number - 1));
         }
@@ -192,7 +192,7 @@ impl Link {
     }
 
     /// True if an origin's certificate is still to be sent on this link; marks it as sent.
-    pub(super) fn introduce(&mut self, subject: &Subject) -> bool {
+    pub(super) fn introduce(&mut self, subject: &MemberInstance) -> bool {
         if !self.introduced.insert(*subject) {
             return false;
         }
@@ -237,12 +237,12 @@ impl Link {
 
 /// Running mean and deviation of durations, and the wait that follows from them.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct WaitEstimate {
     mean: Duration,
     deviation: Duration,
 }
 
-impl Patience {
+impl WaitEstimate {
     pub(super) fn observe(&mut self, sample: Duration) {
         let off = sample.abs_diff(self.mean);
         self.mean = (self.mean * 7 + sample) / 8;

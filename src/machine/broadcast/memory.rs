@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::config::{ENDED_MAX, HAVE_AFTER, LEISURE, ORIGINS_MAX};
 use super::numbers::Numbers;
-use super::receipts::Tally;
+use super::receipts::ReceiptCounts;
 use crate::machine::LinkId;
-use crate::model::statement::{Admission, Subject};
+use crate::model::statement::{Admission, MemberInstance};
 use crate::model::{Endpoint, Incarnation, MessageId, ReadyKey, Time};
 use crate::proto::broadcast::{Offer, Publish, Reached, Row};
 
@@ -107,7 +107,7 @@ pub(super) struct Held {
     /// Link by which the message came; none for an own one.
     pub(super) from: Option<LinkId>,
     /// Receipts of the message, where its origin wants them.
-    pub(super) tally: Option<Tally>,
+    pub(super) tally: Option<ReceiptCounts>,
     /// Number of the origin here, and its number for the message.
     pub(super) place: (u64, u64),
     rank: u64,
@@ -121,7 +121,7 @@ impl Held {
         (from, origin): (Option<LinkId>, u64),
     ) -> Self {
         let place = (origin, msg.number);
-        let tally = if msg.receipt { Some(Tally::new()) } else { None };
+        let tally = if msg.receipt { Some(ReceiptCounts::new()) } else { None };
         Self { msg, proof, at, from, tally, place, rank: 0 }
     }
 
@@ -271,10 +271,10 @@ struct Origin {
 /// Lives whose messages were taken, with the proofs of their membership.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
-    known: BTreeMap<Subject, Origin>,
-    order: BTreeMap<u64, Subject>,
+    known: BTreeMap<MemberInstance, Origin>,
+    order: BTreeMap<u64, MemberInstance>,
     /// Lives of which numbers are missing, or neighbors are still to be told.
-    restless: BTreeSet<Subject>,
+    restless: BTreeSet<MemberInstance>,
     next: u64,
     ended: BTreeMap<Endpoint, (Incarnation, Time)>,
     ended_order: VecDeque<Endpoint>,
@@ -282,22 +282,22 @@ pub(super) struct Origins {
 
 impl Origins {
     /// Highest forgotten number of a life; `None` if the life is not known.
-    pub(super) fn floor(&self, subject: &Subject) -> Option<u64> {
+    pub(super) fn floor(&self, subject: &MemberInstance) -> Option<u64> {
         self.known.get(subject).map(|origin| origin.floor)
     }
 
-    pub(super) fn proof(&self, subject: &Subject) -> Option<Arc<Admission>> {
+    pub(super) fn proof(&self, subject: &MemberInstance) -> Option<Arc<Admission>> {
         self.known.get(subject)?.proof.clone()
     }
 
     /// The key of a known life, ready to verify.
-    pub(super) fn key(&self, subject: &Subject) -> Option<&ReadyKey> {
+    pub(super) fn key(&self, subject: &MemberInstance) -> Option<&ReadyKey> {
         self.known.get(subject)?.key.as_ref()
     }
 
     /// Remembers a proven life. Returns its number here. Beyond [`ORIGINS_MAX`] lives the one known
     /// for longest is forgotten.
-    pub(super) fn insert(&mut self, subject: Subject, proof: Option<Arc<Admission>>) -> u64 {
+    pub(super) fn insert(&mut self, subject: MemberInstance, proof: Option<Arc<Admission>>) -> u64 {
         if let Some(origin) = self.known.get(&subject) {
             return origin.number;
         }
@@ -320,7 +320,7 @@ impl Origins {
 
     /// Takes note of a number that came. Returns the count of missing numbers that are given up for
     /// want of room.
-    pub(super) fn arrived(&mut self, now: Time, subject: &Subject, number: u64) -> u64 {
+    pub(super) fn arrived(&mut self, now: Time, subject: &MemberInstance, number: u64) -> u64 {
         let Some(origin) = self.known.get_mut(subject) else { return 0 };
         if !std::mem::replace(&mut origin.is_restless, true) {
             self.restless.insert(*subject);
@@ -335,12 +335,12 @@ impl Origins {
     }
 
     /// The numbers of a life's messages that came.
-    pub(super) fn numbers(&self, subject: &Subject) -> Option<&Numbers> {
+    pub(super) fn numbers(&self, subject: &MemberInstance) -> Option<&Numbers> {
         self.known.get(subject)?.numbers.as_ref()
     }
 
     /// Number that a known life has here.
-    pub(super) fn place(&self, subject: &Subject) -> Option<u64> {
+    pub(super) fn place(&self, subject: &MemberInstance) -> Option<u64> {
         Some(self.known.get(subject)?.number)
     }
 
@@ -374,8 +374,8 @@ impl Origins {
     /// The lives of which numbers are missing, or not told yet, above `from`.
     pub(super) fn restless_after(
         &self,
-        from: Option<Subject>,
-    ) -> impl Iterator<Item = (&Subject, &Numbers)> {
+        from: Option<MemberInstance>,
+    ) -> impl Iterator<Item = (&MemberInstance, &Numbers)> {
         let from = from.map_or(Bound::Unbounded, Bound::Excluded);
         let lives = self.restless.range((from, Bound::Unbounded));
         lives.filter_map(|it| Some((it, self.known.get(it)?.numbers.as_ref()?)))
@@ -391,7 +391,7 @@ impl Origins {
     pub(super) fn give_up(
         &mut self,
         since: Option<(Time, Time)>,
-        spared: &BTreeSet<Subject>,
+        spared: &BTreeSet<MemberInstance>,
     ) -> Vec<(Endpoint, u64)> {
         let mut given_up = Vec::new();
         self.restless.retain(|subject| {
@@ -436,7 +436,7 @@ impl Origins {
     }
 
     /// Time at which the end of this life became known here.
-    pub(super) fn ended_at(&self, subject: &Subject) -> Option<Time> {
+    pub(super) fn ended_at(&self, subject: &MemberInstance) -> Option<Time> {
         let (incarnation, at) = self.ended.get(&subject.endpoint)?;
         (*incarnation >= subject.incarnation).then_some(*at)
     }

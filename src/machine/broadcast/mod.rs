@@ -37,14 +37,14 @@ pub use config::{Config, MESSAGE_BYTES_MAX};
 pub use event::{BroadcastMetrics, Delivered, Event, Reason};
 
 use self::config::{ANNOUNCE_AFTER, FORGET_INTERVAL};
-use self::links::{Link, Patience};
+use self::links::{Link, WaitEstimate};
 use self::memory::{Held, Origins, Seen, Store};
 use self::numbers::Numbers;
-use self::pace::{Brakes, Made, Said};
+use self::pace::{Brakes, OwnMessages, PublishRequest};
 use self::parts::Pull;
 use self::wanted::Wanted;
-use super::{Effects, Kind, LinkId, Never, NodeCall, PingHost};
-use crate::model::statement::{Admission, Subject};
+use super::{Effects, LinkId, Never, NodeCall, PingHost, Vocabulary};
+use crate::model::statement::{Admission, MemberInstance};
 use crate::model::{Endpoint, Incarnation, KeyPair, MessageId, Now, Time, topic_complaint};
 use crate::proto::broadcast::{ANNOUNCE_MAX, Announce, Offer, Publish};
 
@@ -72,7 +72,7 @@ const NO_MEMBER: &str = "not a member yet: only members publish";
 
 /// Verdict on an origin's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CertificateVerdict {
     /// The certificate holds.
     Holds,
     /// The certificate cannot be judged yet: keys of its voters are not known here.
@@ -88,12 +88,12 @@ pub struct Broadcast {
     keys: KeyPair,
     me: Endpoint,
     /// The present life, while it is a member's.
-    life: Option<Subject>,
+    life: Option<MemberInstance>,
     proof: Option<Arc<Admission>>,
     /// The last life that began, and the messages it made.
-    made: (Incarnation, Made),
+    made: (Incarnation, OwnMessages),
     /// Own messages that wait for slow nodes, each with its caller's token.
-    pending: VecDeque<(u64, Said)>,
+    pending: VecDeque<(u64, PublishRequest)>,
     brakes: Brakes,
     /// Number of messages that came or were published here.
     arrivals: u64,
@@ -111,18 +111,18 @@ pub struct Broadcast {
     /// Time since which there is a link, and this node has not stood still.
     connected: Time,
     /// Link that was asked for missing numbers last, and the origin at which it goes on.
-    lacked: (LinkId, Option<Subject>),
+    lacked: (LinkId, Option<MemberInstance>),
     /// Messages given up since the last tick, by their origins.
     missed: BTreeMap<Endpoint, u64>,
     /// Delays of pushed copies after announcements.
-    lateness: Patience,
+    lateness: WaitEstimate,
     /// Times that answers take.
-    answers: Patience,
+    answers: WaitEstimate,
     armed: BTreeMap<Timer, Time>,
     metrics: BroadcastMetrics,
 }
 
-impl Kind for Broadcast {
+impl Vocabulary for Broadcast {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -143,7 +143,7 @@ impl Broadcast {
             me,
             life: None,
             proof: None,
-            made: (Incarnation(0), Made::default()),
+            made: (Incarnation(0), OwnMessages::default()),
             pending: VecDeque::new(),
             brakes: Brakes::default(),
             arrivals: 0,
@@ -159,8 +159,8 @@ impl Broadcast {
             connected: Time::ZERO,
             lacked: (LinkId(0), None),
             missed: BTreeMap::new(),
-            lateness: Patience::default(),
-            answers: Patience::default(),
+            lateness: WaitEstimate::default(),
+            answers: WaitEstimate::default(),
             armed: BTreeMap::new(),
             metrics: BroadcastMetrics::default(),
         }
@@ -179,10 +179,11 @@ impl Broadcast {
     /// Lets the peer publish, because it is a member in this life by this proof.
     pub fn begin(&mut self, incarnation: Incarnation, proof: Option<Arc<Admission>>) {
         if self.made.0 != incarnation {
-            self.made = (incarnation, Made::default());
+            self.made = (incarnation, OwnMessages::default());
             self.brakes = Brakes::default();
         }
-        self.life = Some(Subject { endpoint: self.me, incarnation, key: self.keys.public() });
+        self.life =
+            Some(MemberInstance { endpoint: self.me, incarnation, key: self.keys.public() });
         self.proof = proof;
     }
 
@@ -198,7 +199,7 @@ impl Broadcast {
 
     /// Publishes an own message, at once or when slow nodes have room; answered by
     /// [`Event::Published`] or [`Event::PublishRefused`].
-    pub fn publish(&mut self, now: Now, token: u64, said: Said, fx: &mut Fx) {
+    pub fn publish(&mut self, now: Now, token: u64, said: PublishRequest, fx: &mut Fx) {
         let complaint = topic_complaint(&said.0).or_else(|| {
             let (size, max) = (said.1.len() as u64, self.config.message_max);
             (size > max).then(|| format!("{size} bytes of data; at most {max} are published"))
@@ -213,7 +214,7 @@ impl Broadcast {
         }
     }
 
-    fn publish_now(&mut self, now: Now, token: u64, said: Said, fx: &mut Fx) {
+    fn publish_now(&mut self, now: Now, token: u64, said: PublishRequest, fx: &mut Fx) {
         let Some(life) = self.life else { return };
         let number = self.made.1.count() + 1;
         let mut msg = Publish::sign(&life, (number, now.wall), said, &self.keys);
@@ -255,7 +256,8 @@ impl Broadcast {
     /// Takes the end of a member's life: messages that it makes from now on are not taken.
     pub fn on_gone(&mut self, now: Now, endpoint: Endpoint, incarnation: Incarnation) {
         self.origins.end(now.mono, endpoint, incarnation);
-        let is_ended = |it: &Subject| it.endpoint == endpoint && it.incarnation <= incarnation;
+        let is_ended =
+            |it: &MemberInstance| it.endpoint == endpoint && it.incarnation <= incarnation;
         for link in self.links.values_mut() {
             link.claims.retain(|origin, _| !is_ended(origin));
         }

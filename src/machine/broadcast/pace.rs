@@ -22,18 +22,18 @@ use crate::proto::broadcast::Slow;
 const SIZES_MAX: usize = 32_768;
 
 /// An own message to be: its topic, its data, and whether its publisher wants receipts.
-pub(super) type Said = (String, Data, bool);
+pub(super) type PublishRequest = (String, Data, bool);
 
 /// The own messages of one life, by number and size.
 #[derive(Debug, Default)]
-pub(super) struct Made {
+pub(super) struct OwnMessages {
     count: u64,
     bytes: u64,
     /// Bytes of all earlier messages, for each of the last messages.
     before: VecDeque<u64>,
 }
 
-impl Made {
+impl OwnMessages {
     /// Number of the last message, 0 before the first.
     pub(super) const fn count(&self) -> u64 {
         self.count
@@ -58,7 +58,7 @@ impl Made {
 
 /// A node that an origin waits for.
 #[derive(Clone, Copy, Debug)]
-struct Brake {
+struct SlowNode {
     done: u64,
     room: u64,
     /// Time of the last request.
@@ -81,7 +81,7 @@ struct HeldUp {
 /// The nodes that this origin waits for.
 #[derive(Debug, Default)]
 pub(super) struct Brakes {
-    by_node: BTreeMap<Endpoint, Brake>,
+    by_node: BTreeMap<Endpoint, SlowNode>,
     held_up: Option<HeldUp>,
     /// Time until which no node is waited for.
     free_until: Option<Time>,
@@ -89,7 +89,7 @@ pub(super) struct Brakes {
 
 impl Brakes {
     /// Takes a slow node's request to wait.
-    pub(super) fn note(&mut self, now: Time, (made, held_max): (&Made, u64), slow: &Slow) {
+    pub(super) fn note(&mut self, now: Time, (made, held_max): (&OwnMessages, u64), slow: &Slow) {
         self.by_node.retain(|_, brake| now.since(brake.at) < BRAKE_LAPSE);
         if self.by_node.len() >= BRAKES_MAX && !self.by_node.contains_key(&slow.who) {
             // A node that is not waited for any more does not take the place of one that is.
@@ -98,7 +98,7 @@ impl Brakes {
             self.by_node.remove(&stalled);
         }
         let bytes = made.bytes_up_to(slow.done);
-        let begun = Brake {
+        let begun = SlowNode {
             done: slow.done,
             room: slow.room,
             at: now,
@@ -116,14 +116,15 @@ impl Brakes {
     }
 
     /// True if one more message may be published now.
-    fn allow(&mut self, now: Time, (made, held_max): (&Made, u64)) -> bool {
-        let is_over = |brake: &Brake| {
+    fn allow(&mut self, now: Time, (made, held_max): (&OwnMessages, u64)) -> bool {
+        let is_over = |brake: &SlowNode| {
             brake.is_stalled
                 || now.since(brake.at) >= BRAKE_FOR
                 || now.since(brake.looked.0) >= STALL_MAX
         };
-        let has_room =
-            |brake: &Brake| made.bytes.saturating_sub(made.bytes_up_to(brake.done)) <= brake.room;
+        let has_room = |brake: &SlowNode| {
+            made.bytes.saturating_sub(made.bytes_up_to(brake.done)) <= brake.room
+        };
         let waits = self.by_node.values().any(|brake| !is_over(brake) && !has_room(brake));
         if !waits || self.free_until.is_some_and(|until| now < until) {
             return true;
@@ -147,7 +148,13 @@ impl Broadcast {
     }
 
     /// Publishes an own message at once, or when slow nodes have room.
-    pub(super) fn publish_in_turn(&mut self, now: Now, token: u64, said: Said, fx: &mut Fx) {
+    pub(super) fn publish_in_turn(
+        &mut self,
+        now: Now,
+        token: u64,
+        said: PublishRequest,
+        fx: &mut Fx,
+    ) {
         if self.pending.is_empty() && self.may_publish(now) {
             return self.publish_now(now, token, said, fx);
         }

@@ -14,14 +14,14 @@ use crate::proto::broadcast::Receipt;
 
 /// Counts of the nodes that have one message by way of this node.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct ReceiptCounts {
     counts: BTreeMap<LinkId, u32>,
     told: u32,
     updates: u32,
     is_due: bool,
 }
 
-impl Tally {
+impl ReceiptCounts {
     pub(super) const fn new() -> Self {
         Self { counts: BTreeMap::new(), told: 0, updates: 0, is_due: false }
     }

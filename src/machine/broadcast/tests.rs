@@ -41,7 +41,7 @@ fn open() -> Config {
 fn said_by(port: u16, number: u64, data: impl Into<Data>, receipt: bool) -> Publish {
     let keys = keys(port);
     let (endpoint, key) = (endpoint(port), keys.public());
-    let life = Subject { endpoint, incarnation: Incarnation(1), key };
+    let life = MemberInstance { endpoint, incarnation: Incarnation(1), key };
     let said = ("news".to_owned(), data.into(), receipt);
     Publish { ttl: 5, ..Publish::sign(&life, (number, WallTime(0)), said, &keys) }
 }
@@ -52,7 +52,7 @@ fn message(number: u64) -> Publish {
 
 fn step(it: &mut Broadcast, now: Now, from: LinkId, msg: Publish) -> Vec<Effect<Broadcast>> {
     let mut fx = Effects::default();
-    it.on_publish(now, from, msg, |_| Verdict::Fails, &mut fx);
+    it.on_publish(now, from, msg, |_| CertificateVerdict::Fails, &mut fx);
     fx.drain().collect()
 }
 
@@ -131,7 +131,8 @@ fn ten_million_identities_keep_memory_flat() {
     for number in 0..10_000_000_u64 {
         if number % 1_000 == 0 {
             let key = keys(9).public();
-            let life = Subject { endpoint: endpoint(9), incarnation: Incarnation(number), key };
+            let life =
+                MemberInstance { endpoint: endpoint(9), incarnation: Incarnation(number), key };
             origins.insert(life, None);
         }
         let mut id = [0; 32];
@@ -348,9 +349,9 @@ fn an_unproven_origin_is_asked_for_and_not_delivered() {
     assert!(blames(&step(&mut it, at(2), FROM, message(1))), "an answer proves its origin");
 }
 
-fn life(port: u16) -> Subject {
+fn life(port: u16) -> MemberInstance {
     let (endpoint, key) = (endpoint(port), keys(port).public());
-    Subject { endpoint, incarnation: Incarnation(1), key }
+    MemberInstance { endpoint, incarnation: Incarnation(1), key }
 }
 
 /// Fires the timers as a node does up to a time, each second.

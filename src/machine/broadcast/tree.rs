@@ -8,7 +8,7 @@ use super::config::{AGE_GRACE, ANSWER_MAX, SEEN_BY_KEPT};
 use super::event::{Delivered, Event, Reason};
 use super::links::Link;
 use super::memory::Held;
-use super::{Broadcast, Fx, Timer, Verdict};
+use super::{Broadcast, CertificateVerdict, Fx, Timer};
 use crate::machine::LinkId;
 use crate::model::statement::Admission;
 use crate::model::{Endpoint, MessageId, Now, Time};
@@ -34,7 +34,7 @@ impl Broadcast {
         now: Now,
         from: LinkId,
         mut msg: Publish,
-        judge: impl FnOnce(&Admission) -> Verdict,
+        judge: impl FnOnce(&Admission) -> CertificateVerdict,
         fx: &mut Fx,
     ) {
         if !self.links.contains_key(&from) {
@@ -83,7 +83,7 @@ impl Broadcast {
         now: Now,
         msg: &mut Publish,
         solicited: bool,
-        judge: impl FnOnce(&Admission) -> Verdict,
+        judge: impl FnOnce(&Admission) -> CertificateVerdict,
     ) -> Judgement {
         let subject = msg.subject();
         let age = Duration::from_millis(msg.age_ms);
@@ -117,10 +117,10 @@ impl Broadcast {
             (None, None) => return Judgement::Asks,
             (None, Some(proof)) => {
                 let is_about = proof.subject() == subject;
-                match if is_about { judge(&proof) } else { Verdict::Fails } {
-                    Verdict::Holds => Some(proof),
-                    Verdict::Unsure => return Judgement::Drops(Reason::Unproven),
-                    Verdict::Fails => {
+                match if is_about { judge(&proof) } else { CertificateVerdict::Fails } {
+                    CertificateVerdict::Holds => Some(proof),
+                    CertificateVerdict::Unsure => return Judgement::Drops(Reason::Unproven),
+                    CertificateVerdict::Fails => {
                         let reason = "a certificate that does not hold for the origin".to_owned();
                         return Judgement::Blames(Reason::Forged, reason);
                     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::config::ROUNDS_MAX;
 use crate::machine::LinkId;
-use crate::model::statement::Subject;
+use crate::model::statement::MemberInstance;
 use crate::model::{MessageId, Time};
 
 /// Half of the pause before all announcers are asked for the second time; doubled each round.
@@ -26,7 +26,7 @@ pub(super) struct Want {
     rounds: u32,
     due: Time,
     /// Origin of a large message whose head came, and whose parts wait for room.
-    origin: Option<Subject>,
+    origin: Option<MemberInstance>,
 }
 
 /// Messages that are waited for.
@@ -104,12 +104,12 @@ impl Wanted {
     }
 
     /// The origins of messages whose parts wait for room.
-    pub(super) fn origins(&self) -> impl Iterator<Item = Subject> {
+    pub(super) fn origins(&self) -> impl Iterator<Item = MemberInstance> {
         self.postponed.iter().filter_map(|id| self.by_id.get(id)?.origin)
     }
 
     /// Begins the search anew at `due` for a message that was answered, but cannot be taken yet.
-    pub(super) fn postpone(&mut self, id: &MessageId, origin: Subject, due: Time) {
+    pub(super) fn postpone(&mut self, id: &MessageId, origin: MemberInstance, due: Time) {
         if let Some(want) = self.by_id.get_mut(id) {
             want.origin = Some(origin);
             self.postponed.insert(*id);

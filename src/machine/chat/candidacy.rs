@@ -16,7 +16,7 @@ pub(super) struct Question {
     /// Term in which the candidate wants to lead.
     pub(super) term: Term,
     /// True if the members are only asked whether they would promise.
-    pub(super) is_trial: bool,
+    pub(super) is_pre_vote: bool,
     /// True if a higher id must promise like any other (L2, C8).
     pub(super) force: bool,
 }
@@ -36,7 +36,7 @@ pub(super) enum Step {
 
 /// State of a candidate.
 #[derive(Debug)]
-pub(super) struct Candidacy {
+pub(super) struct CandidateState {
     question: Question,
     /// Record of its own promise.
     record: u64,
@@ -46,7 +46,7 @@ pub(super) struct Candidacy {
     answers: BTreeMap<MemberId, Last>,
 }
 
-impl Candidacy {
+impl CandidateState {
     /// A candidate that has its own consent, in `record`.
     pub(super) fn new(
         question: Question,
@@ -78,7 +78,7 @@ impl Candidacy {
         sender_id: MemberId,
         (last_term, last_seq): Last,
     ) -> Election {
-        let Question { term, is_trial: trial, force } = self.question;
+        let Question { term, is_pre_vote: trial, force } = self.question;
         Election { sender_id, term, last_term, last_seq, trial, force }
     }
 
@@ -130,7 +130,7 @@ impl Candidacy {
             return Step::Wait;
         }
         // A promise is a promise: nobody objects to it any more.
-        if !self.question.is_trial {
+        if !self.question.is_pre_vote {
             return Step::Adopt;
         }
         // L2: where no higher id in reach is left to answer, or it has objected often enough, the
@@ -159,12 +159,12 @@ mod tests {
         (Term(term), SeqNo(seq))
     }
 
-    fn candidacy(is_trial: bool, force: bool) -> Candidacy {
-        let question = Question { term: Term(7), is_trial, force };
-        Candidacy::new(question, ME, last(2, 5), 0, Time::ZERO)
+    fn candidacy(is_pre_vote: bool, force: bool) -> CandidateState {
+        let question = Question { term: Term(7), is_pre_vote, force };
+        CandidateState::new(question, ME, last(2, 5), 0, Time::ZERO)
     }
 
-    fn step(it: &Candidacy, may_object: bool, millis: u64) -> Step {
+    fn step(it: &CandidateState, may_object: bool, millis: u64) -> Step {
         let Body::Membership(group) = membership(&[1, 2, 3]) else { panic!("a membership") };
         let now = Time::ZERO.after(Duration::from_millis(millis));
         it.step(&group, 2, may_object, now, GRACE)

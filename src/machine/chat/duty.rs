@@ -1,32 +1,32 @@
 //! Duty of a member: to follow, to stand for election, or to lead.
 
-use super::candidacy::Candidacy;
-use super::reign::Reign;
+use super::candidacy::CandidateState;
+use super::reign::LeaderState;
 use crate::proto::chat::entry::{MemberId, SeqNo, Term};
 
-/// The fetch of a donor's log.
+/// The fetch of a source's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Adopting {
+pub(super) struct LogRecovery {
     /// Member whose log is fetched.
-    pub(super) donor: MemberId,
+    pub(super) source: MemberId,
     /// Last entry of that log.
     pub(super) target: (Term, SeqNo),
 }
 
-/// Present duty of a member.
+/// Role of a member with its state.
 #[derive(Debug)]
-pub(super) enum Duty {
+pub(super) enum RoleState {
     /// The member follows, or waits.
     Follow,
     /// The member asks for promises.
-    Stand(Candidacy),
+    Stand(CandidateState),
     /// The member has its promises, and fetches the best log (R3).
-    Adopt(Candidacy, Adopting),
+    Adopt(CandidateState, LogRecovery),
     /// The member leads the group.
-    Lead(Reign),
+    Lead(LeaderState),
 }
 
-impl Duty {
+impl RoleState {
     pub(super) const fn follows(&self) -> bool {
         matches!(self, Self::Follow)
     }
@@ -36,29 +36,29 @@ impl Duty {
     }
 
     /// State of a leader, if the member leads.
-    pub(super) const fn reign(&self) -> Option<&Reign> {
+    pub(super) const fn leading(&self) -> Option<&LeaderState> {
         match self {
-            Self::Lead(reign) => Some(reign),
+            Self::Lead(leading) => Some(leading),
             Self::Follow | Self::Stand(_) | Self::Adopt(..) => None,
         }
     }
 
-    pub(super) const fn reign_mut(&mut self) -> Option<&mut Reign> {
+    pub(super) const fn reign_mut(&mut self) -> Option<&mut LeaderState> {
         match self {
-            Self::Lead(reign) => Some(reign),
+            Self::Lead(leading) => Some(leading),
             Self::Follow | Self::Stand(_) | Self::Adopt(..) => None,
         }
     }
 
     /// State of a candidate, if the member stands or adopts a log.
-    pub(super) const fn candidacy(&self) -> Option<&Candidacy> {
+    pub(super) const fn candidacy(&self) -> Option<&CandidateState> {
         match self {
             Self::Stand(it) | Self::Adopt(it, _) => Some(it),
             Self::Follow | Self::Lead(_) => None,
         }
     }
 
-    pub(super) const fn candidacy_mut(&mut self) -> Option<&mut Candidacy> {
+    pub(super) const fn candidacy_mut(&mut self) -> Option<&mut CandidateState> {
         match self {
             Self::Stand(it) | Self::Adopt(it, _) => Some(it),
             Self::Follow | Self::Lead(_) => None,
@@ -66,19 +66,19 @@ impl Duty {
     }
 
     /// Fetches a log, if the member stands.
-    pub(super) fn adopt(&mut self, adopting: Adopting) {
+    pub(super) fn adopt(&mut self, recovery: LogRecovery) {
         *self = match std::mem::replace(self, Self::Follow) {
-            Self::Stand(it) => Self::Adopt(it, adopting),
+            Self::Stand(it) => Self::Adopt(it, recovery),
             other @ (Self::Follow | Self::Adopt(..) | Self::Lead(_)) => other,
         };
     }
 
     /// Stands again, if the member was fetching a log. Returns the fetch that is over.
-    pub(super) fn stand_again(&mut self) -> Option<Adopting> {
+    pub(super) fn stand_again(&mut self) -> Option<LogRecovery> {
         match std::mem::replace(self, Self::Follow) {
-            Self::Adopt(it, adopting) => {
+            Self::Adopt(it, recovery) => {
                 *self = Self::Stand(it);
-                Some(adopting)
+                Some(recovery)
             }
             other @ (Self::Follow | Self::Stand(_) | Self::Lead(_)) => {
                 *self = other;

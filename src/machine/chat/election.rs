@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-use super::candidacy::{Candidacy, Question, Step};
+use super::candidacy::{CandidateState, Question, Step};
 use super::config::Rule;
-use super::duty::Duty;
+use super::duty::RoleState;
 use super::event::{Event, Timer};
-use super::group::{Fx, Group};
+use super::replica::{Fx, Replica};
 use super::vote::Verdict;
 use crate::machine::LinkId;
 use crate::machine::quorum::majority;
 use crate::proto::chat::entry::{MemberId, Term};
 use crate::proto::chat::message::{Consent, Election, ElectionOk, Message, NackCode};
 
-impl Group {
+impl Replica {
     /// Delay in which the members above stand first (L3).
     pub(super) fn stagger(&self, unit: Duration) -> Duration {
         let is_above = |id: MemberId| id > self.process.id() && self.has_member(id);
@@ -24,7 +24,7 @@ impl Group {
 
     /// True if this member leads, or hears the leader (L1).
     pub(super) fn hears_leader(&self) -> bool {
-        if self.duty.leads() {
+        if self.role_state.leads() {
             return true;
         }
         let is_linked = self.vote.leader().is_some_and(|id| self.links.is_linked(id));
@@ -37,18 +37,18 @@ impl Group {
     }
 
     pub(super) fn on_election_timer(&mut self, fx: &mut Fx) {
-        match &self.duty {
-            Duty::Lead(_) => {}
-            Duty::Stand(it) | Duty::Adopt(it, _) => {
+        match &self.role_state {
+            RoleState::Lead(_) => {}
+            RoleState::Stand(it) | RoleState::Adopt(it, _) => {
                 if it.has_lasted(self.process.now(), self.config.leader_timeout) {
                     self.give_up(fx);
                     return;
                 }
                 fx.set_timer(Timer::Election, self.config.ask_again);
-                self.ask_for_promises(fx);
+                self.request_votes(fx);
                 self.count_promises(fx);
             }
-            Duty::Follow => self.on_silence(fx),
+            RoleState::Follow => self.on_silence(fx),
         }
     }
 
@@ -69,18 +69,24 @@ impl Group {
         let can_stand = self.reaches_majority() || !self.config.keeps(Rule::Quorum);
         if !self.is_member() || !can_stand || self.process.was_refused() {
             if self.is_member() {
-                self.tell_quorum(false, fx);
+                self.report_quorum(false, fx);
                 self.refuse_clients(fx);
             }
             fx.set_timer(Timer::Election, self.config.ask_again * 5);
             return;
         }
-        self.stand(self.vote.may_force(), true, reason, fx);
+        self.start_election(self.vote.may_force(), true, reason, fx);
     }
 
-    /// Stands as a candidate: with `is_trial` the members are only asked whether
+    /// Stands as a candidate: with `is_pre_vote` the members are only asked whether
     /// they would promise.
-    pub(super) fn stand(&mut self, force: bool, is_trial: bool, reason: &'static str, fx: &mut Fx) {
+    pub(super) fn start_election(
+        &mut self,
+        force: bool,
+        is_pre_vote: bool,
+        reason: &'static str,
+        fx: &mut Fx,
+    ) {
         let Some(term) = self.vote.next_term() else {
             self.drop_it("a term beyond the limit", fx);
             return;
@@ -88,20 +94,21 @@ impl Group {
         fx.emit(Event::ElectionBegun { term, reason: reason.into() });
         let me = self.process.id();
         // R1: the candidate's own promise is one like any other. A trial begins no term.
-        if !is_trial {
-            self.enter(term, Some(me), fx);
+        if !is_pre_vote {
+            self.advance_term(term, Some(me), fx);
         }
-        let question = Question { term, is_trial, force };
+        let question = Question { term, is_pre_vote, force };
         let (last, now) = (self.log.last().place(), self.process.now());
-        self.duty = Duty::Stand(Candidacy::new(question, me, last, self.disk.issued(), now));
+        self.role_state =
+            RoleState::Stand(CandidateState::new(question, me, last, self.disk.issued(), now));
         fx.set_timer(Timer::Election, self.config.ask_again);
-        self.ask_for_promises(fx);
+        self.request_votes(fx);
         self.count_promises(fx);
     }
 
     /// Asks all members in reach that have not answered.
-    pub(super) fn ask_for_promises(&mut self, fx: &mut Fx) {
-        let Some(it) = self.duty.candidacy() else { return };
+    pub(super) fn request_votes(&mut self, fx: &mut Fx) {
+        let Some(it) = self.role_state.candidacy() else { return };
         let ask = it.message(self.process.id(), self.log.last().place());
         let is_asked = |id: MemberId| self.has_member(id) && !it.has(id);
         let links = self.links.members().filter(|(id, ..)| is_asked(*id));
@@ -113,7 +120,7 @@ impl Group {
 
     pub(super) fn give_up(&mut self, fx: &mut Fx) {
         self.step_down(fx);
-        self.tell_quorum(false, fx);
+        self.report_quorum(false, fx);
         self.refuse_clients(fx);
         let jitter = self.process.jitter(100);
         let wait = self.config.ask_again * 3 + self.stagger(self.config.rank_silent) + jitter;
@@ -149,7 +156,7 @@ impl Group {
             }
             // R5: a newer term ends this member's own part in the old one. R1: the promise is
             // written with it, as one record.
-            Verdict::NewTerm => self.enter(ask.term, Some(id), fx),
+            Verdict::NewTerm => self.advance_term(ask.term, Some(id), fx),
             // R1: this member came into the term by another's message, and has promised nothing.
             Verdict::Promise => {
                 self.vote.promise(id);
@@ -183,7 +190,7 @@ impl Group {
         let objects = is_higher && !ask.force && can_win;
         let kind = if objects { Consent::Takeover } else { Consent::Would };
         self.send(link, Message::ElectionOk(self.election_ok(ask.term, kind)), fx);
-        if objects && self.duty.follows() {
+        if objects && self.role_state.follows() {
             self.vote.lose_leader();
             fx.set_timer(Timer::Election, Duration::ZERO);
         }
@@ -202,26 +209,26 @@ impl Group {
     }
 
     pub(super) fn on_election_ok(&mut self, id: MemberId, ok: ElectionOk, fx: &mut Fx) {
-        let Some(it) = self.duty.candidacy_mut() else { return };
-        let Question { term, is_trial, force } = it.question();
+        let Some(it) = self.role_state.candidacy_mut() else { return };
+        let Question { term, is_pre_vote, force } = it.question();
         // R5: an answer counts in the term that it is about.
         if ok.term != term {
             return;
         }
         match ok.kind {
             // L2: the higher id is let go first.
-            Consent::Takeover if is_trial && !force && id > self.process.id() => {
+            Consent::Takeover if is_pre_vote && !force && id > self.process.id() => {
                 self.vote.object();
                 self.step_down(fx);
                 let jitter = self.process.jitter(50);
                 fx.set_timer(Timer::Election, self.config.ask_again * 5 + jitter);
             }
             // R1: a consent to a trial is no promise, and the other way round.
-            Consent::Would if is_trial => {
+            Consent::Would if is_pre_vote => {
                 it.put(id, (ok.last_term, ok.last_seq));
                 self.count_promises(fx);
             }
-            Consent::Promise if !is_trial => {
+            Consent::Promise if !is_pre_vote => {
                 it.put(id, (ok.last_term, ok.last_seq));
                 self.count_promises(fx);
             }
@@ -231,7 +238,7 @@ impl Group {
 
     /// Goes on if enough members have consented.
     pub(super) fn count_promises(&mut self, fx: &mut Fx) {
-        let Duty::Stand(it) = &self.duty else { return };
+        let RoleState::Stand(it) = &self.role_state else { return };
         let (group, now) = (self.log.membership(), self.process.now());
         // R2: two majorities share a member, which promises once a term (R1): so one leader a term.
         let needed =
@@ -242,14 +249,14 @@ impl Group {
         match it.step(group, needed, may_object, now, self.config.grace) {
             Step::Wait => {}
             Step::Grace => {
-                if let Some(it) = self.duty.candidacy_mut() {
+                if let Some(it) = self.role_state.candidacy_mut() {
                     it.begin_grace(now);
                 }
                 fx.set_timer(Timer::Election, self.config.grace);
             }
-            Step::Stand => self.stand(force, false, super::event::TRIAL_SUCCEEDED, fx),
+            Step::Stand => self.start_election(force, false, super::event::TRIAL_SUCCEEDED, fx),
             // R1: the candidate's own promise counts only when it is on disk, too.
-            Step::Adopt if self.is_kept(record) => self.adopt_best(fx),
+            Step::Adopt if self.is_kept(record) => self.recover_log(fx),
             Step::Adopt => {}
         }
     }

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::machine::LinkId;
 use crate::model::PublicKey;
 use crate::proto::chat::entry::{
-    Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+    ChainHash, ChatText, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
 };
-use crate::proto::chat::message::Intent;
+use crate::proto::chat::message::JoinIntent;
 
 /// A connection on which both ends have proved their keys; never of another group. The other end's
 /// `JOIN_ACK` follows as [`Input::Received`](crate::machine::Input::Received) where this end
@@ -23,7 +23,7 @@ pub struct Opening {
     /// The other end, as it describes itself; its key is proved.
     pub member: Member,
     /// Purpose of the connection.
-    pub intent: Intent,
+    pub intent: JoinIntent,
     /// True if this end called.
     pub is_ours: bool,
     /// Random number of the process at the other end, if it has told it.
@@ -67,7 +67,7 @@ pub enum Command {
     /// The seeds have certified that the member with this key is gone. It may come back.
     Certified(PublicKey),
     /// Go on alone, as another group: the majority is gone for good (C14). Nothing happens unless
-    /// [`Group::may_recover`](super::Group::may_recover) says so.
+    /// [`Group::may_recover`](super::Replica::may_recover) says so.
     Recover,
     /// Stop; a leader hands over first.
     Leave,
@@ -134,7 +134,8 @@ pub enum Record {
         /// Newest term that is known.
         term: Term,
         /// Candidate that has the promise, if any.
-        promised_to: Option<MemberId>,
+        #[serde(rename = "promised_to")]
+        voted_for: Option<MemberId>,
     },
     /// An entry; its number is one above the entry before it.
     Entry(Arc<Entry>),
@@ -144,7 +145,7 @@ pub enum Record {
         from: SeqNo,
     },
     /// A text typed here that has no number yet.
-    Typed(Chat),
+    Typed(ChatText),
     /// A text typed here goes on under another identity; the old one was another text's.
     Renamed {
         /// Identity until now.
@@ -177,7 +178,7 @@ pub struct Snapshot {
     /// Term of the entry.
     pub term: Term,
     /// Running hash there.
-    pub chain: Chain,
+    pub chain: ChainHash,
     /// Membership of the group there.
     pub membership: Arc<Membership>,
     /// Last number of each author there, and its place (R9), ascending by the place.
@@ -250,7 +251,7 @@ pub enum Event {
     /// The membership of the group has changed to this.
     MembershipChanged(Arc<Membership>),
     /// A text typed here is kept on disk, and waits for its number.
-    Pending(Chat),
+    Pending(ChatText),
     /// A text typed here is not kept: there is no room, or it is no message.
     Rejected {
         /// Name of the room.
@@ -263,7 +264,7 @@ pub enum Event {
     /// A text typed here that was kept is given back: the group cannot take it.
     GivenBack {
         /// Message that is given back.
-        chat: Chat,
+        chat: ChatText,
         /// Reason in words, for people.
         reason: String,
     },

@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use super::window::Log;
+use super::window::LogWindow;
 use crate::proto::chat::entry::{Entry, SeqNo, Term};
 
 /// Reason why entries were not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Misfit {
+pub(super) enum AppendError {
     /// The log ends before the entries.
     Gap,
     /// The entry before them is another one here.
@@ -34,17 +34,17 @@ pub(super) struct Fit {
 /// Decides how `entries` fit behind the entry `prev_term` at `prev_seq`. Without `matches`, that
 /// entry is not compared.
 pub(super) fn fit(
-    log: &Log,
+    log: &LogWindow,
     (prev_seq, prev_term): (SeqNo, Term),
     entries: &[Arc<Entry>],
     matches: bool,
-) -> Result<Fit, Misfit> {
+) -> Result<Fit, AppendError> {
     if !is_piece(prev_seq, prev_term, entries) {
-        return Err(Misfit::Nonsense);
+        return Err(AppendError::Nonsense);
     }
     // The log has no gap.
     if prev_seq > log.last().seq {
-        return Err(Misfit::Gap);
+        return Err(AppendError::Gap);
     }
     let known = log.term_at(prev_seq);
     if matches && known.is_none_or(|it| it != prev_term) {
@@ -52,8 +52,8 @@ pub(super) fn fit(
             // It is final and no longer in memory: the sender's is the same one.
             (true, None) => {}
             // Two leaders cannot both have made something final there (R3, R8).
-            (true, Some(_)) => return Err(Misfit::Final(prev_seq)),
-            (false, _) => return Err(Misfit::Conflict),
+            (true, Some(_)) => return Err(AppendError::Final(prev_seq)),
+            (false, _) => return Err(AppendError::Conflict),
         }
     }
     let end = entries.last().map_or(prev_seq, |it| it.seq_no);
@@ -62,7 +62,7 @@ pub(super) fn fit(
         match log.term_at(seq) {
             // One term has one leader (R2), which gives each number once: it is the same entry.
             Some(term) if term == entry.term => {}
-            Some(_) if is_final => return Err(Misfit::Final(seq)),
+            Some(_) if is_final => return Err(AppendError::Final(seq)),
             // A tail that is not final, of a leader whose term is over, gives way.
             Some(_) => return Ok(Fit { cut: Some(seq), known, end }),
             None if is_final => {}
@@ -89,8 +89,8 @@ mod tests {
     use crate::proto::chat::entry::Body;
 
     /// A log of openings with these terms, of which `commit` are final.
-    fn log(terms: &[u64], commit: u64) -> Log {
-        let mut log = Log::restore(None);
+    fn log(terms: &[u64], commit: u64) -> LogWindow {
+        let mut log = LogWindow::restore(None);
         pieces(1, terms).into_iter().for_each(|it| log.append(it));
         log.commit_to(SeqNo(commit));
         log
@@ -102,10 +102,10 @@ mod tests {
     }
 
     fn check(
-        log: &Log,
+        log: &LogWindow,
         prev: (u64, u64),
         terms: &[u64],
-    ) -> Result<(Option<u64>, usize, u64), Misfit> {
+    ) -> Result<(Option<u64>, usize, u64), AppendError> {
         let entries = pieces(prev.0 + 1, terms);
         let it = fit(log, (SeqNo(prev.0), Term(prev.1)), &entries, true)?;
         Ok((it.cut.map(|it| it.0), it.known, it.end.0))
@@ -117,8 +117,8 @@ mod tests {
         assert_eq!(check(&log, (4, 2), &[2, 3]), Ok((None, 0, 6)));
         assert_eq!(check(&log, (4, 2), &[]), Ok((None, 0, 4)), "the logs agree so far");
         assert_eq!(check(&log, (2, 1), &[2, 2, 3]), Ok((None, 2, 5)));
-        assert_eq!(check(&log, (5, 2), &[2]), Err(Misfit::Gap));
-        assert_eq!(check(&log, (4, 3), &[3]), Err(Misfit::Conflict));
+        assert_eq!(check(&log, (5, 2), &[2]), Err(AppendError::Gap));
+        assert_eq!(check(&log, (4, 3), &[3]), Err(AppendError::Conflict));
     }
 
     #[test]
@@ -126,8 +126,8 @@ mod tests {
         let log = log(&[1, 1, 2, 2], 2);
         assert_eq!(check(&log, (2, 1), &[2, 3]), Ok((Some(4), 1, 4)));
         assert_eq!(check(&log, (2, 1), &[3]), Ok((Some(3), 0, 3)));
-        assert_eq!(check(&log, (1, 1), &[2]), Err(Misfit::Final(SeqNo(2))));
-        assert_eq!(check(&log, (2, 2), &[2]), Err(Misfit::Final(SeqNo(2))));
+        assert_eq!(check(&log, (1, 1), &[2]), Err(AppendError::Final(SeqNo(2))));
+        assert_eq!(check(&log, (2, 2), &[2]), Err(AppendError::Final(SeqNo(2))));
     }
 
     #[test]
@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn numbers_have_no_gap_and_terms_do_not_fall() {
         let log = log(&[1, 1], 0);
-        assert_eq!(check(&log, (2, 1), &[2, 1]), Err(Misfit::Nonsense));
+        assert_eq!(check(&log, (2, 1), &[2, 1]), Err(AppendError::Nonsense));
         let gap = pieces(4, &[2]);
-        assert_eq!(fit(&log, (SeqNo(2), Term(1)), &gap, true), Err(Misfit::Nonsense));
+        assert_eq!(fit(&log, (SeqNo(2), Term(1)), &gap, true), Err(AppendError::Nonsense));
     }
 }

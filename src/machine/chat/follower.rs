@@ -4,17 +4,17 @@
 use std::sync::Arc;
 
 use super::config::Rule;
-use super::duty::Duty;
+use super::duty::RoleState;
 use super::event::Event;
-use super::fit::{Misfit, fit};
-use super::group::{Fx, Group};
+use super::fit::{AppendError, fit};
+use super::replica::{Fx, Replica};
 use crate::machine::LinkId;
 use crate::proto::chat::entry::{Entry, MemberId, SeqNo, Term};
 use crate::proto::chat::message::{
-    CatchupReq, Coordinator, Heartbeat, Message, NackCode, SeqAck, SeqChat, SeqNack,
+    CatchupReq, Coordinator, LeaderHeartbeat, Message, NackCode, SeqAck, SeqChat, SeqNack,
 };
 
-impl Group {
+impl Replica {
     /// Follows a leader, if its term is not over. Returns whether it did.
     fn follow(&mut self, id: MemberId, link: LinkId, term: Term, fx: &mut Fx) -> bool {
         let fenced = self.config.keeps(Rule::Fence);
@@ -25,15 +25,15 @@ impl Group {
             return false;
         }
         if term > self.vote.term() {
-            self.enter(term, None, fx);
+            self.advance_term(term, None, fx);
         }
         // R2: one term has one leader, so this is none.
         let is_other = self.vote.leader().is_some_and(|it| it != id);
-        if fenced && (is_other || self.duty.leads()) {
+        if fenced && (is_other || self.role_state.leads()) {
             self.drop_it("a second leader of one term", fx);
             return false;
         }
-        if !self.duty.follows() {
+        if !self.role_state.follows() {
             self.step_down(fx);
         }
         if self.vote.follow(id, self.process.now()) {
@@ -45,7 +45,7 @@ impl Group {
     fn on_new_leader(&mut self, fx: &mut Fx) {
         self.following.begin();
         self.await_leader(fx);
-        self.outbox.begin_again();
+        self.pending.begin_again();
         self.end_if_leaving(fx);
     }
 
@@ -61,16 +61,22 @@ impl Group {
         }
     }
 
-    pub(super) fn on_heartbeat(&mut self, id: MemberId, link: LinkId, msg: Heartbeat, fx: &mut Fx) {
+    pub(super) fn on_heartbeat(
+        &mut self,
+        id: MemberId,
+        link: LinkId,
+        msg: LeaderHeartbeat,
+        fx: &mut Fx,
+    ) {
         if !self.follow(id, link, msg.term, fx) {
             return;
         }
         self.learn_commit(msg.commit, fx);
         let is_final_here = msg.commit <= self.log.commit();
         if is_final_here && self.log.chain_at(msg.commit).is_some_and(|it| it != msg.hash) {
-            self.tell_divergence(id, msg.commit, fx);
+            self.report_divergence(id, msg.commit, fx);
         }
-        self.tell_quorum(true, fx);
+        self.report_quorum(true, fx);
         // A leader must hear that it is followed, but not with each commit.
         let is_due = self.following.is_ack_due(self.process.now(), self.config.heartbeat / 2);
         self.acknowledge(is_due, fx);
@@ -83,7 +89,7 @@ impl Group {
         }
     }
 
-    /// Takes entries of the leader, or of the donor of a candidate; they make no sender a leader.
+    /// Takes entries of the leader, or of the source of a candidate; they make no sender a leader.
     pub(super) fn on_catchup_resp(
         &mut self,
         id: MemberId,
@@ -91,7 +97,7 @@ impl Group {
         msg: &SeqChat,
         fx: &mut Fx,
     ) {
-        if matches!(self.duty, Duty::Adopt(..)) {
+        if matches!(self.role_state, RoleState::Adopt(..)) {
             self.on_donated(id, msg, fx);
         } else if self.vote.is_leader(id) && msg.term == self.vote.term() {
             self.vote.hear(self.process.now());
@@ -110,22 +116,22 @@ impl Group {
                 let has_news = !msg.entries.is_empty() && self.stored() < end;
                 self.acknowledge(!has_news, fx);
             }
-            Err(Misfit::Gap) => {
+            Err(AppendError::Gap) => {
                 let last_seq = self.log.last().seq;
                 let ask = CatchupReq { sender_id, term, last_seq, tail: false };
                 self.ask(link, Message::CatchupReq(ask), fx);
             }
-            Err(Misfit::Conflict) => {
+            Err(AppendError::Conflict) => {
                 let last_seq = self.log.commit();
                 self.ask(link, Message::SeqNack(SeqNack { sender_id, term, last_seq }), fx);
             }
-            Err(Misfit::Final(at)) => {
+            Err(AppendError::Final(at)) => {
                 self.drop_it("entries that contradict what is final", fx);
                 if let Some(member) = self.vote.leader() {
-                    self.tell_divergence(member, at, fx);
+                    self.report_divergence(member, at, fx);
                 }
             }
-            Err(Misfit::Nonsense) => {
+            Err(AppendError::Nonsense) => {
                 self.drop_it("entries that are no piece of a log", fx);
                 self.refuse(link, NackCode::Malformed, "entries that are no piece of a log", fx);
             }
@@ -148,7 +154,7 @@ impl Group {
         prev_term: Term,
         entries: &[Arc<Entry>],
         fx: &mut Fx,
-    ) -> Result<SeqNo, Misfit> {
+    ) -> Result<SeqNo, AppendError> {
         let matches = self.config.keeps(Rule::Match);
         let it = fit(&self.log, (prev_seq, prev_term), entries, matches)?;
         if let Some(from) = it.cut {
@@ -168,7 +174,7 @@ impl Group {
     }
 
     /// Tells that a log differs, once in each term.
-    fn tell_divergence(&mut self, member: MemberId, at: SeqNo, fx: &mut Fx) {
+    fn report_divergence(&mut self, member: MemberId, at: SeqNo, fx: &mut Fx) {
         if self.following.diverge(self.vote.term()) {
             fx.emit(Event::Diverged { member, at });
         }

@@ -22,7 +22,7 @@ pub(super) struct Following {
     /// The leader's commit when it was last heard anew; `None` until it is heard.
     resume_at: Option<SeqNo>,
     /// Candidates for which old entries are being read, and the terms.
-    donations: BTreeMap<LinkId, Term>,
+    pending_tail_reads: BTreeMap<LinkId, Term>,
     /// Last term in which it was told that logs differ.
     diverged_in: Option<Term>,
 }
@@ -36,13 +36,13 @@ impl Following {
             acked: SeqNo(0),
             acked_at: Time::ZERO,
             resume_at: None,
-            donations: BTreeMap::new(),
+            pending_tail_reads: BTreeMap::new(),
             diverged_in: None,
         }
     }
 
     /// Begins another term: of the log, only the final part is known to be its leader's.
-    pub(super) fn enter(&mut self, commit: SeqNo) {
+    pub(super) fn advance_term(&mut self, commit: SeqNo) {
         *self = Self { diverged_in: self.diverged_in, ..Self::new(commit) };
     }
 
@@ -114,12 +114,12 @@ impl Following {
 
     /// Notes that entries are being read for a candidate.
     pub(super) fn await_donation(&mut self, link: LinkId, term: Term) {
-        self.donations.insert(link, term);
+        self.pending_tail_reads.insert(link, term);
     }
 
     /// Takes the term for which entries were read.
     pub(super) fn take_donation(&mut self, link: LinkId) -> Option<Term> {
-        self.donations.remove(&link)
+        self.pending_tail_reads.remove(&link)
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(following.acknowledge(SeqNo(9), false, Time::ZERO), None, "no news");
         following.verify(SeqNo(9));
         assert_eq!(following.acknowledge(SeqNo(7), false, Time::ZERO), Some(SeqNo(7)), "on disk");
-        following.enter(SeqNo(5));
+        following.advance_term(SeqNo(5));
         assert_eq!(following.verified(), SeqNo(5), "another leader may have another tail");
     }
 
@@ -169,7 +169,7 @@ mod tests {
     fn a_divergence_is_told_once_a_term() {
         let mut following = Following::new(SeqNo(0));
         assert!(following.diverge(Term(1)) && !following.diverge(Term(1)));
-        following.enter(SeqNo(0));
+        following.advance_term(SeqNo(0));
         assert!(!following.diverge(Term(1)) && following.diverge(Term(2)));
     }
 }

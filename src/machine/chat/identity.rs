@@ -9,21 +9,21 @@ pub(super) struct Identity {
     /// True if the log says to which group it belongs.
     is_kept: bool,
     /// True if the process founds a group at its start.
-    founds: bool,
+    bootstrap: bool,
 }
 
 impl Identity {
     /// The identity after a restart; `group` is that of the log, if it names one.
-    pub(super) const fn restore(group: Option<GroupId>, founds: bool) -> Self {
-        Self { group, is_kept: group.is_some(), founds: founds && group.is_none() }
+    pub(super) const fn restore(group: Option<GroupId>, bootstrap: bool) -> Self {
+        Self { group, is_kept: group.is_some(), bootstrap: bootstrap && group.is_none() }
     }
 
     pub(super) const fn group(&self) -> Option<GroupId> {
         self.group
     }
 
-    pub(super) const fn founds(&self) -> bool {
-        self.founds
+    pub(super) const fn bootstrap(&self) -> bool {
+        self.bootstrap
     }
 
     /// Becomes another group, which the log does not name yet.
@@ -63,8 +63,8 @@ mod tests {
 
     #[test]
     fn a_member_of_a_group_founds_none() {
-        assert!(Identity::restore(None, true).founds());
-        assert!(!Identity::restore(Some(HERE), true).founds());
+        assert!(Identity::restore(None, true).bootstrap());
+        assert!(!Identity::restore(Some(HERE), true).bootstrap());
         assert_eq!(Identity::restore(Some(HERE), true).take_unkept(), None, "the log names it");
     }
 }

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use super::config::{Rule, SEQ_MAX};
-use super::duty::Duty;
+use super::duty::RoleState;
 use super::event::Timer;
-use super::group::{Fx, Group};
-use super::reign::Reign;
+use super::reign::LeaderState;
+use super::replica::{Fx, Replica};
 use crate::machine::quorum::majority;
 use crate::proto::chat::entry::{Body, Entry, MemberId};
 use crate::proto::chat::message::{Coordinator, Message};
 
-impl Group {
+impl Replica {
     /// Begins to lead, with `first` as the first entry.
     pub(super) fn lead(&mut self, promises: Vec<MemberId>, first: Body, fx: &mut Fx) {
-        let opening = self.log.last().seq.next();
-        self.duty = Duty::Lead(Reign::new(opening, promises, self.process.now()));
+        let first_index = self.log.last().seq.next();
+        self.role_state =
+            RoleState::Lead(LeaderState::new(first_index, promises, self.process.now()));
         self.vote.lead(self.process.id());
         fx.stop_timer(Timer::Election);
         fx.stop_timer(Timer::Catchup);
@@ -26,7 +27,7 @@ impl Group {
             self.on_follower_linked(id, link, fx);
         }
         self.append_own(first, fx);
-        self.outbox.begin_again();
+        self.pending.begin_again();
         self.send_typed(fx);
         self.advance_commit(fx);
     }
@@ -57,19 +58,19 @@ impl Group {
     /// Makes final the entries that a majority has on disk by now (R8).
     pub(super) fn advance_commit(&mut self, fx: &mut Fx) {
         loop {
-            let Some(reign) = self.duty.reign() else { return };
+            let Some(leading) = self.role_state.leading() else { return };
             let own = (self.process.id(), self.stored());
-            let bound = reign.committable(&self.log, self.vote.term(), own, &self.config);
+            let bound = leading.committable(&self.log, self.vote.term(), own, &self.config);
             let Some(bound) = bound else { return };
             let had = self.log.commit();
             self.make_final(bound, fx);
             // An entry that became final may have ended this leadership (C7). If it has not, it may
             // have ended a change of the membership: then fewer are counted, and more is final.
-            if self.log.commit() == had || !self.duty.leads() {
+            if self.log.commit() == had || !self.role_state.leads() {
                 return;
             }
             if self.has_opened() {
-                self.tell_quorum(true, fx);
+                self.report_quorum(true, fx);
             }
         }
     }
@@ -77,7 +78,7 @@ impl Group {
     /// True if this member leads, and the first entry of its term is final (R4): it knows all final
     /// entries.
     pub(super) fn has_opened(&self) -> bool {
-        self.duty.reign().is_some_and(|reign| reign.has_opened(self.log.commit()))
+        self.role_state.leading().is_some_and(|leading| leading.has_opened(self.log.commit()))
     }
 
     pub(super) fn on_heartbeat_timer(&mut self, fx: &mut Fx) {
@@ -90,15 +91,15 @@ impl Group {
     /// Steps down if this leader hears no majority (L1).
     pub(super) fn on_quorum_timer(&mut self, fx: &mut Fx) {
         let patience = self.config.leader_timeout;
-        let Some(reign) = self.duty.reign() else { return };
+        let Some(leading) = self.role_state.leading() else { return };
         let group = self.log.membership();
-        let heard = reign.heard(group, self.process.id(), self.process.now(), patience);
+        let heard = leading.heard(group, self.process.id(), self.process.now(), patience);
         if heard >= majority(group.members.len()) || !self.config.keeps(Rule::Quorum) {
             fx.set_timer(Timer::Quorum, patience / 4);
             return;
         }
         self.step_down(fx);
-        self.tell_quorum(false, fx);
+        self.report_quorum(false, fx);
         self.refuse_clients(fx);
     }
 }

@@ -9,13 +9,13 @@ use super::config::MEMBERS_MAX;
 use crate::machine::LinkId;
 use crate::model::Time;
 use crate::proto::chat::entry::{Member, MemberId};
-use crate::proto::chat::message::Intent;
+use crate::proto::chat::message::JoinIntent;
 
 /// One connection with its member.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     member: Member,
-    intent: Intent,
+    intent: JoinIntent,
     is_ours: bool,
     /// Random number of the process at the other end.
     life: Option<u64>,
@@ -26,7 +26,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) const fn new(
         member: Member,
-        intent: Intent,
+        intent: JoinIntent,
         is_ours: bool,
         life: Option<u64>,
     ) -> Self {
@@ -39,7 +39,7 @@ impl Link {
 
     /// True if the other end is a program of its member, and not the member.
     pub(super) fn is_client(&self) -> bool {
-        self.intent == Intent::Client
+        self.intent == JoinIntent::Client
     }
 
     /// True if this end called.
@@ -253,18 +253,18 @@ impl Links {
 mod tests {
     use super::*;
     use crate::model::KeyPair;
-    use crate::proto::chat::entry::At;
+    use crate::proto::chat::entry::HostPort;
 
     const ME: MemberId = MemberId(5);
 
     fn member(id: u8) -> Member {
-        let at = At { host: [127, 0, 0, 1].into(), port: 6_000 };
+        let at = HostPort { host: [127, 0, 0, 1].into(), port: 6_000 };
         let key = KeyPair::from_secret([id; 32]).public();
         Member { id: MemberId(id.into()), at, key }
     }
 
     fn add(links: &mut Links, id: u64, peer: u8, is_ours: bool) -> Linked {
-        links.add(LinkId(id), Link::new(member(peer), Intent::Member, is_ours, None));
+        links.add(LinkId(id), Link::new(member(peer), JoinIntent::Member, is_ours, None));
         links.count(LinkId(id), ME, Time::ZERO)
     }
 

@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use super::config::{MEMBERS_MAX, REMOVED_MAX};
 use super::event::Event;
-use super::group::{Effect, Fx, Group};
-use super::removals::Ending;
+use super::removals::MemberRemoval;
+use super::replica::{Effect, Fx, Replica};
 use crate::model::PublicKey;
 use crate::proto::chat::entry::{Body, Member, MemberId, Membership};
 use crate::proto::chat::message::{Message, RemoveReq};
 
-impl Group {
+impl Replica {
     pub(super) fn on_remove(&mut self, id: MemberId, fx: &mut Fx) {
         let member = self.log.membership().members.iter().find(|it| it.id == id);
         let Some(key) = member.map(|it| it.key) else {
             self.drop_it("a removal of somebody who is no member", fx);
             return;
         };
-        self.removals.want(id, Ending { key, is_for_good: true });
+        self.removals.want(id, MemberRemoval { key, is_for_good: true });
         self.send_removals(fx);
     }
 
@@ -33,8 +33,8 @@ impl Group {
         let is_it = |it: &Member| it.id == ask.node_id && it.key == ask.key;
         if !self.log.membership().members.iter().any(is_it) {
             self.drop_it("a removal of somebody who is no member", fx);
-        } else if self.duty.leads() {
-            let ending = Ending { key: ask.key, is_for_good: !ask.certified };
+        } else if self.role_state.leads() {
+            let ending = MemberRemoval { key: ask.key, is_for_good: !ask.certified };
             self.removals.want(ask.node_id, ending);
         }
     }
@@ -43,7 +43,7 @@ impl Group {
     pub(super) fn send_removals(&mut self, fx: &mut Fx) {
         let Some(link) = self.vote.leader().and_then(|id| self.links.of_member(id)) else { return };
         let sender_id = self.process.id();
-        for (node_id, Ending { key, is_for_good }) in self.removals.iter() {
+        for (node_id, MemberRemoval { key, is_for_good }) in self.removals.iter() {
             let ask = RemoveReq { sender_id, node_id, key, certified: !is_for_good };
             fx.send(link, Message::RemoveReq(ask));
         }
@@ -51,11 +51,11 @@ impl Group {
 
     /// Appends the leader's next change, if the last one is final.
     pub(super) fn change_membership(&mut self, fx: &mut Fx) {
-        let Some(reign) = self.duty.reign() else { return };
+        let Some(leading) = self.role_state.leading() else { return };
         // C7: one change at a time, so that two memberships in use always share a majority's
         // member. R4: the last change may be an earlier leader's, and not known to be final before
         // this one has opened its term.
-        if reign.hands_over() || self.log.is_changing() || !self.has_opened() {
+        if leading.hands_over() || self.log.is_changing() || !self.has_opened() {
             return;
         }
         let next = self.without_removed().or_else(|| self.moved()).or_else(|| self.with_learner());
@@ -96,12 +96,12 @@ impl Group {
 
     /// The membership with a learner that has nearly all entries.
     fn with_learner(&self) -> Option<Membership> {
-        let reign = self.duty.reign()?;
+        let leading = self.role_state.leading()?;
         let group = self.log.membership();
         let last = self.log.last().seq.0;
         let near = self.config.batch_entries as u64;
         let is_near = |id: MemberId| {
-            let matched = reign.matched(id).map_or(0, |it| it.0);
+            let matched = leading.matched(id).map_or(0, |it| it.0);
             matched > 0 && matched + near > last
         };
         let is_new = |it: &Member| {
@@ -124,7 +124,7 @@ impl Group {
         self.removals.on_final(now);
         self.let_go_of_removed(now, fx);
         let is_one = now.members.iter().any(|it| self.process.is(it));
-        if !is_one && !self.duty.follows() {
+        if !is_one && !self.role_state.follows() {
             self.step_down(fx);
             self.vote.lose_leader();
         }
@@ -144,8 +144,8 @@ impl Group {
         let told = self.heartbeat();
         for (id, link) in removed {
             self.links.unvouch(id);
-            if let Some(reign) = self.duty.reign_mut() {
-                reign.forget(id);
+            if let Some(leading) = self.role_state.reign_mut() {
+                leading.forget(id);
                 fx.extend(told.clone().map(|msg| Effect::Send { link, msg }));
             }
             fx.hangup(link);

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::config::{Config, Rule};
 use super::event::{Record, Snapshot};
-use super::outbox::Outbox;
-use super::window::Log;
-use crate::proto::chat::entry::{Chat, GroupId, Member, MemberId, MsgId, Origin, SeqNo, Term};
+use super::pending::PendingMessages;
+use super::window::LogWindow;
+use crate::proto::chat::entry::{ChatText, GroupId, Member, MemberId, MsgId, Origin, SeqNo, Term};
 
 /// Data that the driver found on disk.
 #[derive(Clone, Debug, Default)]
-pub struct Memory {
+pub struct ChatMemory {
     /// True if a group is to be founded if there is none.
-    pub founds: bool,
+    pub bootstrap: bool,
     /// Identity of the group, if one is known.
     pub group: Option<GroupId>,
     /// Newest snapshot, if there is one.
@@ -25,13 +25,13 @@ pub struct Memory {
 pub(super) struct Known {
     pub(super) group: Option<GroupId>,
     pub(super) term: Term,
-    pub(super) promised_to: Option<MemberId>,
-    pub(super) log: Log,
-    pub(super) outbox: Outbox,
+    pub(super) voted_for: Option<MemberId>,
+    pub(super) log: LogWindow,
+    pub(super) pending: PendingMessages,
     pub(super) snapshot_at: SeqNo,
 }
 
-impl Memory {
+impl ChatMemory {
     /// # Panics
     /// Panics if entries have a gap: the driver must check its files before.
     pub(super) fn restore(self, config: &Config, me: &Member, life: u64) -> Known {
@@ -39,17 +39,17 @@ impl Memory {
         let mut known = Known {
             group: self.group.or_else(|| self.snapshot.as_ref().map(|it| it.group)),
             term: self.snapshot.as_ref().map_or(Term(0), |it| it.term),
-            promised_to: None,
-            log: Log::restore(self.snapshot.as_ref()),
-            outbox: Outbox::default(),
+            voted_for: None,
+            log: LogWindow::restore(self.snapshot.as_ref()),
+            pending: PendingMessages::default(),
             snapshot_at,
         };
         let mut typed = Vec::new();
         for record in self.records {
             match record {
                 Record::Group { group, .. } => known.group = Some(group),
-                Record::Term { term, promised_to } if term >= known.term => {
-                    (known.term, known.promised_to) = (term, promised_to);
+                Record::Term { term, voted_for } if term >= known.term => {
+                    (known.term, known.voted_for) = (term, voted_for);
                 }
                 Record::Term { .. } => {}
                 Record::Entry(entry) => known.put(entry),
@@ -71,20 +71,20 @@ impl Memory {
             false => Origin { member: me.id, client: 0 },
         };
         let numbered = known.log.last_number(own);
-        let is_open = |chat: &Chat| {
+        let is_open = |chat: &ChatText| {
             let MsgId { origin, number } = chat.msg_id;
             let done = known.log.last_final(origin).map_or(0, |(number, _)| number);
             let is_other = known.log.find(chat.msg_id).is_some_and(|it| it != chat);
             number > done || is_other && config.keeps(Rule::Text)
         };
         typed.retain(is_open);
-        known.outbox = Outbox::restore(own, numbered, typed);
+        known.pending = PendingMessages::restore(own, numbered, typed);
         known
     }
 }
 
 /// Applies a record to the typed texts, in order: a later record counts.
-pub fn apply_typed(typed: &mut Vec<Chat>, record: Record) {
+pub fn apply_typed(typed: &mut Vec<ChatText>, record: Record) {
     match record {
         Record::Typed(chat) => typed.push(chat),
         Record::Renamed { from, to } => {
@@ -108,7 +108,7 @@ impl Known {
             return;
         }
         if entry.term > self.term {
-            (self.term, self.promised_to) = (entry.term, None);
+            (self.term, self.voted_for) = (entry.term, None);
         }
         if entry.seq_no <= self.log.last().seq {
             self.log.cut(entry.seq_no);

@@ -7,24 +7,22 @@
 //!
 //! Rules C1–C14, R1–R13 and L1–L3 are stated in `docs/PROTOCOL.md`.
 
-mod adopt;
 mod authors;
 mod candidacy;
 pub mod config;
-mod disk;
 mod duty;
 mod election;
 pub mod event;
 mod fit;
 mod follower;
 mod following;
-mod group;
 mod identity;
 mod leader;
 mod links;
+mod log_recovery;
 mod membership;
 mod memory;
-mod outbox;
+mod pending;
 mod process;
 mod progress;
 mod pulse;
@@ -33,12 +31,14 @@ mod receive;
 mod recover;
 mod reign;
 mod removals;
+mod replica;
 mod replicate;
 mod reports;
 mod rival;
 mod rivals;
 mod status;
 mod submit;
+mod sync_tracker;
 mod takeover;
 #[cfg(test)]
 mod tests;
@@ -47,7 +47,7 @@ mod window;
 
 pub use config::{Config, Rule};
 pub use event::{Command, Event, ExtraEffect, ExtraInput, Opening, Record, Role, Snapshot, Timer};
-pub use group::{Effect, Fx, Group, Input};
-pub use memory::{Memory, apply_typed};
+pub use memory::{ChatMemory, apply_typed};
+pub use replica::{Effect, Fx, Input, Replica};
 
-pub use status::{MemberStatus, Status};
+pub use status::{ChatStatus, MemberStatus};

@@ -7,10 +7,10 @@
 //! Rounds are counted, not time: a process that slept through some blames no member for it.
 
 use super::event::Timer;
-use super::group::{Fx, Group};
+use super::replica::{Fx, Replica};
 use crate::proto::chat::message::{Alive, Message};
 
-impl Group {
+impl Replica {
     pub(super) fn on_pulse(&mut self, fx: &mut Fx) {
         fx.set_timer(Timer::Pulse, self.config.heartbeat);
         for link in self.links.end_round(self.config.quiet_rounds()) {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::config::{LINKS_MAX, STRANGERS_MAX};
-use super::duty::Duty;
+use super::duty::RoleState;
 use super::event::{Event, Timer};
-use super::group::{Fx, Group};
 use super::links::{Link, Linked};
+use super::replica::{Fx, Replica};
 use crate::machine::LinkId;
 use crate::proto::chat::entry::{GroupId, Member, MemberId};
 use crate::proto::chat::message::NackCode;
@@ -14,7 +14,7 @@ use crate::proto::chat::message::NackCode;
 /// Longest pause between two calls.
 const REDIAL_MAX: Duration = Duration::from_secs(2);
 
-impl Group {
+impl Replica {
     /// Checks that the driver may admit a member's connection.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl Group {
     /// True if this member leads, or hears its leader and has all entries that were final when it
     /// was heard first.
     fn knows_the_newest(&self) -> bool {
-        self.duty.leads() || self.hears_leader() && self.has_caught_up()
+        self.role_state.leads() || self.hears_leader() && self.has_caught_up()
     }
 
     pub(super) fn on_linked(&mut self, link: LinkId, new: Link, fx: &mut Fx) {
@@ -89,14 +89,14 @@ impl Group {
     }
 
     fn on_reached(&mut self, id: MemberId, link: LinkId, fx: &mut Fx) {
-        match &self.duty {
-            Duty::Lead(_) => self.on_follower_linked(id, link, fx),
-            Duty::Stand(_) | Duty::Adopt(..) => self.ask_for_promises(fx),
-            Duty::Follow if self.vote.is_leader(id) => {
-                self.outbox.begin_again();
+        match &self.role_state {
+            RoleState::Lead(_) => self.on_follower_linked(id, link, fx),
+            RoleState::Stand(_) | RoleState::Adopt(..) => self.request_votes(fx),
+            RoleState::Follow if self.vote.is_leader(id) => {
+                self.pending.begin_again();
                 self.following.reconnect();
             }
-            Duty::Follow => {}
+            RoleState::Follow => {}
         }
     }
 
@@ -104,7 +104,7 @@ impl Group {
         let Some((gone, counted)) = self.links.remove(link) else { return };
         let id = gone.member().id;
         if gone.is_client() {
-            self.outbox.forget_client(link);
+            self.pending.forget_client(link);
         }
         if !counted {
             return;
@@ -112,11 +112,11 @@ impl Group {
         self.rivals.forget(id);
         fx.emit(Event::Lost(id));
         self.redial_later(id, fx);
-        match &mut self.duty {
-            Duty::Lead(reign) => reign.unlink(id),
-            Duty::Adopt(_, adopting) if adopting.donor == id => self.on_donor_lost(fx),
-            Duty::Follow if self.vote.is_leader(id) => self.on_leader_lost(fx),
-            Duty::Follow | Duty::Stand(_) | Duty::Adopt(..) => {}
+        match &mut self.role_state {
+            RoleState::Lead(leading) => leading.unlink(id),
+            RoleState::Adopt(_, recovery) if recovery.source == id => self.on_donor_lost(fx),
+            RoleState::Follow if self.vote.is_leader(id) => self.on_leader_lost(fx),
+            RoleState::Follow | RoleState::Stand(_) | RoleState::Adopt(..) => {}
         }
     }
 

@@ -4,15 +4,15 @@
 //! a leader; it can ask to be admitted.
 
 use super::config::{MEMBERS_MAX, SEQ_MAX, TERM_LEAP_MAX, TERM_MAX};
-use super::duty::Duty;
+use super::duty::RoleState;
 use super::event::{Event, Record, Timer};
-use super::group::{Fx, Group};
+use super::replica::{Fx, Replica};
 use crate::machine::LinkId;
 use crate::model::PublicKey;
 use crate::proto::chat::entry::{Member, MemberId};
 use crate::proto::chat::message::{JoinAck, Message, Nack, NackCode};
 
-impl Group {
+impl Replica {
     /// True if the other end is a member, or named by one.
     pub(super) fn is_trusted(&self, member: &Member) -> bool {
         let is_it = |it: &Member| it.id == member.id && it.key == member.key;
@@ -131,8 +131,8 @@ impl Group {
         let is_believed = key.is_some_and(|key| self.believes_refusal(&key));
         match nack.code {
             NackCode::Stale if is_trusted && nack.term > self.vote.term() => {
-                let was_standing = matches!(self.duty, Duty::Stand(_));
-                self.enter(nack.term, None, fx);
+                let was_standing = matches!(self.role_state, RoleState::Stand(_));
+                self.advance_term(nack.term, None, fx);
                 if was_standing {
                     fx.set_timer(Timer::Election, self.config.ask_again);
                 }

@@ -9,11 +9,11 @@
 use std::sync::Arc;
 
 use super::config::REMOVED_MAX;
-use super::group::{Fx, Group};
+use super::replica::{Fx, Replica};
 use crate::proto::chat::entry::{Body, GroupId, Membership, Recovered};
 use rand::RngExt as _;
 
-impl Group {
+impl Replica {
     /// Checks that this member may go on alone.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ impl Group {
 
     /// The texts that were typed here and are not final, the oldest first.
     pub fn unfinished(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.outbox.own_waiting().map(|it| &it.payload)
+        self.pending.own_waiting().map(|it| &it.payload)
     }
 
     pub(super) fn on_recover(&mut self, fx: &mut Fx) {
@@ -60,7 +60,7 @@ impl Group {
         // First of all, so that no later message can ever be sent in the old group.
         self.identity.become_group(GroupId(self.process.rng().random()));
         self.keep_group(fx);
-        self.enter(term, Some(me), fx);
+        self.advance_term(term, Some(me), fx);
         let (members, message_max) = (vec![self.process.member().clone()], old.message_max);
         let membership = Membership { members, removed, message_max, recovered };
         self.lead(vec![me], Body::Membership(Arc::new(membership)), fx);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::config::{Config, Rule};
 use super::progress::Progress;
-use super::window::Log;
+use super::window::LogWindow;
 use crate::machine::LinkId;
 use crate::machine::quorum::majority;
 use crate::model::{PublicKey, Time};
@@ -20,7 +20,7 @@ struct Handover {
 
 /// State of a leader in its term.
 #[derive(Debug)]
-pub(super) struct Reign {
+pub(super) struct LeaderState {
     /// Number of its first entry; a predecessor's entries are not final by themselves before it is.
     opening: SeqNo,
     promises: Vec<MemberId>,
@@ -34,7 +34,7 @@ pub(super) struct Reign {
     told_at: Option<Time>,
 }
 
-impl Reign {
+impl LeaderState {
     pub(super) const fn new(opening: SeqNo, promises: Vec<MemberId>, since: Time) -> Self {
         Self {
             opening,
@@ -134,7 +134,7 @@ impl Reign {
     /// number up to which its disk has the log.
     pub(super) fn committable(
         &self,
-        log: &Log,
+        log: &LogWindow,
         term: Term,
         own: (MemberId, SeqNo),
         config: &Config,
@@ -200,8 +200,8 @@ mod tests {
     const ME: MemberId = MemberId(1);
 
     /// A log of a membership and openings with these terms.
-    fn log(members: &[u32], terms: &[u64]) -> Log {
-        let mut log = Log::restore(None);
+    fn log(members: &[u32], terms: &[u64]) -> LogWindow {
+        let mut log = LogWindow::restore(None);
         log.append(entry(1, 1, membership(members)));
         for (term, seq) in terms.iter().zip(2..) {
             log.append(entry(seq, *term, Body::Opening));
@@ -211,36 +211,36 @@ mod tests {
 
     /// A leader whose first entry is `opening`, and whose followers 2, 3… have acknowledged
     /// these numbers.
-    fn reign(opening: u64, acknowledged: &[u64]) -> Reign {
-        let mut reign = Reign::new(SeqNo(opening), vec![ME], Time::ZERO);
+    fn leading(opening: u64, acknowledged: &[u64]) -> LeaderState {
+        let mut leading = LeaderState::new(SeqNo(opening), vec![ME], Time::ZERO);
         for (seq, id) in acknowledged.iter().zip(2..) {
             let key = KeyPair::from_secret([id; 32]).public();
-            reign.link(MemberId(id.into()), LinkId(id.into()), key, SeqNo(1));
-            let follower = reign.follower(MemberId(id.into())).expect("linked");
+            leading.link(MemberId(id.into()), LinkId(id.into()), key, SeqNo(1));
+            let follower = leading.follower(MemberId(id.into())).expect("linked");
             follower.on_ack(SeqNo(*seq), Time::ZERO);
         }
-        reign
+        leading
     }
 
-    fn committable(reign: &Reign, log: &Log, term: u64, stored: u64) -> Option<u64> {
-        let bound = reign.committable(log, Term(term), (ME, SeqNo(stored)), &Config::default());
+    fn committable(leading: &LeaderState, log: &LogWindow, term: u64, stored: u64) -> Option<u64> {
+        let bound = leading.committable(log, Term(term), (ME, SeqNo(stored)), &Config::default());
         bound.map(|it| it.0)
     }
 
     #[test]
     fn an_entry_is_final_when_a_majority_has_it_on_disk_the_leader_by_its_own_disk() {
         let log = log(&[1, 2, 3], &[1, 1, 1]);
-        assert_eq!(committable(&reign(1, &[4, 0]), &log, 1, 4), Some(4));
-        assert_eq!(committable(&reign(1, &[4, 0]), &log, 1, 3), Some(3), "its disk lags");
-        assert_eq!(committable(&reign(1, &[4, 3]), &log, 1, 0), Some(3), "two others are enough");
-        assert_eq!(committable(&reign(1, &[0, 0]), &log, 1, 4), None);
-        assert_eq!(committable(&reign(1, &[4, 4, 4]), &log, 1, 4), Some(4), "4 is no member");
+        assert_eq!(committable(&leading(1, &[4, 0]), &log, 1, 4), Some(4));
+        assert_eq!(committable(&leading(1, &[4, 0]), &log, 1, 3), Some(3), "its disk lags");
+        assert_eq!(committable(&leading(1, &[4, 3]), &log, 1, 0), Some(3), "two others are enough");
+        assert_eq!(committable(&leading(1, &[0, 0]), &log, 1, 4), None);
+        assert_eq!(committable(&leading(1, &[4, 4, 4]), &log, 1, 4), Some(4), "4 is no member");
     }
 
     #[test]
     fn entries_of_earlier_terms_are_final_only_with_one_of_the_own_term() {
         let log = log(&[1, 2, 3], &[1, 2, 4]);
-        let count = |stored| committable(&reign(4, &[stored, 0]), &log, 4, 4);
+        let count = |stored| committable(&leading(4, &[stored, 0]), &log, 4, 4);
         assert_eq!([count(2), count(3), count(4)], [None, None, Some(4)]);
     }
 
@@ -248,8 +248,8 @@ mod tests {
     fn what_is_final_already_is_no_news() {
         let mut log = log(&[1, 2, 3], &[1, 1]);
         log.commit_to(SeqNo(2));
-        assert_eq!(committable(&reign(1, &[2, 2]), &log, 1, 3), None);
-        assert_eq!(committable(&reign(1, &[3, 2]), &log, 1, 3), Some(3));
+        assert_eq!(committable(&leading(1, &[2, 2]), &log, 1, 3), None);
+        assert_eq!(committable(&leading(1, &[3, 2]), &log, 1, 3), Some(3));
     }
 
     #[test]
@@ -257,32 +257,32 @@ mod tests {
         let mut log = log(&[1, 2], &[]);
         log.commit_to(SeqNo(1));
         log.append(entry(2, 1, membership(&[1, 2, 3])));
-        assert_eq!(committable(&reign(1, &[1, 2]), &log, 1, 2), None, "1 and 3, but not 2");
-        assert_eq!(committable(&reign(1, &[2, 0]), &log, 1, 2), Some(2));
+        assert_eq!(committable(&leading(1, &[1, 2]), &log, 1, 2), None, "1 and 3, but not 2");
+        assert_eq!(committable(&leading(1, &[2, 0]), &log, 1, 2), Some(2));
     }
 
     #[test]
     fn what_a_key_has_acknowledged_outlives_its_connection() {
-        let mut reign = reign(1, &[4, 3]);
+        let mut leading = leading(1, &[4, 3]);
         let key = KeyPair::from_secret([2; 32]).public();
-        reign.unlink(MemberId(2));
-        assert_eq!(reign.ever_acknowledged(MemberId(2)), None, "it is not linked");
-        reign.link(MemberId(2), LinkId(9), key, SeqNo(1));
-        assert_eq!(reign.matched(MemberId(2)), Some(SeqNo(0)));
-        assert_eq!(reign.ever_acknowledged(MemberId(2)), Some(SeqNo(4)));
+        leading.unlink(MemberId(2));
+        assert_eq!(leading.ever_acknowledged(MemberId(2)), None, "it is not linked");
+        leading.link(MemberId(2), LinkId(9), key, SeqNo(1));
+        assert_eq!(leading.matched(MemberId(2)), Some(SeqNo(0)));
+        assert_eq!(leading.ever_acknowledged(MemberId(2)), Some(SeqNo(4)));
         let other = KeyPair::from_secret([7; 32]).public();
-        reign.link(MemberId(3), LinkId(8), other, SeqNo(1));
-        assert_eq!(reign.ever_acknowledged(MemberId(3)), Some(SeqNo(0)), "another machine");
+        leading.link(MemberId(3), LinkId(8), other, SeqNo(1));
+        assert_eq!(leading.ever_acknowledged(MemberId(3)), Some(SeqNo(0)), "another machine");
     }
 
     #[test]
     fn a_successor_is_told_once_and_only_when_it_has_the_whole_log() {
-        let mut reign = reign(1, &[4, 3]);
-        assert_eq!(reign.tell_successor(SeqNo(4)), None, "there is no handover");
-        reign.begin_handover(MemberId(2));
-        assert_eq!(reign.tell_successor(SeqNo(5)), None);
-        assert_eq!(reign.tell_successor(SeqNo(4)), Some(LinkId(2)));
-        assert_eq!(reign.tell_successor(SeqNo(4)), None);
-        assert!(reign.end_handover() && !reign.end_handover());
+        let mut leading = leading(1, &[4, 3]);
+        assert_eq!(leading.tell_successor(SeqNo(4)), None, "there is no handover");
+        leading.begin_handover(MemberId(2));
+        assert_eq!(leading.tell_successor(SeqNo(5)), None);
+        assert_eq!(leading.tell_successor(SeqNo(4)), Some(LinkId(2)));
+        assert_eq!(leading.tell_successor(SeqNo(4)), None);
+        assert!(leading.end_handover() && !leading.end_handover());
     }
 }

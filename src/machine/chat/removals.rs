@@ -7,7 +7,7 @@ use crate::proto::chat::entry::{Member, MemberId, Membership};
 
 /// Removal of a member that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ending {
+pub(super) struct MemberRemoval {
     /// Public key of the member; a membership of that id with another key is not meant.
     pub(super) key: PublicKey,
     /// True if the key is refused from then on. A member that the seeds have certified to be gone
@@ -17,12 +17,12 @@ pub(super) struct Ending {
 
 /// Members to remove, when it is possible.
 #[derive(Debug, Default)]
-pub(super) struct Removals(BTreeMap<MemberId, Ending>);
+pub(super) struct Removals(BTreeMap<MemberId, MemberRemoval>);
 
 impl Removals {
     /// Wants a removal. One for good counts more than one that is not, a newer key more than an
     /// older one.
-    pub(super) fn want(&mut self, id: MemberId, ending: Ending) {
+    pub(super) fn want(&mut self, id: MemberId, ending: MemberRemoval) {
         let known = self.0.entry(id).or_insert(ending);
         if ending.is_for_good || known.key != ending.key {
             *known = ending;
@@ -31,15 +31,15 @@ impl Removals {
 
     /// Wants a removal that the seeds have certified, unless one is wanted already.
     pub(super) fn certify(&mut self, id: MemberId, key: PublicKey) {
-        self.0.entry(id).or_insert(Ending { key, is_for_good: false });
+        self.0.entry(id).or_insert(MemberRemoval { key, is_for_good: false });
     }
 
     /// The removal that is meant for this member.
-    pub(super) fn of(&self, member: &Member) -> Option<Ending> {
+    pub(super) fn of(&self, member: &Member) -> Option<MemberRemoval> {
         self.0.get(&member.id).copied().filter(|it| it.key == member.key)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (MemberId, Ending)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (MemberId, MemberRemoval)> {
         self.0.iter().map(|(id, it)| (*id, *it))
     }
 

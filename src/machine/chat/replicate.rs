@@ -6,19 +6,21 @@ use std::sync::Arc;
 
 use super::config::{Config, Rule};
 use super::event::{ExtraEffect, Timer};
-use super::group::{Fx, Group};
-use super::reign::Reign;
-use super::window::Log;
+use super::reign::LeaderState;
+use super::replica::{Fx, Replica};
+use super::window::LogWindow;
 use crate::machine::LinkId;
 use crate::model::Time;
 use crate::proto::chat::entry::{Entry, MemberId, SeqNo, Term};
-use crate::proto::chat::message::{CatchupReq, Heartbeat, Message, NackCode, SeqAck, SeqChat};
+use crate::proto::chat::message::{
+    CatchupReq, LeaderHeartbeat, Message, NackCode, SeqAck, SeqChat,
+};
 
 /// The parts of a leader that bring its log to the followers.
 pub(super) struct Replication<'a> {
     config: &'a Config,
-    log: &'a Log,
-    reign: &'a mut Reign,
+    log: &'a LogWindow,
+    leading: &'a mut LeaderState,
     me: MemberId,
     term: Term,
     now: Time,
@@ -27,7 +29,7 @@ pub(super) struct Replication<'a> {
 impl Replication<'_> {
     /// Takes an acknowledgement of a linked follower. Returns false if it is one of something else.
     fn on_ack(&mut self, id: MemberId, ack: SeqAck) -> Option<bool> {
-        let progress = self.reign.follower(id)?;
+        let progress = self.leading.follower(id)?;
         // R5: another leader of an earlier term may have had other entries at these places.
         let is_fenced = self.config.keeps(Rule::Fence);
         if ack.last_seq > self.log.last().seq || (ack.term != self.term && is_fenced) {
@@ -40,7 +42,7 @@ impl Replication<'_> {
     /// Takes a follower's answer that entries do not fit. Returns false if it is of another term.
     fn on_misfit(&mut self, id: MemberId, term: Term, seq: SeqNo) -> bool {
         let last = self.log.last().seq;
-        let Some(progress) = self.reign.follower(id) else { return true };
+        let Some(progress) = self.leading.follower(id) else { return true };
         if term == self.term {
             progress.on_misfit(seq.min(last), self.now);
         }
@@ -50,11 +52,11 @@ impl Replication<'_> {
     /// Sends a heartbeat to all followers, and looks for those that make no progress.
     pub(super) fn beat(&mut self, fx: &mut Fx) {
         let (last, commit) = (self.log.last().seq, self.log.commit());
-        for (_, progress) in self.reign.followers_mut() {
+        for (_, progress) in self.leading.followers_mut() {
             progress.look_for_stall(last);
             progress.tell(commit);
         }
-        let links = self.reign.followers().map(|(_, it)| it.link()).collect();
+        let links = self.leading.followers().map(|(_, it)| it.link()).collect();
         self.send_heartbeat(links, fx);
     }
 
@@ -71,7 +73,7 @@ impl Replication<'_> {
         let (last, flights) = (self.log.last().seq, self.config.batches_in_flight);
         loop {
             let mut groups: BTreeMap<(SeqNo, bool), Vec<MemberId>> = BTreeMap::new();
-            for (id, it) in self.reign.followers().filter(|(_, it)| it.wants(last, flights)) {
+            for (id, it) in self.leading.followers().filter(|(_, it)| it.wants(last, flights)) {
                 groups.entry((it.next(), it.is_behind())).or_default().push(id);
             }
             if groups.is_empty() {
@@ -81,7 +83,7 @@ impl Replication<'_> {
                 self.send_batch(next, is_behind, &ids, fx);
             }
         }
-        self.tell_commit(fx);
+        self.send_commit(fx);
     }
 
     fn send_batch(&mut self, next: SeqNo, is_behind: bool, ids: &[MemberId], fx: &mut Fx) {
@@ -90,7 +92,7 @@ impl Replication<'_> {
         let Some((entries, prev_term)) = at_hand else {
             let bytes_max = self.config.batch_bytes;
             for id in ids {
-                let Some(progress) = self.reign.follower(*id) else { continue };
+                let Some(progress) = self.leading.follower(*id) else { continue };
                 progress.load();
                 fx.extra(ExtraEffect::Load { link: progress.link(), from: next, bytes_max });
             }
@@ -114,7 +116,7 @@ impl Replication<'_> {
         let msg = SeqChat { sender_id, term, prev_seq, prev_term, commit, entries };
         let mut links = Vec::with_capacity(ids.len());
         for id in ids {
-            let Some(it) = self.reign.follower(*id) else { continue };
+            let Some(it) = self.leading.follower(*id) else { continue };
             it.on_sent(prev_seq, end, last, commit);
             links.push(it.link());
         }
@@ -124,7 +126,7 @@ impl Replication<'_> {
 
     /// Takes old entries that were read from disk for a follower.
     fn on_loaded(&mut self, link: LinkId, prev_term: Term, entries: Vec<Arc<Entry>>, fx: &mut Fx) {
-        let found = self.reign.followers_mut().find(|(_, it)| it.link() == link);
+        let found = self.leading.followers_mut().find(|(_, it)| it.link() == link);
         let Some((id, progress)) = found else { return };
         progress.on_loaded();
         let Some(first) = entries.first().map(|it| it.seq_no) else { return };
@@ -138,18 +140,18 @@ impl Replication<'_> {
     }
 
     /// Tells the commit to the followers that have not been told yet.
-    fn tell_commit(&mut self, fx: &mut Fx) {
+    fn send_commit(&mut self, fx: &mut Fx) {
         let commit = self.log.commit();
-        if self.reign.followers().all(|(_, it)| it.told() >= commit) {
+        if self.leading.followers().all(|(_, it)| it.told() >= commit) {
             return;
         }
         // While there are many entries, the next ones carry the commit.
-        if let Err(left) = self.reign.tell_due(self.now, self.config.commit_pause) {
+        if let Err(left) = self.leading.tell_due(self.now, self.config.commit_pause) {
             fx.set_timer(Timer::Commit, left);
             return;
         }
         let mut links = Vec::new();
-        for (_, progress) in self.reign.followers_mut().filter(|(_, it)| it.told() < commit) {
+        for (_, progress) in self.leading.followers_mut().filter(|(_, it)| it.told() < commit) {
             progress.tell(commit);
             links.push(progress.link());
         }
@@ -158,19 +160,19 @@ impl Replication<'_> {
 }
 
 /// The heartbeat of a leader, with its commit and the running hash there (C11).
-fn heartbeat(sender_id: MemberId, term: Term, log: &Log) -> Option<Message> {
+fn heartbeat(sender_id: MemberId, term: Term, log: &LogWindow) -> Option<Message> {
     let commit = log.commit();
     let hash = log.chain_at(commit)?;
-    Some(Message::Heartbeat(Heartbeat { sender_id, term, commit, hash }))
+    Some(Message::Heartbeat(LeaderHeartbeat { sender_id, term, commit, hash }))
 }
 
-impl Group {
+impl Replica {
     /// The parts that bring the log to the followers, if this member leads.
     pub(super) fn replication(&mut self) -> Option<Replication<'_>> {
         Some(Replication {
             config: &self.config,
             log: &self.log,
-            reign: self.duty.reign_mut()?,
+            leading: self.role_state.reign_mut()?,
             me: self.process.id(),
             term: self.vote.term(),
             now: self.process.now(),
@@ -186,8 +188,8 @@ impl Group {
         let next = self.log.last().seq.next();
         let msg = self.coordinator();
         let Some(key) = self.links.get(link).map(|it| it.member().key) else { return };
-        let Some(reign) = self.duty.reign_mut() else { return };
-        reign.link(id, link, key, next);
+        let Some(leading) = self.role_state.reign_mut() else { return };
+        leading.link(id, link, key, next);
         self.send(link, msg, fx);
     }
 
@@ -218,7 +220,7 @@ impl Group {
         fx: &mut Fx,
     ) {
         if ask.tail {
-            self.donate(id, link, ask, fx);
+            self.send_log_tail(id, link, ask, fx);
         } else if !self.is_rewound(id, link, ask, fx) {
             self.on_misfit(id, ask.term, ask.last_seq, fx);
         }
@@ -228,7 +230,7 @@ impl Group {
     /// the log was cut, or restored from a copy. The member is told; a majority without it must
     /// not count it.
     fn is_rewound(&mut self, id: MemberId, link: LinkId, ask: CatchupReq, fx: &mut Fx) -> bool {
-        let had = self.duty.reign().and_then(|reign| reign.ever_acknowledged(id));
+        let had = self.role_state.leading().and_then(|leading| leading.ever_acknowledged(id));
         let Some(had) = had else { return false };
         // Acknowledgements are of this term, so only its questions are compared with them.
         let is_of_now = ask.term == self.vote.term();
@@ -252,9 +254,9 @@ impl Group {
         }
     }
 
-    pub(super) fn tell_commit(&mut self, fx: &mut Fx) {
+    pub(super) fn send_commit(&mut self, fx: &mut Fx) {
         if let Some(mut replication) = self.replication() {
-            replication.tell_commit(fx);
+            replication.send_commit(fx);
         }
     }
 
@@ -276,27 +278,29 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::chat::group::Effect;
+    use crate::machine::chat::replica::Effect;
     use crate::machine::chat::tests::{entry, membership};
     use crate::model::KeyPair;
     use crate::proto::chat::entry::Body;
 
     /// A log of `count` entries, of which none is final, and a leader with followers 2 and 3.
-    fn parts(count: u64) -> (Config, Log, Reign) {
-        let mut log = Log::restore(None);
+    fn parts(count: u64) -> (Config, LogWindow, LeaderState) {
+        let mut log = LogWindow::restore(None);
         log.append(entry(1, 1, membership(&[1, 2, 3])));
         (2..=count).for_each(|seq| log.append(entry(seq, 1, Body::Opening)));
-        let mut reign = Reign::new(SeqNo(1), vec![MemberId(1)], Time::ZERO);
+        let mut leading = LeaderState::new(SeqNo(1), vec![MemberId(1)], Time::ZERO);
         for id in [2, 3] {
             let key = KeyPair::from_secret([id; 32]).public();
             let next = log.last().seq.next();
-            reign.link(MemberId(id.into()), LinkId(id.into()), key, next);
+            leading.link(MemberId(id.into()), LinkId(id.into()), key, next);
         }
-        (Config { commit_pause: std::time::Duration::ZERO, ..Config::default() }, log, reign)
+        (Config { commit_pause: std::time::Duration::ZERO, ..Config::default() }, log, leading)
     }
 
-    fn replication<'a>((config, log, reign): &'a mut (Config, Log, Reign)) -> Replication<'a> {
-        Replication { config, log, reign, me: MemberId(1), term: Term(1), now: Time::ZERO }
+    fn replication<'a>(
+        (config, log, leading): &'a mut (Config, LogWindow, LeaderState),
+    ) -> Replication<'a> {
+        Replication { config, log, leading, me: MemberId(1), term: Term(1), now: Time::ZERO }
     }
 
     const fn ack(term: u64, last_seq: u64) -> SeqAck {
@@ -370,7 +374,7 @@ mod tests {
         parts.1.commit_to(SeqNo(2));
         for expected in [1, 0] {
             let mut fx = Fx::default();
-            replication(&mut parts).tell_commit(&mut fx);
+            replication(&mut parts).send_commit(&mut fx);
             let is_told = |it: &&Effect| {
                 matches!(it, Effect::SendAll { msg: Message::Heartbeat(it), .. }
                 if it.commit == SeqNo(2))

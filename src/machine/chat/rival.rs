@@ -10,13 +10,13 @@ use rand::RngExt as _;
 
 use super::config::Rule;
 use super::event::Event;
-use super::group::{Fx, Group};
 use super::links::Link;
+use super::replica::{Fx, Replica};
 use crate::machine::LinkId;
 use crate::proto::chat::entry::MemberId;
 use crate::proto::chat::message::{Message, NackCode, VerifyReq, VerifyResp};
 
-impl Group {
+impl Replica {
     /// True if a new connection is another process's than the one that is linked as this member.
     pub(super) fn is_rival(&self, new: &Link) -> bool {
         let id = new.member().id;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::proto::chat::entry::{At, MemberId};
+use crate::proto::chat::entry::{HostPort, MemberId};
 
 /// A later process with the key of a member that is linked.
 #[derive(Debug)]
 struct Rival {
     life: Option<u64>,
-    at: At,
+    at: HostPort,
     /// Random number of the question that the earlier process has been asked.
     question: u64,
     /// True if the earlier process has answered.
@@ -26,7 +26,7 @@ impl Rivals {
         &mut self,
         id: MemberId,
         life: Option<u64>,
-        at: At,
+        at: HostPort,
         draw: impl FnOnce() -> u64,
     ) -> Option<u64> {
         let known = self.0.get(&id).filter(|it| it.life == life);
@@ -41,7 +41,7 @@ impl Rivals {
 
     /// Takes an answer of the earlier process. Returns the address of the later one, if the answer
     /// proves for the first time that both run.
-    pub(super) fn answer(&mut self, id: MemberId, question: u64) -> Option<At> {
+    pub(super) fn answer(&mut self, id: MemberId, question: u64) -> Option<HostPort> {
         let rival = self.0.get_mut(&id)?;
         if rival.question != question || rival.is_proved {
             return None;
@@ -62,8 +62,8 @@ mod tests {
 
     const ID: MemberId = MemberId(3);
 
-    fn at(port: u16) -> At {
-        At { host: [127, 0, 0, 1].into(), port }
+    fn at(port: u16) -> HostPort {
+        HostPort { host: [127, 0, 0, 1].into(), port }
     }
 
     #[test]

@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::event::Role;
-use super::group::Group;
+use super::replica::Replica;
 use crate::model::PublicKey;
 use crate::proto::chat::entry::{GroupId, Member, MemberId, MsgId, Recovered, SeqNo, Term};
 
 /// A member and its group, as it sees them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub struct ChatStatus {
     /// Number of the member.
     pub id: MemberId,
     /// Public key of the member.
@@ -69,14 +69,14 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl Group {
+impl Replica {
     /// Returns the present status.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> ChatStatus {
         let last = self.log.last().seq;
-        let (me, reign) = (self.process.id(), self.duty.reign());
-        let stored = |id: MemberId| match (reign, id == me) {
+        let (me, leading) = (self.process.id(), self.role_state.leading());
+        let stored = |id: MemberId| match (leading, id == me) {
             (Some(_), true) => Some(self.stored()),
-            (Some(reign), false) => reign.matched(id),
+            (Some(leading), false) => leading.matched(id),
             (None, _) => None,
         };
         let member = |it: &Member| MemberStatus {
@@ -86,7 +86,7 @@ impl Group {
             stored: stored(it.id),
             lag: stored(it.id).map(|at| last.0.saturating_sub(at.0)),
         };
-        Status {
+        ChatStatus {
             id: me,
             key: self.process.member().key,
             group: self.identity.group(),
@@ -94,13 +94,13 @@ impl Group {
             role: self.role(),
             term: self.vote.term(),
             leader: self.vote.leader(),
-            promises: reign.map(|it| it.promises().to_vec()).unwrap_or_default(),
+            promises: leading.map(|it| it.promises().to_vec()).unwrap_or_default(),
             commit: self.log.commit(),
             last,
             quorum: self.reports.quorum(),
             members: self.log.membership().members.iter().map(member).collect(),
-            pending: self.outbox.own_waiting().map(|it| it.msg_id).collect(),
-            waiting: self.outbox.len(),
+            pending: self.pending.own_waiting().map(|it| it.msg_id).collect(),
+            waiting: self.pending.len(),
             message_max: self.message_max(),
             dropped: self.reports.drops().clone(),
         }

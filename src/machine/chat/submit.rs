@@ -13,16 +13,16 @@ use rand::RngExt as _;
 
 use super::config::{ROOM_BYTES_MAX, Rule};
 use super::event::{Event, Record, Timer};
-use super::group::{Fx, Group};
-use super::reign::Reign;
+use super::reign::LeaderState;
+use super::replica::{Fx, Replica};
 use crate::machine::LinkId;
-use crate::proto::chat::entry::{Body, Chat, MemberId, MsgId, Origin, SeqNo};
+use crate::proto::chat::entry::{Body, ChatText, MemberId, MsgId, Origin, SeqNo};
 use crate::proto::chat::message::{ChatAck, ChatReq, Message, Nack, NackCode};
 
 /// Reason for refusing a program's message whose identity is another text's.
 const TAKEN: &str = "another text stands under this msg_id; send with a fresh client number";
 
-impl Group {
+impl Replica {
     /// Greatest length of a text, in bytes: the group's, or this member's own where the
     /// group has none.
     pub(super) fn message_max(&self) -> usize {
@@ -40,7 +40,7 @@ impl Group {
     }
 
     fn has_room(&self) -> bool {
-        self.outbox.has_room(self.config.waiting_entries, self.config.waiting_bytes)
+        self.pending.has_room(self.config.waiting_entries, self.config.waiting_bytes)
     }
 
     pub(super) fn on_say(&mut self, room: Arc<str>, text: Arc<str>, fx: &mut Fx) {
@@ -50,25 +50,25 @@ impl Group {
             fx.emit(Event::Rejected { room, text, reason });
             return;
         }
-        let msg_id = if self.has_room() { self.outbox.next_id() } else { None };
+        let msg_id = if self.has_room() { self.pending.next_id() } else { None };
         let Some(msg_id) = msg_id else {
             self.drop_it("a text, because too many are waiting", fx);
-            let count = self.outbox.len();
+            let count = self.pending.len();
             let reason =
                 format!("{count} messages wait to be final, which is all there is room for");
             fx.emit(Event::Rejected { room, text, reason });
             return;
         };
-        let chat = Chat { msg_id, room_id: room, payload: text };
+        let chat = ChatText { msg_id, room_id: room, payload: text };
         let record = self.persist(Record::Typed(chat.clone()), fx);
-        self.outbox.put_typed(chat, record);
-        self.tell_kept(fx);
+        self.pending.put_typed(chat, record);
+        self.report_pending(fx);
         self.send_typed(fx);
     }
 
     /// Tells which of the texts typed here the disk has now.
-    pub(super) fn tell_kept(&mut self, fx: &mut Fx) {
-        for chat in self.outbox.take_kept(|record| self.disk.has(record)) {
+    pub(super) fn report_pending(&mut self, fx: &mut Fx) {
+        for chat in self.pending.take_kept(|record| self.disk.has(record)) {
             fx.emit(Event::Pending(chat));
         }
     }
@@ -100,14 +100,14 @@ impl Group {
         }
     }
 
-    fn on_client_chat(&mut self, link: LinkId, chat: Chat, fx: &mut Fx) {
+    fn on_client_chat(&mut self, link: LinkId, chat: ChatText, fx: &mut Fx) {
         let id = chat.msg_id;
-        if self.outbox.has(&chat) {
-            self.outbox.ask_again(id, link);
+        if self.pending.has(&chat) {
+            self.pending.ask_again(id, link);
             self.send_typed(fx);
             return;
         }
-        if self.outbox.has_other(&chat) || self.is_other_text(&chat) {
+        if self.pending.has_other(&chat) || self.is_other_text(&chat) {
             self.nack_chat(link, id, NackCode::Taken, TAKEN, fx);
         } else if self.is_known_final(id) {
             self.ack_chat(link, id, fx);
@@ -119,7 +119,7 @@ impl Group {
         } else if self.reports.quorum() == Some(false) {
             self.nack_chat(link, id, NackCode::NoQuorum, "no majority is in reach", fx);
         } else {
-            self.outbox.put(chat, 0, Some(link));
+            self.pending.put(chat, 0, Some(link));
             self.send_typed(fx);
         }
     }
@@ -130,7 +130,7 @@ impl Group {
     }
 
     /// True if another text stands under the identity of a message (R11), as far as memory goes.
-    fn is_other_text(&self, chat: &Chat) -> bool {
+    fn is_other_text(&self, chat: &ChatText) -> bool {
         self.config.keeps(Rule::Text)
             && chat.msg_id.number <= self.log.last_number(chat.msg_id.origin)
             && self.log.find(chat.msg_id).is_some_and(|it| it != chat)
@@ -157,13 +157,13 @@ impl Group {
 
     /// Gives a message its number, once (R9), if this member leads; `link` is that of the member
     /// that forwarded it.
-    fn number(&mut self, chat: Chat, link: Option<LinkId>, fx: &mut Fx) {
+    fn number(&mut self, chat: ChatText, link: Option<LinkId>, fx: &mut Fx) {
         let id = chat.msg_id;
-        let Some(reign) = self.duty.reign() else {
+        let Some(leading) = self.role_state.leading() else {
             self.refuse_chat(id, link, NackCode::NotLeader, "another leads, or nobody", fx);
             return;
         };
-        if reign.hands_over() {
+        if leading.hands_over() {
             // Its author sends the message to the successor, or here again.
             return;
         }
@@ -219,7 +219,7 @@ impl Group {
             self.nack_chat(link, id, code, why, fx);
         } else if id.origin.is_own() {
             self.on_own_refused(id, code, why, fx);
-        } else if let Some(link) = self.outbox.take_client(id) {
+        } else if let Some(link) = self.pending.take_client(id) {
             self.nack_chat(link, id, code, why, fx);
         }
     }
@@ -231,18 +231,18 @@ impl Group {
 
     /// Sends the waiting messages to the leader, in order; those on disk, and within the bound.
     pub(super) fn send_typed(&mut self, fx: &mut Fx) {
-        let leads = self.duty.leads();
-        let is_handing_over = self.duty.reign().is_some_and(Reign::hands_over);
+        let leads = self.role_state.leads();
+        let is_handing_over = self.role_state.leading().is_some_and(LeaderState::hands_over);
         let link = self.vote.leader().and_then(|id| self.links.of_member(id));
         let can_follow = link.is_some() && self.is_member() && self.has_caught_up();
-        if !self.outbox.has_unsent() || is_handing_over || !leads && !can_follow {
+        if !self.pending.has_unsent() || is_handing_over || !leads && !can_follow {
             return;
         }
         let needs_disk = self.config.keeps(Rule::Disk);
         let is_kept = |record| !needs_disk || self.disk.has(record);
-        for id in self.outbox.ready(is_kept) {
+        for id in self.pending.ready(is_kept) {
             // The leader, if it is this member, may have refused an earlier one and this with it.
-            let Some(chat) = self.outbox.send(id) else { continue };
+            let Some(chat) = self.pending.send(id) else { continue };
             match link {
                 Some(link) if !leads => {
                     let request = ChatReq { sender_id: self.process.id(), chat };
@@ -260,10 +260,10 @@ impl Group {
         self.keep_commit(fx);
         self.introduce(fx);
         self.send_removals(fx);
-        if self.outbox.len() == 0 {
+        if self.pending.len() == 0 {
             return;
         }
-        self.outbox.begin_again();
+        self.pending.begin_again();
         self.send_typed(fx);
     }
 
@@ -272,7 +272,7 @@ impl Group {
         let Some(id) = nack.msg_id else { return };
         if id.origin.is_own() {
             self.on_own_refused(id, nack.code, &nack.reason, fx);
-        } else if let Some(link) = self.outbox.take_client(id) {
+        } else if let Some(link) = self.pending.take_client(id) {
             // A client decides for itself whether to try again.
             self.nack_chat(link, id, nack.code, &nack.reason, fx);
         }
@@ -281,16 +281,16 @@ impl Group {
     /// Takes the refusal of a text typed here. It is sent again until it is final, unless it never
     /// can be: by the word of an [opened](Self::has_opened) leader, which knows all final entries.
     fn on_own_refused(&mut self, id: MsgId, code: NackCode, why: &str, fx: &mut Fx) {
-        let is_first = self.outbox.waiting_of(id.origin).next() == Some(id);
+        let is_first = self.pending.waiting_of(id.origin).next() == Some(id);
         match code {
             NackCode::Invalid => {
-                let Some((chat, _)) = self.outbox.take(id) else { return };
+                let Some((chat, _)) = self.pending.take(id) else { return };
                 self.persist(Record::GivenBack { msg_id: id }, fx);
                 fx.emit(Event::GivenBack { chat, reason: why.to_owned() });
             }
             // The number before it was given back, or lost with a part of the log: it never comes.
             NackCode::Gap if is_first => {
-                let all: Vec<_> = self.outbox.waiting_of(id.origin).collect();
+                let all: Vec<_> = self.pending.waiting_of(id.origin).collect();
                 all.into_iter().for_each(|id| self.rename(id, fx));
             }
             // Renamed once that other text is final here; until then the message may still go.
@@ -314,38 +314,38 @@ impl Group {
 
     /// Gives a text typed here another identity: its own can never be final, or is another text's.
     fn rename(&mut self, from: MsgId, fx: &mut Fx) {
-        let Some((chat, _)) = self.outbox.take(from) else { return };
-        if self.outbox.numbers_by(from.origin) {
+        let Some((chat, _)) = self.pending.take(from) else { return };
+        if self.pending.numbers_by(from.origin) {
             let drawn = self.process.rng().random();
-            self.outbox.begin_numbering(Origin::own(self.process.id(), drawn));
+            self.pending.begin_numbering(Origin::own(self.process.id(), drawn));
         }
-        let Some(to) = self.outbox.next_id() else { return };
+        let Some(to) = self.pending.next_id() else { return };
         let record = self.persist(Record::Renamed { from, to }, fx);
         fx.emit(Event::Renamed { from, to });
-        self.outbox.put(Chat { msg_id: to, ..chat }, record, None);
+        self.pending.put(ChatText { msg_id: to, ..chat }, record, None);
     }
 
     /// Renames the texts that an earlier process kept under identities of other texts.
     pub(super) fn rename_taken(&mut self, fx: &mut Fx) {
-        let is_taken = |it: &&Chat| self.is_known_final(it.msg_id) && self.is_other_text(it);
+        let is_taken = |it: &&ChatText| self.is_known_final(it.msg_id) && self.is_other_text(it);
         let taken: Vec<_> =
-            self.outbox.own_waiting().filter(is_taken).map(|it| it.msg_id).collect();
+            self.pending.own_waiting().filter(is_taken).map(|it| it.msg_id).collect();
         taken.into_iter().for_each(|id| self.rename(id, fx));
     }
 
     /// Tells the member or client that waits for a message that it is final. A text that waits
     /// under the identity of another text is not final by that (R11).
-    pub(super) fn answer_author(&mut self, chat: &Chat, seq: SeqNo, fx: &mut Fx) {
+    pub(super) fn answer_author(&mut self, chat: &ChatText, seq: SeqNo, fx: &mut Fx) {
         let id = chat.msg_id;
         if id.origin.member != self.process.id() {
             return;
         }
-        let is_other = self.config.keeps(Rule::Text) && self.outbox.has_other(chat);
+        let is_other = self.config.keeps(Rule::Text) && self.pending.has_other(chat);
         if is_other && id.origin.is_own() {
             self.rename(id, fx);
             return;
         }
-        let Some(link) = self.outbox.take_client(id) else { return };
+        let Some(link) = self.pending.take_client(id) else { return };
         if is_other {
             self.nack_chat(link, id, NackCode::Taken, TAKEN, fx);
         } else {
@@ -357,8 +357,8 @@ impl Group {
     /// Refuses the clients' messages at once, because no majority is in reach; the clients
     /// may try again.
     pub(super) fn refuse_clients(&mut self, fx: &mut Fx) {
-        for id in self.outbox.of_clients() {
-            if let Some(link) = self.outbox.take_client(id) {
+        for id in self.pending.of_clients() {
+            if let Some(link) = self.pending.take_client(id) {
                 self.nack_chat(link, id, NackCode::NoQuorum, "no majority is in reach", fx);
             }
         }

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::event::{Event, Timer};
-use super::group::{Fx, Group};
+use super::replica::{Fx, Replica};
 use crate::proto::chat::entry::{MemberId, SeqNo};
 use crate::proto::chat::message::{Message, NackCode, TakeNow, TakeoverReq};
 
-impl Group {
+impl Replica {
     /// Asks for the lead if this member has the highest id, has caught up and could keep the lead.
     pub(super) fn take_over_if_due(&mut self, final_there: SeqNo, fx: &mut Fx) {
         let Some(leader) = self.vote.leader().filter(|it| *it < self.process.id()) else { return };
@@ -30,7 +30,7 @@ impl Group {
 
     pub(super) fn on_takeover_req(&mut self, id: MemberId, ask: TakeoverReq, fx: &mut Fx) {
         let Some(link) = self.links.of_member(id) else { return };
-        let is_free = self.duty.reign().is_some_and(|it| !it.hands_over());
+        let is_free = self.role_state.leading().is_some_and(|it| !it.hands_over());
         let is_higher = id >= self.process.id();
         if ask.term != self.vote.term() || !is_higher || !is_free || !self.has_opened() {
             self.refuse(link, NackCode::Busy, "no handover now", fx);
@@ -40,8 +40,8 @@ impl Group {
     }
 
     fn begin_handover(&mut self, target: MemberId, wait: Duration, fx: &mut Fx) {
-        if let Some(reign) = self.duty.reign_mut() {
-            reign.begin_handover(target);
+        if let Some(leading) = self.role_state.reign_mut() {
+            leading.begin_handover(target);
             fx.set_timer(Timer::Takeover, wait);
             self.hand_over_if_ready(fx);
         }
@@ -50,7 +50,7 @@ impl Group {
     pub(super) fn hand_over_if_ready(&mut self, fx: &mut Fx) {
         let (sender_id, term) = (self.process.id(), self.vote.term());
         let last_seq = self.log.last().seq;
-        if let Some(link) = self.duty.reign_mut().and_then(|it| it.tell_successor(last_seq)) {
+        if let Some(link) = self.role_state.reign_mut().and_then(|it| it.tell_successor(last_seq)) {
             fx.send(link, Message::TakeNow(TakeNow { sender_id, term, last_seq }));
         }
     }
@@ -60,11 +60,11 @@ impl Group {
             self.end(fx);
             return;
         }
-        if let Some(reign) = self.duty.reign_mut()
-            && reign.end_handover()
+        if let Some(leading) = self.role_state.reign_mut()
+            && leading.end_handover()
         {
             self.drop_it("a handover that came to nothing", fx);
-            self.outbox.begin_again();
+            self.pending.begin_again();
             self.send_typed(fx);
         }
     }
@@ -73,12 +73,12 @@ impl Group {
         let is_of_now = self.vote.is_leader(id) && msg.term == self.vote.term();
         let (last, verified) = (self.log.last().seq, self.following.verified());
         let fits = last == msg.last_seq && verified == msg.last_seq;
-        let can_stand = self.is_member() && !self.process.is_leaving() && self.duty.follows();
+        let can_stand = self.is_member() && !self.process.is_leaving() && self.role_state.follows();
         if !is_of_now || !fits || !can_stand {
             self.drop_it("a handover that does not fit", fx);
             return;
         }
-        self.stand(true, false, "the leader hands over", fx);
+        self.start_election(true, false, "the leader hands over", fx);
     }
 
     /// Ends the process: a leader hands over first, if a successor is linked.
@@ -86,7 +86,7 @@ impl Group {
         self.process.leave();
         let members = self.links.members().map(|(id, ..)| id).filter(|id| self.has_member(*id));
         let target = members.max();
-        match target.filter(|_| self.duty.leads()) {
+        match target.filter(|_| self.role_state.leads()) {
             Some(target) => self.begin_handover(target, self.config.leave_timeout, fx),
             None => self.end(fx),
         }

@@ -7,15 +7,16 @@ use rand::SeedableRng as _;
 
 use super::authors::Authors;
 use super::config::{AUTHORS_MAX, Config, SEQ_MAX, TERM_MAX};
-use super::disk::Disk;
 use super::event::{Command, ExtraInput, Snapshot, Timer};
-use super::group::{Effect, Fx, Group, Input};
-use super::memory::Memory;
-use super::window::{Log, text_bytes};
+use super::memory::ChatMemory;
+use super::replica::{Effect, Fx, Input, Replica};
+use super::sync_tracker::SyncTracker;
+use super::window::{LogWindow, text_bytes};
 use crate::machine::{LinkId, Machine as _};
 use crate::model::{KeyPair, Now, Rng, Time, WallTime};
 use crate::proto::chat::entry::{
-    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+    Body, ChainHash, ChatText, Entry, GroupId, HostPort, Member, MemberId, Membership, MsgId,
+    Origin, SeqNo, Term,
 };
 use crate::proto::chat::message::{CatchupReq, Message, SeqChat};
 
@@ -27,13 +28,13 @@ pub(super) fn entry(seq: u64, term: u64, body: Body) -> Arc<Entry> {
 fn chat(author: u32, client: u64, number: u64, text: &str) -> Body {
     let origin = Origin { member: MemberId(author), client };
     let msg_id = MsgId { origin, number };
-    Body::Chat(Chat { msg_id, room_id: "general".into(), payload: text.into() })
+    Body::Chat(ChatText { msg_id, room_id: "general".into(), payload: text.into() })
 }
 
 pub(super) fn membership(ids: &[u32]) -> Body {
     let member = |id: &u32| Member {
         id: MemberId(*id),
-        at: At { host: [127, 0, 0, 1].into(), port: 6_000 },
+        at: HostPort { host: [127, 0, 0, 1].into(), port: 6_000 },
         key: KeyPair::from_secret([u8::try_from(*id).expect("small"); 32]).public(),
     };
     let members = ids.iter().map(member).collect();
@@ -41,8 +42,8 @@ pub(super) fn membership(ids: &[u32]) -> Body {
 }
 
 /// A log of a membership and `count` messages of 1, of which `commit` entries are final.
-fn log(count: u64, commit: u64) -> Log {
-    let mut log = Log::restore(None);
+fn log(count: u64, commit: u64) -> LogWindow {
+    let mut log = LogWindow::restore(None);
     log.append(entry(1, 1, membership(&[1, 2, 3])));
     for number in 1..=count {
         log.append(entry(number + 1, 1, chat(1, 0, number, "x")));
@@ -121,7 +122,7 @@ fn authors_are_forgotten_by_the_age_of_their_last_message_but_never_members() {
 
 #[test]
 fn nothing_is_said_before_the_disk_has_it() {
-    let mut disk = Disk::restore(&Log::restore(None), SeqNo(0));
+    let mut disk = SyncTracker::restore(&LogWindow::restore(None), SeqNo(0));
     for seq in 1..=3 {
         disk.issue();
         disk.on_entry(SeqNo(seq));
@@ -172,12 +173,12 @@ fn a_log_that_ends_at_the_last_number_there_is_is_read_and_breaks_nothing() {
             group: GroupId([7; 16]),
             seq_no: SeqNo(seq),
             term: Term(term),
-            chain: Chain::default(),
+            chain: ChainHash::default(),
             membership: Arc::clone(&membership),
             authors: Vec::new(),
         };
-        let memory = Memory { snapshot: Some(snapshot), ..Memory::default() };
-        let mut group = Group::new(Config::default(), me.clone(), Rng::seed_from_u64(1), memory);
+        let memory = ChatMemory { snapshot: Some(snapshot), ..ChatMemory::default() };
+        let mut group = Replica::new(Config::default(), me.clone(), Rng::seed_from_u64(1), memory);
         let mut now = Now { mono: Time::ZERO, wall: WallTime(0) };
         let say = Command::Say { room: "general".into(), text: "x".into() };
         let timers = [Timer::Election, Timer::Heartbeat, Timer::Quorum];

@@ -38,7 +38,7 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct VoteState {
     term: Term,
-    promised_to: Option<MemberId>,
+    voted_for: Option<MemberId>,
     leader: Option<MemberId>,
     leader_heard: Time,
     /// Number of objections of higher ids since a leader was heard (L2).
@@ -49,10 +49,10 @@ pub(super) struct VoteState {
 
 impl VoteState {
     /// The vote after a restart.
-    pub(super) const fn restore(term: Term, promised_to: Option<MemberId>) -> Self {
+    pub(super) const fn restore(term: Term, voted_for: Option<MemberId>) -> Self {
         Self {
             term,
-            promised_to,
+            voted_for,
             leader: None,
             leader_heard: Time::ZERO,
             objections: 0,
@@ -64,8 +64,8 @@ impl VoteState {
         self.term
     }
 
-    pub(super) const fn promised_to(&self) -> Option<MemberId> {
-        self.promised_to
+    pub(super) const fn voted_for(&self) -> Option<MemberId> {
+        self.voted_for
     }
 
     pub(super) const fn leader(&self) -> Option<MemberId> {
@@ -100,7 +100,7 @@ impl VoteState {
         if ask.term > self.term {
             return Verdict::NewTerm;
         }
-        match self.promised_to {
+        match self.voted_for {
             // R1: the same answer again; the first one may have been lost.
             Some(it) if it == id => Verdict::Repeat,
             // A leader of this term has a majority's promises (R2): none is left for a second.
@@ -110,14 +110,14 @@ impl VoteState {
     }
 
     /// Begins a newer term, in which nobody leads yet.
-    pub(super) const fn enter(&mut self, term: Term, promised_to: Option<MemberId>) {
-        (self.term, self.promised_to) = (term, promised_to);
+    pub(super) const fn advance_term(&mut self, term: Term, voted_for: Option<MemberId>) {
+        (self.term, self.voted_for) = (term, voted_for);
         self.leader = None;
     }
 
     /// Gives the promise of the present term, which nobody has.
     pub(super) const fn promise(&mut self, id: MemberId) {
-        self.promised_to = Some(id);
+        self.voted_for = Some(id);
     }
 
     /// Notes that the leader was heard.
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(vote.verdict(A, &ask(4, false, false), false), Verdict::Repeat);
         assert_eq!(vote.verdict(B, &ask(4, false, true), false), Verdict::Promised, "forced, too");
         assert_eq!(vote.verdict(B, &ask(5, false, false), false), Verdict::NewTerm);
-        vote.enter(Term(5), Some(B));
+        vote.advance_term(Term(5), Some(B));
         assert_eq!(vote.verdict(A, &ask(5, false, false), false), Verdict::Promised);
     }
 

@@ -10,17 +10,19 @@ use std::sync::Arc;
 use super::authors::Authors;
 use super::config::Config;
 use super::event::Snapshot;
-use crate::proto::chat::entry::{Body, Chain, Chat, Entry, Membership, MsgId, Origin, SeqNo, Term};
+use crate::proto::chat::entry::{
+    Body, ChainHash, ChatText, Entry, Membership, MsgId, Origin, SeqNo, Term,
+};
 
 /// Place, term and hash of an entry, without its content.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Mark {
+pub(super) struct EntryMark {
     pub(super) seq: SeqNo,
     pub(super) term: Term,
-    pub(super) chain: Chain,
+    pub(super) chain: ChainHash,
 }
 
-impl Mark {
+impl EntryMark {
     /// Term and place, by which two logs are compared (R3).
     pub(super) const fn place(&self) -> (Term, SeqNo) {
         (self.term, self.seq)
@@ -30,15 +32,15 @@ impl Mark {
 #[derive(Clone, Debug)]
 struct Slot {
     entry: Arc<Entry>,
-    chain: Chain,
+    chain: ChainHash,
     bytes: usize,
 }
 
 /// The log, as far as it is in memory.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Log {
+pub(super) struct LogWindow {
     /// The entry before the first slot.
-    base: Mark,
+    base: EntryMark,
     slots: VecDeque<Slot>,
     /// Bytes of text of the final slots, and of those that are not final.
     final_bytes: usize,
@@ -70,12 +72,12 @@ pub(super) fn text_bytes(entry: &Entry) -> usize {
     FIELDS + body
 }
 
-impl Log {
+impl LogWindow {
     pub(super) fn restore(snapshot: Option<&Snapshot>) -> Self {
         let mut log = Self::default();
         log.memberships.push_back((SeqNo(0), Arc::default()));
         if let Some(it) = snapshot {
-            log.base = Mark { seq: it.seq_no, term: it.term, chain: it.chain };
+            log.base = EntryMark { seq: it.seq_no, term: it.term, chain: it.chain };
             log.commit = it.seq_no;
             log.memberships[0] = (it.seq_no, Arc::clone(&it.membership));
             log.authors = Authors::restore(&it.authors);
@@ -83,8 +85,8 @@ impl Log {
         log
     }
 
-    pub(super) fn last(&self) -> Mark {
-        self.slots.back().map_or(self.base, |it| Mark {
+    pub(super) fn last(&self) -> EntryMark {
+        self.slots.back().map_or(self.base, |it| EntryMark {
             seq: it.entry.seq_no,
             term: it.entry.term,
             chain: it.chain,
@@ -95,7 +97,7 @@ impl Log {
         self.commit
     }
 
-    pub(super) const fn base(&self) -> Mark {
+    pub(super) const fn base(&self) -> EntryMark {
         self.base
     }
 
@@ -122,7 +124,7 @@ impl Log {
     }
 
     /// The running hash at `seq`, if it is at hand.
-    pub(super) fn chain_at(&self, seq: SeqNo) -> Option<Chain> {
+    pub(super) fn chain_at(&self, seq: SeqNo) -> Option<ChainHash> {
         match self.index(seq) {
             Some(at) => Some(self.slots[at].chain),
             None => (seq == self.base.seq).then_some(self.base.chain),
@@ -227,7 +229,7 @@ impl Log {
             let Some(slot) = self.slots.pop_front() else { break };
             self.final_bytes -= slot.bytes;
             let Entry { seq_no, term, .. } = *slot.entry;
-            self.base = Mark { seq: seq_no, term, chain: slot.chain };
+            self.base = EntryMark { seq: seq_no, term, chain: slot.chain };
         }
     }
 
@@ -258,7 +260,7 @@ impl Log {
     }
 
     /// A message that is in memory, by its identity.
-    pub(super) fn find(&self, id: MsgId) -> Option<&Chat> {
+    pub(super) fn find(&self, id: MsgId) -> Option<&ChatText> {
         self.slots.iter().rev().find_map(|slot| match &slot.entry.body {
             Body::Chat(chat) if chat.msg_id == id => Some(chat),
             Body::Opening | Body::Chat(_) | Body::Membership(_) => None,

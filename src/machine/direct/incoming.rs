@@ -6,7 +6,8 @@ use super::{Config, Direct, Event, Fx, LARGE_MAX, Timer};
 use crate::machine::LinkId;
 use crate::model::{Data, Endpoint, Incarnation, MessageId, Now, Time, topic_complaint};
 use crate::proto::direct::{
-    DirectAck, DirectMsg, DirectPart, DirectPartReq, PART_BYTES, PARTS_MAX, Verdict, parts_of,
+    DeliveryVerdict, DirectAck, DirectMsg, DirectPart, DirectPartReq, PART_BYTES, PARTS_MAX,
+    parts_of,
 };
 
 /// Number of members' lives that are remembered: as many as a fleet has.
@@ -31,17 +32,17 @@ struct Assembly {
 
 /// Memory of the messages that one life of a member has sent.
 #[derive(Debug, Default)]
-struct Memory {
+struct SenderMemory {
     /// Greatest number whose verdict was forgotten: this and lower ones may have come before.
     horizon: u64,
-    verdicts: BTreeMap<u64, (Verdict, String)>,
+    verdicts: BTreeMap<u64, (DeliveryVerdict, String)>,
     /// Questions to the application, by the sender's numbers.
     open: BTreeMap<u64, u64>,
     parts: BTreeMap<u64, Assembly>,
     heard: Time,
 }
 
-impl Memory {
+impl SenderMemory {
     fn forget(&mut self, number: u64) {
         if self.verdicts.remove(&number).is_some() {
             self.horizon = self.horizon.max(number);
@@ -51,7 +52,7 @@ impl Memory {
 
 /// A message that waits for the application's answer.
 #[derive(Debug)]
-struct Question {
+struct PendingVerdict {
     sender: Sender,
     number: u64,
     link: LinkId,
@@ -59,9 +60,9 @@ struct Question {
 
 /// Memory of all messages that came.
 #[derive(Debug, Default)]
-pub(super) struct Inbox {
-    senders: BTreeMap<Sender, Memory>,
-    questions: BTreeMap<u64, Question>,
+pub(super) struct ReceivedMessages {
+    senders: BTreeMap<Sender, SenderMemory>,
+    questions: BTreeMap<u64, PendingVerdict>,
     /// Verdicts in the order of their age.
     order: VecDeque<(Time, Sender, u64)>,
     assembling: usize,
@@ -69,7 +70,7 @@ pub(super) struct Inbox {
     last_question: u64,
 }
 
-impl Inbox {
+impl ReceivedMessages {
     pub(super) fn questions(&self) -> usize {
         self.questions.len()
     }
@@ -140,7 +141,7 @@ impl Inbox {
         &mut self,
         now: Time,
         (sender, number): (Sender, u64),
-        verdict: (Verdict, String),
+        verdict: (DeliveryVerdict, String),
         most: usize,
     ) {
         let memory = self.senders.entry(sender).or_default();
@@ -193,26 +194,26 @@ impl Direct {
         self.routes.used(link, now.mono);
         let number = msg.number;
         if let Some(reason) = nonsense(&msg) {
-            ack(link, number, (Verdict::Refused, reason.clone()), fx);
+            ack(link, number, (DeliveryVerdict::Refused, reason.clone()), fx);
             return fx.emit(Event::Malformed { from: link, reason });
         }
         if msg.size > self.config.message_max as u64 {
             let reason =
                 format!("{} bytes; at most {} are taken", msg.size, self.config.message_max);
-            return ack(link, number, (Verdict::Refused, reason), fx);
+            return ack(link, number, (DeliveryVerdict::Refused, reason), fx);
         }
         if msg.life != life {
             let reason = format!("it is meant for incarnation {}; this is {life}", msg.life);
-            return ack(link, number, (Verdict::Refused, reason), fx);
+            return ack(link, number, (DeliveryVerdict::Refused, reason), fx);
         }
-        if let Some(memory) = self.inbox.senders.get_mut(&sender) {
+        if let Some(memory) = self.received.senders.get_mut(&sender) {
             if let Some(verdict) = memory.verdicts.get(&number) {
                 self.metrics.duplicates += 1;
                 return ack(link, number, verdict.clone(), fx);
             }
             if let Some(question) = memory.open.get(&number) {
                 self.metrics.duplicates += 1;
-                if let Some(question) = self.inbox.questions.get_mut(question) {
+                if let Some(question) = self.received.questions.get_mut(question) {
                     question.link = link;
                 }
                 return;
@@ -226,21 +227,21 @@ impl Direct {
             }
             if number <= memory.horizon {
                 let reason = "so late that an earlier verdict may be forgotten".to_owned();
-                return ack(link, number, (Verdict::Unknown, reason), fx);
+                return ack(link, number, (DeliveryVerdict::Unknown, reason), fx);
             }
         }
         let size = usize::try_from(msg.size).unwrap_or(usize::MAX);
-        if let Some(reason) = self.inbox.complaint(sender, size, &self.config) {
+        if let Some(reason) = self.received.complaint(sender, size, &self.config) {
             self.metrics.busy += 1;
-            return ack(link, number, (Verdict::Busy, reason.to_owned()), fx);
+            return ack(link, number, (DeliveryVerdict::Busy, reason.to_owned()), fx);
         }
         self.sweep_later(fx);
         match msg.data.clone() {
             Some(data) => self.show(now, (link, sender), msg, data, fx),
             None => {
-                let memory = self.inbox.senders.entry(sender).or_default();
-                self.inbox.assembling += 1;
-                self.inbox.parts_bytes += size;
+                let memory = self.received.senders.entry(sender).or_default();
+                self.received.assembling += 1;
+                self.received.parts_bytes += size;
                 let (bytes, asked, touched) = (Vec::new(), 0, now.mono);
                 let assembly = Assembly { msg, link, bytes, asked, touched };
                 ask_parts(number, memory.parts.entry(number).or_insert(assembly), fx);
@@ -257,7 +258,7 @@ impl Direct {
         fx: &mut Fx,
     ) {
         let number = part.number;
-        let memory = self.inbox.senders.get_mut(&sender);
+        let memory = self.received.senders.get_mut(&sender);
         let assembly = memory.and_then(|memory| memory.parts.get_mut(&number));
         let Some(assembly) = assembly.filter(|assembly| assembly.link == link) else {
             return; // Dropped, or continued over another link.
@@ -271,7 +272,7 @@ impl Direct {
                 "part {} of {bytes} bytes; part {at} of {expected} bytes comes next",
                 part.at
             );
-            self.inbox.take_parts(sender, number);
+            self.received.take_parts(sender, number);
             return fx.emit(Event::Malformed { from: link, reason });
         }
         assembly.bytes.extend_from_slice(&part.data);
@@ -282,7 +283,7 @@ impl Direct {
             }
             return;
         }
-        if let Some(Assembly { msg, bytes, .. }) = self.inbox.take_parts(sender, number) {
+        if let Some(Assembly { msg, bytes, .. }) = self.received.take_parts(sender, number) {
             self.show(now, (link, sender), msg, Data::from(bytes), fx);
         }
     }
@@ -299,13 +300,13 @@ impl Direct {
         let number = msg.number;
         if MessageId::from_bytes(data.sha256()) != msg.digest {
             let reason = "the data is not what its digest says".to_owned();
-            ack(link, number, (Verdict::Refused, reason.clone()), fx);
+            ack(link, number, (DeliveryVerdict::Refused, reason.clone()), fx);
             return fx.emit(Event::Malformed { from: link, reason });
         }
-        self.inbox.last_question += 1;
-        let question = self.inbox.last_question;
-        self.inbox.questions.insert(question, Question { sender, number, link });
-        let memory = self.inbox.senders.entry(sender).or_default();
+        self.received.last_question += 1;
+        let question = self.received.last_question;
+        self.received.questions.insert(question, PendingVerdict { sender, number, link });
+        let memory = self.received.senders.entry(sender).or_default();
         memory.heard = now.mono;
         memory.open.insert(number, question);
         self.metrics.messages_received += 1;
@@ -324,34 +325,36 @@ impl Direct {
         reason: &str,
         fx: &mut Fx,
     ) {
-        if self.inbox.questions.get(&question).is_none_or(|it| it.sender.0 != from) {
+        if self.received.questions.get(&question).is_none_or(|it| it.sender.0 != from) {
             return;
         }
         let verdict = if taken {
-            (Verdict::Taken, String::new())
+            (DeliveryVerdict::Taken, String::new())
         } else {
-            (Verdict::Refused, shortened(reason))
+            (DeliveryVerdict::Refused, shortened(reason))
         };
         self.settle(now, question, verdict, fx);
     }
 
     pub(super) fn on_question_timer(&mut self, now: Now, question: u64, fx: &mut Fx) {
-        let Some(from) = self.inbox.questions.get(&question).map(|it| it.sender.0) else { return };
+        let Some(from) = self.received.questions.get(&question).map(|it| it.sender.0) else {
+            return;
+        };
         self.metrics.lapsed += 1;
         let reason = "the application did not answer in time".to_owned();
-        self.settle(now, question, (Verdict::Unknown, reason), fx);
+        self.settle(now, question, (DeliveryVerdict::Unknown, reason), fx);
         fx.emit(Event::Lapsed { from, number: question });
     }
 
     /// Gives a message its final verdict.
-    fn settle(&mut self, now: Now, question: u64, verdict: (Verdict, String), fx: &mut Fx) {
-        let Some(it) = self.inbox.questions.remove(&question) else { return };
+    fn settle(&mut self, now: Now, question: u64, verdict: (DeliveryVerdict, String), fx: &mut Fx) {
+        let Some(it) = self.received.questions.remove(&question) else { return };
         fx.stop_timer(Timer::Question(question));
-        if let Some(memory) = self.inbox.senders.get_mut(&it.sender) {
+        if let Some(memory) = self.received.senders.get_mut(&it.sender) {
             memory.open.remove(&it.number);
         }
         let about = (it.sender, it.number);
-        self.inbox.remember(now.mono, about, verdict.clone(), self.config.verdicts_max);
+        self.received.remember(now.mono, about, verdict.clone(), self.config.verdicts_max);
         let is_way = |(_, life): &(LinkId, Incarnation)| *life == it.sender.1;
         let link = if self.routes.knows(it.link) {
             Some(it.link)
@@ -366,7 +369,7 @@ impl Direct {
     }
 }
 
-fn ack(link: LinkId, number: u64, (verdict, reason): (Verdict, String), fx: &mut Fx) {
+fn ack(link: LinkId, number: u64, (verdict, reason): (DeliveryVerdict, String), fx: &mut Fx) {
     fx.send(link, DirectAck { number, verdict, reason });
 }
 

@@ -21,14 +21,14 @@ mod routes;
 
 pub use event::{Config, DirectMetrics, Event, FailKind, Timer};
 
-pub use outbox::Letter;
+pub use outbox::OutgoingMessage;
 pub use retry::RetryConfig;
 
-use incoming::Inbox;
-use outbox::Outbox;
+use incoming::ReceivedMessages;
+use outbox::SendQueue;
 use routes::Routes;
 
-use crate::machine::{Effects, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
+use crate::machine::{Effects, LinkId, Never, NodeCall, NodeMessage, PingHost, Vocabulary};
 use crate::model::{Endpoint, Incarnation, Now, Rng};
 
 /// Number of messages of more than one part that one member is sent, or sends, at a time.
@@ -44,13 +44,13 @@ pub struct Direct {
     me: Endpoint,
     rng: Rng,
     routes: Routes,
-    outbox: Outbox,
-    inbox: Inbox,
+    queue: SendQueue,
+    received: ReceivedMessages,
     metrics: DirectMetrics,
     is_sweeping: bool,
 }
 
-impl Kind for Direct {
+impl Vocabulary for Direct {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -69,8 +69,8 @@ impl Direct {
             me,
             rng,
             routes: Routes::default(),
-            outbox: Outbox::default(),
-            inbox: Inbox::default(),
+            queue: SendQueue::default(),
+            received: ReceivedMessages::default(),
             metrics: DirectMetrics::default(),
             is_sweeping: false,
         }
@@ -79,10 +79,10 @@ impl Direct {
     /// Returns the counters and the present sizes.
     pub fn metrics(&self) -> DirectMetrics {
         DirectMetrics {
-            open: self.outbox.len() as u64,
-            open_bytes: self.outbox.bytes() as u64,
-            questions: self.inbox.questions() as u64,
-            remembered: self.inbox.remembered() as u64,
+            open: self.queue.len() as u64,
+            open_bytes: self.queue.bytes() as u64,
+            questions: self.received.questions() as u64,
+            remembered: self.received.remembered() as u64,
             links: self.routes.own() as u64,
             ..self.metrics
         }
@@ -116,7 +116,7 @@ impl Direct {
             }
         }
         if own == Some(true) {
-            self.outbox.called(peer);
+            self.queue.called(peer);
         }
         self.routes.insert(link, peer, life, own.map(|dialed| (dialed, now.mono)));
         self.sweep_later(fx);
@@ -133,7 +133,7 @@ impl Direct {
         if self.routes.own() < self.config.links_max {
             return Ok(());
         }
-        let is_needed = |it: Endpoint| self.outbox.is_busy(it) || self.inbox.is_asking(it);
+        let is_needed = |it: Endpoint| self.queue.is_busy(it) || self.received.is_asking(it);
         Err(self.routes.idlest(is_needed))
     }
 
@@ -169,7 +169,7 @@ impl Direct {
     /// the next life.
     pub fn reset(&mut self, fx: &mut Fx) {
         self.give_up(None, "this peer's membership ended", fx);
-        self.inbox.drop_parts();
+        self.received.drop_parts();
     }
 
     /// Handles a timer that has fired.
@@ -188,13 +188,13 @@ impl Direct {
     }
 
     fn on_sweep(&mut self, now: Now, fx: &mut Fx) {
-        let is_needed = |it: Endpoint| self.outbox.is_busy(it) || self.inbox.is_asking(it);
+        let is_needed = |it: Endpoint| self.queue.is_busy(it) || self.received.is_asking(it);
         let idle = self.routes.idle(now.mono, self.config.idle, is_needed);
         for link in idle {
             fx.emit(Event::Hangup { link, reason: "nothing more to say for now" });
         }
-        self.inbox.forget(now.mono, &self.config);
-        self.is_sweeping = self.routes.own() > 0 || !self.inbox.is_empty();
+        self.received.forget(now.mono, &self.config);
+        self.is_sweeping = self.routes.own() > 0 || !self.received.is_empty();
         if self.is_sweeping {
             fx.set_timer(Timer::Sweep, SWEEP);
         }

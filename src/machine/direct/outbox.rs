@@ -1,4 +1,4 @@
-//! The outbox: the messages on their way from here, by several keys.
+//! Send queues: the messages on their way from here, by several keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::proto::direct::PART_BYTES;
 
 /// A message to be sent.
 #[derive(Clone, Debug)]
-pub struct Letter {
+pub struct OutgoingMessage {
     /// Token that the caller gave to the message; unique among those on their way.
     pub token: u64,
     /// Endpoint of the receiver.
@@ -25,26 +25,26 @@ pub struct Letter {
 /// A message on its way.
 #[derive(Debug)]
 pub(super) struct Send {
-    pub(super) letter: Letter,
+    pub(super) message: OutgoingMessage,
     pub(super) digest: MessageId,
     pub(super) began: Time,
     /// Number of attempts that failed.
     pub(super) failed: u32,
     /// Number of the message on the wire, once there was an attempt.
     pub(super) number: Option<u64>,
-    pub(super) left: Option<Left>,
+    pub(super) left: Option<SentRecord>,
     pub(super) stage: Stage,
 }
 
 impl Send {
     pub(super) fn is_large(&self) -> bool {
-        self.letter.data.len() > PART_BYTES
+        self.message.data.len() > PART_BYTES
     }
 }
 
 /// Record that all bytes of a message have left, so that it may have arrived.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Left {
+pub(super) struct SentRecord {
     /// Life of the receiver toward which the bytes left.
     pub(super) life: Incarnation,
     /// Time of the first such attempt.
@@ -70,7 +70,7 @@ pub(super) enum Stage {
 
 /// Messages on their way to one member.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct MemberQueue {
     pub(super) all: BTreeSet<u64>,
     pub(super) queued: BTreeSet<u64>,
     pub(super) flying: usize,
@@ -79,19 +79,19 @@ pub(super) struct Line {
 
 /// All messages on their way.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(super) struct SendQueue {
     pub(super) sends: BTreeMap<u64, Send>,
     pub(super) tokens: BTreeMap<u64, u64>,
     /// Messages by their numbers on the wire.
     pub(super) numbers: BTreeMap<u64, u64>,
-    pub(super) lines: BTreeMap<Endpoint, Line>,
+    pub(super) lines: BTreeMap<Endpoint, MemberQueue>,
     pub(super) calling: BTreeSet<Endpoint>,
     pub(super) bytes: usize,
     pub(super) last_id: u64,
     pub(super) last_number: u64,
 }
 
-impl Outbox {
+impl SendQueue {
     pub(super) fn len(&self) -> usize {
         self.sends.len()
     }
@@ -109,10 +109,10 @@ impl Outbox {
         self.calling.remove(&peer);
     }
 
-    /// Moves a message to another stage, and updates the counts of its line.
+    /// Moves a message to another stage, and updates the counts of its queue.
     pub(super) fn set_stage(&mut self, id: u64, stage: Stage) {
         let Some(send) = self.sends.get_mut(&id) else { return };
-        let Some(line) = self.lines.get_mut(&send.letter.to) else { return };
+        let Some(line) = self.lines.get_mut(&send.message.to) else { return };
         let is_large = usize::from(send.is_large());
         match std::mem::replace(&mut send.stage, stage) {
             Stage::Pausing => {}
@@ -140,6 +140,6 @@ impl Outbox {
     pub(super) fn numbered(&self, number: u64, from: Endpoint) -> Option<(u64, &Send)> {
         let id = *self.numbers.get(&number)?;
         let send = self.sends.get(&id)?;
-        (send.letter.to == from).then_some((id, send))
+        (send.message.to == from).then_some((id, send))
     }
 }

@@ -1,59 +1,64 @@
 //! Outgoing messages: attempts, pauses, and the end of each message.
 
-use super::outbox::{Left, Letter, Send, Stage};
+use super::outbox::{OutgoingMessage, Send, SentRecord, Stage};
 use super::{Direct, Event, FailKind, Fx, LARGE_MAX, Timer};
 use crate::machine::LinkId;
 use crate::model::{Endpoint, Incarnation, MessageId, Now, Time, topic_complaint};
 use crate::proto::direct::{
-    DirectAck, DirectMsg, DirectPart, DirectPartReq, PARTS_MAX, Verdict, part, parts_of,
+    DeliveryVerdict, DirectAck, DirectMsg, DirectPart, DirectPartReq, PARTS_MAX, part, parts_of,
 };
 
 impl Direct {
     /// Sends a message. `bar` is the node's own reason against it, if any.
-    pub fn send(&mut self, now: Now, letter: Letter, bar: Option<(FailKind, String)>, fx: &mut Fx) {
+    pub fn send(
+        &mut self,
+        now: Now,
+        message: OutgoingMessage,
+        bar: Option<(FailKind, String)>,
+        fx: &mut Fx,
+    ) {
         self.metrics.messages_sent += 1;
-        if let Some((kind, reason)) = bar.or_else(|| self.bar(&letter)) {
-            return self.failed((letter.token, letter.to), kind, reason, fx);
+        if let Some((kind, reason)) = bar.or_else(|| self.bar(&message)) {
+            return self.failed((message.token, message.to), kind, reason, fx);
         }
-        let (to, id) = (letter.to, self.outbox.last_id + 1);
-        self.outbox.last_id = id;
-        self.outbox.bytes += letter.data.len();
-        self.outbox.tokens.insert(letter.token, id);
-        let digest = MessageId::from_bytes(letter.data.sha256());
+        let (to, id) = (message.to, self.queue.last_id + 1);
+        self.queue.last_id = id;
+        self.queue.bytes += message.data.len();
+        self.queue.tokens.insert(message.token, id);
+        let digest = MessageId::from_bytes(message.data.sha256());
         let stage = Stage::Pausing;
         let (failed, number, left) = (0, None, None);
-        let send = Send { letter, digest, began: now.mono, failed, number, left, stage };
-        self.outbox.sends.insert(id, send);
-        if !self.outbox.lines.contains_key(&to) {
+        let send = Send { message, digest, began: now.mono, failed, number, left, stage };
+        self.queue.sends.insert(id, send);
+        if !self.queue.lines.contains_key(&to) {
             fx.emit(Event::Busy { to, busy: true });
         }
-        self.outbox.lines.entry(to).or_default().all.insert(id);
-        self.outbox.set_stage(id, Stage::Queued);
+        self.queue.lines.entry(to).or_default().all.insert(id);
+        self.queue.set_stage(id, Stage::Queued);
         self.advance(now, to, fx);
     }
 
     /// Returns the reason against a message from the start.
-    fn bar(&self, letter: &Letter) -> Option<(FailKind, String)> {
-        let (size, config) = (letter.data.len(), &self.config);
+    fn bar(&self, message: &OutgoingMessage) -> Option<(FailKind, String)> {
+        let (size, config) = (message.data.len(), &self.config);
         let not_sent = |reason: String| Some((FailKind::NotSent, reason));
-        if letter.to == self.me {
+        if message.to == self.me {
             return not_sent(format!("{} is this peer itself", self.me));
         }
-        if let Some(reason) = topic_complaint(&letter.topic) {
+        if let Some(reason) = topic_complaint(&message.topic) {
             return not_sent(reason);
         }
-        if let Err(reason) = letter.retry.check() {
+        if let Err(reason) = message.retry.check() {
             return not_sent(reason);
         }
         if size > config.message_max {
             let reason = format!("{size} bytes; at most {}", config.message_max);
             return Some((FailKind::TooLarge, reason));
         }
-        if self.outbox.tokens.contains_key(&letter.token) {
-            return not_sent(format!("a message with the token {} is on its way", letter.token));
+        if self.queue.tokens.contains_key(&message.token) {
+            return not_sent(format!("a message with the token {} is on its way", message.token));
         }
-        if self.outbox.len() >= config.sends_max
-            || self.outbox.bytes + size > config.sends_bytes_max
+        if self.queue.len() >= config.sends_max || self.queue.bytes + size > config.sends_bytes_max
         {
             let (most, bytes) = (config.sends_max, config.sends_bytes_max);
             let reason = format!("too much on its way: at most {most} messages, {bytes} bytes");
@@ -64,8 +69,8 @@ impl Direct {
 
     /// Calls a message back. One that has left may still arrive.
     pub fn cancel(&mut self, now: Now, token: u64, fx: &mut Fx) {
-        let Some(id) = self.outbox.tokens.get(&token).copied() else { return };
-        let to = self.outbox.sends.get(&id).map(|send| send.letter.to);
+        let Some(id) = self.queue.tokens.get(&token).copied() else { return };
+        let to = self.queue.sends.get(&id).map(|send| send.message.to);
         self.fail(id, FailKind::Cancelled, "called back", fx);
         if let Some(to) = to {
             self.advance(now, to, fx);
@@ -74,8 +79,8 @@ impl Direct {
 
     /// Ends all messages on their way to one member, or to all.
     pub(super) fn give_up(&mut self, to: Option<Endpoint>, reason: &str, fx: &mut Fx) {
-        let is_meant = |send: &Send| to.is_none_or(|to| send.letter.to == to);
-        let meant = self.outbox.sends.iter().filter(|(_, send)| is_meant(send));
+        let is_meant = |send: &Send| to.is_none_or(|to| send.message.to == to);
+        let meant = self.queue.sends.iter().filter(|(_, send)| is_meant(send));
         for id in meant.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.fail(id, FailKind::NotSent, reason, fx);
         }
@@ -85,10 +90,10 @@ impl Direct {
     /// room, or calls the member.
     pub(super) fn advance(&mut self, now: Now, to: Endpoint, fx: &mut Fx) {
         loop {
-            let line = self.outbox.lines.get(&to);
+            let line = self.queue.lines.get(&to);
             let Some(line) = line.filter(|line| !line.queued.is_empty()) else { return };
             let Some((link, life)) = self.routes.way(to) else {
-                if self.outbox.calling.insert(to) {
+                if self.queue.calling.insert(to) {
                     fx.emit(Event::Call { to });
                 }
                 return;
@@ -97,7 +102,7 @@ impl Direct {
             let mut room_large = LARGE_MAX.saturating_sub(line.flying_large);
             let mut chosen = Vec::new();
             for id in &line.queued {
-                let is_large = self.outbox.sends.get(id).is_some_and(Send::is_large);
+                let is_large = self.queue.sends.get(id).is_some_and(Send::is_large);
                 if room == 0 {
                     break;
                 }
@@ -122,7 +127,7 @@ impl Direct {
     /// left too long ago.
     fn fly(&mut self, now: Now, id: u64, (link, life): (LinkId, Incarnation), fx: &mut Fx) -> bool {
         let repeat_max = self.config.repeat_max;
-        let Some(send) = self.outbox.sends.get_mut(&id) else { return false };
+        let Some(send) = self.queue.sends.get_mut(&id) else { return false };
         // Only the life that the message may have reached remembers it, and not for ever.
         if let Some(left) = send.left {
             if left.life != life {
@@ -137,12 +142,12 @@ impl Direct {
             }
         }
         let number = *send.number.get_or_insert_with(|| {
-            self.outbox.last_number += 1;
-            self.outbox.last_number
+            self.queue.last_number += 1;
+            self.queue.last_number
         });
-        self.outbox.numbers.insert(number, id);
+        self.queue.numbers.insert(number, id);
         let is_whole = !send.is_large();
-        let Letter { topic, data, .. } = &send.letter;
+        let OutgoingMessage { topic, data, .. } = &send.message;
         let size = data.len();
         let msg = DirectMsg {
             number,
@@ -160,16 +165,16 @@ impl Direct {
         fx.send(link, msg);
         fx.set_timer(Timer::Send(id), self.config.attempt_max);
         self.routes.used(link, now.mono);
-        self.outbox.set_stage(id, Stage::Flying { link, life, asked: 0 });
+        self.queue.set_stage(id, Stage::Flying { link, life, asked: 0 });
         true
     }
 
     /// Takes a failed attempt: begins the pause before the next, or ends the message.
     fn attempt_failed(&mut self, id: u64, kind: FailKind, reason: &str, fx: &mut Fx) {
-        self.outbox.set_stage(id, Stage::Pausing);
-        let Some(send) = self.outbox.sends.get_mut(&id) else { return };
+        self.queue.set_stage(id, Stage::Pausing);
+        let Some(send) = self.queue.sends.get_mut(&id) else { return };
         send.failed += 1;
-        let retry = send.letter.retry;
+        let retry = send.message.retry;
         if send.failed > retry.retries {
             let reason = match send.failed {
                 1 => reason.to_owned(),
@@ -183,9 +188,9 @@ impl Direct {
 
     /// Ends a message without success; one that has left is of unknown fate.
     fn fail(&mut self, id: u64, kind: FailKind, reason: &str, fx: &mut Fx) {
-        let has_left = self.outbox.sends.get(&id).is_some_and(|send| send.left.is_some());
+        let has_left = self.queue.sends.get(&id).is_some_and(|send| send.left.is_some());
         let Some(send) = self.end(id, fx) else { return };
-        let Letter { token, to, .. } = send.letter;
+        let OutgoingMessage { token, to, .. } = send.message;
         let is_said = kind == FailKind::Refused || kind == FailKind::Unknown;
         if has_left && !is_said {
             let reason = format!("{reason}; it had left, and may have arrived");
@@ -216,19 +221,19 @@ impl Direct {
 
     /// Removes a message from all tables.
     fn end(&mut self, id: u64, fx: &mut Fx) -> Option<Send> {
-        self.outbox.set_stage(id, Stage::Pausing);
-        let send = self.outbox.sends.remove(&id)?;
-        let to = send.letter.to;
-        self.outbox.bytes -= send.letter.data.len();
-        self.outbox.tokens.remove(&send.letter.token);
+        self.queue.set_stage(id, Stage::Pausing);
+        let send = self.queue.sends.remove(&id)?;
+        let to = send.message.to;
+        self.queue.bytes -= send.message.data.len();
+        self.queue.tokens.remove(&send.message.token);
         if let Some(number) = send.number {
-            self.outbox.numbers.remove(&number);
+            self.queue.numbers.remove(&number);
         }
         fx.stop_timer(Timer::Send(id));
-        if let Some(line) = self.outbox.lines.get_mut(&to) {
+        if let Some(line) = self.queue.lines.get_mut(&to) {
             line.all.remove(&id);
             if line.all.is_empty() {
-                self.outbox.lines.remove(&to);
+                self.queue.lines.remove(&to);
                 fx.emit(Event::Busy { to, busy: false });
             }
         }
@@ -236,10 +241,10 @@ impl Direct {
     }
 
     pub(super) fn on_send_timer(&mut self, now: Now, id: u64, fx: &mut Fx) {
-        let Some(send) = self.outbox.sends.get(&id) else { return };
-        let to = send.letter.to;
+        let Some(send) = self.queue.sends.get(&id) else { return };
+        let to = send.message.to;
         match send.stage {
-            Stage::Pausing => self.outbox.set_stage(id, Stage::Queued),
+            Stage::Pausing => self.queue.set_stage(id, Stage::Queued),
             Stage::Queued => {}
             Stage::Flying { .. } => {
                 let reason = "no answer in time";
@@ -252,10 +257,10 @@ impl Direct {
     /// Takes the failure of a call for direct messages. What waits for room on another link with
     /// the member goes on waiting.
     pub fn on_call_failed(&mut self, to: Endpoint, reason: &str, fx: &mut Fx) {
-        if !self.outbox.calling.remove(&to) || self.routes.way(to).is_some() {
+        if !self.queue.calling.remove(&to) || self.routes.way(to).is_some() {
             return;
         }
-        let queued = self.outbox.lines.get(&to).map(|line| line.queued.clone());
+        let queued = self.queue.lines.get(&to).map(|line| line.queued.clone());
         for id in queued.unwrap_or_default() {
             self.attempt_failed(id, FailKind::Unreachable, reason, fx);
         }
@@ -263,9 +268,9 @@ impl Direct {
 
     /// Takes the end of a link: messages under way on it are sent again.
     pub(super) fn on_flights_lost(&mut self, now: Now, peer: Endpoint, link: LinkId, fx: &mut Fx) {
-        let Some(line) = self.outbox.lines.get(&peer) else { return };
+        let Some(line) = self.queue.lines.get(&peer) else { return };
         let is_lost = |id: &&u64| {
-            let stage = self.outbox.sends.get(id).map(|send| send.stage);
+            let stage = self.queue.sends.get(id).map(|send| send.stage);
             matches!(stage, Some(Stage::Flying { link: by, .. }) if by == link)
         };
         let lost: Vec<_> = line.all.iter().filter(is_lost).copied().collect();
@@ -284,7 +289,7 @@ impl Direct {
         ack: &DirectAck,
         fx: &mut Fx,
     ) {
-        let Some((id, send)) = self.outbox.numbered(ack.number, from) else { return };
+        let Some((id, send)) = self.queue.numbered(ack.number, from) else { return };
         let is_this_life = match (send.left, send.stage) {
             (Some(left), _) => left.life == life,
             (None, Stage::Flying { life: meant, .. }) => meant == life,
@@ -295,22 +300,22 @@ impl Direct {
         }
         self.routes.used(link, now.mono);
         match ack.verdict {
-            Verdict::Taken => {
+            DeliveryVerdict::Taken => {
                 let Some(send) = self.end(id, fx) else { return };
                 self.metrics.acknowledged += 1;
                 let after = now.mono.since(send.began);
-                fx.emit(Event::Sent { token: send.letter.token, to: from, after });
+                fx.emit(Event::Sent { token: send.message.token, to: from, after });
             }
-            Verdict::Refused => self.fail(id, FailKind::Refused, &ack.reason, fx),
-            Verdict::Unknown => self.fail(id, FailKind::Unknown, &ack.reason, fx),
-            Verdict::Busy => self.on_busy((id, link), &ack.reason, fx),
+            DeliveryVerdict::Refused => self.fail(id, FailKind::Refused, &ack.reason, fx),
+            DeliveryVerdict::Unknown => self.fail(id, FailKind::Unknown, &ack.reason, fx),
+            DeliveryVerdict::Busy => self.on_busy((id, link), &ack.reason, fx),
         }
         self.advance(now, from, fx);
     }
 
     /// Takes a busy answer: the application has not seen that attempt.
     fn on_busy(&mut self, (id, link): (u64, LinkId), reason: &str, fx: &mut Fx) {
-        let Some(send) = self.outbox.sends.get_mut(&id) else { return };
+        let Some(send) = self.queue.sends.get_mut(&id) else { return };
         if !matches!(send.stage, Stage::Flying { link: by, .. } if by == link) {
             return;
         }
@@ -318,7 +323,7 @@ impl Direct {
             // That was the only attempt, so the message has not arrived: it begins anew.
             send.left = None;
             if let Some(number) = send.number.take() {
-                self.outbox.numbers.remove(&number);
+                self.queue.numbers.remove(&number);
             }
         }
         let kind = match send.left {
@@ -339,13 +344,13 @@ impl Direct {
     ) {
         let DirectPartReq { number, at, count } = wanted;
         // The message may have been called back.
-        let Some((id, _)) = self.outbox.numbered(number, from) else { return };
-        let Some(send) = self.outbox.sends.get_mut(&id) else { return };
+        let Some((id, _)) = self.queue.numbered(number, from) else { return };
+        let Some(send) = self.queue.sends.get_mut(&id) else { return };
         let Stage::Flying { link: by, life, asked } = &mut send.stage else { return };
         if *by != link {
             return;
         }
-        let parts = parts_of(send.letter.data.len());
+        let parts = parts_of(send.message.data.len());
         *asked = asked.saturating_add(count);
         let is_too_much = *asked > 2 * parts + PARTS_MAX;
         if parts < 2 || count == 0 || count > PARTS_MAX || at >= parts || is_too_much {
@@ -354,7 +359,7 @@ impl Direct {
         }
         let end = parts.min(at + count);
         for at in at..end {
-            let data = part(&send.letter.data, at);
+            let data = part(&send.message.data, at);
             self.metrics.bytes_sent += data.len() as u64;
             fx.send(link, DirectPart { number, at, data });
         }
@@ -367,9 +372,9 @@ impl Direct {
 }
 
 /// Records that a message has left once more.
-fn again(left: Option<Left>, life: Incarnation, now: Time) -> Left {
+fn again(left: Option<SentRecord>, life: Incarnation, now: Time) -> SentRecord {
     match left {
-        Some(left) if left.life == life => Left { times: left.times + 1, ..left },
-        Some(_) | None => Left { life, first: now, times: 1 },
+        Some(left) if left.life == life => SentRecord { times: left.times + 1, ..left },
+        Some(_) | None => SentRecord { life, first: now, times: 1 },
     }
 }

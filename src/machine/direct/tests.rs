@@ -10,7 +10,9 @@ use super::*;
 use crate::machine::Effect;
 use crate::machine::timer::TimerQueue;
 use crate::model::{Data, MessageId, Time, WallTime};
-use crate::proto::direct::{DirectAck, DirectMsg, DirectPart, PART_BYTES, PARTS_MAX, Verdict};
+use crate::proto::direct::{
+    DeliveryVerdict, DirectAck, DirectMsg, DirectPart, PART_BYTES, PARTS_MAX,
+};
 use crate::proto::message::Message;
 
 const LINK: LinkId = LinkId(7);
@@ -25,10 +27,10 @@ const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn letter(token: u64, size: usize) -> Letter {
+fn message(token: u64, size: usize) -> OutgoingMessage {
     let data = Data::from((0..size).map(|at| (at % 251) as u8).collect::<Vec<_>>());
     let retry = RetryConfig { jitter: 0.0, ..RetryConfig::default() };
-    Letter { token, to: endpoint(2), topic: "t".to_owned(), data, retry }
+    OutgoingMessage { token, to: endpoint(2), topic: "t".to_owned(), data, retry }
 }
 
 /// One node's direct sends, with its timers and its clock.
@@ -77,8 +79,8 @@ impl Bench {
         self.now = until;
     }
 
-    fn send(&mut self, letter: Letter) {
-        self.run(|it, now, fx| it.send(now, letter, None, fx));
+    fn send(&mut self, message: OutgoingMessage) {
+        self.run(|it, now, fx| it.send(now, message, None, fx));
     }
 
     fn link_up(&mut self, link: LinkId, life: Incarnation) {
@@ -89,7 +91,7 @@ impl Bench {
         self.run(|it, now, fx| it.on_link_down(now, link, fx));
     }
 
-    fn ack(&mut self, life: Incarnation, number: u64, verdict: Verdict) {
+    fn ack(&mut self, life: Incarnation, number: u64, verdict: DeliveryVerdict) {
         let ack = DirectAck { number, verdict, reason: "so it is".to_owned() };
         self.run(|it, now, fx| it.on_ack(now, LINK, (endpoint(2), life), &ack, fx));
     }
@@ -111,7 +113,7 @@ impl Bench {
             .collect()
     }
 
-    fn acks(&mut self) -> Vec<(u64, Verdict)> {
+    fn acks(&mut self) -> Vec<(u64, DeliveryVerdict)> {
         let said = std::mem::take(&mut self.said).into_iter();
         said.filter_map(|(_, msg)| {
             if let Message::DirectAck(it) = msg { Some((it.number, it.verdict)) } else { None }
@@ -161,7 +163,7 @@ fn refuse_calls(bench: &mut Bench, seen: &mut usize) {
 #[test]
 fn a_closed_port_is_called_six_times_at_doubling_pauses() {
     let mut bench = Bench::new(1, Config::default());
-    bench.send(letter(5, 3));
+    bench.send(message(5, 3));
     let mut seen = 0;
     refuse_calls(&mut bench, &mut seen);
     bench.pass(secs(100), |bench| refuse_calls(bench, &mut seen));
@@ -178,7 +180,7 @@ fn a_closed_port_is_called_six_times_at_doubling_pauses() {
 fn pauses_vary_by_the_jitter_and_end_at_the_cap() {
     let mut bench = Bench::new(1, Config::default());
     let retry = RetryConfig { retries: 9, jitter: 0.1, ..RetryConfig::default() };
-    bench.send(Letter { retry, ..letter(5, 3) });
+    bench.send(OutgoingMessage { retry, ..message(5, 3) });
     let mut seen = 0;
     refuse_calls(&mut bench, &mut seen);
     bench.pass(secs(1_000), |bench| refuse_calls(bench, &mut seen));
@@ -199,28 +201,28 @@ fn a_message_called_back_is_lost_for_certain_only_before_it_has_left() {
     };
     // While it waits for a link; in a pause; in its flight; in a pause after it.
     let mut bench = Bench::new(1, Config::default());
-    bench.send(letter(1, 3));
+    bench.send(message(1, 3));
     cancel(&mut bench, 1);
-    bench.send(letter(2, 3));
+    bench.send(message(2, 3));
     bench.run(|it, _, fx| it.on_call_failed(endpoint(2), "no", fx));
     cancel(&mut bench, 2);
     bench.link_up(LINK, LIFE);
-    bench.send(letter(3, 3));
+    bench.send(message(3, 3));
     cancel(&mut bench, 3);
-    bench.send(letter(4, 3));
+    bench.send(message(4, 3));
     bench.link_down(LINK);
     cancel(&mut bench, 4);
     cancel(&mut bench, 4);
     // Large ones have left with their last part.
     bench.link_up(LINK, LIFE);
-    bench.send(letter(5, 3 * PART_BYTES));
+    bench.send(message(5, 3 * PART_BYTES));
     cancel(&mut bench, 5);
     let certain = Some(FailKind::Cancelled);
     let uncertain = Some(FailKind::Unknown);
     let ends = [(1, certain), (2, certain), (3, uncertain), (4, uncertain), (5, certain)];
     assert_eq!(bench.ends(), ends);
     // An answer that comes later counts no more.
-    bench.ack(LIFE, 1, Verdict::Taken);
+    bench.ack(LIFE, 1, DeliveryVerdict::Taken);
     assert_eq!(bench.ends().len(), 5);
 }
 
@@ -228,8 +230,8 @@ fn a_message_called_back_is_lost_for_certain_only_before_it_has_left() {
 fn a_message_that_may_have_arrived_is_never_sent_to_another_life() {
     let mut bench = Bench::new(1, Config::default());
     bench.link_up(LINK, LIFE);
-    bench.send(letter(1, 3));
-    bench.send(letter(2, 2 * PART_BYTES));
+    bench.send(message(1, 3));
+    bench.send(message(2, 2 * PART_BYTES));
     let number = bench.sent()[0].number;
     bench.link_down(LINK);
     bench.link_up(LinkId(8), Incarnation(2));
@@ -245,13 +247,13 @@ fn a_message_that_may_have_arrived_is_never_sent_to_another_life() {
 fn the_same_life_gets_it_again_under_the_same_number() {
     let mut bench = Bench::new(1, Config::default());
     bench.link_up(LINK, LIFE);
-    bench.send(letter(1, 3));
+    bench.send(message(1, 3));
     let first = bench.sent();
     bench.link_down(LINK);
     bench.link_up(LinkId(8), LIFE);
     bench.pass(secs(2), |_| {});
     assert_eq!(bench.sent(), first);
-    bench.ack(LIFE, first[0].number, Verdict::Taken);
+    bench.ack(LIFE, first[0].number, DeliveryVerdict::Taken);
     assert_eq!(bench.ends(), [(1, None)]);
 }
 
@@ -261,7 +263,7 @@ fn nothing_is_repeated_longer_than_it_is_remembered() {
     let mut bench = Bench::new(1, config);
     bench.link_up(LINK, LIFE);
     let retry = RetryConfig { retries: 100, jitter: 0.0, ..RetryConfig::default() };
-    bench.send(Letter { retry, ..letter(1, 3) });
+    bench.send(OutgoingMessage { retry, ..message(1, 3) });
     bench.pass(secs(2_000), |_| {});
     assert_eq!(bench.ends(), [(1, Some(FailKind::Unknown))]);
     let attempts = bench.direct.metrics().retries;
@@ -273,18 +275,18 @@ fn nothing_is_repeated_longer_than_it_is_remembered() {
 fn a_busy_receiver_is_asked_again_and_a_refusal_is_final() {
     let mut bench = Bench::new(1, Config::default());
     bench.link_up(LINK, LIFE);
-    bench.send(letter(1, 3));
+    bench.send(message(1, 3));
     let first = bench.sent()[0].number;
-    bench.ack(LIFE, first, Verdict::Busy);
+    bench.ack(LIFE, first, DeliveryVerdict::Busy);
     assert_eq!(bench.ends(), []);
     bench.pass(secs(1), |_| {});
     let second = bench.sent()[0].number;
-    bench.ack(LIFE, second, Verdict::Refused);
+    bench.ack(LIFE, second, DeliveryVerdict::Refused);
     assert_eq!(bench.ends(), [(1, Some(FailKind::Refused))]);
     // Called back after a busy answer alone: the receiver has not seen it.
-    bench.send(letter(2, 3));
+    bench.send(message(2, 3));
     let third = bench.sent()[0].number;
-    bench.ack(LIFE, third, Verdict::Busy);
+    bench.ack(LIFE, third, DeliveryVerdict::Busy);
     bench.run(|it, now, fx| it.cancel(now, 2, fx));
     assert_eq!(bench.ends()[1], (2, Some(FailKind::Cancelled)));
 }
@@ -293,15 +295,15 @@ fn a_busy_receiver_is_asked_again_and_a_refusal_is_final() {
 fn what_cannot_be_sent_fails_at_once_and_definitely() {
     let config = Config { sends_max: 3, sends_bytes_max: 2_000_000, ..Config::default() };
     let mut bench = Bench::new(1, config);
-    bench.send(Letter { to: endpoint(1), ..letter(1, 3) });
-    bench.send(Letter { topic: String::new(), ..letter(2, 3) });
-    bench.send(Letter { topic: "x".repeat(129), ..letter(3, 3) });
-    bench.send(Letter { topic: "a\nb".to_owned(), ..letter(4, 3) });
-    bench.send(letter(5, 1_048_577));
+    bench.send(OutgoingMessage { to: endpoint(1), ..message(1, 3) });
+    bench.send(OutgoingMessage { topic: String::new(), ..message(2, 3) });
+    bench.send(OutgoingMessage { topic: "x".repeat(129), ..message(3, 3) });
+    bench.send(OutgoingMessage { topic: "a\nb".to_owned(), ..message(4, 3) });
+    bench.send(message(5, 1_048_577));
     let retry = RetryConfig { factor: f64::NAN, ..RetryConfig::default() };
-    bench.send(Letter { retry, ..letter(6, 3) });
+    bench.send(OutgoingMessage { retry, ..message(6, 3) });
     let bar = Some((FailKind::Unreachable, "cut off".to_owned()));
-    bench.run(|it, now, fx| it.send(now, letter(7, 3), bar, fx));
+    bench.run(|it, now, fx| it.send(now, message(7, 3), bar, fx));
     let kinds: Vec<_> = bench.ends().into_iter().filter_map(|(_, kind)| kind).collect();
     let not_sent = FailKind::NotSent;
     let large = FailKind::TooLarge;
@@ -309,11 +311,11 @@ fn what_cannot_be_sent_fails_at_once_and_definitely() {
     assert_eq!(kinds, expected);
     assert_eq!(bench.direct.metrics().open, 0);
     for token in 10..12 {
-        bench.send(letter(token, 1_000_000));
+        bench.send(message(token, 1_000_000));
     }
-    bench.send(letter(12, 1_000_000));
-    bench.send(letter(13, 0));
-    bench.send(letter(14, 0));
+    bench.send(message(12, 1_000_000));
+    bench.send(message(13, 0));
+    bench.send(message(14, 0));
     assert_eq!(bench.ends()[7..], [(12, Some(not_sent)), (14, Some(not_sent))]);
     assert!(FailKind::ALL.iter().filter(|kind| !kind.is_definite()).count() == 1);
 }
@@ -329,12 +331,12 @@ fn a_duplicate_is_shown_to_nobody_and_its_verdict_repeated() {
     bench.answer(question, true);
     bench.answer(question, false);
     bench.hear(&incoming(1, "one"));
-    assert_eq!(bench.acks(), [(1, Verdict::Taken), (1, Verdict::Taken)]);
+    assert_eq!(bench.acks(), [(1, DeliveryVerdict::Taken), (1, DeliveryVerdict::Taken)]);
     bench.hear(&incoming(2, "two"));
     let question = bench.arrived()[1];
     bench.answer(question, false);
     bench.hear(&incoming(2, "two"));
-    assert_eq!(bench.acks(), [(2, Verdict::Refused), (2, Verdict::Refused)]);
+    assert_eq!(bench.acks(), [(2, DeliveryVerdict::Refused), (2, DeliveryVerdict::Refused)]);
     assert_eq!(bench.arrived().len(), 2);
     assert_eq!(bench.direct.metrics().duplicates, 3);
 }
@@ -345,11 +347,11 @@ fn an_application_that_says_nothing_leaves_everybody_in_doubt() {
     bench.hear(&incoming(1, "one"));
     let question = bench.arrived()[0];
     bench.pass(secs(6), |_| {});
-    assert_eq!(bench.acks(), [(1, Verdict::Unknown)]);
+    assert_eq!(bench.acks(), [(1, DeliveryVerdict::Unknown)]);
     assert!(bench.told.contains(&Event::Lapsed { from: endpoint(2), number: question }));
     bench.answer(question, true);
     bench.hear(&incoming(1, "one"));
-    assert_eq!(bench.acks(), [(1, Verdict::Unknown)]);
+    assert_eq!(bench.acks(), [(1, DeliveryVerdict::Unknown)]);
 }
 
 #[test]
@@ -367,12 +369,12 @@ fn verdicts_are_bounded_and_what_is_beyond_them_is_never_new() {
         bench.hear(&incoming(number, "x"));
     }
     assert_eq!(bench.arrived().len(), 50, "nothing was shown twice");
-    let unknown = bench.acks().iter().filter(|(_, it)| *it == Verdict::Unknown).count();
+    let unknown = bench.acks().iter().filter(|(_, it)| *it == DeliveryVerdict::Unknown).count();
     assert_eq!(unknown, 40);
     // After its time everything is forgotten, and the memory free.
     bench.pass(secs(700), |_| {});
     assert_eq!(bench.direct.metrics().remembered, 0);
-    assert!(bench.direct.inbox.is_empty());
+    assert!(bench.direct.received.is_empty());
 }
 
 #[test]
@@ -382,7 +384,7 @@ fn open_questions_are_bounded_in_all_and_of_one_sender() {
     for number in 1..=4 {
         bench.hear(&incoming(number, "x"));
     }
-    assert_eq!(bench.acks(), [(4, Verdict::Busy)]);
+    assert_eq!(bench.acks(), [(4, DeliveryVerdict::Busy)]);
     let question = bench.arrived()[0];
     bench.answer(question, true);
     bench.hear(&incoming(4, "x"));
@@ -402,7 +404,7 @@ fn what_no_honest_node_sends_is_refused_and_blamed() {
     for msg in bad {
         let mut bench = receiver(Config::default());
         bench.hear(&msg);
-        assert_eq!(bench.acks(), [(1, Verdict::Refused)], "{msg:?}");
+        assert_eq!(bench.acks(), [(1, DeliveryVerdict::Refused)], "{msg:?}");
         assert!(matches!(bench.told[..], [Event::Malformed { .. }]), "{:?}", bench.told);
     }
     for msg in [
@@ -411,7 +413,7 @@ fn what_no_honest_node_sends_is_refused_and_blamed() {
     ] {
         let mut bench = receiver(Config::default());
         bench.hear(&msg);
-        assert_eq!(bench.acks(), [(1, Verdict::Refused)]);
+        assert_eq!(bench.acks(), [(1, DeliveryVerdict::Refused)]);
         assert_eq!(bench.told, [], "no offense");
     }
 }
@@ -422,7 +424,7 @@ fn transfer(size: usize, mut between: impl FnMut(&mut Bench, &mut Bench, u32)) -
     let mut two = Bench::new(2, Config::default());
     one.link_up(LINK, OWN);
     two.run(|it, now, fx| it.on_link_up(now, (LINK, endpoint(1), LIFE), Some(false), fx));
-    one.send(letter(1, size));
+    one.send(message(1, size));
     let (mut steps, mut parts) = (0, 0);
     while !(one.said.is_empty() && two.said.is_empty()) {
         steps += 1;
@@ -470,7 +472,7 @@ fn a_mebibyte_is_pulled_in_parts_and_arrives_as_it_was() {
         let (one, two) = transfer(size, |one, _, _| most = most.max(one.said.len()));
         assert_eq!(one.ends(), [(1, None)]);
         let Some(Event::Arrived { data, .. }) = two.told.first() else { panic!("{:?}", two.told) };
-        assert_eq!(*data, letter(1, size).data);
+        assert_eq!(*data, message(1, size).data);
         assert!(most <= PARTS_MAX as usize, "{most} parts waited on the link");
     }
 }
@@ -505,7 +507,7 @@ fn parts_out_of_place_end_the_transfer_and_blame_the_sender() {
     let part = DirectPart { number: 1, at: 1, data: Data::from(vec![0; PART_BYTES]) };
     bench.run(|it, now, fx| it.on_part(now, (LINK, (endpoint(2), LIFE)), &part, fx));
     assert!(matches!(bench.told[..], [Event::Malformed { .. }]));
-    assert!(!bench.direct.inbox.is_asking(endpoint(2)));
+    assert!(!bench.direct.received.is_asking(endpoint(2)));
 }
 
 #[test]
@@ -542,7 +544,7 @@ fn a_message_whose_call_finds_no_room_for_a_link_ends() {
     let kept = (LinkId(3), endpoint(3), LIFE);
     bench.run(|it, now, fx| it.on_link_up(now, kept, Some(true), fx));
     bench.direct.keep(endpoint(3), true);
-    bench.send(letter(1, 100));
+    bench.send(message(1, 100));
     let mut calls = 0;
     let mut connect = move |bench: &mut Bench| {
         if bench.calls.len() > calls {
@@ -553,15 +555,15 @@ fn a_message_whose_call_finds_no_room_for_a_link_ends() {
     connect(&mut bench);
     bench.pass(secs(600), connect);
     assert_eq!(bench.ends(), [(1, Some(FailKind::Unreachable))]);
-    assert_eq!(bench.calls.len() as u32, 1 + letter(1, 100).retry.retries, "it is tried again");
+    assert_eq!(bench.calls.len() as u32, 1 + message(1, 100).retry.retries, "it is tried again");
 }
 
 #[test]
 fn a_call_that_fails_beside_a_link_fails_no_message_that_waits_for_room_on_it() {
     let mut bench = Bench::new(1, Config { window: 1, ..Config::default() });
-    let once = RetryConfig { retries: 0, ..letter(0, 1).retry };
+    let once = RetryConfig { retries: 0, ..message(0, 1).retry };
     for token in [1, 2] {
-        bench.send(Letter { retry: once, ..letter(token, 100) });
+        bench.send(OutgoingMessage { retry: once, ..message(token, 100) });
     }
     // The other end has called as well, and its link came first.
     let who = (LINK, endpoint(2), LIFE);
@@ -569,7 +571,7 @@ fn a_call_that_fails_beside_a_link_fails_no_message_that_waits_for_room_on_it() 
     bench.run(|it, _, fx| it.on_call_failed(endpoint(2), "it hung up", fx));
     assert_eq!(bench.ends(), []);
     for number in [1, 2] {
-        bench.ack(LIFE, number, Verdict::Taken);
+        bench.ack(LIFE, number, DeliveryVerdict::Taken);
     }
     assert_eq!(bench.ends(), [(1, None), (2, None)]);
 }

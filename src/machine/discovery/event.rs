@@ -64,7 +64,7 @@ pub enum Timer {
 
 /// A peer whose key was proved at its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Peer {
+pub struct DiscoveredPeer {
     /// Address on which the peer listens.
     pub endpoint: Endpoint,
     /// Public key of the peer.
@@ -73,7 +73,7 @@ pub struct Peer {
     pub id: NodeId,
 }
 
-impl From<Contact> for Peer {
+impl From<Contact> for DiscoveredPeer {
     fn from(contact: Contact) -> Self {
         Self { endpoint: contact.endpoint, key: contact.key, id: contact.id() }
     }
@@ -102,13 +102,13 @@ pub enum Event {
         reason: String,
     },
     /// A key was proved at an endpoint that was not known before.
-    Learnt(Peer),
+    Learnt(DiscoveredPeer),
     /// The answer to [`super::Discovery::discover`].
     Discovered {
         /// Token that the caller gave to the request.
         token: u64,
         /// All peers known now, by endpoint.
-        peers: Vec<Peer>,
+        peers: Vec<DiscoveredPeer>,
     },
     /// The answer to [`super::Discovery::look_up`].
     Resolved {
@@ -117,7 +117,7 @@ pub enum Event {
         /// The id that was looked for.
         id: NodeId,
         /// Holder of the id, which has just proved its key; `None` if it was not found.
-        peer: Option<Peer>,
+        peer: Option<DiscoveredPeer>,
         /// Number of peers on the path of questions to the holder.
         hops: u32,
     },
@@ -125,7 +125,7 @@ pub enum Event {
 
 /// Counters and present sizes of discovery.
 #[derive(Clone, Debug, Serialize)]
-pub struct Metrics {
+pub struct DiscoveryMetrics {
     /// Number of peers known, each proved at its endpoint.
     pub entries: u64,
     /// Number of look-ups under way or waiting.

@@ -25,7 +25,7 @@ const CANDIDATES_MAX: usize = 256;
 /// there: liars that name each other can be closer than every honest peer, but not all of these.
 const WIDTH_MAX: usize = 3 * CONTACTS_MAX;
 
-/// Number of one teller's candidates that fail before the rest of them is dropped. Honest peers
+/// Number of one peer's candidates that fail before the rest of them is dropped. Honest peers
 /// name dead ones, too, as long as they have not noticed.
 const LIES_MAX: usize = 3;
 

@@ -14,7 +14,7 @@ mod event;
 mod lookup;
 mod table;
 
-pub use event::{Config, Event, Metrics, Peer, Timer};
+pub use event::{Config, DiscoveredPeer, DiscoveryMetrics, Event, Timer};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use rand::RngExt as _;
 use self::lookup::Lookup;
 use self::table::Table;
 use crate::machine::histogram::{Histogram, SMALL_COUNTS};
-use crate::machine::{Effects, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
+use crate::machine::{Effects, LinkId, Never, NodeCall, NodeMessage, PingHost, Vocabulary};
 use crate::model::{Endpoint, Now, PublicKey, Rng};
 use crate::proto::discovery::{CONTACTS_MAX, Contact, FindNode, Found, NodeId};
 
@@ -63,10 +63,10 @@ pub struct Discovery {
     checks: BTreeMap<Endpoint, PublicKey>,
     number: u64,
     pause: Duration,
-    metrics: Metrics,
+    metrics: DiscoveryMetrics,
 }
 
-impl Kind for Discovery {
+impl Vocabulary for Discovery {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -86,7 +86,7 @@ impl Discovery {
         barred: impl IntoIterator<Item = Endpoint>,
         rng: Rng,
     ) -> Self {
-        let metrics = Metrics {
+        let metrics = DiscoveryMetrics {
             entries: 0,
             lookups_open: 0,
             lookups: 0,
@@ -135,9 +135,9 @@ impl Discovery {
     }
 
     /// Returns the counters since the start, and the present sizes.
-    pub fn metrics(&self) -> Metrics {
+    pub fn metrics(&self) -> DiscoveryMetrics {
         let count = |it: usize| u64::try_from(it).unwrap_or(u64::MAX);
-        Metrics {
+        DiscoveryMetrics {
             entries: count(self.table.len()),
             lookups_open: count(self.lookups.len() + self.waiting.len()),
             ..self.metrics.clone()
@@ -260,7 +260,7 @@ impl Discovery {
         let random = (0..RANDOM_LOOKUPS).map(|_| NodeId(self.rng.random()));
         let targets: Vec<_> = [own].into_iter().chain(random).collect();
         if self.waiting.len() + targets.len() > self.config.waiting_max {
-            return self.tell_discovered(token, fx);
+            return self.report_discovered(token, fx);
         }
         self.waiting.extend(targets.into_iter().map(|it| (Purpose::Discover(token), it)));
         self.start_waiting(now, fx);
@@ -386,14 +386,14 @@ impl Discovery {
                 let is_last = !self.lookups.values().any(|(it, _)| is_of(it))
                     && !self.waiting.iter().any(|(it, _)| is_of(it));
                 if is_last {
-                    self.tell_discovered(token, fx);
+                    self.report_discovered(token, fx);
                 }
             }
         }
     }
 
-    fn tell_discovered(&self, token: u64, fx: &mut Fx) {
-        let mut peers: Vec<_> = self.table.contacts().map(Peer::from).collect();
+    fn report_discovered(&self, token: u64, fx: &mut Fx) {
+        let mut peers: Vec<_> = self.table.contacts().map(DiscoveredPeer::from).collect();
         peers.sort_unstable();
         fx.emit(Event::Discovered { token, peers });
     }

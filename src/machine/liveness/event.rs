@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::machine::{HostAnswer, LinkId};
 use crate::model::Endpoint;
-use crate::model::statement::{Finding, Subject};
+use crate::model::statement::{Finding, MemberInstance};
 use crate::proto::liveness::{DeadReport, SuspectReq};
 
 /// Periods and limits of the watch.
@@ -74,7 +74,7 @@ pub enum Event {
     /// A neighbor is suspected.
     Suspected {
         /// Life that is suspected.
-        subject: Subject,
+        subject: MemberInstance,
         /// Reason of the suspicion, in words.
         reason: String,
         /// Last answer of the system `ping` about its host.
@@ -83,7 +83,7 @@ pub enum Event {
     /// A witness confirmed a death; the witness may be this node.
     Confirmed {
         /// Life that is suspected.
-        subject: Subject,
+        subject: MemberInstance,
         /// Endpoint of the witness.
         witness: Endpoint,
         /// Finding of the witness.
@@ -96,7 +96,7 @@ pub enum Event {
     /// A suspicion was dropped.
     Cleared {
         /// Life that was suspected.
-        subject: Subject,
+        subject: MemberInstance,
         /// Reason for dropping it, in words.
         reason: String,
     },

@@ -23,9 +23,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::machine::health::{LocalHealth, RoundTrip};
-use crate::machine::probe::Outcome;
-use crate::machine::{Effects, HostAnswer, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
-use crate::model::statement::{Confirmation, Finding, Subject};
+use crate::machine::probe::ProbeOutcome;
+use crate::machine::{
+    Effects, HostAnswer, LinkId, Never, NodeCall, NodeMessage, PingHost, Vocabulary,
+};
+use crate::model::statement::{Confirmation, Finding, MemberInstance};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Time};
 use crate::proto::liveness::{Ping, Pong, SuspectReq};
 
@@ -41,7 +43,7 @@ const ROUNDS_MAX: u32 = 5;
 
 #[derive(Debug)]
 struct Watch {
-    subject: Subject,
+    subject: MemberInstance,
     link: LinkId,
     /// The neighbor's own neighbors, as it last named them: its witnesses.
     neighbors: BTreeSet<Endpoint>,
@@ -53,7 +55,7 @@ struct Watch {
 
 #[derive(Debug)]
 struct Suspicion {
-    subject: Subject,
+    subject: MemberInstance,
     neighbors: BTreeSet<Endpoint>,
     stage: Stage,
     confirmations: BTreeMap<Endpoint, Confirmation>,
@@ -88,7 +90,7 @@ pub struct Liveness {
     watched: BTreeMap<Endpoint, Watch>,
     suspects: BTreeMap<Endpoint, Suspicion>,
     /// Links of the askers about each life, until the probe is over.
-    requests: BTreeMap<Subject, BTreeSet<LinkId>>,
+    requests: BTreeMap<MemberInstance, BTreeSet<LinkId>>,
     health: LocalHealth,
     look_due: Time,
     nonce: u64,
@@ -97,7 +99,7 @@ pub struct Liveness {
     has_host_ping: bool,
 }
 
-impl Kind for Liveness {
+impl Vocabulary for Liveness {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -150,7 +152,7 @@ impl Liveness {
     }
 
     /// The lives that are suspected now.
-    pub fn suspects(&self) -> impl Iterator<Item = &Subject> {
+    pub fn suspects(&self) -> impl Iterator<Item = &MemberInstance> {
         self.suspects.values().map(|suspicion| &suspicion.subject)
     }
 
@@ -159,7 +161,7 @@ impl Liveness {
         &mut self,
         now: Now,
         link: LinkId,
-        subject: Subject,
+        subject: MemberInstance,
         neighbors: &[Endpoint],
         fx: &mut Fx,
     ) {
@@ -222,7 +224,7 @@ impl Liveness {
 
     /// Ends the watch and the suspicion of a life that ended by certificate or goodbye (O6).
     pub fn on_gone(&mut self, endpoint: Endpoint, incarnation: Incarnation, fx: &mut Fx) {
-        let is_over = |subject: &Subject| subject.incarnation <= incarnation;
+        let is_over = |subject: &MemberInstance| subject.incarnation <= incarnation;
         if self.suspects.get(&endpoint).is_some_and(|it| is_over(&it.subject)) {
             self.suspects.remove(&endpoint);
             fx.stop_timer(Timer::Ask(endpoint));
@@ -255,7 +257,7 @@ impl Liveness {
     pub fn on_suspect_req(
         &mut self,
         now: Now,
-        (link, own): (LinkId, &Subject),
+        (link, own): (LinkId, &MemberInstance),
         request: SuspectReq,
         fx: &mut Fx,
     ) {
@@ -265,7 +267,7 @@ impl Liveness {
             return fx.send(link, Confirmation::sign(own, Finding::Alive, me, now.wall));
         }
         let contradicts = self.watched.get(&subject.endpoint).is_some_and(|watch| {
-            let Subject { incarnation, key, .. } = watch.subject;
+            let MemberInstance { incarnation, key, .. } = watch.subject;
             incarnation == subject.incarnation && key != subject.key
         });
         if subject.endpoint == self.me || contradicts || self.health.is_doubtful() {
@@ -289,7 +291,7 @@ impl Liveness {
     }
 
     /// Takes the outcome of a probe, for askers and for this node's own suspicion.
-    pub fn on_probed(&mut self, now: Now, endpoint: Endpoint, outcome: &Outcome, fx: &mut Fx) {
+    pub fn on_probed(&mut self, now: Now, endpoint: Endpoint, outcome: &ProbeOutcome, fx: &mut Fx) {
         self.answer_askers(now, endpoint, outcome, fx);
         let Some(suspicion) = self.suspects.get_mut(&endpoint) else { return };
         if suspicion.stage != Stage::Probing {
@@ -317,14 +319,14 @@ impl Liveness {
         if self.suspects.get(&endpoint).is_some_and(|it| it.stage == Stage::Asking) {
             fx.set_timer(Timer::Ask(endpoint), wait);
         }
-        self.weigh(now, endpoint, fx);
+        self.consider(now, endpoint, fx);
     }
 
     /// Takes a witness's finding by `link`, whose other end proved `from`.
     pub fn on_suspect_ack(
         &mut self,
         now: Now,
-        (link, from): (LinkId, &Subject),
+        (link, from): (LinkId, &MemberInstance),
         found: Confirmation,
         fx: &mut Fx,
     ) {
@@ -354,7 +356,7 @@ impl Liveness {
         if suspicion.confirmations.insert(found.witness, found).is_none() {
             self.confirmed(found.endpoint, &found, fx);
         }
-        self.weigh(now, found.endpoint, fx);
+        self.consider(now, found.endpoint, fx);
     }
 
     /// Takes that a witness cannot be reached: it cannot testify.
@@ -369,7 +371,7 @@ impl Liveness {
             }
         }
         for endpoint in concerned {
-            self.weigh(now, endpoint, fx);
+            self.consider(now, endpoint, fx);
             self.ask(endpoint, false, fx);
         }
     }

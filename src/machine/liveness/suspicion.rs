@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Event, Fx, Liveness, ROUNDS_MAX, SPARE_WITNESSES, Stage, Suspicion, Timer};
-use crate::machine::probe::Outcome;
+use crate::machine::probe::ProbeOutcome;
 use crate::machine::quorum::witnesses_needed;
-use crate::model::statement::{Confirmation, Subject};
+use crate::model::statement::{Confirmation, MemberInstance};
 use crate::model::{Endpoint, Now};
 use crate::proto::liveness::{DeadReport, SuspectReq, fixed_text};
 
 impl Liveness {
     pub(super) fn suspect(
         &mut self,
-        subject: Subject,
+        subject: MemberInstance,
         neighbors: BTreeSet<Endpoint>,
         reason: &str,
         fx: &mut Fx,
@@ -71,7 +71,7 @@ impl Liveness {
         suspicion.has_yielded = false;
         // The suspect is told first, where a link to it is left: it may be slow to take a new one.
         if let Some(watch) = self.watched.get(&endpoint) {
-            let Subject { endpoint, incarnation, key } = suspicion.subject;
+            let MemberInstance { endpoint, incarnation, key } = suspicion.subject;
             fx.send(watch.link, SuspectReq { endpoint, incarnation, key });
         }
         fx.emit(Event::Probe { endpoint, timeout });
@@ -104,7 +104,7 @@ impl Liveness {
         let others = self.watched.keys().filter(|_| electorate < 2).filter(is_free);
         let missing = needed.saturating_sub(count) + SPARE_WITNESSES;
         let chosen: Vec<_> = named.chain(others).copied().take(missing).collect();
-        let Subject { endpoint, incarnation, key } = suspicion.subject;
+        let MemberInstance { endpoint, incarnation, key } = suspicion.subject;
         let request = SuspectReq { endpoint, incarnation, key };
         fx.set_timer(Timer::Ask(endpoint), self.config.ask_interval);
         if let Some(suspicion) = self.suspects.get_mut(&endpoint) {
@@ -145,13 +145,13 @@ impl Liveness {
     }
 
     /// Reports when enough witnesses have confirmed, this node among them.
-    pub(super) fn weigh(&mut self, now: Now, endpoint: Endpoint, fx: &mut Fx) {
+    pub(super) fn consider(&mut self, now: Now, endpoint: Endpoint, fx: &mut Fx) {
         let Some(suspicion) = self.suspects.get(&endpoint) else { return };
         let (count, needed) = self.count(suspicion);
         if suspicion.stage != Stage::Asking || count < needed {
             return;
         }
-        let Subject { endpoint, incarnation, .. } = suspicion.subject;
+        let MemberInstance { endpoint, incarnation, .. } = suspicion.subject;
         let report = DeadReport {
             text: fixed_text(endpoint, now.wall, self.me),
             endpoint,
@@ -171,7 +171,7 @@ impl Liveness {
         &mut self,
         now: Now,
         endpoint: Endpoint,
-        outcome: &Outcome,
+        outcome: &ProbeOutcome,
         fx: &mut Fx,
     ) {
         let subjects: Vec<_> =

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::machine::Effect;
-use crate::machine::probe::Outcome;
+use crate::machine::probe::ProbeOutcome;
 use crate::model::statement::Finding;
 use crate::model::{Incarnation, Now, Time, WallTime};
 
@@ -18,9 +18,9 @@ fn keys(number: u8) -> KeyPair {
     KeyPair::from_secret([number; 32])
 }
 
-fn life(number: u8) -> Subject {
+fn life(number: u8) -> MemberInstance {
     let key = keys(number).public();
-    Subject { endpoint: endpoint(number), incarnation: Incarnation(1), key }
+    MemberInstance { endpoint: endpoint(number), incarnation: Incarnation(1), key }
 }
 
 fn at(millis: u64) -> Now {
@@ -54,7 +54,7 @@ fn witnesses_may_take_longer_than_it_takes_to_ask_all_there_are() {
     let mut it = watching(&[2, 3, 4]);
     let mut fx = Fx::default();
     it.on_link_down(LinkId(4), endpoint(4), false, &mut fx);
-    it.on_probed(at(600), endpoint(4), &Outcome::Silent, &mut fx);
+    it.on_probed(at(600), endpoint(4), &ProbeOutcome::Silent, &mut fx);
     it.on_timer(at(600), Timer::Ask(endpoint(4)), &mut fx);
     let asked = events(fx).into_iter().filter(|it| matches!(it, Event::Ask { .. })).count();
     assert_eq!(asked, 2, "all there are");
@@ -76,14 +76,14 @@ fn witnesses_that_do_not_answer_are_asked_again_after_a_fresh_probe() {
     let mut it = watching(&[2, 3, 4]);
     let mut fx = Fx::default();
     it.on_link_down(LinkId(4), endpoint(4), false, &mut fx);
-    it.on_probed(at(600), endpoint(4), &Outcome::Silent, &mut fx);
+    it.on_probed(at(600), endpoint(4), &ProbeOutcome::Silent, &mut fx);
     for millis in [600, 1_500, 2_400] {
         it.on_timer(at(millis), Timer::Ask(endpoint(4)), &mut fx);
     }
     let is_probe = |it: &Event| matches!(it, Event::Probe { .. });
     assert_eq!(events(fx).iter().filter(|it| is_probe(it)).count(), 2, "the first and another");
     let mut fx = Fx::default();
-    it.on_probed(at(3_000), endpoint(4), &Outcome::Silent, &mut fx);
+    it.on_probed(at(3_000), endpoint(4), &ProbeOutcome::Silent, &mut fx);
     it.on_timer(at(3_000), Timer::Ask(endpoint(4)), &mut fx);
     let asked = events(fx).into_iter().filter(|it| matches!(it, Event::Ask { .. })).count();
     assert_eq!(asked, 2, "both anew");
@@ -93,8 +93,8 @@ fn witnesses_that_do_not_answer_are_asked_again_after_a_fresh_probe() {
 fn whoever_asks_again_and_again_puts_off_this_nodes_own_questions_once() {
     let mut it = watching(&[2, 3, 4]);
     it.on_link_down(LinkId(4), endpoint(4), false, &mut Fx::default());
-    it.on_probed(at(600), endpoint(4), &Outcome::Silent, &mut Fx::default());
-    let Subject { endpoint: who, incarnation, key } = life(4);
+    it.on_probed(at(600), endpoint(4), &ProbeOutcome::Silent, &mut Fx::default());
+    let MemberInstance { endpoint: who, incarnation, key } = life(4);
     let request = SuspectReq { endpoint: who, incarnation, key };
     let mut put_off = |millis, link| {
         let mut fx = Fx::default();
@@ -106,7 +106,7 @@ fn whoever_asks_again_and_again_puts_off_this_nodes_own_questions_once() {
     it.on_timer(at(1_500), Timer::Ask(who), &mut Fx::default());
     it.on_timer(at(2_400), Timer::Ask(who), &mut Fx::default());
     it.on_timer(at(3_300), Timer::Ask(who), &mut Fx::default());
-    it.on_probed(at(4_000), who, &Outcome::Silent, &mut Fx::default());
+    it.on_probed(at(4_000), who, &ProbeOutcome::Silent, &mut Fx::default());
     let mut fx = Fx::default();
     it.on_suspect_req(at(4_100), (LinkId(2), &life(1)), request, &mut fx);
     let is_put_off = |it| matches!(it, Effect::SetTimer { timer: Timer::Ask(_), .. });

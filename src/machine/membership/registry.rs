@@ -11,8 +11,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::entry::{Entry, Status};
-use crate::model::statement::{Ban, Removal, Subject};
+use crate::model::entry::{MemberState, RegistryEntry};
+use crate::model::statement::{Ban, MemberInstance, Removal};
 use crate::model::{Endpoint, Incarnation, Rng, SigningBytes, WallTime};
 
 /// Number of parts into which the registry is divided for comparison between seeds.
@@ -40,8 +40,8 @@ pub enum Merged {
 /// All members that are in, and those that went lately.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    entries: BTreeMap<Endpoint, Entry>,
-    past: BTreeMap<Endpoint, Vec<Entry>>,
+    entries: BTreeMap<Endpoint, RegistryEntry>,
+    past: BTreeMap<Endpoint, Vec<RegistryEntry>>,
     /// The highest life of each endpoint whose tombstone was forgotten.
     floors: BTreeMap<Endpoint, Incarnation>,
     /// Bans, and those that were lifted, by endpoint.
@@ -68,12 +68,12 @@ impl Default for Registry {
 
 impl Registry {
     /// Joins verified knowledge into the registry.
-    pub fn merge(&mut self, mut entry: Entry) -> Merged {
+    pub fn merge(&mut self, mut entry: RegistryEntry) -> Merged {
         let endpoint = entry.subject.endpoint;
         entry.removal = entry.removal.map(|removal| self.shared(removal));
         // Two keys for one life cannot both be certified while fewer than a quorum of seeds lie;
         // if they are, the lower key wins everywhere, so that registries still agree.
-        let rank = |subject: &Subject| (subject.incarnation, std::cmp::Reverse(subject.key));
+        let rank = |subject: &MemberInstance| (subject.incarnation, std::cmp::Reverse(subject.key));
         if self.floor(endpoint).is_some_and(|floor| entry.subject.incarnation <= floor) {
             return Merged::Nothing;
         }
@@ -99,7 +99,7 @@ impl Registry {
                 match (news, before == after) {
                     (false, _) => Merged::Nothing,
                     (true, true) => Merged::Detail,
-                    (true, false) if before == Status::Alive => Merged::Ended,
+                    (true, false) if before == MemberState::Alive => Merged::Ended,
                     (true, false) => Merged::Detail,
                 }
             }
@@ -108,10 +108,10 @@ impl Registry {
 
     /// Joins a verified removal into the registry. Returns whether anything of it was new, and the
     /// lives that ended by it.
-    pub fn merge_removal(&mut self, removal: &Arc<Removal>) -> (bool, Vec<Subject>) {
+    pub fn merge_removal(&mut self, removal: &Arc<Removal>) -> (bool, Vec<MemberInstance>) {
         let (mut news, mut ended) = (false, Vec::new());
         for life in &removal.lives {
-            let merged = self.merge(Entry::removed(*life, Arc::clone(removal)));
+            let merged = self.merge(RegistryEntry::removed(*life, Arc::clone(removal)));
             news |= merged != Merged::Nothing;
             if merged == Merged::Ended {
                 ended.push(*life);
@@ -147,24 +147,24 @@ impl Registry {
     }
 
     /// True if a ban keeps this subject out, by its endpoint or by its key.
-    pub fn is_banned(&self, subject: &Subject) -> bool {
+    pub fn is_banned(&self, subject: &MemberInstance) -> bool {
         let names = |ban: &Ban| ban.endpoint == subject.endpoint || ban.key == subject.key;
         self.bans().any(|ban| ban.is_in_force() && names(ban))
     }
 
     /// The entry of an endpoint's latest life.
-    pub fn get(&self, endpoint: Endpoint) -> Option<&Entry> {
+    pub fn get(&self, endpoint: Endpoint) -> Option<&RegistryEntry> {
         self.entries.get(&endpoint)
     }
 
     /// True if exactly this life is in.
-    pub fn is_alive(&self, subject: &Subject) -> bool {
+    pub fn is_alive(&self, subject: &MemberInstance) -> bool {
         self.alive_at(subject.endpoint).is_some_and(|entry| entry.subject == *subject)
     }
 
     /// The entry of an endpoint that is in.
-    pub fn alive_at(&self, endpoint: Endpoint) -> Option<&Entry> {
-        self.get(endpoint).filter(|entry| entry.status() == Status::Alive)
+    pub fn alive_at(&self, endpoint: Endpoint) -> Option<&RegistryEntry> {
+        self.get(endpoint).filter(|entry| entry.status() == MemberState::Alive)
     }
 
     /// Number of members that are in.
@@ -178,18 +178,18 @@ impl Registry {
     }
 
     /// All entries, ascending by endpoint.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &RegistryEntry> {
         self.entries.values()
     }
 
     /// The entries of the members that are in.
-    pub fn alive(&self) -> impl Iterator<Item = &Entry> {
-        self.entries().filter(|entry| entry.status() == Status::Alive)
+    pub fn alive(&self) -> impl Iterator<Item = &RegistryEntry> {
+        self.entries().filter(|entry| entry.status() == MemberState::Alive)
     }
 
     /// Draws at most `count` of the members that are in, each as likely as any other, ascending by
     /// endpoint. The time does not grow with the number of members to draw from.
-    pub fn sample(&self, count: usize, rng: &mut Rng) -> Vec<&Entry> {
+    pub fn sample(&self, count: usize, rng: &mut Rng) -> Vec<&RegistryEntry> {
         let count = count.min(self.alive.len());
         let drawn = rand::seq::index::sample(rng, self.alive.len(), count);
         let drawn: BTreeSet<_> = drawn.into_iter().map(|place| self.alive[place]).collect();
@@ -197,12 +197,12 @@ impl Registry {
     }
 
     /// The entries that follow `after`, ascending by endpoint.
-    pub fn entries_after(&self, after: Option<Endpoint>) -> impl Iterator<Item = &Entry> {
+    pub fn entries_after(&self, after: Option<Endpoint>) -> impl Iterator<Item = &RegistryEntry> {
         self.entries.range(following(after)).map(|(_, entry)| entry)
     }
 
     /// Earlier lives of an endpoint, oldest first, at most four.
-    pub fn past(&self, endpoint: Endpoint) -> &[Entry] {
+    pub fn past(&self, endpoint: Endpoint) -> &[RegistryEntry] {
         self.past.get(&endpoint).map_or(&[], Vec::as_slice)
     }
 
@@ -232,7 +232,7 @@ impl Registry {
         &self,
         wanted: &BTreeSet<u8>,
         after: Option<Endpoint>,
-    ) -> impl Iterator<Item = &Entry> {
+    ) -> impl Iterator<Item = &RegistryEntry> {
         self.entries_after(after).filter(|entry| is_in(wanted, entry.subject.endpoint))
     }
 
@@ -240,7 +240,7 @@ impl Registry {
     /// known life of these that has ended: a journal tells of both, the life first.
     pub fn raise_floor(&mut self, endpoint: Endpoint, incarnation: Incarnation) {
         let held = self.get(endpoint).map(|held| (held.subject.incarnation, held.status()));
-        if held.is_some_and(|(life, status)| life <= incarnation && status != Status::Alive) {
+        if held.is_some_and(|(life, status)| life <= incarnation && status != MemberState::Alive) {
             self.take(endpoint);
             self.past.remove(&endpoint);
         }
@@ -263,8 +263,8 @@ impl Registry {
 
     /// The lives that ended longer than `keep` ago, by the clocks of the deciding nodes.
     pub fn old(&self, now: WallTime, keep: Duration) -> Vec<(Endpoint, Incarnation)> {
-        let is_old = |entry: &Entry| {
-            entry.status() != Status::Alive
+        let is_old = |entry: &RegistryEntry| {
+            entry.status() != MemberState::Alive
                 && entry.since() < now
                 && entry.since().distance(now) > keep
         };
@@ -286,24 +286,24 @@ impl Registry {
     /// Returns the equal certificate that another of the lives it ended holds already, so that it
     /// is kept once.
     fn shared(&self, removal: Arc<Removal>) -> Arc<Removal> {
-        let held = |life: &Subject| self.get(life.endpoint)?.removal.as_ref();
+        let held = |life: &MemberInstance| self.get(life.endpoint)?.removal.as_ref();
         let same = removal.lives.iter().filter_map(held).find(|held| **held == removal);
         same.cloned().unwrap_or(removal)
     }
 
-    fn insert(&mut self, entry: Entry) -> Merged {
+    fn insert(&mut self, entry: RegistryEntry) -> Merged {
         let endpoint = entry.subject.endpoint;
         let status = entry.status();
-        if status == Status::Alive {
+        if status == MemberState::Alive {
             self.place.insert(endpoint, self.alive.len());
             self.alive.push(endpoint);
         }
         self.buckets[bucket_of(endpoint)] ^= fingerprint(&entry);
         self.entries.insert(endpoint, entry);
-        if status == Status::Alive { Merged::Alive } else { Merged::Ended }
+        if status == MemberState::Alive { Merged::Alive } else { Merged::Ended }
     }
 
-    fn take(&mut self, endpoint: Endpoint) -> Option<Entry> {
+    fn take(&mut self, endpoint: Endpoint) -> Option<RegistryEntry> {
         let entry = self.entries.remove(&endpoint)?;
         if let Some(place) = self.place.remove(&endpoint) {
             self.alive.swap_remove(place);
@@ -327,7 +327,7 @@ fn following(after: Option<Endpoint>) -> (Bound<Endpoint>, Bound<Endpoint>) {
 /// Returns a number that differs when the facts differ on which seeds must agree. The
 /// votes that a certificate happens to hold are not part of it: several quorums may prove
 /// the same thing.
-fn fingerprint(entry: &Entry) -> u64 {
+fn fingerprint(entry: &RegistryEntry) -> u64 {
     let hash = SigningBytes::new("folkmoot/entry/1")
         .endpoint(entry.subject.endpoint)
         .incarnation(entry.subject.incarnation)
@@ -340,7 +340,7 @@ fn fingerprint(entry: &Entry) -> u64 {
 }
 
 /// Adds to `held` the proofs that `other` has about the same life. Returns whether any was new.
-fn join(held: &mut Entry, other: Entry) -> bool {
+fn join(held: &mut RegistryEntry, other: RegistryEntry) -> bool {
     let mut news = false;
     if held.admission.is_none() && other.admission.is_some() {
         held.admission = other.admission;
@@ -382,31 +382,33 @@ mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
-    use crate::model::statement::{Admission, Because, Leave};
+    use crate::model::statement::{Admission, Leave, RemovalReason};
     use crate::model::{KeyPair, Rng};
 
     /// One of a few lives of a few endpoints, in one of its three guises.
-    fn entry(port: u16, incarnation: u64, guise: u8) -> Entry {
+    fn entry(port: u16, incarnation: u64, guise: u8) -> RegistryEntry {
         let keys = KeyPair::generate(&mut Rng::seed_from_u64(u64::from(port)));
-        let subject = Subject {
+        let subject = MemberInstance {
             endpoint: Endpoint::new([127, 0, 0, 1].into(), port),
             incarnation: Incarnation(incarnation),
             key: keys.public(),
         };
-        let Subject { endpoint, incarnation, key } = subject;
+        let MemberInstance { endpoint, incarnation, key } = subject;
         match guise {
-            0 => Entry::admitted(Admission { endpoint, incarnation, key, votes: Vec::new() }),
+            0 => {
+                RegistryEntry::admitted(Admission { endpoint, incarnation, key, votes: Vec::new() })
+            }
             1 => {
-                let (because, lives) = (Because::Death, vec![subject]);
+                let (because, lives) = (RemovalReason::Death, vec![subject]);
                 let (votes, confirmations) = (Vec::new(), Vec::new());
                 let removal = Removal { because, lives, votes, confirmations };
-                Entry::removed(subject, Arc::new(removal))
+                RegistryEntry::removed(subject, Arc::new(removal))
             }
-            _ => Entry::left(Leave::sign(subject, WallTime(9), &keys)),
+            _ => RegistryEntry::left(Leave::sign(subject, WallTime(9), &keys)),
         }
     }
 
-    fn merged(entries: &[Entry]) -> Registry {
+    fn merged(entries: &[RegistryEntry]) -> Registry {
         let mut registry = Registry::default();
         for entry in entries {
             registry.merge(entry.clone());
@@ -432,7 +434,7 @@ mod tests {
             prop_assert!(one.sample(9, &mut rng).into_iter().eq(one.alive()));
             let some = one.sample(2, &mut rng);
             prop_assert_eq!(some.len(), one.alive_count().min(2));
-            prop_assert!(some.iter().all(|entry| entry.status() == Status::Alive));
+            prop_assert!(some.iter().all(|entry| entry.status() == MemberState::Alive));
         }
     }
 

@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::machine::quorum::QuorumRule;
-use crate::machine::session::Cause;
-use crate::model::statement::{Admission, Ban, ProposalKind, Removal, Subject, Vote};
+use crate::machine::session::RejectReason;
+use crate::model::statement::{Admission, Ban, MemberInstance, ProposalKind, Removal, Vote};
 use crate::model::{Endpoint, PublicKey, SeedId, SigningBytes};
-use crate::proto::hello::{Card, SeedKey};
+use crate::proto::hello::{NodeInfo, SeedKey};
 
 /// Number of checks of a certificate's votes against the keys of other numbers than their own.
 /// Lists of one order need none; this bounds the cost of a forged certificate, and suffices for
@@ -73,8 +73,8 @@ pub struct NoQuorum {
 impl NoQuorum {
     /// Offense of the sender of such a certificate: no forgery if a known seed has signed it,
     /// because other signers may have been replaced since.
-    pub const fn cause(&self) -> Cause {
-        if self.valid > 0 { Cause::Stale } else { Cause::Forged }
+    pub const fn cause(&self) -> RejectReason {
+        if self.valid > 0 { RejectReason::Stale } else { RejectReason::Forged }
     }
 }
 
@@ -172,7 +172,7 @@ impl SeedBook {
     /// The reason why nothing can be decided together with the node at the other end of a link, for
     /// both ends (`own` is this node's endpoint): lists of different lengths have other quorums,
     /// and lists that share fewer seeds than a quorum belong to two fleets.
-    pub fn list_objection(&self, own: Endpoint, other: &Card) -> Option<String> {
+    pub fn list_objection(&self, own: Endpoint, other: &NodeInfo) -> Option<String> {
         let (here, there) = (&self.digests, self.list_of(other)?);
         let shared = here.intersection(&there).count();
         let remedy = "give all nodes of a fleet the same list and start them again";
@@ -197,7 +197,7 @@ impl SeedBook {
     /// A warning if the node at the other end of a link has another list (`own` is this
     /// node's endpoint). Where there is no objection, both go on in spite of it, as while one
     /// seed is replaced.
-    pub fn list_warning(&self, own: Endpoint, other: &Card) -> Option<String> {
+    pub fn list_warning(&self, own: Endpoint, other: &NodeInfo) -> Option<String> {
         self.lists_others(other).then(|| {
             format!(
                 "the config.txt of {} names other seeds than that of {own}; both go on, but give \
@@ -208,12 +208,12 @@ impl SeedBook {
     }
 
     /// True if that node lists other seeds.
-    pub fn lists_others(&self, other: &Card) -> bool {
+    pub fn lists_others(&self, other: &NodeInfo) -> bool {
         self.list_of(other).is_some_and(|there| there != self.digests)
     }
 
     /// Another node's list, unless that node or this one is in a fleet without seeds.
-    fn list_of(&self, other: &Card) -> Option<BTreeSet<u32>> {
+    fn list_of(&self, other: &NodeInfo) -> Option<BTreeSet<u32>> {
         let there: BTreeSet<_> = other.seeds.iter().copied().collect();
         (!self.digests.is_empty() && !there.is_empty()).then_some(there)
     }
@@ -294,7 +294,7 @@ impl SeedBook {
     fn verify(
         &self,
         kind: ProposalKind,
-        lives: &[Subject],
+        lives: &[MemberInstance],
         votes: &[Vote],
     ) -> Result<(), NoQuorum> {
         let mut valid = BTreeSet::new();
@@ -320,7 +320,7 @@ impl SeedBook {
     fn voter(
         &self,
         kind: ProposalKind,
-        lives: &[Subject],
+        lives: &[MemberInstance],
         vote: &Vote,
         checks: &mut usize,
     ) -> Option<PublicKey> {
@@ -339,7 +339,7 @@ impl SeedBook {
     }
 
     /// True if a known seed has given this vote.
-    pub fn is_given(&self, kind: ProposalKind, lives: &[Subject], vote: &Vote) -> bool {
+    pub fn is_given(&self, kind: ProposalKind, lives: &[MemberInstance], vote: &Vote) -> bool {
         self.voter(kind, lives, vote, &mut OTHER_KEYS_MAX.clone()).is_some()
     }
 }
@@ -349,10 +349,10 @@ mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
-    use crate::model::statement::Because;
+    use crate::model::statement::RemovalReason;
     use crate::model::{Incarnation, KeyPair, Rng, WallTime};
 
-    fn fleet(n: u16) -> (SeedBook, Vec<KeyPair>, Subject) {
+    fn fleet(n: u16) -> (SeedBook, Vec<KeyPair>, MemberInstance) {
         let mut rng = Rng::seed_from_u64(7);
         let keys: Vec<_> = (0..n).map(|_| KeyPair::generate(&mut rng)).collect();
         let seeds: Vec<_> = (1..=n)
@@ -362,7 +362,7 @@ mod tests {
                 key: Some(keys[usize::from(id) - 1].public()),
             })
             .collect();
-        let subject = Subject {
+        let subject = MemberInstance {
             endpoint: Endpoint::new([127, 0, 0, 1].into(), 6001),
             incarnation: Incarnation(1),
             key: KeyPair::generate(&mut rng).public(),
@@ -396,15 +396,16 @@ mod tests {
     fn what_a_quorum_has_signed_in_common_is_proved_and_nothing_else() {
         let (book, keys, first) = fleet(3);
         let [second, third] =
-            [2, 3].map(|number| Subject { incarnation: Incarnation(number), ..first });
-        let vote = |seed: u16, lives: &[Subject], others: &[Subject]| {
+            [2, 3].map(|number| MemberInstance { incarnation: Incarnation(number), ..first });
+        let vote = |seed: u16, lives: &[MemberInstance], others: &[MemberInstance]| {
             let (voter, kind) =
                 ((SeedId(seed), &keys[usize::from(seed) - 1]), ProposalKind::Remove);
             Vote { others: others.to_vec(), ..Vote::sign(kind, lives, voter, WallTime(5)) }
         };
         let all = [first, second, third];
-        let is_ok = |lives: &[Subject], votes: Vec<Vote>| {
-            let (because, lives, confirmations) = (Because::Death, lives.to_vec(), Vec::new());
+        let is_ok = |lives: &[MemberInstance], votes: Vec<Vote>| {
+            let (because, lives, confirmations) =
+                (RemovalReason::Death, lives.to_vec(), Vec::new());
             book.verify_removal(&Removal { because, lives, votes, confirmations }).is_ok()
         };
         assert!(is_ok(&all, vec![vote(1, &all, &[]), vote(2, &all, &[])]));
@@ -415,7 +416,7 @@ mod tests {
         assert!(!is_ok(&doubled, vec![vote(1, &doubled, &[]), vote(2, &doubled, &[])]));
         assert!(!is_ok(&[], vec![vote(1, &[], &[]), vote(2, &[], &[])]), "nobody");
         let many: Vec<_> = (0..=crate::model::statement::LIVES_MAX as u64)
-            .map(|number| Subject { incarnation: Incarnation(number), ..first })
+            .map(|number| MemberInstance { incarnation: Incarnation(number), ..first })
             .collect();
         assert!(!is_ok(&many, vec![vote(1, &many, &[]), vote(2, &many, &[])]), "too many");
     }
@@ -463,7 +464,7 @@ mod tests {
         let (_, _, subject) = fleet(1);
         let own = Endpoint::new([127, 0, 0, 1].into(), 6002);
         let said = |here: &[u16], there: &[u16]| {
-            let other = Card { seeds: book(there).digests(), ..Card::new(subject) };
+            let other = NodeInfo { seeds: book(there).digests(), ..NodeInfo::new(subject) };
             let here = book(here);
             (here.list_objection(own, &other), here.list_warning(own, &other))
         };

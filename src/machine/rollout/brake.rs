@@ -9,12 +9,12 @@
 //! it is on, its node votes for nothing that gives the new version more; only a commit takes it
 //! off: the end of the rollout, or a `resume`, by which an operator overrules it.
 
-use super::coordinator::Wish;
-use super::course::{Phase, Refusal};
+use super::coordinator::TxRequest;
 use super::event::{Event, Record};
 use super::machine::Rollout;
-use super::running::Running;
-use crate::proto::rollout::{Brake, Cause, Kind, Message, NodeId, cut};
+use super::progress::{CommandRefusal, Phase};
+use super::running::CoordinatedTx;
+use crate::proto::rollout::{AbortCause, Brake, Message, NodeId, TxKind, cut};
 
 impl Rollout {
     /// The brake, if one is on.
@@ -24,20 +24,20 @@ impl Rollout {
 
     /// True if the brake's transaction is still to follow.
     fn is_to_do(&self, brake: &Brake) -> bool {
-        let course = self.present.course().filter(|it| it.id == brake.course);
+        let course = self.present.progress().filter(|it| it.id == brake.course);
         course.is_some_and(|it| match it.phase {
             Phase::Running | Phase::Paused => true,
             // A finish that was voted for before is undone.
-            Phase::Finished => brake.kind == Kind::Rollback,
+            Phase::Finished => brake.kind == TxKind::Rollback,
             Phase::RolledBack | Phase::Aborted => false,
         })
     }
 
     /// Puts the brake on, if there is a rollout to stop and it is not on yet. A node outside the
     /// roster may be behind and leaves it to the members.
-    pub(super) fn put_brake_on(&mut self, kind: Kind, reason: &str) {
+    pub(super) fn put_brake_on(&mut self, kind: TxKind, reason: &str) {
         let is_member = self.is_member();
-        let live = self.present.course().filter(|it| it.is_live() && is_member);
+        let live = self.present.progress().filter(|it| it.is_live() && is_member);
         let Some(course) = live else { return };
         let (course, version, reason) =
             (course.id.clone(), self.present.version(), cut(reason.to_owned()));
@@ -50,10 +50,10 @@ impl Rollout {
         }
         self.persist(Record::Braked(brake.clone()));
         self.serve();
-        self.tell(Event::Braked(brake));
-        let raises = |it: &Running| it.txid().kind.raises();
+        self.report(Event::Braked(brake));
+        let raises = |it: &CoordinatedTx| it.txid().kind.raises();
         if self.coordinator.running().is_some_and(raises) {
-            self.abort_running(Cause::Gate, "the brake is on".to_owned(), None);
+            self.abort_running(AbortCause::Gate, "the brake is on".to_owned(), None);
         }
         let heartbeat = self.heartbeat();
         self.send_all(&Message::Heartbeat(heartbeat));
@@ -63,7 +63,7 @@ impl Rollout {
     /// Handles the brake of another member. One from before the last `resume` was taken off by
     /// that.
     pub(super) fn on_brake_of(&mut self, from: &NodeId, brake: Brake) {
-        let is_way_back = matches!(brake.kind, Kind::Rollback | Kind::Abort);
+        let is_way_back = matches!(brake.kind, TxKind::Rollback | TxKind::Abort);
         if self.is_to_do(&brake)
             && is_way_back
             && self.present.roster().has(from)
@@ -74,9 +74,9 @@ impl Rollout {
     }
 
     /// Puts the brake on for an operator's way back, before its transaction and whatever its end.
-    pub(super) fn brake_for(&mut self, kind: Kind) {
+    pub(super) fn brake_for(&mut self, kind: TxKind) {
         if !self.is_blank() {
-            let what = if kind == Kind::Abort { "an abort" } else { "a rollback" };
+            let what = if kind == TxKind::Abort { "an abort" } else { "a rollback" };
             let reason = format!("{what} was ordered at {}", self.config.me);
             self.put_brake_on(kind, &reason);
         }
@@ -90,8 +90,10 @@ impl Rollout {
             return;
         }
         let begun = match self.out_of_reach() {
-            Some(node) => Err(Refusal::new(Cause::NoVote, format!("{node} is out of reach"))),
-            None => self.begin(kind, Wish { note: reason, ..Wish::default() }),
+            Some(node) => {
+                Err(CommandRefusal::new(AbortCause::NoVote, format!("{node} is out of reach")))
+            }
+            None => self.begin(kind, TxRequest { note: reason, ..TxRequest::default() }),
         };
         if let Err(refusal) = begun {
             self.hold(format!("the {} waits: {}", kind.as_str(), refusal.reason));

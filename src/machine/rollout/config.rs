@@ -7,7 +7,7 @@ use crate::proto::rollout::{ModelId, NodeId, Roster, RoutingState};
 
 /// The authority that decides a transaction whose votes are all there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decides {
+pub enum DecisionAuthority {
     /// The coordinator; while it is away, a participant that voted COMMIT waits (T4).
     Coordinator,
     /// The log of a majority: its first entry for the transaction decides (T10).
@@ -30,7 +30,7 @@ pub struct Config {
     /// roster's until a call there fails.
     pub places: BTreeMap<NodeId, (String, u16)>,
     /// The authority that decides transactions.
-    pub decides: Decides,
+    pub decides: DecisionAuthority,
     /// Time-out of the votes: without all of them a transaction is aborted (T2: 2 s).
     pub votes_within: Duration,
     /// Interval between two heartbeats (T7: 2 s).
@@ -59,7 +59,7 @@ pub struct Config {
     /// Rules that are left out, so that simulations show the use of each.
     #[cfg(feature = "fault-injection")]
     #[doc(hidden)]
-    pub breaks: Breaks,
+    pub breaks: DisabledRules,
 }
 
 impl Config {
@@ -72,7 +72,7 @@ impl Config {
             initial,
             models: None,
             places: BTreeMap::new(),
-            decides: Decides::Coordinator,
+            decides: DecisionAuthority::Coordinator,
             votes_within: Duration::from_secs(2),
             heartbeat_every: Duration::from_secs(2),
             doubt_first: Duration::from_millis(2500),
@@ -84,20 +84,20 @@ impl Config {
             redial_every: Duration::from_secs(1),
             call_after: Duration::from_secs(3),
             #[cfg(feature = "fault-injection")]
-            breaks: Breaks::NONE,
+            breaks: DisabledRules::NONE,
         }
     }
 
     /// Rules that are left out.
     #[cfg(feature = "fault-injection")]
-    pub(super) const fn breaks(&self) -> Breaks {
+    pub(super) const fn breaks(&self) -> DisabledRules {
         self.breaks
     }
 
     /// Rules that are left out: none without the feature `fault-injection`.
     #[cfg(not(feature = "fault-injection"))]
-    pub(super) const fn breaks(&self) -> Breaks {
-        Breaks::NONE
+    pub(super) const fn breaks(&self) -> DisabledRules {
+        DisabledRules::NONE
     }
 }
 
@@ -105,7 +105,7 @@ impl Config {
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a rule by itself")]
-pub struct Breaks {
+pub struct DisabledRules {
     /// T3: a vote leaves before it is on disk.
     pub vote_unforced: bool,
     /// T3: a decision leaves before it is on disk.
@@ -145,7 +145,7 @@ pub struct Breaks {
     pub dead_any_share: bool,
 }
 
-impl Breaks {
+impl DisabledRules {
     /// All rules are kept.
     pub const NONE: Self = Self {
         vote_unforced: false,

@@ -2,156 +2,162 @@
 //!
 //! Invariants:
 //! - Votes count once per voter, for this transaction and content only (T3).
-//! - The coordinator's own COMMIT is signed when all others are there. With `Decides::Coordinator`
+//! - The coordinator's own COMMIT is signed when all others are there. With `DecisionAuthority::Coordinator`
 //!   it is on disk together with the decision, so before that the coordinator may always say no:
 //!   after 2 s, when a participant objects, and after a restart.
-//! - With `Decides::Log` the coordinator votes like all others, and the log decides.
+//! - With `DecisionAuthority::Log` the coordinator votes like all others, and the log decides.
 
-use crate::machine::rollout::Verdict;
+use crate::machine::rollout::WindowVerdict;
 use std::sync::Arc;
 
-use super::config::Decides;
-use super::course::{Refusal, target};
-use super::event::{Aborted, Answer, Event, ExtraEffect, Record, Timer};
+use super::config::DecisionAuthority;
+use super::event::{Aborted, CommandResult, Event, ExtraEffect, Record, Timer};
 use super::machine::{Effect, Rollout};
-use super::running::Running;
-use crate::machine::Ticket;
+use super::progress::{CommandRefusal, target};
+use super::running::CoordinatedTx;
+use crate::machine::DialId;
 use crate::proto::rollout::{
-    Cause, Choice, Committed, Decision, Gone, Kind, Message, NodeId, Plan, PrepareResp, Proof,
-    Proposal, Roster, RoutingState, Status, TxId, Vote, Weights, cut,
+    AbortCause, Choice, Committed, Decision, GoneNodes, Message, NodeId, Plan, PrepareResp, Roster,
+    RoutingState, RoutingStatus, TxId, TxKind, TxProof, TxProposal, TxVote, Weights, cut,
 };
 
 /// Content of a transaction, beside the state before it.
 #[derive(Debug, Default)]
-pub(super) struct Wish {
+pub(super) struct TxRequest {
     pub(super) is_full: bool,
     pub(super) plan: Option<Plan>,
     pub(super) new_roster: Option<Roster>,
-    pub(super) gone: Option<Gone>,
+    pub(super) gone: Option<GoneNodes>,
     pub(super) note: String,
-    pub(super) ticket: Option<Ticket>,
+    pub(super) ticket: Option<DialId>,
 }
 
 impl Rollout {
     /// Begins a transaction, one at a time (T6).
-    pub(super) fn begin(&mut self, kind: Kind, wish: Wish) -> Result<(), Refusal> {
-        let (course, plan) = (self.present.course(), wish.plan.as_ref());
+    pub(super) fn begin(&mut self, kind: TxKind, request: TxRequest) -> Result<(), CommandRefusal> {
+        let (progress, plan) = (self.present.progress(), request.plan.as_ref());
         let is_braked = self.brake().is_some();
         // A settled transaction comes first.
-        let settled = wish.gone.as_ref().and_then(|it| Some(&it.settles.as_ref()?.proposal.state));
+        let settled =
+            request.gone.as_ref().and_then(|it| Some(&it.settles.as_ref()?.proposal.state));
         let before = settled.unwrap_or(self.present.state()).clone();
-        let goal = target(kind, wish.is_full, &before, course, plan, is_braked);
-        if goal.is_ok() && wish.ticket.is_some() {
+        let goal = target(kind, request.is_full, &before, progress, plan, is_braked);
+        if goal.is_ok() && request.ticket.is_some() {
             self.give_way();
         }
-        self.refuse_to_begin(wish.gone.as_ref())?;
+        self.refuse_to_begin(request.gone.as_ref())?;
         let (stable, canary, share) = goal?;
         // P1: a name is used once, over all lives of this node.
         let (node, epoch) = (self.config.me.clone(), self.memory.epoch());
         let txid = TxId { node, epoch, counter: self.coordinator.next_counter(), kind };
-        let proposal = Proposal {
+        let proposal = TxProposal {
             state: RoutingState {
                 version: before.next_version(),
                 weights: Weights::split(&stable, &canary, share),
                 stable_model_id: stable,
                 canary_model_id: canary,
-                status: Status::Prepared,
+                status: RoutingStatus::Prepared,
                 txid: Some(txid.clone()),
                 timestamp: self.now.wall,
             },
             txid,
             base: before.digest(),
             roster: self.present.roster_digest(),
-            new_roster: wish.new_roster,
-            plan: wish.plan,
-            note: wish.note,
-            gone: wish.gone,
+            new_roster: request.new_roster,
+            plan: request.plan,
+            note: request.note,
+            gone: request.gone,
         };
         if let Some(complaint) = proposal.complaint() {
-            return Err(Refusal::new(Cause::Malformed, complaint));
+            return Err(CommandRefusal::new(AbortCause::Malformed, complaint));
         }
         self.judge_own(&proposal)?;
         let proposal = Arc::new(proposal);
-        self.tell(Event::Began(Arc::clone(&proposal)));
+        self.report(Event::Began(Arc::clone(&proposal)));
         let voters = self.voters(&proposal);
         let lacks_answer = self.needs_answer(&proposal);
         let running =
-            Running::new(Arc::clone(&proposal), voters.clone(), wish.ticket, lacks_answer);
+            CoordinatedTx::new(Arc::clone(&proposal), voters.clone(), request.ticket, lacks_answer);
         if lacks_answer {
-            self.out
-                .at_once(Effect::Extra(ExtraEffect::Probe(proposal.state.canary_model_id.clone())));
+            self.out.send_now(Effect::Extra(ExtraEffect::Probe(
+                proposal.state.canary_model_id.clone(),
+            )));
         }
         self.coordinator.begin(running);
         let links = self.links_to(&voters);
         if !links.is_empty() {
             let msg = Message::PrepareReq(Box::new((*proposal).clone().into()));
-            self.out.say(Effect::SendAll { links, msg });
+            self.out.send_after_sync(Effect::SendAll { links, msg });
         }
         self.call_all();
-        self.out.at_once(Effect::SetTimer { timer: Timer::Votes, after: self.config.votes_within });
+        self.out
+            .send_now(Effect::SetTimer { timer: Timer::Votes, after: self.config.votes_within });
         self.decide_if_complete();
         Ok(())
     }
 
     /// Makes room for an operator's order: a transaction that no operator ordered is tried later.
     fn give_way(&mut self) {
-        if self.coordinator.running().is_some_and(Running::is_by_itself) {
-            self.abort_running(Cause::Busy, "an operator's order goes first".to_owned(), None);
+        if self.coordinator.running().is_some_and(CoordinatedTx::is_by_itself) {
+            self.abort_running(AbortCause::Busy, "an operator's order goes first".to_owned(), None);
         }
     }
 
-    fn refuse_to_begin(&mut self, gone: Option<&Gone>) -> Result<(), Refusal> {
-        let busy = |txid: &TxId, cause: Cause, what: &str| {
+    fn refuse_to_begin(&mut self, gone: Option<&GoneNodes>) -> Result<(), CommandRefusal> {
+        let busy = |txid: &TxId, cause: AbortCause, what: &str| {
             let running = Some(txid.clone());
-            Refusal { running, ..Refusal::new(cause, format!("{txid} {what}")) }
+            CommandRefusal { running, ..CommandRefusal::new(cause, format!("{txid} {what}")) }
         };
         if let Some(running) = self.coordinator.running() {
-            return Err(busy(running.txid(), Cause::Busy, "is running"));
+            return Err(busy(running.txid(), AbortCause::Busy, "is running"));
         }
-        let settles = |it: &Proposal| {
+        let settles = |it: &TxProposal| {
             let settled = gone.and_then(|gone| gone.settles.as_ref());
             settled.is_some_and(|settled| settled.proposal.txid == it.txid)
         };
         if let Some(prepared) = self.memory.prepared().filter(|it| !settles(it)) {
             let what = "is running, its decision is not known here yet";
-            return Err(busy(&prepared.txid, Cause::InDoubt, what));
+            return Err(busy(&prepared.txid, AbortCause::InDoubt, what));
         }
-        if self.recall.is_some() && !self.goes_on_without(gone) {
+        if self.amnesia.is_some() && !self.goes_on_without(gone) {
             let names = self.recall_waits_for();
             let names: Vec<_> = names.iter().map(NodeId::as_str).collect();
             let reason = format!("no word yet of {} since this node's start", names.join(", "));
-            return Err(Refusal::new(Cause::Recalling, reason));
+            return Err(CommandRefusal::new(AbortCause::Recalling, reason));
         }
         if !self.is_member() {
-            return Err(Refusal::new(Cause::Roster, "this node is not in the roster"));
+            return Err(CommandRefusal::new(AbortCause::Roster, "this node is not in the roster"));
         }
         Ok(())
     }
 
     /// Checks a proposal against this node's own models, brake and gates.
-    pub(super) fn judge_own(&self, proposal: &Proposal) -> Result<(), Refusal> {
+    pub(super) fn judge_own(&self, proposal: &TxProposal) -> Result<(), CommandRefusal> {
         let state = &proposal.state;
         if let Some(models) = &self.config.models {
             let named = [&state.stable_model_id, &state.canary_model_id];
             if let Some(unknown) = named.into_iter().find(|it| !models.contains_key(*it)) {
                 let reason = format!("this node serves no model {unknown}");
-                return Err(Refusal::new(Cause::Model, reason));
+                return Err(CommandRefusal::new(AbortCause::Model, reason));
             }
         }
         if let Some(refusal) = self.would_echo().filter(|_| proposal.txid.kind.raises()) {
             return Err(refusal);
         }
         if let Some(brake) = self.brake().filter(|_| proposal.txid.kind.raises()) {
-            return Err(Refusal::new(Cause::Gate, format!("the brake is on: {}", brake.reason)));
+            return Err(CommandRefusal::new(
+                AbortCause::Gate,
+                format!("the brake is on: {}", brake.reason),
+            ));
         }
-        let live = self.present.course().filter(|it| it.is_live());
-        if let (Some(course), Some(health)) = (live, self.tries.health())
+        let live = self.present.progress().filter(|it| it.is_live());
+        if let (Some(progress), Some(health)) = (live, self.tries.health())
             && proposal.txid.kind.raises()
-            && course.plan.failures == 0
-            && let (Verdict::Bad, Some(gate)) =
-                course.plan.judge(health, self.present.state().canary_share())
+            && progress.plan.failures == 0
+            && let (WindowVerdict::Bad, Some(gate)) =
+                progress.plan.judge(health, self.present.state().canary_share())
         {
-            return Err(Refusal::new(Cause::Gate, format!("{gate} does not hold")));
+            return Err(CommandRefusal::new(AbortCause::Gate, format!("{gate} does not hold")));
         }
         Ok(())
     }
@@ -159,7 +165,7 @@ impl Rollout {
     /// Asks a node that came within reach for its vote, if it is missing.
     pub(super) fn ask_for_vote(&mut self, node: &NodeId) {
         if let Some(running) = self.coordinator.running().filter(|it| it.wants(node)) {
-            let proposal = Proposal::clone(running.proposal());
+            let proposal = TxProposal::clone(running.proposal());
             self.send_to(node, Message::PrepareReq(Box::new(proposal.into())));
         }
     }
@@ -174,7 +180,7 @@ impl Rollout {
         let proposal = Arc::clone(running.proposal());
         let participants = proposal.participants(self.present.roster());
         let by = participants.iter().find(|it| it.node_id == *from);
-        let is_true = |vote: &Vote| {
+        let is_true = |vote: &TxVote| {
             vote.vote == msg.vote
                 && by.is_some_and(|by| vote.holds(by, &msg.txid, running.digest()))
         };
@@ -184,19 +190,19 @@ impl Rollout {
         }
         let (node, txid) = (from.clone(), msg.txid);
         let reason = msg.reason.clone();
-        self.tell(Event::VoteHeard { node, txid, vote: msg.vote, reason });
+        self.report(Event::VoteHeard { node, txid, vote: msg.vote, reason });
         match (msg.vote, signed) {
             (Choice::Commit, Some(vote)) => self.count(vote),
             (Choice::Commit, None) => {}
             (Choice::Abort, signed) => {
-                let cause = msg.cause.unwrap_or(Cause::Malformed);
+                let cause = msg.cause.unwrap_or(AbortCause::Malformed);
                 let reason = cut(format!("{from}: {}", msg.reason));
                 self.abort_running(cause, reason, signed);
             }
         }
     }
 
-    fn count(&mut self, vote: Vote) {
+    fn count(&mut self, vote: TxVote) {
         let counts_messages = self.config.breaks().counts_messages;
         let Some(running) = self.coordinator.running_mut() else { return };
         running.count(vote, counts_messages);
@@ -211,27 +217,31 @@ impl Rollout {
         let (txid, me) = (&proposal.txid, &self.config.me);
         // P3: the coordinator votes last; before this vote it may always say no.
         if running.voters().contains(me) {
-            votes.push(Vote::commit(&self.keys, me, txid, running.digest()));
+            votes.push(TxVote::commit(&self.keys, me, txid, running.digest()));
         }
-        let whole = Committed { proposal: (*proposal).clone(), proof: Proof::of(votes) };
-        self.out.at_once(Effect::StopTimer(Timer::Votes));
+        let whole = Committed { proposal: (*proposal).clone(), proof: TxProof::of(votes) };
+        self.out.send_now(Effect::StopTimer(Timer::Votes));
         match self.config.decides {
-            Decides::Coordinator => {
+            DecisionAuthority::Coordinator => {
                 if self.config.breaks().decision_unforced {
                     let links = self.links_to(&self.voters(&proposal));
                     let msg = Message::Decision(Box::new(commit_message(&whole)));
-                    self.out.at_once(Effect::SendAll { links, msg });
+                    self.out.send_now(Effect::SendAll { links, msg });
                 }
                 self.apply(whole);
             }
-            Decides::Log => {
+            DecisionAuthority::Log => {
                 let txid = txid.clone();
                 let proof = Box::new(whole);
                 running.keep_proof(proof.clone());
                 let proof = Some(proof);
                 self.persist(Record::Prepared(Box::new((*proposal).clone())));
                 self.begin_doubt(txid.clone(), self.config.doubt_first);
-                self.out.say(Effect::Extra(ExtraEffect::Decide { txid, commit: true, proof }));
+                self.out.send_after_sync(Effect::Extra(ExtraEffect::Decide {
+                    txid,
+                    commit: true,
+                    proof,
+                }));
             }
         }
     }
@@ -243,48 +253,56 @@ impl Rollout {
         let missing: Vec<_> = running.missing().iter().map(ToString::to_string).collect();
         let model = &running.proposal().state.canary_model_id;
         let (cause, reason) = match &missing[..] {
-            [] => (Cause::Model, format!("no answer of {model} in time")),
-            some => (Cause::NoVote, format!("no vote of {} in time", some.join(", "))),
+            [] => (AbortCause::Model, format!("no answer of {model} in time")),
+            some => (AbortCause::NoVote, format!("no vote of {} in time", some.join(", "))),
         };
         self.abort_running(cause, reason, None);
     }
 
     /// Aborts the running transaction, by another node's signed ABORT or by this node's own.
-    pub(super) fn abort_running(&mut self, cause: Cause, reason: String, vote: Option<Vote>) {
+    pub(super) fn abort_running(
+        &mut self,
+        cause: AbortCause,
+        reason: String,
+        vote: Option<TxVote>,
+    ) {
         // T3: once the decision is begun, this node's COMMIT may be known, and is not taken back.
         let Some(running) = self.coordinator.take_undecided() else { return };
         let proposal = running.proposal();
-        let own = || Vote::abort(&self.keys, &self.config.me, &proposal.txid);
-        let proof = Proof::of(vec![vote.unwrap_or_else(own)]);
+        let own = || TxVote::abort(&self.keys, &self.config.me, &proposal.txid);
+        let proof = TxProof::of(vec![vote.unwrap_or_else(own)]);
         let version = Some(proposal.state.version);
         let txid = proposal.txid.clone();
         let aborted = Aborted { txid, version, cause, reason, proof };
-        self.out.at_once(Effect::StopTimer(Timer::Votes));
+        self.out.send_now(Effect::StopTimer(Timer::Votes));
         self.persist(Record::Aborted(aborted.clone()));
         self.send_abort(running.voters(), &aborted, proposal);
-        self.tell(Event::Aborted(aborted.clone()));
+        self.report(Event::Aborted(aborted.clone()));
         self.answer_aborted(running.ticket(), &aborted);
         self.after_abort(&aborted);
     }
 
-    fn answer_aborted(&mut self, ticket: Option<Ticket>, aborted: &Aborted) {
+    fn answer_aborted(&mut self, ticket: Option<DialId>, aborted: &Aborted) {
         let Aborted { txid, cause, reason, .. } = aborted.clone();
         if let Some(ticket) = ticket {
-            self.out.say(Effect::Extra(ExtraEffect::Answer(
+            self.out.send_after_sync(Effect::Extra(ExtraEffect::Answer(
                 ticket,
-                Answer::Aborted { txid, cause, reason },
+                CommandResult::Aborted { txid, cause, reason },
             )));
         }
     }
 
-    pub(super) fn send_abort(&mut self, to: &[NodeId], aborted: &Aborted, proposal: &Proposal) {
+    pub(super) fn send_abort(&mut self, to: &[NodeId], aborted: &Aborted, proposal: &TxProposal) {
         let links = self.links_to(to);
         if !links.is_empty() {
             let Aborted { txid, proof, reason, .. } = aborted.clone();
             let kind = Choice::Abort;
-            let proposal = Some(with_status(proposal.clone(), Status::Aborted));
+            let proposal = Some(with_status(proposal.clone(), RoutingStatus::Aborted));
             let decision = Decision { txid, kind, proposal, proof, reason };
-            self.out.say(Effect::SendAll { links, msg: Message::Decision(Box::new(decision)) });
+            self.out.send_after_sync(Effect::SendAll {
+                links,
+                msg: Message::Decision(Box::new(decision)),
+            });
         }
     }
 
@@ -292,7 +310,7 @@ impl Rollout {
     /// for.
     pub(super) fn on_running_over(&mut self, how: Result<&Committed, &Aborted>) {
         let Some(running) = self.coordinator.take() else { return };
-        self.out.at_once(Effect::StopTimer(Timer::Votes));
+        self.out.send_now(Effect::StopTimer(Timer::Votes));
         let others: Vec<_> =
             running.voters().iter().filter(|it| **it != self.config.me).cloned().collect();
         match how {
@@ -300,13 +318,13 @@ impl Rollout {
                 let links = self.links_to(&others);
                 if !links.is_empty() {
                     let msg = Message::Decision(Box::new(commit_message(committed)));
-                    self.out.say(Effect::SendAll { links, msg });
+                    self.out.send_after_sync(Effect::SendAll { links, msg });
                 }
                 let txid = committed.proposal.txid.clone();
                 let version = committed.proposal.state.version;
                 if let Some(ticket) = running.ticket() {
-                    let answer = Answer::Committed { txid: txid.clone(), version };
-                    self.out.say(Effect::Extra(ExtraEffect::Answer(ticket, answer)));
+                    let answer = CommandResult::Committed { txid: txid.clone(), version };
+                    self.out.send_after_sync(Effect::Extra(ExtraEffect::Answer(ticket, answer)));
                 }
                 self.coordinator.await_acks(txid.clone(), others.into_iter().collect());
                 self.on_ack(&self.config.me.clone(), &txid);
@@ -321,7 +339,7 @@ impl Rollout {
 
     pub(super) fn on_ack(&mut self, from: &NodeId, txid: &TxId) {
         if self.coordinator.on_ack(from, txid) {
-            self.tell(Event::Everywhere(txid.clone()));
+            self.report(Event::Everywhere(txid.clone()));
         }
     }
 }
@@ -330,10 +348,10 @@ impl Rollout {
 pub(super) fn commit_message(committed: &Committed) -> Decision {
     let Committed { proposal, proof } = committed.clone();
     let (txid, kind) = (proposal.txid.clone(), Choice::Commit);
-    let proposal = with_status(proposal, Status::Committed);
+    let proposal = with_status(proposal, RoutingStatus::Committed);
     Decision { txid, kind, proposal: Some(proposal), proof, reason: String::new() }
 }
 
-fn with_status(proposal: Proposal, status: Status) -> Proposal {
-    Proposal { state: proposal.state.with_status(status), ..proposal }
+fn with_status(proposal: TxProposal, status: RoutingStatus) -> TxProposal {
+    TxProposal { state: proposal.state.with_status(status), ..proposal }
 }

@@ -15,13 +15,13 @@
 
 use std::collections::BTreeSet;
 
-use super::config::Decides;
-use super::coordinator::Wish;
-use super::course::Refusal;
-use super::event::{DeadStay, Event, Timer};
+use super::config::DecisionAuthority;
+use super::coordinator::TxRequest;
+use super::event::{DeadParticipants, Event, Timer};
 use super::machine::{Effect, Rollout};
+use super::progress::CommandRefusal;
 use crate::model::{PublicKey, Time};
-use crate::proto::rollout::{Cause, NodeId, Word};
+use crate::proto::rollout::{AbortCause, NodeId, RemovalAuthority};
 
 impl Rollout {
     pub(super) fn on_dead(&mut self, keys: BTreeSet<PublicKey>) {
@@ -42,10 +42,10 @@ impl Rollout {
     pub(super) fn look_for_dead(&mut self) {
         if self.dead_members().is_empty() || !self.is_member() {
             if self.dead.end() {
-                self.out.at_once(Effect::StopTimer(Timer::Dead));
+                self.out.send_now(Effect::StopTimer(Timer::Dead));
             }
         } else if self.dead.begin(self.dead_members(), self.now.mono) {
-            self.out.at_once(Effect::SetTimer {
+            self.out.send_now(Effect::SetTimer {
                 timer: Timer::Dead,
                 after: self.config.retry_after / 2,
             });
@@ -57,21 +57,21 @@ impl Rollout {
         let (dead, now) = (self.dead_members(), self.now.mono);
         let Some(since) = self.dead.since(&dead, now) else { return };
         self.out
-            .at_once(Effect::SetTimer { timer: Timer::Dead, after: self.config.retry_after / 2 });
+            .send_now(Effect::SetTimer { timer: Timer::Dead, after: self.config.retry_after / 2 });
         let held = match self.try_without(&dead, since) {
             // The obstacle may still be there.
             Ok(()) if self.tries.are_paused(now) => return,
             Ok(()) => None,
-            Err(Refusal { cause, reason, running }) => {
-                Some(DeadStay { nodes: dead, cause, reason, running })
+            Err(CommandRefusal { cause, reason, running }) => {
+                Some(DeadParticipants { nodes: dead, cause, reason, running })
             }
         };
         if let Some(held) = self.dead.hold(held) {
-            self.tell(Event::DeadStay(held));
+            self.report(Event::DeadStay(held));
         }
     }
 
-    fn try_without(&mut self, dead: &BTreeSet<NodeId>, since: Time) -> Result<(), Refusal> {
+    fn try_without(&mut self, dead: &BTreeSet<NodeId>, since: Time) -> Result<(), CommandRefusal> {
         let me = &self.config.me;
         let waited = self.now.mono.since(since);
         let Some(waited) = waited.checked_sub(self.config.dead_after) else { return Ok(()) };
@@ -80,11 +80,11 @@ impl Rollout {
         let rest: Vec<_> = names.filter(|it| !dead.contains(*it)).collect();
         if let Some(away) = rest.iter().find(|it| **it != me && !self.reaches(it)) {
             let reason = format!("{away} has to vote, and is out of reach");
-            return Err(Refusal::new(Cause::NoVote, reason));
+            return Err(CommandRefusal::new(AbortCause::NoVote, reason));
         }
         let is_turn = rest.first() == Some(&me) || waited >= self.config.takeover_after;
         // A transaction that ends without the dead is waited for.
-        let can_settle = self.config.decides == Decides::Coordinator;
+        let can_settle = self.config.decides == DecisionAuthority::Coordinator;
         let prepared = self.memory.prepared();
         let ends = prepared.is_some_and(|it| !can_settle || !dead.contains(&it.txid.node));
         if !is_turn
@@ -94,24 +94,24 @@ impl Rollout {
         {
             return Ok(());
         }
-        self.order_gone(dead.clone(), Word::Seeds, Wish::default())
+        self.order_gone(dead.clone(), RemovalAuthority::Seeds, TxRequest::default())
             .inspect_err(|_| self.pause_tries(true))
     }
 
     /// Refuses if the seeds have not told this node that all of them are dead, or if too few would
     /// remain.
-    pub(super) fn judge_dead(&self, nodes: &BTreeSet<NodeId>) -> Result<(), Refusal> {
+    pub(super) fn judge_dead(&self, nodes: &BTreeSet<NodeId>) -> Result<(), CommandRefusal> {
         let is_told = |node: &&NodeId| {
             self.present.roster().get(node).is_some_and(|it| self.dead.has(&it.key))
         };
         if let Some(node) = nodes.iter().find(|it| !is_told(it)) {
             let reason = format!("the seeds have not told {} that {node} is dead", self.config.me);
-            return Err(Refusal::new(Cause::NoWord, reason));
+            return Err(CommandRefusal::new(AbortCause::NoWord, reason));
         }
         if !self.present.roster().outlives(nodes) && !self.config.breaks().dead_any_share {
             let reason = "those that remain are not two and more than half of all, nor half with \
                           the lowest name";
-            return Err(Refusal::new(Cause::Roster, reason));
+            return Err(CommandRefusal::new(AbortCause::Roster, reason));
         }
         Ok(())
     }

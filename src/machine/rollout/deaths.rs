@@ -2,21 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::event::DeadStay;
+use super::event::DeadParticipants;
 use crate::model::{PublicKey, Time};
 use crate::proto::rollout::NodeId;
 
 /// Members whose end the seeds certify, and the progress of their removal.
 #[derive(Debug, Default)]
-pub(super) struct Dead {
+pub(super) struct CertifiedDead {
     keys: BTreeSet<PublicKey>,
     /// Nodes that could be removed, and the time since which the set is the same.
     since: Option<(BTreeSet<NodeId>, Time)>,
     /// The obstacle to the removal, as last told.
-    held: Option<DeadStay>,
+    held: Option<DeadParticipants>,
 }
 
-impl Dead {
+impl CertifiedDead {
     /// Takes the keys of all members whose end the seeds certify.
     pub(super) fn set_keys(&mut self, keys: BTreeSet<PublicKey>) {
         self.keys = keys;
@@ -52,14 +52,14 @@ impl Dead {
     }
 
     /// Notes the obstacle to the removal. Returns it if it is to be told.
-    pub(super) fn hold(&mut self, held: Option<DeadStay>) -> Option<DeadStay> {
+    pub(super) fn hold(&mut self, held: Option<DeadParticipants>) -> Option<DeadParticipants> {
         let news = held.clone().filter(|it| self.held.as_ref() != Some(it));
         self.held = held;
         news
     }
 
     /// The obstacle to the removal, as last told.
-    pub(super) const fn held(&self) -> Option<&DeadStay> {
+    pub(super) const fn held(&self) -> Option<&DeadParticipants> {
         self.held.as_ref()
     }
 }

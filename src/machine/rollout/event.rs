@@ -3,8 +3,8 @@
 //! The machine holds back itself all that must not be known before a record is on disk (T3).
 
 use crate::proto::rollout::{
-    Brake, Cause, Choice, Committed, Digest, HealthSnapshot, Proof, Proposal, Resolution, Roster,
-    RoutingState, Word,
+    AbortCause, Brake, Choice, Committed, Digest, HealthSnapshot, RemovalAuthority, Resolution,
+    Roster, RoutingState, TxProof, TxProposal,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::Ticket;
+use crate::machine::DialId;
 use crate::model::PublicKey;
-use crate::proto::rollout::{Gate, Mark, ModelId, NodeId, Plan, Sticky, TxId};
+use crate::proto::rollout::{Gate, ModelId, NodeId, Plan, Sticky, TxId, TxMark};
 
 /// A connection on which both ends have proved their keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,9 +27,9 @@ pub struct Opening {
 
 /// A command of an operator, with its identifier; answered by [`ExtraEffect::Answer`], once.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct CommandRequest {
     /// Identifier of the command, for its answer.
-    pub ticket: Ticket,
+    pub ticket: DialId,
     /// The operator's order.
     pub command: Command,
 }
@@ -166,7 +166,7 @@ impl StartOrder {
 /// Result of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
-pub enum Answer {
+pub enum CommandResult {
     /// The command is done, on disk here and decided for all participants.
     Committed {
         /// Name of the transaction.
@@ -179,14 +179,14 @@ pub enum Answer {
         /// Name of the transaction.
         txid: TxId,
         /// Reason, for programs.
-        cause: Cause,
+        cause: AbortCause,
         /// Reason, for people.
         reason: String,
     },
     /// The command was not tried; nothing changed.
     Refused {
         /// Reason, for programs.
-        cause: Cause,
+        cause: AbortCause,
         /// Reason, for people.
         reason: String,
         /// The transaction that is in the way, if any.
@@ -199,7 +199,7 @@ pub enum Answer {
 pub enum ExtraEffect {
     /// Serve a state from now on, all at once. Only committed states are given here, each after it
     /// is on disk (T1).
-    Serve(Serving),
+    Serve(ServedState),
     /// Put a decision into the log of decisions; answered by [`ExtraInput::Decided`] with the first
     /// entry of that transaction, which another node may have written. Comes again until it is
     /// answered (T10).
@@ -215,12 +215,12 @@ pub enum ExtraEffect {
     /// [`ExtraInput::Probed`].
     Probe(ModelId),
     /// Answer a command.
-    Answer(Ticket, Answer),
+    Answer(DialId, CommandResult),
 }
 
 /// A committed state with the settings that the data plane needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Serving {
+pub struct ServedState {
     /// The committed state, to be served.
     pub state: RoutingState,
     /// Salt of the rollout that set the state.
@@ -234,7 +234,7 @@ pub struct Serving {
     /// Reason why everything goes to the stable version, if the brake is on.
     pub brake: Option<String>,
     /// The transaction that called this node gone, and the authority for it, if it was.
-    pub removed: Option<(TxId, Word)>,
+    pub removed: Option<(TxId, RemovalAuthority)>,
 }
 
 /// A deadline of the machine.
@@ -269,10 +269,10 @@ pub enum Record {
     /// not know what it said; of later ones it remembers everything.
     Recalled {
         /// Marks by coordinator.
-        unsure: std::collections::BTreeMap<NodeId, Mark>,
+        unsure: std::collections::BTreeMap<NodeId, TxMark>,
     },
     /// A vote COMMIT: this node is in doubt from here on.
-    Prepared(Box<Proposal>),
+    Prepared(Box<TxProposal>),
     /// A vote ABORT; no other follows on this transaction or an earlier one of that coordinator.
     Refused {
         /// Name of the refused transaction.
@@ -295,19 +295,19 @@ pub struct Aborted {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
     /// Reason, for programs.
-    pub cause: Cause,
+    pub cause: AbortCause,
     /// Reason, for people.
     pub reason: String,
     /// Proof of the abort.
     #[serde(flatten)]
-    pub proof: Proof,
+    pub proof: TxProof,
 }
 
 /// An event that the machine reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// This node coordinates a transaction from now on.
-    Began(Arc<Proposal>),
+    Began(Arc<TxProposal>),
     /// This node voted.
     Voted {
         /// Name of the transaction.
@@ -349,7 +349,7 @@ pub enum Event {
         /// Name of the transaction.
         txid: TxId,
         /// The authority for it.
-        by: Word,
+        by: RemovalAuthority,
         /// The decision, with its signature.
         resolution: Resolution,
     },
@@ -387,10 +387,10 @@ pub enum Event {
         /// Name of the transaction.
         txid: TxId,
         /// The authority for it.
-        by: Word,
+        by: RemovalAuthority,
     },
     /// Nodes whose end the seeds certify still take part.
-    DeadStay(DeadStay),
+    DeadStay(DeadParticipants),
     /// This node takes a rollout's steps from now on, because its owner is away.
     TookOver {
         /// Owner of the rollout.
@@ -440,11 +440,11 @@ pub enum Event {
 
 /// Nodes that still take part though the seeds certify their end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadStay {
+pub struct DeadParticipants {
     /// Names of the nodes.
     pub nodes: BTreeSet<NodeId>,
     /// Reason, for programs.
-    pub cause: Cause,
+    pub cause: AbortCause,
     /// Reason, for people.
     pub reason: String,
     /// The transaction that is in the way, if any.

@@ -18,14 +18,15 @@
 
 use std::collections::BTreeSet;
 
-use super::config::Decides;
-use super::coordinator::Wish;
-use super::course::Refusal;
+use super::config::DecisionAuthority;
+use super::coordinator::TxRequest;
 use super::event::{Event, Record};
 use super::machine::{Effect, Rollout};
-use super::memory::Absent;
+use super::memory::AbsentNode;
+use super::progress::CommandRefusal;
 use crate::proto::rollout::{
-    Cause, Choice, Committed, Gone, Kind, NodeId, Proof, Proposal, Resolution, Roster, Status, Word,
+    AbortCause, Choice, Committed, GoneNodes, NodeId, RemovalAuthority, Resolution, Roster,
+    RoutingStatus, TxKind, TxProof, TxProposal,
 };
 
 impl Rollout {
@@ -35,7 +36,7 @@ impl Rollout {
     }
 
     /// The removal of this node, while it is in force.
-    pub(super) fn removed(&self) -> Option<&Absent> {
+    pub(super) fn removed(&self) -> Option<&AbsentNode> {
         self.present
             .gone()
             .get(&self.config.me)
@@ -46,67 +47,85 @@ impl Rollout {
     pub(super) fn order_gone(
         &mut self,
         nodes: BTreeSet<NodeId>,
-        by: Word,
-        wish: Wish,
-    ) -> Result<(), Refusal> {
+        by: RemovalAuthority,
+        request: TxRequest,
+    ) -> Result<(), CommandRefusal> {
         if nodes.contains(&self.config.me) {
-            return Err(Refusal::new(Cause::Malformed, "the node that is asked is not gone"));
+            return Err(CommandRefusal::new(
+                AbortCause::Malformed,
+                "the node that is asked is not gone",
+            ));
         }
         if let Some(unknown) = nodes.iter().find(|it| !self.present.roster().has(it)) {
-            return Err(Refusal::new(Cause::Nothing, format!("{unknown} does not take part")));
+            return Err(CommandRefusal::new(
+                AbortCause::Nothing,
+                format!("{unknown} does not take part"),
+            ));
         }
         self.judge_word(&nodes, by)?;
         let rest = self.present.roster().nodes().filter(|it| !nodes.contains(&it.node_id)).cloned();
         let new_roster = Roster::new(rest.collect());
-        let new_roster = new_roster.map_err(|it| Refusal::new(Cause::Malformed, it))?;
+        let new_roster = new_roster.map_err(|it| CommandRefusal::new(AbortCause::Malformed, it))?;
         if self.config.breaks().gone_forgets
             && let Some(prepared) = self.memory.prepared().cloned()
         {
             let own =
-                crate::proto::rollout::Vote::abort(&self.keys, &self.config.me, &prepared.txid);
-            self.end_prepared(Cause::Resolved, "forgotten", Proof::of(vec![own]));
+                crate::proto::rollout::TxVote::abort(&self.keys, &self.config.me, &prepared.txid);
+            self.end_prepared(AbortCause::Resolved, "forgotten", TxProof::of(vec![own]));
         }
         let settles = self.to_be_settled(&nodes)?;
-        let gone = Some(Gone { nodes, by, settles });
-        self.begin(Kind::Roster, Wish { new_roster: Some(new_roster), gone, ..wish })
+        let gone = Some(GoneNodes { nodes, by, settles });
+        self.begin(TxKind::Roster, TxRequest { new_roster: Some(new_roster), gone, ..request })
     }
 
     /// Refuses if this node reaches one of the nodes, or the seeds have not told it that they are
     /// dead.
-    fn judge_word(&self, nodes: &BTreeSet<NodeId>, by: Word) -> Result<(), Refusal> {
+    fn judge_word(
+        &self,
+        nodes: &BTreeSet<NodeId>,
+        by: RemovalAuthority,
+    ) -> Result<(), CommandRefusal> {
         self.refuse_reached(nodes)?;
-        if by == Word::Seeds { self.judge_dead(nodes) } else { Ok(()) }
+        if by == RemovalAuthority::Seeds { self.judge_dead(nodes) } else { Ok(()) }
     }
 
-    fn refuse_reached(&self, nodes: &BTreeSet<NodeId>) -> Result<(), Refusal> {
+    fn refuse_reached(&self, nodes: &BTreeSet<NodeId>) -> Result<(), CommandRefusal> {
         let reached = nodes.iter().find(|it| self.peers.reaches(it));
         let me = &self.config.me;
         let reason = |it: &NodeId| format!("{it} is not gone, {me} reaches it");
-        reached.map_or(Ok(()), |it| Err(Refusal::new(Cause::Reached, reason(it))))
+        reached.map_or(Ok(()), |it| Err(CommandRefusal::new(AbortCause::Reached, reason(it))))
     }
 
     /// The transaction that this node is in doubt about, if its coordinator is gone: with the proof
     /// by this removal's word that commits it.
-    fn to_be_settled(&self, nodes: &BTreeSet<NodeId>) -> Result<Option<Box<Committed>>, Refusal> {
+    fn to_be_settled(
+        &self,
+        nodes: &BTreeSet<NodeId>,
+    ) -> Result<Option<Box<Committed>>, CommandRefusal> {
         let of_gone = self.memory.prepared().filter(|it| nodes.contains(&it.txid.node));
-        let Some(prepared) = of_gone.filter(|_| self.config.decides == Decides::Coordinator) else {
+        let Some(prepared) =
+            of_gone.filter(|_| self.config.decides == DecisionAuthority::Coordinator)
+        else {
             return Ok(None);
         };
         if prepared.new_roster.is_some() {
             let running = Some(prepared.txid.clone());
             let reason = "what all are in doubt about changes who takes part";
-            return Err(Refusal { running, ..Refusal::new(Cause::InDoubt, reason) });
+            return Err(CommandRefusal {
+                running,
+                ..CommandRefusal::new(AbortCause::InDoubt, reason)
+            });
         }
         let (me, at) = (&self.config.me, self.now.wall);
         let word = Resolution::new(&self.keys, me, &prepared.txid, Choice::Commit, at);
-        let proof = Proof { votes: Vec::new(), resolution: Some(word) };
+        let proof = TxProof { votes: Vec::new(), resolution: Some(word) };
         let mut proposal = prepared.clone();
-        proposal.state.status = Status::Committed;
+        proposal.state.status = RoutingStatus::Committed;
         Ok(Some(Box::new(Committed { proposal, proof })))
     }
 
     /// Refuses a removal that this node does not vote for, with the reason.
-    pub(super) fn judge_gone(&self, proposal: &Proposal) -> Result<(), Refusal> {
+    pub(super) fn judge_gone(&self, proposal: &TxProposal) -> Result<(), CommandRefusal> {
         let Some(gone) = &proposal.gone else { return Ok(()) };
         self.judge_word(&gone.nodes, gone.by)?;
         let Some(settled) = proposal.settles().filter(|it| self.memory.is_next(it)) else {
@@ -115,21 +134,21 @@ impl Rollout {
         let prepared = self.memory.prepared();
         if prepared.is_none_or(|it| it.digest() != settled.proposal.digest()) {
             let reason = format!("this node is not in doubt about {}", settled.proposal.txid);
-            return Err(Refusal::new(Cause::Version, reason));
+            return Err(CommandRefusal::new(AbortCause::Version, reason));
         }
         Ok(())
     }
 
     /// True if a proposal follows the state that is served, after the one that it settles, if any.
-    pub(super) fn follows(&self, proposal: &Proposal) -> bool {
+    pub(super) fn follows(&self, proposal: &TxProposal) -> bool {
         let settled = proposal.settles().filter(|it| self.memory.is_next(it));
         let next = settled.map_or(proposal, |it| &it.proposal);
         self.present.is_before(next)
     }
 
-    /// True if only the gone have still to answer this node's recall. They may know names that it
+    /// True if only the gone have still to answer this node's question for former transactions. They may know names that it
     /// has used and forgotten, so it goes on in a new epoch, which no node has seen.
-    pub(super) fn goes_on_without(&mut self, gone: Option<&Gone>) -> bool {
+    pub(super) fn goes_on_without(&mut self, gone: Option<&GoneNodes>) -> bool {
         let Some(gone) = gone.filter(|_| !self.is_blank()) else { return false };
         if !self.recall_waits_for().is_subset(&gone.nodes) {
             return false;
@@ -154,7 +173,7 @@ impl Rollout {
             return self.drop_from(node, "another past than this fleet's");
         }
         if self.peers.tell_state(node, version) {
-            self.out.say(Effect::Emit(Event::Diverged { node: node.clone(), version }));
+            self.out.send_after_sync(Effect::Emit(Event::Diverged { node: node.clone(), version }));
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::proto::rollout::{BASIS_POINTS, Gate, HealthSnapshot, Limit, Metric, M
 /// Judgment of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum WindowVerdict {
     /// Every gate holds.
     Good,
     /// A gate does not hold.
@@ -46,7 +46,7 @@ impl Plan {
     /// Judges one node's health while the new version has `share` basis points; with the gate that
     /// failed, if any.
     #[must_use]
-    pub fn judge(&self, health: &HealthSnapshot, share: u32) -> (Verdict, Option<Gate>) {
+    pub fn judge(&self, health: &HealthSnapshot, share: u32) -> (WindowVerdict, Option<Gate>) {
         self.judge_figures(health.of(&self.to), health.of(&self.from), share)
     }
 
@@ -55,7 +55,7 @@ impl Plan {
         &self,
         healths: &[&HealthSnapshot],
         share: u32,
-    ) -> (Verdict, Option<Gate>) {
+    ) -> (WindowVerdict, Option<Gate>) {
         let of = |model| pooled(&healths.iter().map(|it| it.of(model)).collect::<Vec<_>>());
         self.judge_figures(of(&self.to), of(&self.from), share)
     }
@@ -65,24 +65,24 @@ impl Plan {
         canary: ModelHealth,
         stable: ModelHealth,
         share: u32,
-    ) -> (Verdict, Option<Gate>) {
+    ) -> (WindowVerdict, Option<Gate>) {
         if self.gates.is_empty() {
-            return (Verdict::Good, None);
+            return (WindowVerdict::Good, None);
         }
         let is_few = canary.samples < self.samples_min.max(1);
         let least = if is_few { 1 } else { self.samples_min.max(1) };
-        let mut verdict = if is_few { Verdict::TooFew } else { Verdict::Good };
+        let mut verdict = if is_few { WindowVerdict::TooFew } else { WindowVerdict::Good };
         let is_usual = self.gates.iter().all(|it| it.metric != Metric::Refused);
         let usual = is_usual.then_some(&Gate::USUAL);
         for gate in self.gates.iter().chain(usual) {
             match gate.judge(canary, stable, least) {
-                Verdict::Bad if is_few => return (Verdict::Doubtful, Some(*gate)),
-                Verdict::Bad => return (Verdict::Bad, Some(*gate)),
-                Verdict::TooFew if *gate == Gate::USUAL && is_usual => {}
+                WindowVerdict::Bad if is_few => return (WindowVerdict::Doubtful, Some(*gate)),
+                WindowVerdict::Bad => return (WindowVerdict::Bad, Some(*gate)),
+                WindowVerdict::TooFew if *gate == Gate::USUAL && is_usual => {}
                 // With all requests at the new version there is nothing to compare with.
-                Verdict::TooFew if share == BASIS_POINTS && gate.is_relative() => {}
-                Verdict::TooFew => verdict = Verdict::TooFew,
-                Verdict::Good | Verdict::Doubtful => {}
+                WindowVerdict::TooFew if share == BASIS_POINTS && gate.is_relative() => {}
+                WindowVerdict::TooFew => verdict = WindowVerdict::TooFew,
+                WindowVerdict::Good | WindowVerdict::Doubtful => {}
             }
         }
         (verdict, None)
@@ -102,12 +102,12 @@ impl Gate {
     const USUAL: Self = Self { metric: Metric::Refused, limit: Limit::OfStable(2000) };
 
     /// Judges this gate by a window of the canary, beside one of the stable version.
-    fn judge(self, canary: ModelHealth, stable: ModelHealth, samples_min: u64) -> Verdict {
+    fn judge(self, canary: ModelHealth, stable: ModelHealth, samples_min: u64) -> WindowVerdict {
         // Exact: a product of two u64 fits into a u128.
         let wide = |a: u64, b: u64| u128::from(a) * u128::from(b);
         let (counted, of_stable, floor) = match self.metric {
             Metric::P95 if canary.samples.saturating_sub(canary.cold) < samples_min => {
-                return Verdict::TooFew;
+                return WindowVerdict::TooFew;
             }
             Metric::P95 => (0, 0, 0),
             Metric::Error => (canary.errors, stable.errors, ERROR_FLOOR),
@@ -117,7 +117,9 @@ impl Gate {
         let holds = match (self.metric, self.limit) {
             (Metric::P95, Limit::Micros(limit)) => canary.p95_us <= limit,
             (Metric::Error | Metric::Refused, Limit::PerMillion(limit)) => is_within(limit),
-            (_, Limit::OfStable(_)) if stable.samples < samples_min => return Verdict::TooFew,
+            (_, Limit::OfStable(_)) if stable.samples < samples_min => {
+                return WindowVerdict::TooFew;
+            }
             (Metric::P95, Limit::OfStable(ratio)) => {
                 wide(canary.p95_us, 1000) <= wide(stable.p95_us, ratio.into())
             }
@@ -133,7 +135,7 @@ impl Gate {
             (Metric::P95, Limit::PerMillion(_))
             | (Metric::Error | Metric::Refused, Limit::Micros(_)) => false,
         };
-        if holds { Verdict::Good } else { Verdict::Bad }
+        if holds { WindowVerdict::Good } else { WindowVerdict::Bad }
     }
 }
 
@@ -161,44 +163,44 @@ mod tests {
     fn gates_judge_good_bad_and_too_few() {
         let good = (100, 0, 50_000);
         for (gates, canary, verdict) in [
-            (vec![], (0, 0, 0), Verdict::Good),
-            (vec!["p95=200ms"], (9, 9, 200_000), Verdict::TooFew),
-            (vec!["p95=200ms"], (9, 9, 200_001), Verdict::Doubtful),
-            (vec!["error=1%"], (1, 1, 1), Verdict::Doubtful),
-            (vec!["error<=2x"], (354, 1, 1), Verdict::Good),
-            (vec!["error<=2x"], (1000, 10, 1), Verdict::Good),
-            (vec!["error<=2x"], (1000, 11, 1), Verdict::Bad),
-            (vec!["p95=200ms"], (10, 0, 200_000), Verdict::Good),
-            (vec!["p95=200ms"], (10, 0, 200_001), Verdict::Bad),
-            (vec!["error=10%"], (10, 1, 1), Verdict::Good),
-            (vec!["error=10%"], (10, 2, 1), Verdict::Bad),
-            (vec!["p95<=1.2x"], (10, 0, 60_000), Verdict::Good),
-            (vec!["p95<=1.2x"], (10, 0, 60_001), Verdict::Bad),
-            (vec!["p95=200ms", "error=1%"], (100, 5, 1), Verdict::Bad),
+            (vec![], (0, 0, 0), WindowVerdict::Good),
+            (vec!["p95=200ms"], (9, 9, 200_000), WindowVerdict::TooFew),
+            (vec!["p95=200ms"], (9, 9, 200_001), WindowVerdict::Doubtful),
+            (vec!["error=1%"], (1, 1, 1), WindowVerdict::Doubtful),
+            (vec!["error<=2x"], (354, 1, 1), WindowVerdict::Good),
+            (vec!["error<=2x"], (1000, 10, 1), WindowVerdict::Good),
+            (vec!["error<=2x"], (1000, 11, 1), WindowVerdict::Bad),
+            (vec!["p95=200ms"], (10, 0, 200_000), WindowVerdict::Good),
+            (vec!["p95=200ms"], (10, 0, 200_001), WindowVerdict::Bad),
+            (vec!["error=10%"], (10, 1, 1), WindowVerdict::Good),
+            (vec!["error=10%"], (10, 2, 1), WindowVerdict::Bad),
+            (vec!["p95<=1.2x"], (10, 0, 60_000), WindowVerdict::Good),
+            (vec!["p95<=1.2x"], (10, 0, 60_001), WindowVerdict::Bad),
+            (vec!["p95=200ms", "error=1%"], (100, 5, 1), WindowVerdict::Bad),
         ] {
             let (found, blamed) = plan(&gates).judge(&health(good, canary), 500);
             assert_eq!(found, verdict, "{gates:?} {canary:?}");
-            let is_blamed = matches!(verdict, Verdict::Bad | Verdict::Doubtful);
+            let is_blamed = matches!(verdict, WindowVerdict::Bad | WindowVerdict::Doubtful);
             assert_eq!(blamed.is_some(), is_blamed);
         }
         // Without a stable version that is used there is nothing to compare with.
         let (found, _) = plan(&["p95<=1.2x"]).judge(&health((1, 0, 1), (10, 0, 60_000)), 500);
-        assert_eq!(found, Verdict::TooFew);
+        assert_eq!(found, WindowVerdict::TooFew);
         let (found, _) = plan(&["p95<=1.2x"]).judge(&health((1, 0, 1), (10, 0, 60_000)), 10_000);
-        assert_eq!(found, Verdict::Good, "the last step has no other version");
+        assert_eq!(found, WindowVerdict::Good, "the last step has no other version");
     }
 
     #[test]
     fn a_version_that_answers_4xx_where_the_other_does_not_is_bad_unless_it_may() {
         let of = |refused| ModelHealth { samples: 100, refused, ..ModelHealth::default() };
         for (gates, stable, canary, verdict) in [
-            (vec!["error=1%"], 0, 100, Verdict::Bad),
-            (vec!["error=1%"], 0, 5, Verdict::Good),
-            (vec!["error=1%"], 0, 6, Verdict::Bad),
-            (vec!["error=1%"], 30, 60, Verdict::Good),
-            (vec!["error=1%", "4xx=100%"], 0, 100, Verdict::Good),
-            (vec!["4xx=2%"], 30, 3, Verdict::Bad),
-            (vec![], 0, 100, Verdict::Good),
+            (vec!["error=1%"], 0, 100, WindowVerdict::Bad),
+            (vec!["error=1%"], 0, 5, WindowVerdict::Good),
+            (vec!["error=1%"], 0, 6, WindowVerdict::Bad),
+            (vec!["error=1%"], 30, 60, WindowVerdict::Good),
+            (vec!["error=1%", "4xx=100%"], 0, 100, WindowVerdict::Good),
+            (vec!["4xx=2%"], 30, 3, WindowVerdict::Bad),
+            (vec![], 0, 100, WindowVerdict::Good),
         ] {
             let (found, _) = plan(&gates).judge_figures(of(canary), of(stable), 500);
             assert_eq!(found, verdict, "{gates:?} {stable} {canary}");
@@ -212,12 +214,15 @@ mod tests {
             plan(gates).judge_pooled(&parts.iter().collect::<Vec<_>>(), 500).0
         };
         let few = [of(4, 0, 90_000), of(4, 0, 90_000), of(4, 0, 90_000)];
-        assert_eq!(judge(&["error=1%", "p95=100ms"], &few), Verdict::Good);
-        assert_eq!(judge(&["error=1%", "p95=80ms"], &few), Verdict::Bad);
-        assert_eq!(judge(&["error=1%"], &few[..2]), Verdict::TooFew);
-        assert_eq!(judge(&["error=10%"], &[of(4, 1, 1), of(9, 1, 1)]), Verdict::Bad);
+        assert_eq!(judge(&["error=1%", "p95=100ms"], &few), WindowVerdict::Good);
+        assert_eq!(judge(&["error=1%", "p95=80ms"], &few), WindowVerdict::Bad);
+        assert_eq!(judge(&["error=1%"], &few[..2]), WindowVerdict::TooFew);
+        assert_eq!(judge(&["error=10%"], &[of(4, 1, 1), of(9, 1, 1)]), WindowVerdict::Bad);
         // One slow request of a thousand is no p95.
-        assert_eq!(judge(&["p95=80ms"], &[of(1000, 0, 70_000), of(1, 0, 900_000)]), Verdict::Good);
+        assert_eq!(
+            judge(&["p95=80ms"], &[of(1000, 0, 70_000), of(1, 0, 900_000)]),
+            WindowVerdict::Good
+        );
     }
 
     #[test]
@@ -225,8 +230,8 @@ mod tests {
         let cold = ModelHealth { samples: 50, cold: 50, ..ModelHealth::default() };
         let plan = plan(&["p95=200ms", "error=1%"]);
         let judge = |canary| plan.judge_figures(canary, ModelHealth::default(), 500).0;
-        assert_eq!(judge(cold), Verdict::TooFew);
-        assert_eq!(judge(ModelHealth { errors: 5, ..cold }), Verdict::Bad);
-        assert_eq!(judge(ModelHealth { cold: 40, ..cold }), Verdict::Good);
+        assert_eq!(judge(cold), WindowVerdict::TooFew);
+        assert_eq!(judge(ModelHealth { errors: 5, ..cold }), WindowVerdict::Bad);
+        assert_eq!(judge(ModelHealth { cold: 40, ..cold }), WindowVerdict::Good);
     }
 }

@@ -3,20 +3,22 @@
 use std::time::Duration;
 
 use super::config::Config;
-use super::deaths::Dead;
-use super::event::{Event, ExtraEffect, ExtraInput, Opening, Record, Request, Serving, Timer};
-use super::memory::Memory;
+use super::deaths::CertifiedDead;
+use super::event::{
+    CommandRequest, Event, ExtraEffect, ExtraInput, Opening, Record, ServedState, Timer,
+};
+use super::memory::RolloutMemory;
 use super::orders::Orders;
-use super::outbox::Outbox;
+use super::outbox::EffectQueue;
 use super::peers::Peers;
 use super::present::Present;
 use super::proposals::Proposals;
-use super::recalled::Recall;
+use super::recalled::AmnesiaRecovery;
 use super::running::Coordinator;
 use super::tries::Tries;
 use crate::machine::{self, LinkId, Machine};
 use crate::model::{KeyPair, Now, Rng};
-use crate::proto::rollout::{Message, NUMBER_MAX, NodeId, Participant, Proposal};
+use crate::proto::rollout::{Message, NUMBER_MAX, NodeId, Participant, TxProposal};
 
 /// An input of the machine.
 pub type Input = machine::Input<Rollout>;
@@ -35,19 +37,19 @@ pub struct Rollout {
     pub(super) keys: KeyPair,
     pub(super) rng: Rng,
     pub(super) now: Now,
-    pub(super) memory: Memory,
+    pub(super) memory: RolloutMemory,
     pub(super) present: Present,
     pub(super) peers: Peers,
     pub(super) coordinator: Coordinator,
     pub(super) proposals: Proposals,
-    pub(super) recall: Option<Recall>,
-    pub(super) dead: Dead,
+    pub(super) amnesia: Option<AmnesiaRecovery>,
+    pub(super) dead: CertifiedDead,
     pub(super) orders: Orders,
     pub(super) tries: Tries,
-    pub(super) out: Outbox<Self>,
+    pub(super) out: EffectQueue<Self>,
 }
 
-impl machine::Kind for Rollout {
+impl machine::Vocabulary for Rollout {
     type Message = Message;
     type Call = Participant;
     type Timer = Timer;
@@ -59,7 +61,7 @@ impl machine::Kind for Rollout {
 impl Machine for Rollout {
     type Opening = Opening;
     type CallFailure = NodeId;
-    type Command = Request;
+    type Command = CommandRequest;
     type ExtraInput = ExtraInput;
 
     fn handle(&mut self, now: Now, input: Input, fx: &mut Fx) {
@@ -76,7 +78,7 @@ impl Machine for Rollout {
             Input::Closed { link, .. } => self.on_unlinked(link),
             Input::Synced { records } => self.out.on_synced(records),
             Input::Expired(timer) => self.on_timer(timer),
-            Input::Command(Request { ticket, command }) => self.on_command(ticket, command),
+            Input::Command(CommandRequest { ticket, command }) => self.on_command(ticket, command),
             Input::Extra(extra) => self.on_extra(extra),
         }
         self.out.drain(fx);
@@ -85,7 +87,7 @@ impl Machine for Rollout {
 
 impl Rollout {
     /// Returns a machine that has not begun: the first input is [`Input::Start`].
-    pub fn new(config: Config, keys: KeyPair, rng: Rng, memory: Memory) -> Self {
+    pub fn new(config: Config, keys: KeyPair, rng: Rng, memory: RolloutMemory) -> Self {
         Self {
             present: Present::restore(&memory, &config),
             config,
@@ -96,11 +98,11 @@ impl Rollout {
             peers: Peers::default(),
             coordinator: Coordinator::default(),
             proposals: Proposals::default(),
-            recall: None,
-            dead: Dead::default(),
+            amnesia: None,
+            dead: CertifiedDead::default(),
             orders: Orders::default(),
             tries: Tries::default(),
-            out: Outbox::default(),
+            out: EffectQueue::default(),
         }
     }
 
@@ -134,7 +136,7 @@ impl Rollout {
         self.begin_recall();
         self.serve_if_new();
         self.call_soon();
-        self.out.at_once(Effect::SetTimer {
+        self.out.send_now(Effect::SetTimer {
             timer: Timer::Heartbeat,
             after: self.config.heartbeat_every,
         });
@@ -181,8 +183,8 @@ impl Rollout {
         self.out.persist(record);
     }
 
-    pub(super) fn tell(&mut self, event: Event) {
-        self.out.say(Effect::Emit(event));
+    pub(super) fn report(&mut self, event: Event) {
+        self.out.send_after_sync(Effect::Emit(event));
     }
 
     /// Serves the committed state. A node without a log must first have heard from all others, and
@@ -196,7 +198,7 @@ impl Rollout {
             self.present.serve();
         }
         if self.present.is_serving() {
-            self.out.say(Effect::Extra(ExtraEffect::Serve(self.serving())));
+            self.out.send_after_sync(Effect::Extra(ExtraEffect::Serve(self.serving())));
         }
     }
 
@@ -207,11 +209,11 @@ impl Rollout {
         }
     }
 
-    fn serving(&self) -> Serving {
-        let plan = self.present.course().map(|it| &it.plan);
+    fn serving(&self) -> ServedState {
+        let plan = self.present.progress().map(|it| &it.plan);
         let prepared = self.memory.prepared();
         let prepared = prepared.filter(|_| self.config.breaks().serves_last_line);
-        Serving {
+        ServedState {
             state: prepared.map_or(self.present.state(), |it| &it.state).clone(),
             salt: plan.map_or(0, |it| it.salt),
             sticky: plan.and_then(|it| it.sticky.clone()),
@@ -223,7 +225,7 @@ impl Rollout {
     }
 
     /// Names of the voters on a proposal.
-    pub(super) fn voters(&self, proposal: &Proposal) -> Vec<NodeId> {
+    pub(super) fn voters(&self, proposal: &TxProposal) -> Vec<NodeId> {
         match &proposal.new_roster {
             Some(new) if self.config.breaks().roster_unagreed => {
                 new.nodes().map(|it| it.node_id.clone()).collect()

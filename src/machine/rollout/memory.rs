@@ -14,10 +14,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::config::Config;
-use super::course::Course;
 use super::event::{Aborted, Record};
+use super::progress::RolloutProgress;
 use crate::proto::rollout::{
-    Brake, Committed, Kind, Mark, NodeId, Participant, Proposal, Roster, RoutingState, TxId, Word,
+    Brake, Committed, NodeId, Participant, RemovalAuthority, Roster, RoutingState, TxId, TxKind,
+    TxMark, TxProposal,
 };
 
 /// Maximum number of aborted transactions in history, besides those that an operator resolved.
@@ -28,26 +29,26 @@ pub const HISTORY_MAX: usize = 10_000;
 
 /// A node that was called gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Absent {
+pub(super) struct AbsentNode {
     /// The node, as the roster had it.
     pub(super) participant: Participant,
     /// The transaction that removed the node.
     pub(super) txid: TxId,
     /// The authority for it.
-    pub(super) by: Word,
+    pub(super) by: RemovalAuthority,
 }
 
 /// Memory of a node. With no record replayed it is that of a node that never ran, or lost its disk;
 /// as no node can tell which, it asks the others first in both cases.
 #[derive(Clone, Debug)]
-pub struct Memory {
+pub struct RolloutMemory {
     history_max: usize,
     epoch: u64,
     /// Marks up to which this node may have forgotten its votes; `None` until all others have
     /// answered.
-    unsure: Option<BTreeMap<NodeId, Mark>>,
-    marks: BTreeMap<NodeId, Mark>,
-    prepared: Option<Proposal>,
+    unsure: Option<BTreeMap<NodeId, TxMark>>,
+    marks: BTreeMap<NodeId, TxMark>,
+    prepared: Option<TxProposal>,
     brake: Option<Brake>,
     /// Transactions kept from before the history, ascending by version.
     skeleton: Vec<Committed>,
@@ -57,13 +58,13 @@ pub struct Memory {
     aborted: VecDeque<Aborted>,
 }
 
-impl Default for Memory {
+impl Default for RolloutMemory {
     fn default() -> Self {
         Self::keeping(HISTORY_MAX)
     }
 }
 
-impl Memory {
+impl RolloutMemory {
     /// Returns an empty memory that keeps so many committed transactions whole.
     #[must_use]
     pub const fn keeping(history_max: usize) -> Self {
@@ -107,12 +108,12 @@ impl Memory {
         records.extend(self.aborted.iter().cloned().map(Record::Aborted));
         // A mark needs no more than a transaction's name that carries it.
         records.extend(self.marks.iter().map(|(node, mark)| {
-            let Mark { epoch, counter } = *mark;
+            let TxMark { epoch, counter } = *mark;
             let txid = TxId {
                 node: node.clone(),
                 epoch,
                 counter,
-                kind: crate::proto::rollout::Kind::Step,
+                kind: crate::proto::rollout::TxKind::Step,
             };
             Record::Refused { txid }
         }));
@@ -129,21 +130,21 @@ impl Memory {
 
     /// Marks up to which this node may have forgotten its votes; `None` until all others have
     /// answered.
-    pub(super) const fn unsure(&self) -> Option<&BTreeMap<NodeId, Mark>> {
+    pub(super) const fn unsure(&self) -> Option<&BTreeMap<NodeId, TxMark>> {
         self.unsure.as_ref()
     }
 
-    pub(super) const fn marks(&self) -> &BTreeMap<NodeId, Mark> {
+    pub(super) const fn marks(&self) -> &BTreeMap<NodeId, TxMark> {
         &self.marks
     }
 
     /// The proposal that this node voted COMMIT on and does not know the end of.
-    pub(super) const fn prepared(&self) -> Option<&Proposal> {
+    pub(super) const fn prepared(&self) -> Option<&TxProposal> {
         self.prepared.as_ref()
     }
 
     /// Takes the prepared proposal, if a committed version has ended it.
-    pub(super) fn take_ended(&mut self, version: u64) -> Option<Proposal> {
+    pub(super) fn take_ended(&mut self, version: u64) -> Option<TxProposal> {
         self.prepared.take_if(|it| it.state.version <= version)
     }
 
@@ -163,7 +164,7 @@ impl Memory {
 
     /// Version of the last resume in the history; 0 if there is none.
     pub(super) fn last_resume(&self) -> u64 {
-        let is_resume = |it: &&Committed| it.proposal.txid.kind == Kind::Resume;
+        let is_resume = |it: &&Committed| it.proposal.txid.kind == TxKind::Resume;
         self.history.iter().rfind(is_resume).map_or(0, |it| it.proposal.state.version)
     }
 
@@ -193,8 +194,8 @@ impl Memory {
         self.mark(&txid);
         let version = committed.proposal.state.version;
         match txid.kind {
-            Kind::Step | Kind::Promote | Kind::Finish | Kind::Pause | Kind::Roster => {}
-            Kind::Start | Kind::Rollback | Kind::Abort | Kind::Retry | Kind::Resume => {
+            TxKind::Step | TxKind::Promote | TxKind::Finish | TxKind::Pause | TxKind::Roster => {}
+            TxKind::Start | TxKind::Rollback | TxKind::Abort | TxKind::Retry | TxKind::Resume => {
                 self.brake = None;
             }
         }
@@ -234,11 +235,11 @@ impl Memory {
             self.skeleton.iter().rfind(|it| is_it(it)).map(|it| it.proposal.state.version)
         };
         let start = last(|it| it.proposal.plan.is_some());
-        let pause = last(|it| matches!(it.proposal.txid.kind, Kind::Pause | Kind::Resume));
-        let other = last(|it| it.proposal.txid.kind != Kind::Roster);
+        let pause = last(|it| matches!(it.proposal.txid.kind, TxKind::Pause | TxKind::Resume));
+        let other = last(|it| it.proposal.txid.kind != TxKind::Roster);
         self.skeleton.retain(|it| {
             let version = Some(it.proposal.state.version);
-            it.proposal.txid.kind == Kind::Roster || [start, pause, other].contains(&version)
+            it.proposal.txid.kind == TxKind::Roster || [start, pause, other].contains(&version)
         });
     }
 
@@ -280,7 +281,7 @@ impl Memory {
     fn rosters<'a>(
         &'a self,
         first: &'a Roster,
-    ) -> impl Iterator<Item = (&'a Roster, &'a Proposal)> {
+    ) -> impl Iterator<Item = (&'a Roster, &'a TxProposal)> {
         let all = self.skeleton.iter().chain(&self.history).map(|it| &it.proposal);
         let changes = all.filter_map(|it| Some((it, it.new_roster.as_ref()?)));
         changes
@@ -288,7 +289,7 @@ impl Memory {
     }
 
     /// Nodes that were called gone, and no longer take part under their names.
-    pub(super) fn gone(&self, first: &Roster) -> BTreeMap<NodeId, Absent> {
+    pub(super) fn gone(&self, first: &Roster) -> BTreeMap<NodeId, AbsentNode> {
         let mut gone = BTreeMap::new();
         for (before, proposal) in self.rosters(first) {
             for (node, by) in
@@ -296,7 +297,7 @@ impl Memory {
             {
                 if let Some(participant) = before.get(node).cloned() {
                     let txid = proposal.txid.clone();
-                    gone.insert(node.clone(), Absent { participant, txid, by });
+                    gone.insert(node.clone(), AbsentNode { participant, txid, by });
                 }
             }
             gone.retain(|node, _| proposal.new_roster.as_ref().is_none_or(|it| !it.has(node)));
@@ -313,13 +314,16 @@ impl Memory {
         of_it.last().map(|it| it.1.txid.clone())
     }
 
-    /// The present state, roster and course.
-    pub(super) fn present(&self, config: &Config) -> (RoutingState, Roster, Option<Course>) {
+    /// The present state, roster and progress.
+    pub(super) fn present(
+        &self,
+        config: &Config,
+    ) -> (RoutingState, Roster, Option<RolloutProgress>) {
         let mut present = (config.initial.clone(), config.roster.clone(), None);
         for Committed { proposal, .. } in self.skeleton.iter().chain(&self.history) {
             present.0 = proposal.state.clone();
             present.1 = proposal.new_roster.clone().unwrap_or(present.1);
-            present.2 = Course::after(present.2, proposal);
+            present.2 = RolloutProgress::after(present.2, proposal);
         }
         present
     }

@@ -7,11 +7,11 @@
 //!
 //! Rules T1-T12 and P1-P10 are stated in `docs/PROTOCOL.md`, "Rollout".
 
+mod amnesia;
 mod brake;
 mod buckets;
 mod config;
 mod coordinator;
-mod course;
 mod dead;
 mod deaths;
 mod event;
@@ -26,8 +26,8 @@ mod participant;
 mod peers;
 mod present;
 mod probe;
+mod progress;
 mod proposals;
-mod recall;
 mod recalled;
 mod recovery;
 mod running;
@@ -39,14 +39,14 @@ mod tries;
 mod window;
 
 pub use buckets::{bucket_of_draw, bucket_of_key};
-pub use config::{Breaks, Config, Decides};
-pub use course::{Course, Phase};
+pub use config::{Config, DecisionAuthority, DisabledRules};
 pub use event::{
-    Aborted, Answer, Command, DeadStay, Event, ExtraEffect, ExtraInput, Opening, Record, Request,
-    Serving, StartOrder, Timer,
+    Aborted, Command, CommandRequest, CommandResult, DeadParticipants, Event, ExtraEffect,
+    ExtraInput, Opening, Record, ServedState, StartOrder, Timer,
 };
-pub use judge::Verdict;
+pub use judge::WindowVerdict;
 pub use machine::{Effect, Fx, Input, Rollout};
-pub use memory::{ABORTED_MAX, HISTORY_MAX, Memory};
-pub use status::{DoubtStatus, PeerStatus, RunningStatus, Status as NodeStatus};
-pub use window::{Ending, Window};
+pub use memory::{ABORTED_MAX, HISTORY_MAX, RolloutMemory};
+pub use progress::{Phase, RolloutProgress};
+pub use status::{CoordinatedTxStatus, InDoubtStatus, NodeStatus, RosterNodeStatus};
+pub use window::{RequestOutcome, Window};

@@ -2,30 +2,30 @@
 //! on disk (T3, P10).
 
 use crate::machine::held::Held;
-use crate::machine::{Effect, Effects, Kind};
+use crate::machine::{Effect, Effects, Vocabulary};
 
 /// Effects on their way to the driver.
 #[derive(Debug)]
-pub(super) struct Outbox<K: Kind> {
+pub(super) struct EffectQueue<K: Vocabulary> {
     held: Held<Effect<K>>,
     ready: Effects<K>,
 }
 
-impl<K: Kind> Default for Outbox<K> {
+impl<K: Vocabulary> Default for EffectQueue<K> {
     fn default() -> Self {
         Self { held: Held::default(), ready: Effects::default() }
     }
 }
 
-impl<K: Kind> Outbox<K> {
-    /// Adds a record; effects given to `say` from here on wait for it.
+impl<K: Vocabulary> EffectQueue<K> {
+    /// Adds a record; effects given to `send_after_sync` from here on wait for it.
     pub(super) fn persist(&mut self, record: K::Record) {
         self.held.issue();
         self.ready.persist(record);
     }
 
     /// Adds an effect that others may see.
-    pub(super) fn say(&mut self, effect: Effect<K>) {
+    pub(super) fn send_after_sync(&mut self, effect: Effect<K>) {
         let record = self.held.issued();
         if self.held.has(record) {
             self.ready.push(effect);
@@ -35,7 +35,7 @@ impl<K: Kind> Outbox<K> {
     }
 
     /// Adds an effect that only concerns this node, or that breaks the rule on purpose.
-    pub(super) fn at_once(&mut self, effect: Effect<K>) {
+    pub(super) fn send_now(&mut self, effect: Effect<K>) {
         self.ready.push(effect);
     }
 

@@ -14,7 +14,7 @@ pub(super) type Place = (String, u16);
 
 /// The other end of a link.
 #[derive(Clone, Debug)]
-pub(super) struct Peer {
+pub(super) struct LinkedNode {
     link: LinkId,
     key: PublicKey,
     heartbeat: Option<Heartbeat>,
@@ -25,7 +25,7 @@ pub(super) struct Peer {
     quiet: u32,
 }
 
-impl Peer {
+impl LinkedNode {
     pub(super) const fn link(&self) -> LinkId {
         self.link
     }
@@ -50,14 +50,14 @@ impl Peer {
     }
 }
 
-/// Maximum of [`Peer::quiet`]; beyond it a link is closed. Rounds are counted, not time: a process
+/// Maximum of [`LinkedNode::quiet`]; beyond it a link is closed. Rounds are counted, not time: a process
 /// that slept through some blames no peer for it.
 const QUIET_ROUNDS_MAX: u32 = 2;
 
 /// All nodes in reach, and the absence of the others.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    all: BTreeMap<NodeId, Peer>,
+    all: BTreeMap<NodeId, LinkedNode>,
     by_link: BTreeMap<LinkId, NodeId>,
     /// Versions by node up to which was told that another state, and another roster, was in force
     /// there; of nodes of the roster and of nodes that were called gone.
@@ -71,7 +71,8 @@ pub(super) struct Peers {
 impl Peers {
     /// Takes the newest link of a node. Returns the one that it replaces.
     pub(super) fn link(&mut self, node: &NodeId, link: LinkId, key: PublicKey) -> Option<LinkId> {
-        let peer = Peer { link, key, heartbeat: None, health: None, told_servers: None, quiet: 0 };
+        let peer =
+            LinkedNode { link, key, heartbeat: None, health: None, told_servers: None, quiet: 0 };
         let old = self.all.insert(node.clone(), peer).map(|it| it.link);
         if let Some(old) = old {
             self.by_link.remove(&old);
@@ -107,7 +108,7 @@ impl Peers {
         silent.map(|it| it.link).collect()
     }
 
-    pub(super) fn get(&self, node: &NodeId) -> Option<&Peer> {
+    pub(super) fn get(&self, node: &NodeId) -> Option<&LinkedNode> {
         self.all.get(node)
     }
 
@@ -116,7 +117,7 @@ impl Peers {
     }
 
     /// All nodes in reach.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeId, &Peer)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeId, &LinkedNode)> {
         self.all.iter()
     }
 
@@ -131,8 +132,9 @@ impl Peers {
 
     /// Links of peers that bear a name of the roster with another key.
     pub(super) fn impostors(&self, roster: &Roster) -> Vec<LinkId> {
-        let wrong =
-            |(node, peer): &(&NodeId, &Peer)| roster.get(node).is_some_and(|it| it.key != peer.key);
+        let wrong = |(node, peer): &(&NodeId, &LinkedNode)| {
+            roster.get(node).is_some_and(|it| it.key != peer.key)
+        };
         self.all.iter().filter(wrong).map(|(_, it)| it.link).collect()
     }
 

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::config::Config;
-use super::course::Course;
-use super::memory::{Absent, Memory};
+use super::memory::{AbsentNode, RolloutMemory};
+use super::progress::RolloutProgress;
 use crate::model::Time;
-use crate::proto::rollout::{Digest, Kind, NodeId, Proposal, Roster, RoutingState};
+use crate::proto::rollout::{Digest, NodeId, Roster, RoutingState, TxKind, TxProposal};
 
 /// State, roster and rollout in force.
 #[derive(Debug)]
@@ -20,8 +20,8 @@ pub(super) struct Present {
     roster: Roster,
     roster_digest: Digest,
     /// Nodes that were called gone and no longer take part.
-    gone: BTreeMap<NodeId, Absent>,
-    course: Option<Course>,
+    gone: BTreeMap<NodeId, AbsentNode>,
+    progress: Option<RolloutProgress>,
     /// Time of the last commit, or of this node's start.
     since: Time,
     /// Version of the last resume.
@@ -31,8 +31,8 @@ pub(super) struct Present {
 }
 
 impl Present {
-    pub(super) fn restore(memory: &Memory, config: &Config) -> Self {
-        let (state, roster, course) = memory.present(config);
+    pub(super) fn restore(memory: &RolloutMemory, config: &Config) -> Self {
+        let (state, roster, progress) = memory.present(config);
         Self {
             digest: state.digest(),
             roster_digest: roster.digest(),
@@ -40,7 +40,7 @@ impl Present {
             resumed_at: memory.last_resume(),
             state,
             roster,
-            course,
+            progress,
             since: Time::ZERO,
             is_serving: false,
         }
@@ -68,13 +68,13 @@ impl Present {
     }
 
     /// Nodes that were called gone and no longer take part.
-    pub(super) const fn gone(&self) -> &BTreeMap<NodeId, Absent> {
+    pub(super) const fn gone(&self) -> &BTreeMap<NodeId, AbsentNode> {
         &self.gone
     }
 
-    /// The last rollout that was begun.
-    pub(super) const fn course(&self) -> Option<&Course> {
-        self.course.as_ref()
+    /// Progress of the last rollout that was begun.
+    pub(super) const fn progress(&self) -> Option<&RolloutProgress> {
+        self.progress.as_ref()
     }
 
     /// Time of the last commit, or of this node's start.
@@ -102,25 +102,25 @@ impl Present {
     }
 
     /// True if a proposal is about the version after this one, and on top of this state (T1).
-    pub(super) fn is_before(&self, proposal: &Proposal) -> bool {
+    pub(super) fn is_before(&self, proposal: &TxProposal) -> bool {
         proposal.state.version == self.state.next_version() && proposal.base == self.digest
     }
 
     /// Makes a committed transaction the present one, but for its roster. Returns true if requests
     /// are shared otherwise than before.
-    pub(super) fn switch_to(&mut self, proposal: &Proposal, now: Time) -> bool {
+    pub(super) fn switch_to(&mut self, proposal: &TxProposal, now: Time) -> bool {
         let is_shared_anew = proposal.state.weights != self.state.weights;
         self.state = proposal.state.clone();
         self.digest = self.state.digest();
-        self.course = Course::after(self.course.take(), proposal);
+        self.progress = RolloutProgress::after(self.progress.take(), proposal);
         self.since = now;
-        if proposal.txid.kind == Kind::Resume {
+        if proposal.txid.kind == TxKind::Resume {
             self.resumed_at = self.state.version;
         }
         is_shared_anew
     }
 
-    pub(super) fn set_gone(&mut self, gone: BTreeMap<NodeId, Absent>) {
+    pub(super) fn set_gone(&mut self, gone: BTreeMap<NodeId, AbsentNode>) {
         self.gone = gone;
     }
 

@@ -6,25 +6,25 @@
 
 use std::collections::BTreeMap;
 
-use super::course::Refusal;
 use super::event::{Event, ExtraEffect};
 use super::machine::{Effect, Rollout};
-use super::peers::Peer;
-use super::running::Running;
-use crate::proto::rollout::{Cause, ModelId, NodeId, Proposal};
+use super::peers::LinkedNode;
+use super::progress::CommandRefusal;
+use super::running::CoordinatedTx;
+use crate::proto::rollout::{AbortCause, ModelId, NodeId, TxProposal};
 
 impl Rollout {
     /// True if a vote on the proposal needs an answer of its new version first.
-    pub(super) fn needs_answer(&self, proposal: &Proposal) -> bool {
+    pub(super) fn needs_answer(&self, proposal: &TxProposal) -> bool {
         let is_due = self.config.models.is_some() && proposal.txid.kind.raises();
         is_due && !self.config.breaks().unanswered
     }
 
     /// Probes the new version and votes once it has answered.
-    pub(super) fn vote_after_answer(&mut self, from: NodeId, proposal: Proposal) {
+    pub(super) fn vote_after_answer(&mut self, from: NodeId, proposal: TxProposal) {
         let model = proposal.state.canary_model_id.clone();
         if self.proposals.probe(from, proposal) {
-            self.out.at_once(Effect::Extra(ExtraEffect::Probe(model)));
+            self.out.send_now(Effect::Extra(ExtraEffect::Probe(model)));
         }
     }
 
@@ -35,33 +35,33 @@ impl Rollout {
             match &failure {
                 None => self.vote_on(&from, &proposal, true),
                 Some(why) => {
-                    let refusal = Refusal::new(Cause::Model, silent(why));
+                    let refusal = CommandRefusal::new(AbortCause::Model, silent(why));
                     self.vote_abort(&from, &proposal.txid, &refusal, true);
                 }
             }
         }
-        let is_it = |it: &Running| it.proposal().state.canary_model_id == *model;
-        let waits = |it: &&mut Running| is_it(it) && it.lacks_answer();
+        let is_it = |it: &CoordinatedTx| it.proposal().state.canary_model_id == *model;
+        let waits = |it: &&mut CoordinatedTx| is_it(it) && it.lacks_answer();
         let Some(running) = self.coordinator.running_mut().filter(waits) else { return };
         running.on_answer();
         match failure {
             None => self.decide_if_complete(),
             Some(why) => {
                 let reason = format!("{}: {}", self.config.me, silent(&why));
-                self.abort_running(Cause::Model, reason, None);
+                self.abort_running(AbortCause::Model, reason, None);
             }
         }
     }
 
     /// Returns a refusal if this node would echo where another node asks real models.
-    pub(super) fn would_echo(&self) -> Option<Refusal> {
+    pub(super) fn would_echo(&self) -> Option<CommandRefusal> {
         let is_real = |node: &&NodeId| {
-            self.peers.get(node).and_then(Peer::serves).is_some_and(|it| !it.is_empty())
+            self.peers.get(node).and_then(LinkedNode::serves).is_some_and(|it| !it.is_empty())
         };
         let other = self.present.roster().nodes().map(|it| &it.node_id).find(is_real);
         let other = other.filter(|_| self.config.models.is_none())?;
         let reason = format!("it has no --serve and would echo, where {other} has servers");
-        Some(Refusal::new(Cause::Model, reason))
+        Some(CommandRefusal::new(AbortCause::Model, reason))
     }
 
     /// Reports once that `node` serves versions by other servers than this node, or that one of
@@ -82,10 +82,10 @@ impl Rollout {
             |(model, at): &(&ModelId, &String)| theirs.get(*model).is_some_and(|it| it != *at);
         let others: Vec<_> = ours.iter().filter(differs).map(|it| it.0.clone()).collect();
         if let Some(node) = echoes {
-            self.tell(Event::Echoes { node });
+            self.report(Event::Echoes { node });
         }
         if !others.is_empty() {
-            self.tell(Event::OtherServers { node: node.clone(), models: others });
+            self.report(Event::OtherServers { node: node.clone(), models: others });
         }
     }
 }

@@ -2,27 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::proto::rollout::{Mark, NodeId};
+use crate::proto::rollout::{NodeId, TxMark};
 
 /// Raises the mark of a coordinator.
-pub(super) fn raise(marks: &mut BTreeMap<NodeId, Mark>, node: NodeId, mark: Mark) {
+pub(super) fn raise(marks: &mut BTreeMap<NodeId, TxMark>, node: NodeId, mark: TxMark) {
     let known = marks.entry(node).or_default();
     *known = (*known).max(mark);
 }
 
 /// Answers of the others so far.
 #[derive(Debug)]
-pub(super) struct Recall {
+pub(super) struct AmnesiaRecovery {
     /// Random number, new in each life: an answer to a former one says nothing of later
     /// transactions.
     question: u64,
     /// True if this node may have forgotten votes that it signed.
     is_blank: bool,
     heard: BTreeSet<NodeId>,
-    seen: BTreeMap<NodeId, Mark>,
+    seen: BTreeMap<NodeId, TxMark>,
 }
 
-impl Recall {
+impl AmnesiaRecovery {
     pub(super) const fn new(question: u64, is_blank: bool) -> Self {
         Self { question, is_blank, heard: BTreeSet::new(), seen: BTreeMap::new() }
     }
@@ -45,8 +45,8 @@ impl Recall {
     pub(super) fn hear(
         &mut self,
         from: NodeId,
-        seen: BTreeMap<NodeId, Mark>,
-        mine: (&NodeId, Mark),
+        seen: BTreeMap<NodeId, TxMark>,
+        mine: (&NodeId, TxMark),
     ) -> bool {
         for (node, mark) in seen {
             raise(&mut self.seen, node, mark);
@@ -57,7 +57,7 @@ impl Recall {
     }
 
     /// The last transactions of each coordinator that the others have seen.
-    pub(super) fn into_seen(self) -> BTreeMap<NodeId, Mark> {
+    pub(super) fn into_seen(self) -> BTreeMap<NodeId, TxMark> {
         self.seen
     }
 }
@@ -70,19 +70,19 @@ mod tests {
         name.parse().unwrap()
     }
 
-    const fn mark(epoch: u64) -> Mark {
-        Mark { epoch, counter: 0 }
+    const fn mark(epoch: u64) -> TxMark {
+        TxMark { epoch, counter: 0 }
     }
 
     #[test]
     fn a_name_that_this_life_has_not_given_shows_a_backup_once() {
-        let mut recall = Recall::new(7, false);
+        let mut amnesia = AmnesiaRecovery::new(7, false);
         let me = name("node-a");
         let mut hear = |from, epoch| {
-            recall.hear(name(from), [(me.clone(), mark(epoch))].into(), (&me, mark(5)))
+            amnesia.hear(name(from), [(me.clone(), mark(epoch))].into(), (&me, mark(5)))
         };
         assert_eq!([hear("node-b", 5), hear("node-c", 6), hear("node-d", 9)], [false, true, false]);
-        assert!(recall.is_blank() && recall.has_heard(&name("node-b")));
-        assert_eq!(recall.into_seen(), [(me, mark(9))].into());
+        assert!(amnesia.is_blank() && amnesia.has_heard(&name("node-b")));
+        assert_eq!(amnesia.into_seen(), [(me, mark(9))].into());
     }
 }

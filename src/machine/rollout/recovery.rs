@@ -7,28 +7,28 @@
 
 use std::time::Duration;
 
-use super::config::Decides;
+use super::config::DecisionAuthority;
 use super::coordinator::commit_message;
-use super::event::{Aborted, Answer, Event, ExtraEffect, Record, Timer};
+use super::event::{Aborted, CommandResult, Event, ExtraEffect, Record, Timer};
 use super::machine::{Effect, Rollout};
-use super::memory::Absent;
+use super::memory::AbsentNode;
 use super::recalled::raise;
-use crate::machine::Ticket;
+use crate::machine::DialId;
 use crate::proto::rollout::{
-    Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Mark, Message,
-    NodeId, Outcome, Proof, Resolution, Roster, STATE_RESP_MAX, StateReq, StateResp, Status, TxId,
-    Vote, Word, cut,
+    AbortCause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Message,
+    NodeId, RemovalAuthority, Resolution, Roster, RoutingStatus, STATE_RESP_MAX, StateReq,
+    StateResp, TxEnd, TxId, TxMark, TxProof, TxVote, cut,
 };
 
 impl Rollout {
     pub(super) fn begin_doubt(&mut self, txid: TxId, first: Duration) {
         self.proposals.begin_doubt(txid, self.now.mono, self.config.redial_every / 2);
-        self.out.at_once(Effect::SetTimer { timer: Timer::Doubt, after: first });
+        self.out.send_now(Effect::SetTimer { timer: Timer::Doubt, after: first });
     }
 
     fn end_doubt(&mut self) {
         if self.proposals.end_doubt() {
-            self.out.at_once(Effect::StopTimer(Timer::Doubt));
+            self.out.send_now(Effect::StopTimer(Timer::Doubt));
         }
     }
 
@@ -36,35 +36,39 @@ impl Rollout {
     pub(super) fn on_doubt(&mut self) {
         let Some(prepared) = self.memory.prepared().cloned() else { return };
         let waits_for = self.waits_for();
-        let Some(doubt) = self.proposals.doubt_mut() else { return };
-        let waited = self.now.mono.since(doubt.since());
-        let pause = doubt.next_pause(self.config.doubt_max);
+        let Some(in_doubt) = self.proposals.doubt_mut() else { return };
+        let waited = self.now.mono.since(in_doubt.since());
+        let pause = in_doubt.next_pause(self.config.doubt_max);
         let txid = prepared.txid.clone();
-        self.tell(Event::InDoubt { txid: txid.clone(), waited, waits_for });
+        self.report(Event::InDoubt { txid: txid.clone(), waited, waits_for });
         let links = self.links_to(&self.voters(&prepared));
         if !links.is_empty() {
             let msg = Message::DecisionReq(DecisionReq { txid: txid.clone() });
-            self.out.say(Effect::SendAll { links, msg });
+            self.out.send_after_sync(Effect::SendAll { links, msg });
         }
-        self.out.at_once(Effect::SetTimer { timer: Timer::Doubt, after: pause });
+        self.out.send_now(Effect::SetTimer { timer: Timer::Doubt, after: pause });
         self.call_for_help();
-        if self.config.decides == Decides::Log {
+        if self.config.decides == DecisionAuthority::Log {
             // The coordinator has asked already, with all votes; its question may have been lost.
             let is_mine = self.coordinator.runs(&txid);
             let proof = self.coordinator.proof().filter(|_| is_mine);
-            self.out.say(Effect::Extra(ExtraEffect::Decide { txid, commit: is_mine, proof }));
+            self.out.send_after_sync(Effect::Extra(ExtraEffect::Decide {
+                txid,
+                commit: is_mine,
+                proof,
+            }));
         }
         if self.config.breaks().aborts_in_doubt && waited > Duration::from_secs(6) {
-            self.end_prepared(Cause::Late, "waited for too long", Proof::default());
+            self.end_prepared(AbortCause::Late, "waited for too long", TxProof::default());
         }
     }
 
     /// Participants that may end this node's doubt: those that did not say that they wait too.
     pub(super) fn waits_for(&self) -> Vec<NodeId> {
         let Some(prepared) = self.memory.prepared() else { return Vec::new() };
-        let doubt = self.proposals.doubt();
+        let in_doubt = self.proposals.in_doubt();
         let is_awaited = |node: &NodeId| {
-            *node != self.config.me && doubt.is_none_or(|it| !it.is_uncertain(node))
+            *node != self.config.me && in_doubt.is_none_or(|it| !it.is_uncertain(node))
         };
         self.voters(prepared).into_iter().filter(is_awaited).collect()
     }
@@ -114,7 +118,7 @@ impl Rollout {
         }
         // T10: with a log, all votes do not yet mean COMMIT; but a member passes on only what it
         // knows.
-        let may_tell = self.config.decides == Decides::Coordinator
+        let may_tell = self.config.decides == DecisionAuthority::Coordinator
             || self.present.roster().has(from)
             || *from == self.config.me;
         // T3: every participant has voted COMMIT, so none can have shown an ABORT (P2), and the
@@ -131,8 +135,8 @@ impl Rollout {
     /// called gone or its log is from a backup: a transaction that it is in doubt about was over
     /// long ago, and it signs nothing about that anymore.
     fn leap(&mut self, from: &NodeId, committed: Committed) {
-        let may_tell =
-            self.config.decides == Decides::Coordinator || self.present.roster().has(from);
+        let may_tell = self.config.decides == DecisionAuthority::Coordinator
+            || self.present.roster().has(from);
         if !may_tell || !self.is_proved(&committed) {
             return self.drop_from(from, "a COMMIT that its votes do not show");
         }
@@ -158,7 +162,7 @@ impl Rollout {
                 && proof.shows_commit(proposal, self.present.roster())
     }
 
-    fn on_proved_abort(&mut self, from: &NodeId, txid: &TxId, proof: Proof, reason: &str) {
+    fn on_proved_abort(&mut self, from: &NodeId, txid: &TxId, proof: TxProof, reason: &str) {
         let participants = match self.memory.prepared().filter(|it| it.txid == *txid) {
             Some(prepared) => prepared.participants(self.present.roster()),
             None => self.present.roster().nodes().collect(),
@@ -173,7 +177,7 @@ impl Rollout {
         let is_unfenced = self.config.breaks().gone_unfenced;
         let is_settled = self.memory.prepared().is_some_and(|it| it.settles_tx(txid));
         if self.memory.prepared().is_some_and(|it| it.txid == *txid) || is_settled && is_unfenced {
-            self.end_prepared(Cause::Late, reason, proof);
+            self.end_prepared(AbortCause::Late, reason, proof);
         } else {
             self.proposals.drop_early(txid);
         }
@@ -183,7 +187,7 @@ impl Rollout {
     }
 
     /// Ends this node's doubt by an ABORT.
-    pub(super) fn end_prepared(&mut self, cause: Cause, reason: &str, proof: Proof) {
+    pub(super) fn end_prepared(&mut self, cause: AbortCause, reason: &str, proof: TxProof) {
         let Some(prepared) = self.memory.prepared().cloned() else { return };
         let (txid, version) = (prepared.txid.clone(), Some(prepared.state.version));
         let reason = cut(reason.to_owned());
@@ -191,13 +195,13 @@ impl Rollout {
         self.end_doubt();
         let voters = self.voters(&prepared);
         self.persist(Record::Aborted(aborted.clone()));
-        self.tell(Event::Aborted(aborted.clone()));
+        self.report(Event::Aborted(aborted.clone()));
         if let Some(settled) = self.memory.prepared().map(|it| it.txid.clone()) {
             self.begin_doubt(settled, self.config.redial_every);
         }
         if self.coordinator.running().is_some_and(|it| it.proposal().settles_tx(&prepared.txid)) {
             let reason = format!("{} was aborted meanwhile", prepared.txid);
-            self.abort_running(Cause::Version, reason, None);
+            self.abort_running(AbortCause::Version, reason, None);
         }
         if self.coordinator.runs(&prepared.txid) {
             self.on_running_over(Err(&aborted));
@@ -210,7 +214,7 @@ impl Rollout {
 
     /// Makes a transaction the present one: on disk, then served, then told.
     pub(super) fn apply(&mut self, mut committed: Committed) {
-        committed.proposal.state.status = Status::Committed;
+        committed.proposal.state.status = RoutingStatus::Committed;
         let version = committed.proposal.state.version;
         let was_in_doubt = self.memory.take_ended(version);
         let voters = self.voters(&committed.proposal);
@@ -225,8 +229,9 @@ impl Rollout {
         if let Some(settled) = &settled {
             if let Some(resolution) = settled.proof.resolution.clone() {
                 let txid = settled.proposal.txid.clone();
-                let by = committed.proposal.gone.as_ref().map_or(Word::Operator, |it| it.by);
-                self.tell(Event::Resolved { txid, by, resolution });
+                let by =
+                    committed.proposal.gone.as_ref().map_or(RemovalAuthority::Operator, |it| it.by);
+                self.report(Event::Resolved { txid, by, resolution });
             }
             self.switch_to(settled);
         }
@@ -239,7 +244,7 @@ impl Rollout {
                 self.on_running_over(Ok(&committed));
             } else {
                 let reason = format!("{} was committed meanwhile", proposal.txid);
-                self.abort_running(Cause::Version, reason, None);
+                self.abort_running(AbortCause::Version, reason, None);
             }
         }
         // T5: the coordinator may be away; the highest live id passes its decision on.
@@ -248,7 +253,7 @@ impl Rollout {
             let links = self.links_to(&voters);
             if proposal.txid.node != self.config.me && !links.is_empty() {
                 let msg = Message::Decision(Box::new(commit_message(&committed)));
-                self.out.say(Effect::SendAll { links, msg });
+                self.out.send_after_sync(Effect::SendAll { links, msg });
             }
         }
         if let Some(roster) = committed.proposal.new_roster {
@@ -263,8 +268,9 @@ impl Rollout {
     fn take_roster(&mut self, roster: Roster, was_removed: bool) {
         self.present.set_roster(roster);
         self.peers.forget_told(|it| self.present.knows(it));
-        if let Some(Absent { txid, by, .. }) = self.removed().filter(|_| !was_removed).cloned() {
-            self.tell(Event::Removed { txid, by });
+        if let Some(AbsentNode { txid, by, .. }) = self.removed().filter(|_| !was_removed).cloned()
+        {
+            self.report(Event::Removed { txid, by });
         }
         self.drop_impostors();
         self.look_for_dead();
@@ -286,7 +292,7 @@ impl Rollout {
         }
         self.serve();
         let whole = std::sync::Arc::new(committed.clone());
-        self.tell(Event::Committed(whole));
+        self.report(Event::Committed(whole));
     }
 
     pub(super) fn on_decision_req(&mut self, from: &NodeId, txid: &TxId) {
@@ -301,19 +307,19 @@ impl Rollout {
         &mut self,
         from: &NodeId,
         txid: &TxId,
-    ) -> (Outcome, Option<crate::proto::rollout::Proposal>, Proof) {
+    ) -> (TxEnd, Option<crate::proto::rollout::TxProposal>, TxProof) {
         // T5: an end that is known is told, with its proof.
         if let Some(committed) = self.memory.committed(txid) {
             let Committed { proposal, proof } = committed.clone();
-            return (Outcome::Commit, Some(proposal), proof);
+            return (TxEnd::Commit, Some(proposal), proof);
         }
         let aborted = self.memory.aborted().rfind(|it| it.txid == *txid);
-        if let Some(aborted) = aborted.filter(|it| it.proof != Proof::default()) {
-            return (Outcome::Abort, None, aborted.proof.clone());
+        if let Some(aborted) = aborted.filter(|it| it.proof != TxProof::default()) {
+            return (TxEnd::Abort, None, aborted.proof.clone());
         }
         // T4: a node that has voted COMMIT does not guess; a coordinator whose transaction is
         // running has not decided.
-        let uncertain = (Outcome::Uncertain, None, Proof::default());
+        let uncertain = (TxEnd::Uncertain, None, TxProof::default());
         let is_prepared = self.memory.is_waiting_for(txid);
         let is_running = self.coordinator.runs(txid);
         let is_own = txid.node == self.config.me;
@@ -321,7 +327,7 @@ impl Rollout {
         // seen. Of its own transactions a node tells any node, because a joiner is in no roster
         // yet; but only of those that it has begun: a later one must not be refused, for it may be
         // committed.
-        let begun = Mark { epoch: self.memory.epoch(), counter: self.coordinator.counter() };
+        let begun = TxMark { epoch: self.memory.epoch(), counter: self.coordinator.counter() };
         let may_ask = if is_own { txid.mark() <= begun } else { self.present.roster().has(from) };
         // P10: it may have voted COMMIT.
         let has_forgotten = self.memory.is_unsure(txid) || self.is_blank();
@@ -332,12 +338,12 @@ impl Rollout {
         let was_voted_on = self.memory.is_marked(txid);
         // No record is needed of an own one: its name is used once, and it has not been committed.
         let vote = match is_own {
-            true => Vote::abort(&self.keys, &self.config.me, txid),
+            true => TxVote::abort(&self.keys, &self.config.me, txid),
             false => self.refuse(txid),
         };
         self.proposals.drop_early(txid);
-        let outcome = if was_voted_on { Outcome::Abort } else { Outcome::Refused };
-        (outcome, None, Proof::of(vec![vote]))
+        let outcome = if was_voted_on { TxEnd::Abort } else { TxEnd::Refused };
+        (outcome, None, TxProof::of(vec![vote]))
     }
 
     pub(super) fn on_decision_resp(&mut self, from: &NodeId, resp: DecisionResp) {
@@ -345,21 +351,21 @@ impl Rollout {
             return;
         }
         match (resp.outcome, resp.proposal) {
-            (Outcome::Commit, Some(proposal)) if proposal.txid == resp.txid => {
+            (TxEnd::Commit, Some(proposal)) if proposal.txid == resp.txid => {
                 self.on_proved_commit(from, Committed { proposal, proof: resp.proof });
             }
-            (Outcome::Commit, _) => self.drop_from(from, "a COMMIT without its content"),
-            (Outcome::Abort | Outcome::Refused, _) => {
+            (TxEnd::Commit, _) => self.drop_from(from, "a COMMIT without its content"),
+            (TxEnd::Abort | TxEnd::Refused, _) => {
                 let reason = format!("{from} says so");
                 self.on_proved_abort(from, &resp.txid, resp.proof, &reason);
             }
-            (Outcome::Uncertain, _) => {
+            (TxEnd::Uncertain, _) => {
                 self.proposals.on_uncertain(from);
                 let nobody_knows = self.waits_for().iter().all(|it| !self.peers.reaches(it));
                 let is_highest = self.highest_live() == Some(&self.config.me);
                 if self.config.breaks().highest_aborts && nobody_knows && is_highest {
-                    let own = Vote::abort(&self.keys, &self.config.me, &resp.txid);
-                    self.end_prepared(Cause::Late, "nobody knows", Proof::of(vec![own]));
+                    let own = TxVote::abort(&self.keys, &self.config.me, &resp.txid);
+                    self.end_prepared(AbortCause::Late, "nobody knows", TxProof::of(vec![own]));
                 }
             }
         }
@@ -399,10 +405,10 @@ impl Rollout {
         if !commit {
             if is_prepared {
                 // It can never be committed now, so an ABORT vote is true, and proves it to others.
-                let own = Vote::abort(&self.keys, &self.config.me, txid);
-                self.end_prepared(Cause::Resolved, "the log says so", Proof::of(vec![own]));
+                let own = TxVote::abort(&self.keys, &self.config.me, txid);
+                self.end_prepared(AbortCause::Resolved, "the log says so", TxProof::of(vec![own]));
             } else if self.coordinator.runs(txid) {
-                self.abort_running(Cause::Resolved, "the log says so".to_owned(), None);
+                self.abort_running(AbortCause::Resolved, "the log says so".to_owned(), None);
             } else if self.memory.committed(txid).is_none() {
                 self.memory.mark(txid);
             }
@@ -417,32 +423,32 @@ impl Rollout {
     }
 
     /// Ends this node's doubt by an operator's decision (T10), which others may learn.
-    pub(super) fn resolve(&mut self, ticket: Ticket, txid: &TxId, commit: bool) {
+    pub(super) fn resolve(&mut self, ticket: DialId, txid: &TxId, commit: bool) {
         let Some(prepared) = self.memory.prepared().cloned().filter(|it| it.txid == *txid) else {
             let reason = format!("this node is not in doubt about {txid}");
-            let (cause, running) = (Cause::Nothing, None);
-            return self.out.say(Effect::Extra(ExtraEffect::Answer(
+            let (cause, running) = (AbortCause::Nothing, None);
+            return self.out.send_after_sync(Effect::Extra(ExtraEffect::Answer(
                 ticket,
-                Answer::Refused { cause, reason, running },
+                CommandResult::Refused { cause, reason, running },
             )));
         };
         let kind = if commit { Choice::Commit } else { Choice::Abort };
         let resolution = Resolution::new(&self.keys, &self.config.me, txid, kind, self.now.wall);
-        self.tell(Event::Resolved {
+        self.report(Event::Resolved {
             txid: txid.clone(),
-            by: Word::Operator,
+            by: RemovalAuthority::Operator,
             resolution: resolution.clone(),
         });
-        let proof = Proof { votes: Vec::new(), resolution: Some(resolution) };
+        let proof = TxProof { votes: Vec::new(), resolution: Some(resolution) };
         let (txid, version) = (txid.clone(), prepared.state.version);
         let answer = if commit {
             self.apply(Committed { proposal: prepared, proof });
-            Answer::Committed { txid, version }
+            CommandResult::Committed { txid, version }
         } else {
             let reason = format!("resolved by an operator at {}", self.config.me);
-            self.end_prepared(Cause::Resolved, &reason, proof);
-            Answer::Aborted { txid, cause: Cause::Resolved, reason }
+            self.end_prepared(AbortCause::Resolved, &reason, proof);
+            CommandResult::Aborted { txid, cause: AbortCause::Resolved, reason }
         };
-        self.out.say(Effect::Extra(ExtraEffect::Answer(ticket, answer)));
+        self.out.send_after_sync(Effect::Extra(ExtraEffect::Answer(ticket, answer)));
     }
 }

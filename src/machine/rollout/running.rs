@@ -7,18 +7,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::machine::Ticket;
-use crate::proto::rollout::{Committed, Digest, NodeId, Proposal, TxId, Vote};
+use crate::machine::DialId;
+use crate::proto::rollout::{Committed, Digest, NodeId, TxId, TxProposal, TxVote};
 
 /// A transaction that this node coordinates.
 #[derive(Debug)]
-pub(super) struct Running {
-    proposal: Arc<Proposal>,
+pub(super) struct CoordinatedTx {
+    proposal: Arc<TxProposal>,
     digest: Digest,
     voters: Vec<NodeId>,
-    votes: Vec<Vote>,
+    votes: Vec<TxVote>,
     /// The command that waits for the result, if any.
-    ticket: Option<Ticket>,
+    ticket: Option<DialId>,
     /// All votes are there and the log's decision is to come: this node may not abort anymore.
     is_deciding: bool,
     /// True if this node's server of the new version has yet to answer.
@@ -27,11 +27,11 @@ pub(super) struct Running {
     proof: Option<Box<Committed>>,
 }
 
-impl Running {
+impl CoordinatedTx {
     pub(super) fn new(
-        proposal: Arc<Proposal>,
+        proposal: Arc<TxProposal>,
         voters: Vec<NodeId>,
-        ticket: Option<Ticket>,
+        ticket: Option<DialId>,
         lacks_answer: bool,
     ) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl Running {
         }
     }
 
-    pub(super) const fn proposal(&self) -> &Arc<Proposal> {
+    pub(super) const fn proposal(&self) -> &Arc<TxProposal> {
         &self.proposal
     }
 
@@ -64,7 +64,7 @@ impl Running {
     }
 
     /// The command that waits for the result, if any.
-    pub(super) const fn ticket(&self) -> Option<Ticket> {
+    pub(super) const fn ticket(&self) -> Option<DialId> {
         self.ticket
     }
 
@@ -94,7 +94,7 @@ impl Running {
     }
 
     /// Counts a COMMIT that holds: once a voter, or each message, where that rule is left out.
-    pub(super) fn count(&mut self, vote: Vote, counts_messages: bool) {
+    pub(super) fn count(&mut self, vote: TxVote, counts_messages: bool) {
         if counts_messages || !self.has_vote_of(&vote.node_id) {
             self.votes.push(vote);
         }
@@ -115,7 +115,7 @@ impl Running {
 
     /// Begins the decision if nothing is missing but the coordinator's own vote. Returns the votes
     /// of the others.
-    pub(super) fn decide(&mut self, counts_messages: bool) -> Option<Vec<Vote>> {
+    pub(super) fn decide(&mut self, counts_messages: bool) -> Option<Vec<TxVote>> {
         let is_complete = match counts_messages {
             true => self.votes.len() + 1 >= self.voters.len(),
             // T3: each voter itself.
@@ -138,7 +138,7 @@ impl Running {
 #[derive(Debug, Default)]
 pub(super) struct Coordinator {
     counter: u64,
-    running: Option<Running>,
+    running: Option<CoordinatedTx>,
     /// This node's last committed transaction, with the participants that have not acknowledged it.
     unacked: Option<(TxId, BTreeSet<NodeId>)>,
 }
@@ -155,11 +155,11 @@ impl Coordinator {
         self.counter
     }
 
-    pub(super) const fn running(&self) -> Option<&Running> {
+    pub(super) const fn running(&self) -> Option<&CoordinatedTx> {
         self.running.as_ref()
     }
 
-    pub(super) const fn running_mut(&mut self) -> Option<&mut Running> {
+    pub(super) const fn running_mut(&mut self) -> Option<&mut CoordinatedTx> {
         self.running.as_mut()
     }
 
@@ -168,17 +168,17 @@ impl Coordinator {
         self.running.as_ref().is_some_and(|it| it.txid() == txid)
     }
 
-    pub(super) fn begin(&mut self, running: Running) {
+    pub(super) fn begin(&mut self, running: CoordinatedTx) {
         self.running = Some(running);
     }
 
     /// Ends the running transaction, which is decided.
-    pub(super) const fn take(&mut self) -> Option<Running> {
+    pub(super) const fn take(&mut self) -> Option<CoordinatedTx> {
         self.running.take()
     }
 
     /// Ends the running transaction, unless its decision is begun.
-    pub(super) fn take_undecided(&mut self) -> Option<Running> {
+    pub(super) fn take_undecided(&mut self) -> Option<CoordinatedTx> {
         self.running.take_if(|it| !it.is_deciding)
     }
 

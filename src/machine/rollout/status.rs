@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::course::{Course, Phase};
-use super::event::{Aborted, DeadStay};
+use super::event::{Aborted, DeadParticipants};
 use super::machine::Rollout;
-use super::memory::Absent;
+use super::memory::AbsentNode;
+use super::progress::{Phase, RolloutProgress};
 use crate::machine::LinkId;
 use crate::model::{PublicKey, Time};
 use crate::proto::rollout::{
-    Brake, Committed, Digest, HealthSnapshot, Heartbeat, NodeId, Participant, Proposal, Roster,
-    RoutingState, TxId, Word,
+    Brake, Committed, Digest, HealthSnapshot, Heartbeat, NodeId, Participant, RemovalAuthority,
+    Roster, RoutingState, TxId, TxProposal,
 };
 
 /// A transaction that this node coordinates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunningStatus {
+pub struct CoordinatedTxStatus {
     /// Name of the transaction.
     pub txid: TxId,
     /// Participants whose votes are missing.
@@ -27,7 +27,7 @@ pub struct RunningStatus {
 
 /// A transaction that this node voted COMMIT on and does not know the end of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DoubtStatus {
+pub struct InDoubtStatus {
     /// Name of the transaction.
     pub txid: TxId,
     /// Time that this node has waited, since its start at most.
@@ -38,7 +38,7 @@ pub struct DoubtStatus {
 
 /// Status of another node of the roster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerStatus {
+pub struct RosterNodeStatus {
     /// Name of the node.
     pub node_id: NodeId,
     /// True if the node is in reach.
@@ -53,7 +53,7 @@ pub struct PeerStatus {
 
 /// Status of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub struct NodeStatus {
     /// Name of the node.
     pub node_id: NodeId,
     /// The state that it serves.
@@ -62,12 +62,13 @@ pub struct Status {
     pub digest: Digest,
     /// The roster in force.
     pub roster: Roster,
-    /// The last rollout that was begun.
-    pub course: Option<Course>,
+    /// Progress of the last rollout that was begun.
+    #[serde(rename = "course")]
+    pub progress: Option<RolloutProgress>,
     /// The transaction that the node coordinates.
-    pub running: Option<RunningStatus>,
+    pub running: Option<CoordinatedTxStatus>,
     /// The transaction that the node is in doubt about.
-    pub in_doubt: Option<DoubtStatus>,
+    pub in_doubt: Option<InDoubtStatus>,
     /// Nodes that must answer before this node votes; empty unless it began without a log.
     pub recalling: BTreeSet<NodeId>,
     /// Time until the next step is due, if a rollout runs; zero once it is due.
@@ -80,7 +81,7 @@ pub struct Status {
     /// Last health snapshot of this node.
     pub health: Option<HealthSnapshot>,
     /// The other nodes of the roster.
-    pub peers: Vec<PeerStatus>,
+    pub peers: Vec<RosterNodeStatus>,
     /// The transaction that called this node gone, if there is one.
     #[serde(default)]
     pub removed: Option<TxId>,
@@ -93,17 +94,17 @@ pub struct Status {
     pub gone_by_seeds: Vec<Participant>,
     /// Nodes that still take part though the seeds certify their end, if there are such.
     #[serde(default)]
-    pub dead_stay: Option<DeadStay>,
+    pub dead_stay: Option<DeadParticipants>,
 }
 
 impl Rollout {
     /// Returns the status at `now`.
-    pub fn status(&self, now: Time) -> Status {
+    pub fn status(&self, now: Time) -> NodeStatus {
         let running = self
             .coordinator
             .running()
-            .map(|it| RunningStatus { txid: it.txid().clone(), waits_for: it.missing() });
-        let in_doubt = self.proposals.doubt().map(|it| DoubtStatus {
+            .map(|it| CoordinatedTxStatus { txid: it.txid().clone(), waits_for: it.missing() });
+        let in_doubt = self.proposals.in_doubt().map(|it| InDoubtStatus {
             txid: it.txid().clone(),
             waited: now.since(it.since()),
             waits_for: self.waits_for(),
@@ -111,7 +112,7 @@ impl Rollout {
         let others = self.present.roster().nodes().map(|it| &it.node_id);
         let peers = others.filter(|it| **it != self.config.me).map(|node| {
             let peer = self.peers.get(node);
-            PeerStatus {
+            RosterNodeStatus {
                 node_id: node.clone(),
                 is_linked: peer.is_some(),
                 away: self.peers.away_since(node).map(|since| now.since(since)),
@@ -119,13 +120,13 @@ impl Rollout {
                 health: peer.and_then(|it| it.health().cloned()),
             }
         });
-        let by_seeds = self.present.gone().iter().filter(|it| it.1.by == Word::Seeds);
-        Status {
+        let by_seeds = self.present.gone().iter().filter(|it| it.1.by == RemovalAuthority::Seeds);
+        NodeStatus {
             node_id: self.config.me.clone(),
             state: self.present.state().clone(),
             digest: self.present.digest(),
             roster: self.present.roster().clone(),
-            course: self.present.course().cloned(),
+            progress: self.present.progress().cloned(),
             running,
             in_doubt,
             recalling: if self.is_blank() { self.recall_waits_for() } else { BTreeSet::new() },
@@ -142,8 +143,8 @@ impl Rollout {
     }
 
     fn next_step(&self, now: Time) -> Option<Duration> {
-        let course = self.present.course().filter(|it| it.phase == Phase::Running)?;
-        let interval = Duration::from_millis(course.plan.interval_ms);
+        let progress = self.present.progress().filter(|it| it.phase == Phase::Running)?;
+        let interval = Duration::from_millis(progress.plan.interval_ms);
         Some(interval.saturating_sub(now.since(self.present.since())))
     }
 
@@ -190,9 +191,10 @@ impl Rollout {
 
     /// Nodes in reach that the seeds' word removed, as the roster had them.
     pub fn returned(&self) -> impl Iterator<Item = &Participant> {
-        let is_back = |it: &&Absent| {
+        let is_back = |it: &&AbsentNode| {
             let peer = self.peers.get(&it.participant.node_id);
-            it.by == Word::Seeds && peer.is_some_and(|peer| peer.key() == it.participant.key)
+            it.by == RemovalAuthority::Seeds
+                && peer.is_some_and(|peer| peer.key() == it.participant.key)
         };
         self.present.gone().values().filter(is_back).map(|it| &it.participant)
     }
@@ -214,7 +216,7 @@ impl Rollout {
     }
 
     /// The proposal that this node voted COMMIT on and does not know the end of.
-    pub const fn prepared(&self) -> Option<&Proposal> {
+    pub const fn prepared(&self) -> Option<&TxProposal> {
         self.memory.prepared()
     }
 

@@ -6,26 +6,26 @@
 //! agree; too few requests hold a step; a gate that fails puts the brake on, and the rollback is
 //! tried until it is committed; an operator's order has priority over what a node tries of itself.
 
-use crate::machine::rollout::Verdict;
+use crate::machine::rollout::WindowVerdict;
 use crate::proto::rollout::HealthSnapshot;
 use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::coordinator::Wish;
-use super::course::{Course, Phase, Refusal};
-use super::event::{Aborted, Answer, Command, Event, ExtraEffect, StartOrder, Timer};
+use super::coordinator::TxRequest;
+use super::event::{Aborted, Command, CommandResult, Event, ExtraEffect, StartOrder, Timer};
 use super::machine::{Effect, Rollout};
-use super::peers::Peer;
-use super::proposals::Doubt;
-use crate::machine::Ticket;
-use crate::proto::rollout::{Cause, Gate, Kind, Message, NodeId, Plan, Word};
+use super::peers::LinkedNode;
+use super::progress::{CommandRefusal, Phase, RolloutProgress};
+use super::proposals::InDoubtTx;
+use crate::machine::DialId;
+use crate::proto::rollout::{AbortCause, Gate, Message, NodeId, Plan, RemovalAuthority, TxKind};
 
 impl Rollout {
-    pub(super) fn on_command(&mut self, ticket: Ticket, command: Command) {
+    pub(super) fn on_command(&mut self, ticket: DialId, command: Command) {
         let way_back = match command {
-            Command::Abort => Some(Kind::Abort),
-            Command::Rollback => Some(Kind::Rollback),
+            Command::Abort => Some(TxKind::Abort),
+            Command::Rollback => Some(TxKind::Rollback),
             Command::Start(_)
             | Command::Pause
             | Command::Resume
@@ -41,7 +41,7 @@ impl Rollout {
         let can_wait = self.orders.has_room() && !matches!(command, Command::Resolve { .. });
         if can_wait && self.may_begin_soon() {
             if self.orders.push(ticket, command) {
-                self.out.at_once(Effect::SetTimer {
+                self.out.send_now(Effect::SetTimer {
                     timer: Timer::Orders,
                     after: self.config.votes_within,
                 });
@@ -54,9 +54,9 @@ impl Rollout {
     /// True if the obstacle to a transaction of this node's own ends in a moment.
     fn may_begin_soon(&self) -> bool {
         let of_another = self.memory.prepared().filter(|it| it.is_by_itself());
-        let is_young = |it: &Doubt| self.now.mono.since(it.since()) < self.config.votes_within;
-        let ends_soon = of_another.is_some() && self.proposals.doubt().is_some_and(is_young);
-        self.recall.is_some() && !self.is_blank() || ends_soon
+        let is_young = |it: &InDoubtTx| self.now.mono.since(it.since()) < self.config.votes_within;
+        let ends_soon = of_another.is_some() && self.proposals.in_doubt().is_some_and(is_young);
+        self.amnesia.is_some() && !self.is_blank() || ends_soon
     }
 
     /// Obeys the waiting orders if the obstacle that they waited for is over.
@@ -68,55 +68,56 @@ impl Rollout {
 
     /// Obeys the waiting orders; they begin, or are refused with the obstacle.
     pub(super) fn on_orders_late(&mut self) {
-        self.out.at_once(Effect::StopTimer(Timer::Orders));
+        self.out.send_now(Effect::StopTimer(Timer::Orders));
         for (ticket, command) in self.orders.take() {
             self.obey(ticket, command);
         }
     }
 
-    fn obey(&mut self, ticket: Ticket, command: Command) {
-        let plain = Wish { ticket: Some(ticket), ..Wish::default() };
+    fn obey(&mut self, ticket: DialId, command: Command) {
+        let plain = TxRequest { ticket: Some(ticket), ..TxRequest::default() };
         let begun = match command {
             Command::Start(order) => self.order(order, plain),
-            Command::Pause => self.begin(Kind::Pause, plain),
-            Command::Resume => self.begin(Kind::Resume, plain),
+            Command::Pause => self.begin(TxKind::Pause, plain),
+            Command::Resume => self.begin(TxKind::Resume, plain),
             Command::Promote { full } => {
-                let is_over = self.present.course().is_some_and(Course::is_last_step);
-                let kind = if is_over { Kind::Finish } else { Kind::Promote };
-                self.begin(kind, Wish { is_full: full, ..plain })
+                let is_over = self.present.progress().is_some_and(RolloutProgress::is_last_step);
+                let kind = if is_over { TxKind::Finish } else { TxKind::Promote };
+                self.begin(kind, TxRequest { is_full: full, ..plain })
             }
-            Command::Abort => self.begin(Kind::Abort, plain),
-            Command::Rollback => self.begin(Kind::Rollback, plain),
+            Command::Abort => self.begin(TxKind::Abort, plain),
+            Command::Rollback => self.begin(TxKind::Rollback, plain),
             Command::Retry => self.retry(plain),
             Command::Roster(roster) => {
-                self.begin(Kind::Roster, Wish { new_roster: Some(roster), ..plain })
+                self.begin(TxKind::Roster, TxRequest { new_roster: Some(roster), ..plain })
             }
-            Command::Gone { nodes } => self.order_gone(nodes, Word::Operator, plain),
+            Command::Gone { nodes } => self.order_gone(nodes, RemovalAuthority::Operator, plain),
             Command::Resolve { txid, commit } => return self.resolve(ticket, &txid, commit),
         };
-        if let Err(Refusal { cause, reason, running }) = begun {
-            self.out.say(Effect::Extra(ExtraEffect::Answer(
+        if let Err(CommandRefusal { cause, reason, running }) = begun {
+            self.out.send_after_sync(Effect::Extra(ExtraEffect::Answer(
                 ticket,
-                Answer::Refused { cause, reason, running },
+                CommandResult::Refused { cause, reason, running },
             )));
         }
     }
 
-    fn order(&mut self, order: StartOrder, wish: Wish) -> Result<(), Refusal> {
+    fn order(&mut self, order: StartOrder, request: TxRequest) -> Result<(), CommandRefusal> {
         let plan = order.into_plan(self.config.me.clone(), self.rng.random());
-        plan.check().map_err(|complaint| Refusal::new(Cause::Malformed, complaint))?;
-        self.begin(Kind::Start, Wish { plan: Some(plan), ..wish })
+        plan.check().map_err(|complaint| CommandRefusal::new(AbortCause::Malformed, complaint))?;
+        self.begin(TxKind::Start, TxRequest { plan: Some(plan), ..request })
     }
 
     /// Begins the last rollout again with the same plan and buckets, owned by this node.
-    fn retry(&mut self, wish: Wish) -> Result<(), Refusal> {
-        let given_up = |it: &&Course| matches!(it.phase, Phase::RolledBack | Phase::Aborted);
-        let Some(course) = self.present.course().filter(given_up) else {
+    fn retry(&mut self, request: TxRequest) -> Result<(), CommandRefusal> {
+        let given_up =
+            |it: &&RolloutProgress| matches!(it.phase, Phase::RolledBack | Phase::Aborted);
+        let Some(progress) = self.present.progress().filter(given_up) else {
             let reason = "the last rollout was neither aborted nor rolled back";
-            return Err(Refusal::new(Cause::Nothing, reason));
+            return Err(CommandRefusal::new(AbortCause::Nothing, reason));
         };
-        let plan = Plan { owner: self.config.me.clone(), ..course.plan.clone() };
-        self.begin(Kind::Retry, Wish { plan: Some(plan), ..wish })
+        let plan = Plan { owner: self.config.me.clone(), ..progress.plan.clone() };
+        self.begin(TxKind::Retry, TxRequest { plan: Some(plan), ..request })
     }
 
     pub(super) fn on_own_health(&mut self, health: HealthSnapshot) {
@@ -135,52 +136,52 @@ impl Rollout {
 
     /// Judges every node of the roster that is heard, each alone and all together; with the gate
     /// that fails, and without a node's name if it fails for all together.
-    fn judge_all(&self, plan: &Plan) -> (Verdict, Option<(Option<NodeId>, Gate)>) {
+    fn judge_all(&self, plan: &Plan) -> (WindowVerdict, Option<(Option<NodeId>, Gate)>) {
         let share = self.present.state().canary_share();
         let heard =
             self.present.roster().nodes().filter_map(|it| match it.node_id == self.config.me {
                 true => self.tries.health(),
-                false => self.peers.get(&it.node_id).and_then(Peer::health),
+                false => self.peers.get(&it.node_id).and_then(LinkedNode::health),
             });
         let heard: Vec<_> = heard.collect();
         let alone = heard.iter().map(|it| (Some(it.node_id.clone()), plan.judge(it, share)));
         let all: Vec<_> = alone.chain([(None, plan.judge_pooled(&heard, share))]).collect();
-        for wanted in [Verdict::Bad, Verdict::Doubtful] {
+        for wanted in [WindowVerdict::Bad, WindowVerdict::Doubtful] {
             for (node, (verdict, gate)) in &all {
                 if let (true, Some(gate)) = (*verdict == wanted, gate) {
                     return (wanted, Some((node.clone(), *gate)));
                 }
             }
         }
-        let is_good = all.iter().any(|it| it.1.0 == Verdict::Good);
-        (if is_good { Verdict::Good } else { Verdict::TooFew }, None)
+        let is_good = all.iter().any(|it| it.1.0 == WindowVerdict::Good);
+        (if is_good { WindowVerdict::Good } else { WindowVerdict::TooFew }, None)
     }
 
     /// Puts the brake on for a failed gate, without waiting for the next step. If a plan allows
     /// failures, only this node's own checks, one a second, are counted.
     fn look_at_gates(&mut self, is_own: bool) {
-        let running = self.present.course().filter(|it| it.phase == Phase::Running);
-        let Some(course) = running.filter(|_| self.brake().is_none()) else { return };
-        let failures = course.plan.failures;
-        match self.judge_all(&course.plan) {
-            (Verdict::Bad, Some((node, gate))) => {
+        let running = self.present.progress().filter(|it| it.phase == Phase::Running);
+        let Some(progress) = running.filter(|_| self.brake().is_none()) else { return };
+        let failures = progress.plan.failures;
+        match self.judge_all(&progress.plan) {
+            (WindowVerdict::Bad, Some((node, gate))) => {
                 if self.tries.fails(is_own, failures) {
                     let on = node.as_ref().map_or("all nodes together", NodeId::as_str);
                     let reason = format!("{gate} does not hold on {on}");
-                    self.tell(Event::GateFailed { node, gate });
-                    self.put_brake_on(Kind::Rollback, &reason);
+                    self.report(Event::GateFailed { node, gate });
+                    self.put_brake_on(TxKind::Rollback, &reason);
                     self.try_to_go_back();
                 }
             }
-            (Verdict::Good, _) => self.tries.on_good(),
-            (Verdict::Bad | Verdict::Doubtful | Verdict::TooFew, _) => {}
+            (WindowVerdict::Good, _) => self.tries.on_good(),
+            (WindowVerdict::Bad | WindowVerdict::Doubtful | WindowVerdict::TooFew, _) => {}
         }
     }
 
     /// True if this node takes the steps: the owner, or when it is away the highest live id.
     pub(super) fn is_executor(&self) -> bool {
-        let Some(course) = self.present.course() else { return false };
-        let (owner, me) = (&course.plan.owner, &self.config.me);
+        let Some(progress) = self.present.progress() else { return false };
+        let (owner, me) = (&progress.plan.owner, &self.config.me);
         let is_in_reach = self.peers.reaches(owner) && self.present.roster().has(owner);
         let is_away = self.peers.away_since(owner).is_none_or(|since| {
             self.now.mono.since(since) >= self.config.takeover_after
@@ -191,24 +192,25 @@ impl Rollout {
 
     /// True if this node may have a step or a rollback to do of itself.
     fn is_under_way(&self) -> bool {
-        self.brake().is_some() || self.present.course().is_some_and(|it| it.phase == Phase::Running)
+        self.brake().is_some()
+            || self.present.progress().is_some_and(|it| it.phase == Phase::Running)
     }
 
     /// Sets the timer for the next check as long as a rollout runs or a brake is on, or stops it.
     pub(super) fn look_for_steps(&mut self) {
         if self.is_under_way() {
             let pause = self.config.retry_after / 2;
-            self.out.at_once(Effect::SetTimer {
+            self.out.send_now(Effect::SetTimer {
                 timer: Timer::Step,
                 after: pause.min(self.until_step()),
             });
         } else {
-            self.out.at_once(Effect::StopTimer(Timer::Step));
+            self.out.send_now(Effect::StopTimer(Timer::Step));
         }
     }
 
     fn until_step(&self) -> Duration {
-        let interval = self.present.course().map_or(0, |it| it.plan.interval_ms);
+        let interval = self.present.progress().map_or(0, |it| it.plan.interval_ms);
         let since = self.now.mono.since(self.present.since());
         // Never at once: a step that is due and held is checked again after a while.
         Duration::from_millis(interval).saturating_sub(since).max(Duration::from_millis(1))
@@ -217,59 +219,59 @@ impl Rollout {
     pub(super) fn on_step_due(&mut self) {
         if self.brake().is_some() {
             self.try_to_go_back();
-        } else if let Some(course) =
-            self.present.course().cloned().filter(|it| it.phase == Phase::Running)
+        } else if let Some(progress) =
+            self.present.progress().cloned().filter(|it| it.phase == Phase::Running)
         {
-            self.try_step(&course);
+            self.try_step(&progress);
         }
         if self.is_under_way() {
             let after = self.config.retry_after / 2;
-            self.out.at_once(Effect::SetTimer { timer: Timer::Step, after });
+            self.out.send_now(Effect::SetTimer { timer: Timer::Step, after });
         }
     }
 
-    fn try_step(&mut self, course: &Course) {
+    fn try_step(&mut self, progress: &RolloutProgress) {
         let is_busy = self.coordinator.running().is_some() || self.memory.prepared().is_some();
         if is_busy || self.tries.are_paused(self.now.mono) || !self.is_executor() {
             return;
         }
-        if course.plan.owner != self.config.me && self.tries.take_over(&course.id) {
-            self.tell(Event::TookOver { owner: course.plan.owner.clone() });
+        if progress.plan.owner != self.config.me && self.tries.take_over(&progress.id) {
+            self.report(Event::TookOver { owner: progress.plan.owner.clone() });
         }
-        let interval = Duration::from_millis(course.plan.interval_ms);
+        let interval = Duration::from_millis(progress.plan.interval_ms);
         let passed = self.now.mono.since(self.present.since());
         if passed < interval {
             return;
         }
-        let deadline = Duration::from_millis(course.plan.deadline_ms);
+        let deadline = Duration::from_millis(progress.plan.deadline_ms);
         if !deadline.is_zero() && passed - interval >= deadline {
             let why = self.tries.held().unwrap_or_default();
             let reason = format!("no step for {} s after it was due: {why}", deadline.as_secs());
-            self.put_brake_on(Kind::Rollback, &reason);
+            self.put_brake_on(TxKind::Rollback, &reason);
             return self.try_to_go_back();
         }
         if let Some(node) = self.out_of_reach() {
             return self.hold(format!("{node} is out of reach"));
         }
-        match self.judge_all(&course.plan) {
-            (Verdict::Good, _) => {}
-            (Verdict::Bad | Verdict::Doubtful, Some((node, gate))) => {
+        match self.judge_all(&progress.plan) {
+            (WindowVerdict::Good, _) => {}
+            (WindowVerdict::Bad | WindowVerdict::Doubtful, Some((node, gate))) => {
                 let on = node.as_ref().map_or("all nodes together", NodeId::as_str);
                 return self.hold(format!("{gate} does not hold on {on}, so far"));
             }
-            (Verdict::TooFew | Verdict::Bad | Verdict::Doubtful, _) => {
+            (WindowVerdict::TooFew | WindowVerdict::Bad | WindowVerdict::Doubtful, _) => {
                 return self.hold("too few requests to judge by".to_owned());
             }
         }
-        let kind = if course.is_last_step() { Kind::Finish } else { Kind::Step };
-        if let Err(refusal) = self.begin(kind, Wish::default()) {
+        let kind = if progress.is_last_step() { TxKind::Finish } else { TxKind::Step };
+        if let Err(refusal) = self.begin(kind, TxRequest::default()) {
             self.hold(refusal.reason);
         }
     }
 
     pub(super) fn hold(&mut self, reason: String) {
         if self.tries.hold(&reason) {
-            self.tell(Event::StepHeld { reason });
+            self.report(Event::StepHeld { reason });
         }
     }
 
@@ -278,12 +280,12 @@ impl Rollout {
     pub(super) fn after_abort(&mut self, aborted: &Aborted) {
         self.pause_tries(matches!(
             aborted.cause,
-            Cause::NoVote | Cause::Reached | Cause::NoWord | Cause::Recalling
+            AbortCause::NoVote | AbortCause::Reached | AbortCause::NoWord | AbortCause::Recalling
         ));
-        let is_running = self.present.course().is_some_and(|it| it.phase == Phase::Running);
-        if aborted.cause == Cause::Gate && is_running {
-            self.put_brake_on(Kind::Rollback, &aborted.reason);
-        } else if is_running && matches!(aborted.txid.kind, Kind::Step | Kind::Finish) {
+        let is_running = self.present.progress().is_some_and(|it| it.phase == Phase::Running);
+        if aborted.cause == AbortCause::Gate && is_running {
+            self.put_brake_on(TxKind::Rollback, &aborted.reason);
+        } else if is_running && matches!(aborted.txid.kind, TxKind::Step | TxKind::Finish) {
             self.hold(aborted.reason.clone());
         }
         self.look_for_steps();

@@ -8,13 +8,13 @@ mod steps;
 
 use rand::SeedableRng as _;
 
-use super::recalled::Recall;
+use super::recalled::AmnesiaRecovery;
 use super::*;
-use crate::machine::{LinkId, Machine as _, Ticket};
+use crate::machine::{DialId, LinkId, Machine as _};
 use crate::model::{KeyPair, Now, Rng, Time, WallTime};
 use crate::proto::rollout::*;
 
-struct Table {
+struct TestFleet {
     keys: Vec<KeyPair>,
     roster: Roster,
 }
@@ -23,7 +23,7 @@ fn name(at: usize) -> NodeId {
     format!("node-{}", ["a", "b", "c", "d", "e"][at]).parse().unwrap()
 }
 
-fn table(count: usize) -> Table {
+fn table(count: usize) -> TestFleet {
     let mut rng = Rng::seed_from_u64(7);
     let keys: Vec<_> = (0..count).map(|_| KeyPair::generate(&mut rng)).collect();
     let nodes = keys.iter().enumerate().map(|(at, keys)| Participant {
@@ -33,7 +33,7 @@ fn table(count: usize) -> Table {
         key: keys.public(),
     });
     let roster = Roster::new(nodes.collect()).unwrap();
-    Table { keys, roster }
+    TestFleet { keys, roster }
 }
 
 fn rng() -> Rng {
@@ -41,7 +41,7 @@ fn rng() -> Rng {
 }
 
 /// A node with its driver; its disk is as fast as a test needs.
-struct Seat {
+struct TestNode {
     machine: Rollout,
     records: Vec<Record>,
     now: Now,
@@ -49,26 +49,32 @@ struct Seat {
     is_quick: bool,
 }
 
-impl Table {
+impl TestFleet {
     fn config(&self, at: usize) -> Config {
         let initial = RoutingState::initial("v1".parse().unwrap(), "v2".parse().unwrap());
         Config::new(name(at), self.roster.clone(), initial)
     }
 
     /// Returns a node with this past, started and linked with all others; links have their numbers.
-    fn seat(&self, at: usize, past: Vec<Record>) -> Seat {
+    fn seat(&self, at: usize, past: Vec<Record>) -> TestNode {
         self.seat_of(self.config(at), at, past)
     }
 
-    fn seat_keeping(&self, history_max: usize, at: usize, past: Vec<Record>) -> Seat {
-        self.seat_with(Memory::keeping(history_max), self.config(at), at, past)
+    fn seat_keeping(&self, history_max: usize, at: usize, past: Vec<Record>) -> TestNode {
+        self.seat_with(RolloutMemory::keeping(history_max), self.config(at), at, past)
     }
 
-    fn seat_of(&self, config: Config, at: usize, past: Vec<Record>) -> Seat {
-        self.seat_with(Memory::default(), config, at, past)
+    fn seat_of(&self, config: Config, at: usize, past: Vec<Record>) -> TestNode {
+        self.seat_with(RolloutMemory::default(), config, at, past)
     }
 
-    fn seat_with(&self, memory: Memory, config: Config, at: usize, past: Vec<Record>) -> Seat {
+    fn seat_with(
+        &self,
+        memory: RolloutMemory,
+        config: Config,
+        at: usize,
+        past: Vec<Record>,
+    ) -> TestNode {
         let mut seat = self.linked_seat(memory, config, at, past);
         if !seat.machine.is_blank() {
             for other in (0..self.keys.len()).filter(|it| *it != at) {
@@ -78,18 +84,24 @@ impl Table {
         seat
     }
 
-    /// Returns the same, before another node has answered its recall.
-    fn bare_seat(&self, config: Config, at: usize, past: Vec<Record>) -> Seat {
-        self.linked_seat(Memory::default(), config, at, past)
+    /// Returns the same, before another node has answered its question for former transactions.
+    fn bare_seat(&self, config: Config, at: usize, past: Vec<Record>) -> TestNode {
+        self.linked_seat(RolloutMemory::default(), config, at, past)
     }
 
-    fn linked_seat(&self, memory: Memory, config: Config, at: usize, past: Vec<Record>) -> Seat {
+    fn linked_seat(
+        &self,
+        memory: RolloutMemory,
+        config: Config,
+        at: usize,
+        past: Vec<Record>,
+    ) -> TestNode {
         let mut memory = memory;
         past.into_iter().for_each(|it| memory.replay(it));
         let keys = self.keys[at].clone();
         let machine = Rollout::new(config, keys, rng(), memory);
         let now = Now { mono: Time::ZERO, wall: WallTime(5) };
-        let mut seat = Seat { machine, records: Vec::new(), now, is_quick: true };
+        let mut seat = TestNode { machine, records: Vec::new(), now, is_quick: true };
         seat.tell(Input::Start);
         for other in (0..self.keys.len()).filter(|it| *it != at) {
             let (node, key) = (name(other), self.keys[other].public());
@@ -104,7 +116,7 @@ fn whole() -> Vec<Record> {
     vec![Record::Epoch { epoch: 1 }, Record::Recalled { unsure: Default::default() }]
 }
 
-impl Seat {
+impl TestNode {
     fn tell(&mut self, input: Input) -> Vec<Effect> {
         let mut all = Vec::new();
         let mut fx = Fx::default();
@@ -129,10 +141,10 @@ impl Seat {
         self.tell(Input::Received { link: LinkId(from as u64), msg })
     }
 
-    /// Gives the answer of `from` to this node's recall, with the last transactions that it has
+    /// Gives the answer of `from` to this node's question for former transactions, with the last transactions that it has
     /// seen.
     fn is_told(&mut self, from: usize, names: &[&str]) -> Vec<Effect> {
-        let Some(question) = self.machine.recall.as_ref().map(Recall::question) else {
+        let Some(question) = self.machine.amnesia.as_ref().map(AmnesiaRecovery::question) else {
             return Vec::new();
         };
         let names = names.iter().map(|it| it.parse::<TxId>().unwrap());
@@ -141,7 +153,7 @@ impl Seat {
     }
 
     fn ask(&mut self, command: Command) -> Vec<Effect> {
-        self.tell(Input::Command(Request { ticket: Ticket(9), command }))
+        self.tell(Input::Command(CommandRequest { ticket: DialId(9), command }))
     }
 }
 
@@ -171,7 +183,7 @@ fn sent(fx: &[Effect]) -> Vec<&Message> {
     found
 }
 
-fn answer(fx: &[Effect]) -> Option<&Answer> {
+fn answer(fx: &[Effect]) -> Option<&CommandResult> {
     fx.iter().find_map(|it| {
         let Effect::Extra(ExtraEffect::Answer(_, answer)) = it else { return None };
         Some(answer)
@@ -185,7 +197,7 @@ fn served(fx: &[Effect]) -> Option<u64> {
     })
 }
 
-fn proposal(fx: &[Effect]) -> Proposal {
+fn proposal(fx: &[Effect]) -> TxProposal {
     let found = sent(fx).into_iter().find_map(|it| {
         let Message::PrepareReq(it) = it else { return None };
         Some((**it).clone().into())
@@ -209,12 +221,12 @@ fn decision(fx: &[Effect]) -> Decision {
     found.expect("something was decided")
 }
 
-fn prepare(proposal: &Proposal) -> Message {
+fn prepare(proposal: &TxProposal) -> Message {
     Message::PrepareReq(Box::new(proposal.clone().into()))
 }
 
 /// Returns the first proposal of a node.
-fn wish_of(table: &Table, at: usize) -> Proposal {
+fn wish_of(table: &TestFleet, at: usize) -> TxProposal {
     proposal(&table.seat(at, whole()).ask(start(&[10_000])))
 }
 
@@ -228,7 +240,7 @@ fn a_fleet_of_one_decides_by_itself_and_serves_what_is_on_disk() {
     one.is_quick = true;
     let fx = one.tell(Input::Synced { records: one.records.len() as u64 });
     assert_eq!(served(&fx), Some(2));
-    assert!(matches!(answer(&fx), Some(Answer::Committed { version: 2, .. })));
+    assert!(matches!(answer(&fx), Some(CommandResult::Committed { version: 2, .. })));
 }
 
 #[test]
@@ -236,17 +248,17 @@ fn three_commit_when_all_vote_and_the_coordinator_votes_last() {
     let table = table(3);
     let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
     let fx = seats[0].ask(start(&[500, 10_000]));
-    let wish = proposal(&fx);
-    assert_eq!((wish.state.version, wish.state.status), (2, Status::Prepared));
-    let first = vote(&seats[1].hear(0, prepare(&wish)));
+    let request = proposal(&fx);
+    assert_eq!((request.state.version, request.state.status), (2, RoutingStatus::Prepared));
+    let first = vote(&seats[1].hear(0, prepare(&request)));
     let fx = seats[0].hear(1, Message::PrepareResp(first.clone()));
     assert!(answer(&fx).is_none(), "one vote of two");
     // T3: the same vote again is no second voter.
     let fx = seats[0].hear(1, Message::PrepareResp(first));
     assert!(answer(&fx).is_none(), "one voter of two");
-    let second = vote(&seats[2].hear(0, prepare(&wish)));
+    let second = vote(&seats[2].hear(0, prepare(&request)));
     let fx = seats[0].hear(2, Message::PrepareResp(second));
-    assert!(matches!(answer(&fx), Some(Answer::Committed { version: 2, .. })));
+    assert!(matches!(answer(&fx), Some(CommandResult::Committed { version: 2, .. })));
     let decision = decision(&fx);
     assert_eq!(decision.proof.votes.len(), 3);
     for seat in &mut seats[1..] {
@@ -268,11 +280,11 @@ fn a_vote_leaves_when_it_is_on_disk_and_a_second_proposal_is_refused() {
     let records = seats[1].records.len() as u64;
     assert_eq!(vote(&seats[1].tell(Input::Synced { records })).vote, Choice::Commit);
     let refusal = vote(&seats[1].hear(2, prepare(&proposal(&other))));
-    assert_eq!((refusal.vote, refusal.cause), (Choice::Abort, Some(Cause::Busy)));
+    assert_eq!((refusal.vote, refusal.cause), (Choice::Abort, Some(AbortCause::Busy)));
     assert!(refusal.reason.contains("start-node-a-2-1"), "{}", refusal.reason);
     // A voter begins nothing meanwhile, and names the transaction in the way.
     let fx = seats[1].ask(start(&[10_000]));
-    let Some(Answer::Refused { running: Some(running), .. }) = answer(&fx) else { panic!() };
+    let Some(CommandResult::Refused { running: Some(running), .. }) = answer(&fx) else { panic!() };
     assert_eq!(running.to_string(), "start-node-a-2-1");
 }
 
@@ -280,20 +292,20 @@ fn a_vote_leaves_when_it_is_on_disk_and_a_second_proposal_is_refused() {
 fn who_is_asked_before_it_voted_refuses_for_good() {
     let table = table(3);
     let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
-    let wish = proposal(&seats[0].ask(start(&[10_000])));
-    let txid = wish.txid.clone();
+    let request = proposal(&seats[0].ask(start(&[10_000])));
+    let txid = request.txid.clone();
     let fx = seats[2].hear(1, Message::DecisionReq(DecisionReq { txid: txid.clone() }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!() };
-    assert_eq!(resp.outcome, Outcome::Refused);
-    assert_eq!(vote(&seats[2].hear(0, prepare(&wish))).vote, Choice::Abort);
+    assert_eq!(resp.outcome, TxEnd::Refused);
+    assert_eq!(vote(&seats[2].hear(0, prepare(&request))).vote, Choice::Abort);
     // A node in doubt believes the refusal, because it is signed.
-    assert_eq!(vote(&seats[1].hear(0, prepare(&wish))).vote, Choice::Commit);
+    assert_eq!(vote(&seats[1].hear(0, prepare(&request))).vote, Choice::Commit);
     seats[1].hear(2, Message::DecisionResp(resp.clone()));
     assert!(seats[1].machine.prepared().is_none());
     // The refusal also holds after a restart.
     let again = table.seat(2, [whole(), seats[2].records.clone()].concat());
     let mut again = again;
-    assert_eq!(vote(&again.hear(0, prepare(&wish))).vote, Choice::Abort);
+    assert_eq!(vote(&again.hear(0, prepare(&request))).vote, Choice::Abort);
 }
 
 #[test]
@@ -311,7 +323,7 @@ fn what_a_coordinator_has_not_begun_it_refuses_to_nobody() {
         for from in [1, 9] {
             let fx = seat.hear(from, Message::DecisionReq(DecisionReq { txid: txid.clone() }));
             let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{name}") };
-            assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0), "{name}");
+            assert_eq!((resp.outcome, resp.proof.votes.len()), (TxEnd::Uncertain, 0), "{name}");
         }
     }
     // Of its own earlier starts it refuses transactions, as joiners may need, and writes nothing
@@ -320,33 +332,33 @@ fn what_a_coordinator_has_not_begun_it_refuses_to_nobody() {
         let txid: TxId = format!("roster-node-a-1-{counter}").parse().unwrap();
         let fx = seat.hear(9, Message::DecisionReq(DecisionReq { txid }));
         let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{counter}") };
-        assert_eq!(resp.outcome, Outcome::Refused);
+        assert_eq!(resp.outcome, TxEnd::Refused);
     }
     assert_eq!(seat.records.len(), records);
-    let wish = proposal(&seat.ask(start(&[10_000])));
-    assert_eq!(wish.txid.to_string(), "start-node-a-2-1");
+    let request = proposal(&seat.ask(start(&[10_000])));
+    assert_eq!(request.txid.to_string(), "start-node-a-2-1");
 }
 
 #[test]
 fn nothing_is_believed_without_its_votes() {
     let table = table(3);
     let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
-    let wish = proposal(&seats[0].ask(start(&[10_000])));
-    seats[1].hear(0, prepare(&wish));
-    let (txid, digest) = (wish.txid.clone(), wish.digest());
-    let forged = |keys: &KeyPair| -> Vec<Vote> {
-        (0..3).map(|at| Vote::commit(keys, &name(at), &txid, &digest)).collect()
+    let request = proposal(&seats[0].ask(start(&[10_000])));
+    seats[1].hear(0, prepare(&request));
+    let (txid, digest) = (request.txid.clone(), request.digest());
+    let forged = |keys: &KeyPair| -> Vec<TxVote> {
+        (0..3).map(|at| TxVote::commit(keys, &name(at), &txid, &digest)).collect()
     };
-    let mine = Vote::commit(&table.keys[0], &name(0), &txid, &digest);
+    let mine = TxVote::commit(&table.keys[0], &name(0), &txid, &digest);
     for (kind, votes) in [
         (Choice::Commit, vec![]),
         (Choice::Commit, vec![mine.clone(), mine.clone(), mine]),
         (Choice::Commit, forged(&table.keys[0])),
         (Choice::Abort, vec![]),
-        (Choice::Abort, vec![Vote::abort(&table.keys[0], &name(2), &txid)]),
+        (Choice::Abort, vec![TxVote::abort(&table.keys[0], &name(2), &txid)]),
     ] {
-        let (proposal, reason) = (Some(wish.clone()), String::new());
-        let (txid, proof) = (txid.clone(), Proof::of(votes));
+        let (proposal, reason) = (Some(request.clone()), String::new());
+        let (txid, proof) = (txid.clone(), TxProof::of(votes));
         let decision = Decision { txid, kind, proposal, proof, reason };
         let fx = seats[1].hear(0, Message::Decision(Box::new(decision)));
         assert!(matches!(fx[..], [Effect::Emit(Event::Dropped(..))]), "{fx:?}");
@@ -358,8 +370,8 @@ fn nothing_is_believed_without_its_votes() {
 fn after_a_crash_the_last_committed_state_is_served_and_the_doubt_goes_on() {
     let table = table(3);
     let mut coordinator = table.seat(0, whole());
-    let wish = proposal(&coordinator.ask(start(&[10_000])));
-    let past = [whole(), vec![Record::Prepared(Box::new(wish.clone()))]].concat();
+    let request = proposal(&coordinator.ask(start(&[10_000])));
+    let past = [whole(), vec![Record::Prepared(Box::new(request.clone()))]].concat();
     let mut seat = table.seat(1, past);
     assert_eq!(seat.machine.status(Time::ZERO).state.version, 1);
     let asked = seat.tell(Input::Expired(Timer::Doubt));
@@ -370,7 +382,7 @@ fn after_a_crash_the_last_committed_state_is_served_and_the_doubt_goes_on() {
     assert!(seat.machine.prepared().is_some());
     // The coordinator, which has no record of it, never said yes: that is an ABORT.
     let mut back = table.seat(0, [whole(), coordinator.records].concat());
-    let fx = back.hear(1, Message::DecisionReq(DecisionReq { txid: wish.txid }));
+    let fx = back.hear(1, Message::DecisionReq(DecisionReq { txid: request.txid }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
     seat.hear(0, Message::DecisionResp(resp.clone()));
     assert!(seat.machine.prepared().is_none());
@@ -384,8 +396,8 @@ fn two_seconds_without_a_vote_are_an_abort_that_names_who_is_missing() {
     let wait = std::time::Duration::from_secs(2);
     assert!(fx.contains(&Effect::SetTimer { timer: Timer::Votes, after: wait }));
     let fx = seat.tell(Input::Expired(Timer::Votes));
-    let Some(Answer::Aborted { cause, reason, .. }) = answer(&fx) else { panic!() };
-    assert_eq!(*cause, Cause::NoVote);
+    let Some(CommandResult::Aborted { cause, reason, .. }) = answer(&fx) else { panic!() };
+    assert_eq!(*cause, AbortCause::NoVote);
     assert!(reason.contains("node-b, node-c"), "{reason}");
     let decision = decision(&fx);
     let participants: Vec<_> = table.roster.nodes().collect();
@@ -393,24 +405,24 @@ fn two_seconds_without_a_vote_are_an_abort_that_names_who_is_missing() {
 }
 
 /// Three nodes that have begun a rollout, with half of the requests at the canary.
-fn on_the_way(table: &Table) -> Vec<Seat> {
+fn on_the_way(table: &TestFleet) -> Vec<TestNode> {
     let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
     commit(&mut seats, 0, start(&[5000, 10_000]));
     seats
 }
 
 /// One node orders `command`, and all agree.
-fn commit(seats: &mut [Seat], by: usize, command: Command) {
+fn commit(seats: &mut [TestNode], by: usize, command: Command) {
     let fx = seats[by].ask(command);
     agree(seats, by, &fx);
 }
 
 /// All vote for the proposal in `fx`, and hear the decision.
-fn agree(seats: &mut [Seat], by: usize, fx: &[Effect]) {
-    let wish = proposal(fx);
+fn agree(seats: &mut [TestNode], by: usize, fx: &[Effect]) {
+    let request = proposal(fx);
     let mut last = Vec::new();
     for at in (0..seats.len()).filter(|it| *it != by) {
-        let yes = vote(&seats[at].hear(by, prepare(&wish)));
+        let yes = vote(&seats[at].hear(by, prepare(&request)));
         assert_eq!(yes.vote, Choice::Commit, "{}", yes.reason);
         last = seats[by].hear(at, Message::PrepareResp(yes));
     }
@@ -424,15 +436,20 @@ fn agree(seats: &mut [Seat], by: usize, fx: &[Effect]) {
 fn what_is_wrong_with_an_order_is_said_and_nothing_changes() {
     let mut seat = table(3).seat(0, whole());
     for (command, cause) in [
-        (start(&[]), Cause::Malformed),
-        (start(&[500, 400, 10_000]), Cause::Malformed),
-        (Command::Pause, Cause::Nothing),
-        (Command::Rollback, Cause::Nothing),
-        (Command::Retry, Cause::Nothing),
-        (Command::Resolve { txid: "step-x-1-1".parse().unwrap(), commit: true }, Cause::Nothing),
+        (start(&[]), AbortCause::Malformed),
+        (start(&[500, 400, 10_000]), AbortCause::Malformed),
+        (Command::Pause, AbortCause::Nothing),
+        (Command::Rollback, AbortCause::Nothing),
+        (Command::Retry, AbortCause::Nothing),
+        (
+            Command::Resolve { txid: "step-x-1-1".parse().unwrap(), commit: true },
+            AbortCause::Nothing,
+        ),
     ] {
         let fx = seat.ask(command);
-        let Some(Answer::Refused { cause: found, .. }) = answer(&fx) else { panic!("{fx:?}") };
+        let Some(CommandResult::Refused { cause: found, .. }) = answer(&fx) else {
+            panic!("{fx:?}")
+        };
         assert_eq!((*found, fx.len()), (cause, 1));
     }
 }
@@ -441,25 +458,25 @@ fn what_is_wrong_with_an_order_is_said_and_nothing_changes() {
 fn every_record_and_message_survives_its_json() {
     let table = table(3);
     let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
-    let wish = proposal(&seats[0].ask(start(&[500, 10_000])));
-    let first = Message::PrepareResp(vote(&seats[1].hear(0, prepare(&wish))));
-    let second = Message::PrepareResp(vote(&seats[2].hear(0, prepare(&wish))));
+    let request = proposal(&seats[0].ask(start(&[500, 10_000])));
+    let first = Message::PrepareResp(vote(&seats[1].hear(0, prepare(&request))));
+    let second = Message::PrepareResp(vote(&seats[2].hear(0, prepare(&request))));
     seats[0].hear(1, first.clone());
     let fx = seats[0].hear(2, second.clone());
     let decision = Message::Decision(Box::new(decision(&fx)));
     let heartbeat = Message::Heartbeat(seats[0].machine.heartbeat());
-    for msg in [prepare(&wish), first, second, decision, heartbeat] {
+    for msg in [prepare(&request), first, second, decision, heartbeat] {
         let text = serde_json::to_string(&msg).unwrap();
         assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), msg, "{text}");
     }
-    let mut memory = Memory::default();
+    let mut memory = RolloutMemory::default();
     for record in &seats[0].records {
         let text = serde_json::to_string(record).unwrap();
         let back: Record = serde_json::from_str(&text).unwrap();
         assert_eq!(back, *record, "{text}");
         memory.replay(back);
     }
-    let mut smaller = Memory::default();
+    let mut smaller = RolloutMemory::default();
     memory.snapshot().into_iter().for_each(|it| smaller.replay(it));
     assert_eq!(smaller.snapshot(), memory.snapshot());
 }
@@ -505,9 +522,9 @@ fn both_ends_call_and_a_proved_caller_is_called_where_it_says() {
 fn who_was_there_before_the_start_is_not_called_a_second_time() {
     let table = table(3);
     let keys = table.keys[0].clone();
-    let machine = Rollout::new(table.config(0), keys, rng(), Memory::default());
+    let machine = Rollout::new(table.config(0), keys, rng(), RolloutMemory::default());
     let now = Now { mono: Time::ZERO, wall: WallTime(5) };
-    let mut one = Seat { machine, records: Vec::new(), now, is_quick: true };
+    let mut one = TestNode { machine, records: Vec::new(), now, is_quick: true };
     let mut timers = one.tell(Input::Start);
     timers.retain(|it| {
         *it == Effect::SetTimer { timer: Timer::Redial(name(1)), after: std::time::Duration::ZERO }
@@ -529,7 +546,7 @@ fn a_link_without_a_sign_of_life_is_closed_and_called_again() {
     let mut one = table.seat(0, whole());
     let heartbeat = one.machine.heartbeat();
     let say = |node_id| Message::Heartbeat(Heartbeat { node_id, ..heartbeat.clone() });
-    let round = |seat: &mut Seat| {
+    let round = |seat: &mut TestNode| {
         seat.now.mono = seat.now.mono.after(seat.machine.config.heartbeat_every);
         seat.tell(Input::Expired(Timer::Heartbeat))
     };

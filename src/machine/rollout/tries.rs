@@ -85,8 +85,8 @@ impl Tries {
     }
 
     /// Notes that this node takes the steps of a rollout. Returns true if that is news.
-    pub(super) fn take_over(&mut self, course: &TxId) -> bool {
-        self.took_over.replace(course.clone()).as_ref() != Some(course)
+    pub(super) fn take_over(&mut self, progress: &TxId) -> bool {
+        self.took_over.replace(progress.clone()).as_ref() != Some(progress)
     }
 
     /// Last figures of this node, since requests were shared anew.

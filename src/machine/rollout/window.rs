@@ -26,13 +26,13 @@ const CELLS: usize = EXACT as usize + OCTAVES * STEPS;
 pub struct Window {
     part_us: u64,
     /// Ring of parts; one more than the window has, because the newest is not complete.
-    parts: Vec<Part>,
+    parts: Vec<WindowPart>,
     /// Number of the newest part, counted from the beginning of time.
     newest: u64,
 }
 
 #[derive(Clone, Debug)]
-struct Part {
+struct WindowPart {
     cells: Vec<u32>,
     samples: u64,
     errors: u64,
@@ -40,7 +40,7 @@ struct Part {
     cold: u64,
 }
 
-impl Part {
+impl WindowPart {
     fn clear(&mut self) {
         if self.samples > 0 {
             self.cells.fill(0);
@@ -51,7 +51,7 @@ impl Part {
 
 /// Result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum RequestOutcome {
     /// The request was answered.
     Fine,
     /// The request was answered with a 4xx.
@@ -84,7 +84,7 @@ impl Window {
     #[must_use]
     pub fn new(span: Duration) -> Self {
         let part_us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX) / PARTS as u64;
-        let part = Part { cells: vec![0; CELLS], samples: 0, errors: 0, refused: 0, cold: 0 };
+        let part = WindowPart { cells: vec![0; CELLS], samples: 0, errors: 0, refused: 0, cold: 0 };
         Self { part_us: part_us.max(1000), parts: vec![part; PARTS + 1], newest: 0 }
     }
 
@@ -104,7 +104,7 @@ impl Window {
     }
 
     /// Counts a request; without a latency if that is not to count.
-    pub fn observe(&mut self, now: Time, latency: Option<Duration>, ending: Ending) {
+    pub fn observe(&mut self, now: Time, latency: Option<Duration>, ending: RequestOutcome) {
         self.move_on(now);
         let at = self.place(self.newest);
         let part = &mut self.parts[at];
@@ -114,14 +114,14 @@ impl Window {
         }
         part.samples += 1;
         part.cold += u64::from(latency.is_none());
-        part.errors += u64::from(ending == Ending::Failed);
-        part.refused += u64::from(ending == Ending::Refused);
+        part.errors += u64::from(ending == RequestOutcome::Failed);
+        part.refused += u64::from(ending == RequestOutcome::Refused);
     }
 
     /// Returns the figures of the window at `now`.
     pub fn health(&mut self, now: Time) -> ModelHealth {
         self.move_on(now);
-        let sum = |of: fn(&Part) -> u64| self.parts.iter().map(of).sum();
+        let sum = |of: fn(&WindowPart) -> u64| self.parts.iter().map(of).sum();
         let (samples, errors): (u64, u64) = (sum(|it| it.samples), sum(|it| it.errors));
         let (refused, cold) = (sum(|it| it.refused), sum(|it| it.cold));
         // The 95th of 100, and the 1st of 1.
@@ -146,7 +146,7 @@ mod tests {
     fn window(latencies_us: impl IntoIterator<Item = u64>) -> Window {
         let mut window = Window::new(Duration::from_secs(10));
         for latency in latencies_us {
-            window.observe(at(1), Some(Duration::from_micros(latency)), Ending::Fine);
+            window.observe(at(1), Some(Duration::from_micros(latency)), RequestOutcome::Fine);
         }
         window
     }
@@ -180,7 +180,7 @@ mod tests {
     fn what_is_old_is_forgotten_a_tenth_at_a_time() {
         let mut window = Window::new(Duration::from_secs(10));
         for second in 0..20 {
-            let ending = if second < 5 { Ending::Failed } else { Ending::Refused };
+            let ending = if second < 5 { RequestOutcome::Failed } else { RequestOutcome::Refused };
             window.observe(at(second * 1000), Some(Duration::from_millis(second)), ending);
             let health = window.health(at(second * 1000 + 999));
             let oldest = (second + 1).saturating_sub(11);
@@ -190,10 +190,10 @@ mod tests {
         }
         assert_eq!(window.health(at(29_999)).samples, 1, "the last one");
         assert_eq!(window.health(at(30_000)).samples, 0, "without a new one");
-        window.observe(at(3_000_000), Some(Duration::ZERO), Ending::Failed);
+        window.observe(at(3_000_000), Some(Duration::ZERO), RequestOutcome::Failed);
         let health = window.health(at(3_000_000));
         assert_eq!((health.samples, health.errors), (1, 1), "after a long silence");
-        window.observe(at(3_000_000), None, Ending::Fine);
+        window.observe(at(3_000_000), None, RequestOutcome::Fine);
         let health = window.health(at(3_000_000));
         assert_eq!((health.samples, health.cold, health.p95_us), (2, 1, 0), "its time is no one's");
     }

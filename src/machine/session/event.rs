@@ -4,13 +4,13 @@ use crate::proto::message::Message;
 use std::net::IpAddr;
 
 use super::{Session, Timer};
-use crate::machine::{DialError, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
+use crate::machine::{DialError, LinkId, Never, NodeCall, NodeMessage, PingHost, Vocabulary};
 use crate::model::Endpoint;
-use crate::proto::hello::{Card, Intent};
+use crate::proto::hello::{Intent, NodeInfo};
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 use std::sync::Arc;
 
-impl Kind for Session {
+impl Vocabulary for Session {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -26,19 +26,19 @@ pub enum Event {
     Opened {
         /// Link that was opened.
         link: LinkId,
-        /// Card of the other end.
-        card: Arc<Card>,
+        /// Node info of the other end.
+        info: Arc<NodeInfo>,
         /// True if this node dialed; false if it was called.
         dialed: bool,
         /// Purpose of the call.
         intent: Intent,
     },
-    /// A probe was answered; the card is proved, but may be another life or key than expected.
+    /// A probe was answered; the node info is proved, but may be another life or key than expected.
     Answered {
         /// Endpoint that this node called.
         to: Endpoint,
-        /// Card of the node that answered.
-        card: Arc<Card>,
+        /// Node info of the node that answered.
+        info: Arc<NodeInfo>,
     },
     /// A dialed handshake failed.
     Failed {
@@ -68,7 +68,7 @@ pub enum Event {
         /// Address of the sender.
         from: IpAddr,
         /// Kind of the offense.
-        cause: Cause,
+        cause: RejectReason,
         /// Details for people.
         detail: String,
     },
@@ -76,8 +76,8 @@ pub enum Event {
     Closed {
         /// Link that ended.
         link: LinkId,
-        /// Card of the other end.
-        card: Arc<Card>,
+        /// Node info of the other end.
+        info: Arc<NodeInfo>,
         /// True if one of the two ends intended to close the link.
         is_agreed: bool,
         /// Reason in words, for people.
@@ -123,7 +123,7 @@ impl CallError {
 
 /// Kind of offense for which a message or connection is refused. Each kind has its own counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
+pub enum RejectReason {
     /// A line that is no message.
     Garbled,
     /// A message above the sender's standing.
@@ -144,7 +144,7 @@ pub enum Cause {
     WrongRole,
 }
 
-impl Cause {
+impl RejectReason {
     /// All kinds of offense.
     pub const ALL: [Self; 9] = [
         Self::Garbled,

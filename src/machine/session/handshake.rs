@@ -1,36 +1,36 @@
-//! Objections of a node to the card of the other end of a connection.
+//! Objections of a node to the node info of the other end of a connection.
 
-use crate::proto::hello::Card;
+use crate::proto::hello::NodeInfo;
 
-/// The reason why the owner of the `own` card does not talk with the owner of `card`.
-pub(super) fn objection(card: &Card, own: &Card) -> Option<String> {
-    card.excess().or_else(|| own_key_objection(card, own)).or_else(|| fleet_objection(card, own))
+/// The reason why the owner of the `own` info does not talk with the owner of `info`.
+pub(super) fn objection(info: &NodeInfo, own: &NodeInfo) -> Option<String> {
+    info.excess().or_else(|| own_key_objection(info, own)).or_else(|| fleet_objection(info, own))
 }
 
 /// The objection to a node of another fleet: two fleets stay two, also when an address of one
 /// is given to a node of the other.
-pub(super) fn fleet_objection(card: &Card, own: &Card) -> Option<String> {
-    let (theirs, ours) = (card.fleet.as_ref()?, own.fleet.as_ref()?);
+pub(super) fn fleet_objection(info: &NodeInfo, own: &NodeInfo) -> Option<String> {
+    let (theirs, ours) = (info.fleet.as_ref()?, own.fleet.as_ref()?);
     (theirs != ours).then(|| {
         format!(
             "{} belongs to the fleet {theirs:?}, {} to {ours:?}; --fleet NAME says to which",
-            card.endpoint, own.endpoint
+            info.endpoint, own.endpoint
         )
     })
 }
 
-/// The objection to a caller's card that shows the key of the `own` card: the caller is this
+/// The objection to a caller's node info that shows the key of the `own` info: the caller is this
 /// node itself, or one of the two is a seed, which its key has to name. Two peers with one key
 /// are two members.
-fn own_key_objection(card: &Card, own: &Card) -> Option<String> {
-    if card.key != own.key {
+fn own_key_objection(info: &NodeInfo, own: &NodeInfo) -> Option<String> {
+    if info.key != own.key {
         return None;
     }
-    let (here, there) = (own.endpoint, card.endpoint);
+    let (here, there) = (own.endpoint, info.endpoint);
     if here == there {
         return Some("this is my own key: you called yourself".to_owned());
     }
-    (card.seed.is_some() || own.seed.is_some()).then(|| {
+    (info.seed.is_some() || own.seed.is_some()).then(|| {
         format!(
             "{here} and {there} have the same key: the data directory of one is a copy of the \
              other's; stop one of the two, delete its identity.key and start it again"
@@ -46,8 +46,8 @@ mod tests {
 
     use super::super::{CallError, Config, Event, Session};
     use super::*;
-    use crate::machine::{Effect, Effects, LinkId, NodeCall, PingHost, Ticket};
-    use crate::model::statement::Subject;
+    use crate::machine::{DialId, Effect, Effects, LinkId, NodeCall, PingHost};
+    use crate::model::statement::MemberInstance;
     use crate::model::{Binding, Endpoint, Incarnation, KeyPair, Rng};
     use crate::proto::hello::Intent;
     use crate::proto::message::{Message, TrustLevel};
@@ -55,12 +55,12 @@ mod tests {
 
     fn session(number: u8) -> Session {
         let keys = KeyPair::from_secret([number; 32]);
-        let card = Card::new(Subject {
+        let info = NodeInfo::new(MemberInstance {
             endpoint: Endpoint::new([127, 0, 0, 1].into(), u16::from(number)),
             incarnation: Incarnation(1),
             key: keys.public(),
         });
-        Session::new(Config::default(), keys, card, Rng::seed_from_u64(number.into()))
+        Session::new(Config::default(), keys, info, Rng::seed_from_u64(number.into()))
     }
 
     fn sent(fx: &mut Effects<Session>) -> (Option<Message>, Vec<Event>) {
@@ -85,11 +85,11 @@ mod tests {
     /// events of the caller and of the called node.
     fn shake(near: Option<Binding>, far: Option<Binding>) -> (Vec<Event>, Vec<Event>) {
         let (mut caller, mut called) = (session(1), session(2));
-        let (to, link) = (called.card().endpoint, LinkId(1));
+        let (to, link) = (called.info().endpoint, LinkId(1));
         let mut fx = Effects::default();
         caller.call(to, Intent::Link, Duration::from_secs(1), &mut fx);
         called.on_accepted(link, to.ip(), far, &mut Effects::default());
-        caller.on_dialed(Ticket(1), link, near, &mut fx);
+        caller.on_dialed(DialId(1), link, near, &mut fx);
         called.on_received(link, sent(&mut fx).0.unwrap(), &mut fx);
         caller.on_received(link, sent(&mut fx).0.unwrap(), &mut fx);
         let (proof, near) = sent(&mut fx);
@@ -102,10 +102,10 @@ mod tests {
     fn a_caller_that_is_crowded_out_is_told_so_and_does_not_count_as_refused() {
         let (mut caller, mut called) = (session(1), session(2));
         called.config.unproven_max = 1;
-        let (to, mut fx) = (called.card().endpoint, Effects::default());
+        let (to, mut fx) = (called.info().endpoint, Effects::default());
         caller.call(to, Intent::Probe, Duration::from_secs(1), &mut fx);
         called.on_accepted(LinkId(1), to.ip(), None, &mut Effects::default());
-        caller.on_dialed(Ticket(1), LinkId(1), None, &mut Effects::default());
+        caller.on_dialed(DialId(1), LinkId(1), None, &mut Effects::default());
         called.on_accepted(LinkId(2), to.ip(), None, &mut fx);
         let busy = sent(&mut fx).0.unwrap();
         caller.on_received(LinkId(1), busy, &mut fx);
@@ -134,13 +134,13 @@ mod tests {
         }
     }
 
-    /// Lets one call the other for an errand; whether it was taken.
-    fn errand(caller: &mut Session, called: &mut Session, number: u64) -> bool {
+    /// Lets one call the other for an query; whether it was taken.
+    fn is_query(caller: &mut Session, called: &mut Session, number: u64) -> bool {
         errand_from([127, 0, 0, 1], caller, called, number)
     }
 
     fn errand_from(from: [u8; 4], caller: &mut Session, called: &mut Session, number: u64) -> bool {
-        let (to, link, mut fx) = (called.card().endpoint, LinkId(number), Effects::default());
+        let (to, link, mut fx) = (called.info().endpoint, LinkId(number), Effects::default());
         caller.call(to, Intent::Errand, Duration::from_secs(1), &mut fx);
         called.on_accepted(link, from.into(), None, &mut Effects::default());
         let dialed = fx.drain().find_map(|effect| {
@@ -157,10 +157,10 @@ mod tests {
     #[test]
     fn errands_are_counted_by_the_key_and_not_by_the_endpoint_that_is_claimed() {
         let (mut honest, mut called, mut liar) = (session(1), session(2), session(3));
-        liar.card_mut().endpoint = honest.card().endpoint;
-        assert!((1..=8).all(|number| errand(&mut liar, &mut called, number)));
-        assert!(!errand(&mut liar, &mut called, 9), "no more of one key");
-        assert!(errand(&mut honest, &mut called, 10));
+        liar.card_mut().endpoint = honest.info().endpoint;
+        assert!((1..=8).all(|number| is_query(&mut liar, &mut called, number)));
+        assert!(!is_query(&mut liar, &mut called, 9), "no more of one key");
+        assert!(is_query(&mut honest, &mut called, 10));
     }
 
     #[test]
@@ -170,7 +170,7 @@ mod tests {
         let admit = |called: &mut Session, number| {
             called.admit(LinkId(number), TrustLevel::Member, &mut Effects::default());
         };
-        assert!(errand(&mut honest, &mut called, 1));
+        assert!(is_query(&mut honest, &mut called, 1));
         admit(&mut called, 1);
         for number in 2..=800 {
             let mut liar = session(u8::try_from(3 + number / 8).unwrap());

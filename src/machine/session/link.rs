@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Binding, Endpoint, Nonce};
-use crate::proto::hello::{Card, Intent};
+use crate::proto::hello::{Intent, NodeInfo};
 use crate::proto::message::TrustLevel;
 
 #[derive(Debug)]
@@ -13,14 +13,14 @@ pub(super) enum Stage {
     /// The caller has not said anything yet.
     Fresh,
     /// The caller was sent a challenge.
-    Challenged { card: Arc<Card>, nonce: Nonce, intent: Intent },
+    Challenged { info: Arc<NodeInfo>, nonce: Nonce, intent: Intent },
     /// The caller only asked whether this node is there.
     Probed,
     /// This node calls the other end.
     Calling { to: Endpoint, intent: Intent, nonce: Nonce },
     /// The key is proved, and the link has a standing (a stranger's until
     /// [`super::Session::admit`]).
-    Open { card: Arc<Card>, standing: TrustLevel, intent: Intent },
+    Open { info: Arc<NodeInfo>, standing: TrustLevel, intent: Intent },
 }
 
 #[derive(Debug)]

@@ -19,7 +19,7 @@ mod link;
 mod timers;
 
 pub use config::Config;
-pub use event::{CallError, Cause, Event};
+pub use event::{CallError, Event, RejectReason};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -29,10 +29,10 @@ use std::time::Duration;
 use handshake::{fleet_objection, objection};
 use link::{Call, Link, Stage};
 
-use crate::machine::{DialError, Effects, LinkId, Ticket};
+use crate::machine::{DialError, DialId, Effects, LinkId};
 use crate::model::{Binding, Endpoint, KeyPair, Nonce, PublicKey, Rng};
 use crate::proto::hello::{
-    Bye, CALLED, CALLER, Card, Hello, HelloAck, HelloProof, Intent, VERSION,
+    Bye, CALLED, CALLER, Hello, HelloAck, HelloProof, Intent, NodeInfo, VERSION,
 };
 use crate::proto::message::{Message, SessionMessage, TrustLevel};
 use crate::proto::refusal::{ErrorCode, ErrorReply};
@@ -46,20 +46,20 @@ const OFFENSES_MAX: u32 = 16;
 /// Number of silent rounds after which a link is closed; in all but the first it is pinged.
 const QUIET_ROUNDS_MAX: u32 = 4;
 
-/// Time-out of an errand: a witness's fresh probe at its most patient, and room to spare.
+/// Time-out of an query: a witness's fresh probe at its most patient, and room to spare.
 const ERRAND_MAX: Duration = Duration::from_secs(10);
 
 /// Time that a node without a certificate may keep a link: longer than any admission takes.
 const APPLICANT_MAX: Duration = Duration::from_secs(30);
 
-/// Number of errands of one member that are served at once, and of all callers together.
+/// Number of queries of one member that are served at once, and of all callers together.
 const ERRANDS_MAX: usize = 8;
 const ERRANDS_OF_ALL_MAX: usize = 512;
 
 /// Deadlines of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// A handshake, or an errand, has taken long enough.
+    /// A handshake, or an query, has taken long enough.
     Handshake(LinkId),
     /// The links are checked for silence.
     KeepAlive,
@@ -70,14 +70,14 @@ pub enum Timer {
 pub struct Session {
     config: Config,
     keys: KeyPair,
-    card: Card,
+    info: NodeInfo,
     rng: Rng,
     links: BTreeMap<LinkId, Link>,
     /// Links that count against `unproven_max`: a seed has thousands of others.
     unproven: BTreeSet<LinkId>,
-    /// Links of errands of others.
+    /// Links of query of others.
     errands: BTreeSet<LinkId>,
-    calls: BTreeMap<Ticket, Call>,
+    calls: BTreeMap<DialId, Call>,
     /// Endpoints and purposes of the calls from the dialing to the end of the handshake.
     calling: BTreeSet<(Endpoint, Intent)>,
     tickets: u64,
@@ -86,12 +86,12 @@ pub struct Session {
 type Fx = Effects<Session>;
 
 impl Session {
-    /// Creates a session for the holder of `keys`, which introduces itself with `card`.
-    pub const fn new(config: Config, keys: KeyPair, card: Card, rng: Rng) -> Self {
+    /// Creates a session for the holder of `keys`, which introduces itself with `info`.
+    pub const fn new(config: Config, keys: KeyPair, info: NodeInfo, rng: Rng) -> Self {
         Self {
             config,
             keys,
-            card,
+            info,
             rng,
             links: BTreeMap::new(),
             unproven: BTreeSet::new(),
@@ -102,20 +102,20 @@ impl Session {
         }
     }
 
-    /// This node's card, for changes that hold from now on.
-    pub const fn card_mut(&mut self) -> &mut Card {
-        &mut self.card
+    /// This node's info, for changes that hold from now on.
+    pub const fn card_mut(&mut self) -> &mut NodeInfo {
+        &mut self.info
     }
 
-    /// This node's card.
-    pub const fn card(&self) -> &Card {
-        &self.card
+    /// This node's info.
+    pub const fn info(&self) -> &NodeInfo {
+        &self.info
     }
 
-    /// Card of the other end of an open link.
-    pub fn peer(&self, link: LinkId) -> Option<&Arc<Card>> {
-        let Stage::Open { card, .. } = &self.links.get(&link)?.stage else { return None };
-        Some(card)
+    /// Node info of the other end of an open link.
+    pub fn peer(&self, link: LinkId) -> Option<&Arc<NodeInfo>> {
+        let Stage::Open { info, .. } = &self.links.get(&link)?.stage else { return None };
+        Some(info)
     }
 
     /// Standing of the other end of a link.
@@ -136,10 +136,10 @@ impl Session {
         self.links.get(&link).map(|link| link.from)
     }
 
-    /// The open links, with the card and the standing of the other end.
-    pub fn open(&self) -> impl Iterator<Item = (LinkId, &Card, TrustLevel)> {
+    /// The open links, with the node info and the standing of the other end.
+    pub fn open(&self) -> impl Iterator<Item = (LinkId, &NodeInfo, TrustLevel)> {
         self.links.iter().filter_map(|(id, link)| match &link.stage {
-            Stage::Open { card, standing, .. } => Some((*id, &**card, *standing)),
+            Stage::Open { info, standing, .. } => Some((*id, &**info, *standing)),
             Stage::Fresh | Stage::Challenged { .. } | Stage::Probed | Stage::Calling { .. } => None,
         })
     }
@@ -162,7 +162,7 @@ impl Session {
             return;
         }
         self.tickets += 1;
-        let ticket = Ticket(self.tickets);
+        let ticket = DialId(self.tickets);
         self.calls.insert(ticket, Call { to, intent, timeout });
         fx.dial(ticket, to, connect);
     }
@@ -181,12 +181,12 @@ impl Session {
         }
     }
 
-    /// Replaces the neighbors in the card of the other end.
+    /// Replaces the neighbors in the node info of the other end.
     pub fn update_neighbors(&mut self, link: LinkId, neighbors: &[Endpoint]) {
-        if let Some(Link { stage: Stage::Open { card, .. }, .. }) = self.links.get_mut(&link) {
-            let card = Arc::make_mut(card);
-            card.neighbors = neighbors.to_vec();
-            card.degree = u32::try_from(neighbors.len()).unwrap_or(u32::MAX);
+        if let Some(Link { stage: Stage::Open { info, .. }, .. }) = self.links.get_mut(&link) {
+            let info = Arc::make_mut(info);
+            info.neighbors = neighbors.to_vec();
+            info.degree = u32::try_from(neighbors.len()).unwrap_or(u32::MAX);
         }
     }
 
@@ -202,7 +202,7 @@ impl Session {
     }
 
     /// Refuses a message of the other end: tells it the error, and counts the offense.
-    pub fn refuse(&mut self, link: LinkId, cause: Cause, error: ErrorReply, fx: &mut Fx) {
+    pub fn refuse(&mut self, link: LinkId, cause: RejectReason, error: ErrorReply, fx: &mut Fx) {
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.offenses += 1;
         let (from, offenses) = (entry.from, entry.offenses);
@@ -230,7 +230,7 @@ impl Session {
     /// Says HELLO on the connection of a call.
     pub fn on_dialed(
         &mut self,
-        ticket: Ticket,
+        ticket: DialId,
         link: LinkId,
         binding: Option<Binding>,
         fx: &mut Fx,
@@ -242,22 +242,22 @@ impl Session {
         let nonce = Nonce::random(&mut self.rng);
         let stage = Stage::Calling { to, intent, nonce };
         self.links.insert(link, Link::new(to.ip(), stage, binding));
-        let card = match intent {
-            Intent::Link | Intent::Errand | Intent::Direct => self.card.clone(),
+        let info = match intent {
+            Intent::Link | Intent::Errand | Intent::Direct => self.info.clone(),
             // A probe needs a name and a key for the answer to be bound to, and nothing more.
-            Intent::Probe => Card {
+            Intent::Probe => NodeInfo {
                 neighbors: Vec::new(),
                 certificate: None,
                 seed_keys: Vec::new(),
-                ..self.card.clone()
+                ..self.info.clone()
             },
         };
-        fx.send(link, Hello { version: VERSION, intent, nonce, card });
+        fx.send(link, Hello { version: VERSION, intent, nonce, info });
         fx.set_timer(Timer::Handshake(link), timeout);
     }
 
     /// Ends a call that could not be connected.
-    pub fn on_dial_failed(&mut self, ticket: Ticket, reason: DialError, fx: &mut Fx) {
+    pub fn on_dial_failed(&mut self, ticket: DialId, reason: DialError, fx: &mut Fx) {
         if let Some(Call { to, intent, .. }) = self.calls.remove(&ticket) {
             self.calling.remove(&(to, intent));
             fx.emit(Event::Failed { to, intent, error: CallError::Dial(reason) });
@@ -293,7 +293,7 @@ impl Session {
             TrustLevel::Seed => format!("{name} is taken from configured seeds only"),
         };
         let error = ErrorReply::new(ErrorCode::NotAllowed, reason);
-        self.refuse(link, Cause::NotAllowed, error, fx);
+        self.refuse(link, RejectReason::NotAllowed, error, fx);
     }
 
     /// Takes a line that is no message.
@@ -304,7 +304,7 @@ impl Session {
         let was_told = self.links.get(&link).is_some_and(|it| it.offenses > 0);
         if self.is_live(link) && !(is_newer && was_told) {
             let error = ErrorReply::new(ErrorCode::Malformed, reason);
-            self.refuse(link, Cause::Garbled, error, fx);
+            self.refuse(link, RejectReason::Garbled, error, fx);
         }
     }
 
@@ -337,23 +337,25 @@ impl Session {
             let reason = format!("version {} is not spoken here, {VERSION} is", hello.version);
             return self.reject(link, &reason, fx);
         }
-        if let Some(reason) = objection(&hello.card, &self.card) {
+        if let Some(reason) = objection(&hello.info, &self.info) {
             return self.reject(link, &reason, fx);
         }
-        let answer = self.card.proof_bytes(CALLED, &hello.nonce, &hello.card.key, *binding);
+        let answer = self.info.proof_bytes(CALLED, &hello.nonce, &hello.info.key, *binding);
         let proof = self.keys.sign(&answer);
         let nonce = Nonce::random(&mut self.rng);
-        let (stage, card) = match hello.intent {
+        let (stage, info) = match hello.intent {
             intent @ (Intent::Link | Intent::Errand | Intent::Direct) => {
-                let card = Arc::new(hello.card);
-                (Stage::Challenged { card, nonce, intent }, self.card.clone())
+                let info = Arc::new(hello.info);
+                (Stage::Challenged { info, nonce, intent }, self.info.clone())
             }
-            Intent::Probe => (Stage::Probed, Card { neighbors: Vec::new(), ..self.card.clone() }),
+            Intent::Probe => {
+                (Stage::Probed, NodeInfo { neighbors: Vec::new(), ..self.info.clone() })
+            }
         };
         if let Some(entry) = self.links.get_mut(&link) {
             entry.stage = stage;
         }
-        fx.send(link, HelloAck { version: VERSION, nonce, proof, card });
+        fx.send(link, HelloAck { version: VERSION, nonce, proof, info });
     }
 
     fn on_hello_ack(&mut self, link: LinkId, ack: HelloAck, fx: &mut Fx) {
@@ -363,11 +365,11 @@ impl Session {
             return self.reject(link, "HELLO_ACK answers a HELLO, which was not sent", fx);
         };
         let (to, intent, nonce, binding) = (*to, *intent, *nonce, *binding);
-        let statement = ack.card.proof_bytes(CALLED, &nonce, &self.card.key, binding);
+        let statement = ack.info.proof_bytes(CALLED, &nonce, &self.info.key, binding);
         let proved = ack.version == VERSION
-            && ack.card.excess().is_none()
-            && ack.card.key.verifies(&statement, &ack.proof);
-        let foreign = fleet_objection(&ack.card, &self.card);
+            && ack.info.excess().is_none()
+            && ack.info.key.verifies(&statement, &ack.proof);
+        let foreign = fleet_objection(&ack.info, &self.info);
         match intent {
             _ if !proved => {
                 self.end_call(link, (to, intent), fx);
@@ -375,10 +377,10 @@ impl Session {
             }
             Intent::Probe => {
                 self.end_call(link, (to, intent), fx);
-                fx.emit(Event::Answered { to, card: Arc::new(ack.card) });
+                fx.emit(Event::Answered { to, info: Arc::new(ack.info) });
             }
-            Intent::Link | Intent::Errand | Intent::Direct if ack.card.endpoint != to => {
-                let reason = format!("{} answers there", ack.card.endpoint);
+            Intent::Link | Intent::Errand | Intent::Direct if ack.info.endpoint != to => {
+                let reason = format!("{} answers there", ack.info.endpoint);
                 self.fail_call(link, (to, intent), CallError::Rejected(reason), fx);
             }
             Intent::Link | Intent::Errand | Intent::Direct if foreign.is_some() => {
@@ -387,51 +389,51 @@ impl Session {
             }
             Intent::Link | Intent::Errand | Intent::Direct => {
                 self.calling.remove(&(to, intent));
-                let answer = self.card.proof_bytes(CALLER, &ack.nonce, &ack.card.key, binding);
+                let answer = self.info.proof_bytes(CALLER, &ack.nonce, &ack.info.key, binding);
                 fx.send(link, HelloProof { proof: self.keys.sign(&answer) });
-                self.open_link(link, Arc::new(ack.card), (true, intent), fx);
+                self.open_link(link, Arc::new(ack.info), (true, intent), fx);
             }
         }
     }
 
     fn on_hello_proof(&mut self, link: LinkId, HelloProof { proof }: HelloProof, fx: &mut Fx) {
-        let Some(Link { stage: Stage::Challenged { card, nonce, intent }, binding, .. }) =
+        let Some(Link { stage: Stage::Challenged { info, nonce, intent }, binding, .. }) =
             self.links.get(&link)
         else {
             return self.reject(link, "HELLO_PROOF answers a HELLO_ACK, which was not sent", fx);
         };
-        let statement = card.proof_bytes(CALLER, nonce, &self.card.key, *binding);
-        if !card.key.verifies(&statement, &proof) {
+        let statement = info.proof_bytes(CALLER, nonce, &self.info.key, *binding);
+        if !info.key.verifies(&statement, &proof) {
             return self.reject(link, "the proof does not match the key in HELLO", fx);
         }
-        let (card, intent) = (card.clone(), *intent);
+        let (info, intent) = (info.clone(), *intent);
         if intent == Intent::Errand {
-            if self.errands_of(&card.key) >= ERRANDS_MAX {
+            if self.errands_of(&info.key) >= ERRANDS_MAX {
                 let reason = format!("more than {ERRANDS_MAX} errands at once");
                 return self.reject(link, &reason, fx);
             }
             self.errands.insert(link);
             self.make_room_for_errand(fx);
         }
-        self.open_link(link, card, (false, intent), fx);
+        self.open_link(link, info, (false, intent), fx);
     }
 
     /// By the key, which is proved: an endpoint may be claimed by anybody.
     fn errands_of(&self, caller: &PublicKey) -> usize {
         let peers = self.errands.iter().filter_map(|link| self.peer(*link));
-        peers.filter(|card| card.key == *caller).count()
+        peers.filter(|info| info.key == *caller).count()
     }
 
     fn open_link(
         &mut self,
         link: LinkId,
-        card: Arc<Card>,
+        info: Arc<NodeInfo>,
         (dialed, intent): (bool, Intent),
         fx: &mut Fx,
     ) {
         if let Some(entry) = self.links.get_mut(&link) {
             let standing = TrustLevel::Stranger;
-            entry.stage = Stage::Open { card: Arc::clone(&card), standing, intent };
+            entry.stage = Stage::Open { info: Arc::clone(&info), standing, intent };
             self.unproven.insert(link);
         }
         match intent {
@@ -440,7 +442,7 @@ impl Session {
             }
             Intent::Errand => fx.set_timer(Timer::Handshake(link), ERRAND_MAX),
         }
-        fx.emit(Event::Opened { link, card, dialed, intent });
+        fx.emit(Event::Opened { link, info, dialed, intent });
     }
 
     /// An ERROR during a call is its failure; later it is told to the node.
@@ -469,7 +471,7 @@ impl Session {
 
     fn reject(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
         let error = ErrorReply::new(ErrorCode::Handshake, reason);
-        self.refuse(link, Cause::BadHandshake, error, fx);
+        self.refuse(link, RejectReason::BadHandshake, error, fx);
         self.hangup(link, reason, fx);
     }
 
@@ -486,8 +488,8 @@ impl Session {
                 let error = if is_agreed { CallError::Silent } else { CallError::Closed };
                 fx.emit(Event::Failed { to, intent, error });
             }
-            Stage::Open { card, .. } => {
-                fx.emit(Event::Closed { link, card, is_agreed, reason: reason.to_owned() });
+            Stage::Open { info, .. } => {
+                fx.emit(Event::Closed { link, info, is_agreed, reason: reason.to_owned() });
             }
         }
     }

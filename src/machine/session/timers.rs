@@ -1,8 +1,8 @@
 //! Ends of links by the session: keep-alive rounds, links whose time is over, too many unproven.
 
 use super::{
-    Cause, ERRANDS_OF_ALL_MAX, ErrorCode, ErrorReply, Event, Fx, LinkId, QUIET_ROUNDS_MAX, Session,
-    Stage, Timer, TrustLevel,
+    ERRANDS_OF_ALL_MAX, ErrorCode, ErrorReply, Event, Fx, LinkId, QUIET_ROUNDS_MAX, RejectReason,
+    Session, Stage, Timer, TrustLevel,
 };
 use crate::machine::crowd::first_to_go;
 use crate::proto::hello::Intent;
@@ -41,7 +41,7 @@ impl Session {
         let Some(first) = first_to_go(crowd) else { return };
         let Some(from) = self.address(first) else { return };
         let detail = format!("limit {}; the oldest was closed", self.config.unproven_max);
-        fx.emit(Event::Refused { from, cause: Cause::TooManyUnproven, detail });
+        fx.emit(Event::Refused { from, cause: RejectReason::TooManyUnproven, detail });
         // A link that is open gets a BYE with the reason.
         if self.peer(first).is_none() {
             let reason = "too many connections without a handshake; try again in a moment";
@@ -50,7 +50,7 @@ impl Session {
         self.hangup(first, "too many unproven connections", fx);
     }
 
-    /// Closes one of too many errands, of which the newest is already counted.
+    /// Closes one of too many query, of which the newest is already counted.
     pub(super) fn make_room_for_errand(&mut self, fx: &mut Fx) {
         let crowd = self.errands.iter().filter_map(|it| Some((*it, self.address(*it)?)));
         if self.errands.len() > ERRANDS_OF_ALL_MAX
@@ -60,7 +60,7 @@ impl Session {
         }
     }
 
-    /// Closes a link whose handshake, errand or application has taken too long.
+    /// Closes a link whose handshake, query or application has taken too long.
     pub(super) fn on_handshake_timer(&mut self, link: LinkId, fx: &mut Fx) {
         let Some(entry) = self.links.get(&link) else { return };
         match entry.stage {
@@ -76,7 +76,7 @@ impl Session {
                 let limit = self.config.handshake_timeout.as_secs_f32();
                 let detail = format!("no handshake within {limit} s");
                 let error = ErrorReply::new(ErrorCode::Handshake, detail.clone());
-                fx.emit(Event::Refused { from, cause: Cause::HandshakeTimeout, detail });
+                fx.emit(Event::Refused { from, cause: RejectReason::HandshakeTimeout, detail });
                 fx.send(link, error);
                 self.hangup(link, "no handshake in time", fx);
             }

@@ -130,7 +130,7 @@ impl Choker {
 
     /// Gives `link` a place at once, if one is free; where `takes_others`, also that of a neighbor
     /// that is not interested, or the optimistic one's.
-    pub(super) fn seat(
+    pub(super) fn grant_slot(
         &mut self,
         link: LinkId,
         takes_others: bool,
@@ -236,10 +236,10 @@ mod tests {
     fn a_place_of_somebody_idle_is_given_away() {
         let mut choker = Choker::new(2);
         for link in 0..5 {
-            choker.seat(LinkId(link), true, |_| true);
+            choker.grant_slot(LinkId(link), true, |_| true);
         }
         assert_eq!(choker.unchoked(), BTreeSet::from([LinkId(0), LinkId(1), LinkId(2)]));
-        let moved = choker.seat(LinkId(4), true, |link| link != LinkId(1));
+        let moved = choker.grant_slot(LinkId(4), true, |link| link != LinkId(1));
         assert_eq!((moved.choke, moved.unchoke), (vec![LinkId(1)], vec![LinkId(4)]));
     }
 }

@@ -1,11 +1,11 @@
 //! Configuration of a swarm: the assignment's way and the way of shares.
 
-use crate::proto::swarm::Tongue;
+use crate::proto::swarm::ProtocolVariant;
 use std::time::Duration;
 
 /// Order in which pieces are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum PieceOrder {
     /// Any piece, with the same chance.
     Random,
     /// The pieces that the fewest neighbors have come first.
@@ -16,7 +16,7 @@ pub enum Order {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Set of messages that are spoken.
-    pub tongue: Tongue,
+    pub variant: ProtocolVariant,
     /// Number of preferred neighbors (k); one more may be unchoked.
     pub preferred: usize,
     /// Interval between two choices of the preferred neighbors (p).
@@ -32,7 +32,7 @@ pub struct Config {
     /// can be checked.
     pub pipeline_unproven: usize,
     /// Order in which pieces are asked for.
-    pub order: Order,
+    pub order: PieceOrder,
     /// Time after which a piece is asked of a second neighbor, too, when nothing else is left to
     /// ask for. None: never.
     pub endgame_after: Option<Duration>,
@@ -91,14 +91,14 @@ impl Config {
     /// one request a neighbor, random pieces.
     pub const fn assignment(k: usize, p: Duration, m: Duration) -> Self {
         Self {
-            tongue: Tongue::Assignment,
+            variant: ProtocolVariant::Assignment,
             preferred: k,
             unchoke_every: p,
             optimistic_every: m,
             seats_at_once: false,
             pipeline: 1,
             pipeline_unproven: 1,
-            order: Order::Random,
+            order: PieceOrder::Random,
             endgame_after: None,
             answer_after: Duration::from_secs(20),
             give_up_after: Some(Duration::from_secs(120)),
@@ -111,14 +111,14 @@ impl Config {
     /// Returns the way of shares.
     pub const fn share() -> Self {
         Self {
-            tongue: Tongue::Share,
+            variant: ProtocolVariant::Share,
             preferred: 7,
             unchoke_every: Duration::from_secs(10),
             optimistic_every: Duration::from_secs(30),
             seats_at_once: true,
             pipeline: 8,
             pipeline_unproven: 1,
-            order: Order::RarestFirst,
+            order: PieceOrder::RarestFirst,
             endgame_after: Some(Duration::from_millis(500)),
             answer_after: Duration::from_secs(15),
             give_up_after: None,

@@ -10,7 +10,7 @@ use crate::proto::swarm::{Hash, PieceIndex, Pieces};
 
 /// The list of files of a share that is a folder.
 #[derive(Clone, Debug)]
-pub enum Files {
+pub enum FileListState {
     /// The share is no folder.
     None,
     /// The list has this SHA-256, and is fetched before anything else.
@@ -25,7 +25,7 @@ pub(super) struct Content {
     pieces: Pieces,
     have: Bitfield,
     tree: Option<Tree>,
-    files: Files,
+    files: FileListState,
     /// Part of the wanted list that has come, and the link it comes by.
     list: Option<(LinkId, Vec<u8>)>,
 }
@@ -33,7 +33,12 @@ pub(super) struct Content {
 impl Content {
     /// # Panics
     /// Panics if `have` or the tree is not over as many pieces as there are.
-    pub(super) fn new(pieces: Pieces, have: Bitfield, tree: Option<Tree>, files: Files) -> Self {
+    pub(super) fn new(
+        pieces: Pieces,
+        have: Bitfield,
+        tree: Option<Tree>,
+        files: FileListState,
+    ) -> Self {
         assert_eq!(have.len(), pieces.count(), "a bit for every piece");
         assert!(tree.as_ref().is_none_or(|it| it.count() == pieces.count()), "a leaf a piece");
         Self { pieces, have, tree, files, list: None }
@@ -93,22 +98,22 @@ impl Content {
 
     /// True if the list of files is missing.
     pub(super) const fn wants_list(&self) -> bool {
-        matches!(self.files, Files::Wanted(_))
+        matches!(self.files, FileListState::Wanted(_))
     }
 
     /// Digest of the list that is missing.
     pub(super) const fn wanted_list(&self) -> Option<Hash> {
         match self.files {
-            Files::Wanted(digest) => Some(digest),
-            Files::None | Files::Known(_) => None,
+            FileListState::Wanted(digest) => Some(digest),
+            FileListState::None | FileListState::Known(_) => None,
         }
     }
 
     /// The list of files; empty if there is none here.
     pub(super) fn list(&self) -> &[u8] {
         match &self.files {
-            Files::Known(list) => list,
-            Files::None | Files::Wanted(_) => &[],
+            FileListState::Known(list) => list,
+            FileListState::None | FileListState::Wanted(_) => &[],
         }
     }
 
@@ -134,6 +139,6 @@ impl Content {
 
     /// Takes the whole list, whose digest was checked.
     pub(super) fn set_list(&mut self, list: Vec<u8>) {
-        self.files = Files::Known(list);
+        self.files = FileListState::Known(list);
     }
 }

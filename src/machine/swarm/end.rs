@@ -4,7 +4,7 @@
 //! pieces and none waits for this peer, or when there was no progress toward that for as long
 //! as the limit says.
 
-use super::event::{Event, Outcome, Timer};
+use super::event::{Event, SwarmOutcome, Timer};
 use super::machine::{Effect, Fx, Swarm};
 use crate::proto::swarm::Message;
 
@@ -15,7 +15,7 @@ impl Swarm {
             && let Some(roster) = &self.roster
             && roster.is_over(|peer| self.places.is_gone(peer))
         {
-            self.end(Outcome::AllComplete, fx);
+            self.end(SwarmOutcome::AllComplete, fx);
         }
     }
 
@@ -28,21 +28,21 @@ impl Swarm {
         }
         let missing = self.roster.as_ref().map(|it| it.incomplete());
         match missing {
-            _ if !self.is_done() => self.end(Outcome::Incomplete, fx),
-            Some(missing) if missing.is_empty() => self.end(Outcome::AllComplete, fx),
-            Some(missing) => self.end(Outcome::WithoutSome(missing), fx),
+            _ if !self.is_done() => self.end(SwarmOutcome::Incomplete, fx),
+            Some(missing) if missing.is_empty() => self.end(SwarmOutcome::AllComplete, fx),
+            Some(missing) => self.end(SwarmOutcome::WithoutSome(missing), fx),
             // A share is offered for as long as it is wanted.
             None => fx.set_timer(Timer::GiveUp, span),
         }
     }
 
     /// True if neighbors are told that this peer does not offer the content any more.
-    pub(super) fn has_withdrawn(&self, outcome: &Outcome) -> bool {
-        self.speaks_share() && matches!(outcome, Outcome::DiskFailed(_))
+    pub(super) fn has_withdrawn(&self, outcome: &SwarmOutcome) -> bool {
+        self.speaks_share() && matches!(outcome, SwarmOutcome::DiskFailed(_))
     }
 
     /// Ends the swarm. Messages that were sent before still leave.
-    pub(super) fn end(&mut self, outcome: Outcome, fx: &mut Fx) {
+    pub(super) fn end(&mut self, outcome: SwarmOutcome, fx: &mut Fx) {
         for timer in [Timer::Unchoke, Timer::Optimistic, Timer::Retry, Timer::GiveUp] {
             fx.stop_timer(timer);
         }

@@ -8,7 +8,7 @@ use crate::machine::LinkId;
 /// A peer's address that may be called, numbered by the driver, which knows the address. In the
 /// assignment's swarms it is the number of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place(pub u32);
+pub struct PeerAddrId(pub u32);
 
 /// A connection over which both handshakes were exchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,14 +16,14 @@ pub struct Opening {
     /// Id that the other end claims.
     pub peer: PeerId,
     /// Place that was called, if this end called.
-    pub place: Option<Place>,
+    pub place: Option<PeerAddrId>,
 }
 
 /// A call that failed, before or within the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DialFailure {
     /// Place that was called.
-    pub place: Place,
+    pub place: PeerAddrId,
     /// Reason in words, for people.
     pub reason: String,
 }
@@ -32,7 +32,7 @@ pub struct DialFailure {
 #[derive(Debug)]
 pub enum ExtraInput {
     /// A place became known that may be called.
-    Known(Place),
+    Known(PeerAddrId),
     /// Bytes came that are no message of this swarm, and were left out.
     Skipped {
         /// Link by which they came.
@@ -134,7 +134,7 @@ pub enum Timer {
     /// The optimistic neighbor is chosen anew.
     Optimistic,
     /// A place is called again.
-    Redial(Place),
+    Redial(PeerAddrId),
     /// A neighbor has had long enough for its requests.
     Answer(LinkId),
     /// Requests that could not be made before are tried again.
@@ -196,7 +196,7 @@ pub enum Event {
     /// A call failed; it is repeated after the pause, if there is one.
     Unreachable {
         /// Place that was called.
-        place: Place,
+        place: PeerAddrId,
         /// Reason in words, for people.
         reason: String,
         /// Pause before the next call, if there is one.
@@ -209,12 +209,12 @@ pub enum Event {
     /// The list of files of a folder is here, and its digest is the ticket's.
     FileList(Vec<u8>),
     /// The swarm is over for this peer.
-    Ended(Outcome),
+    Ended(SwarmOutcome),
 }
 
 /// Outcome of a swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SwarmOutcome {
     /// All members of the roster have all pieces.
     AllComplete,
     /// This peer has all pieces; the members named did not come, or went before they had.

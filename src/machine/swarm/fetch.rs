@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::config::{COPIES_MAX, SLOW_BYTES};
-use super::event::{Event, ExtraEffect, Outcome, Stored, Timer};
+use super::event::{Event, ExtraEffect, Stored, SwarmOutcome, Timer};
 use super::machine::{Fx, Swarm};
 use super::neighbor::{Late, Neighbor};
 use crate::machine::LinkId;
-use crate::proto::swarm::{Message, PeerId, PieceIndex, Tongue};
+use crate::proto::swarm::{Message, PeerId, PieceIndex, ProtocolVariant};
 
 impl Swarm {
     /// Asks all neighbors for all that may be asked.
@@ -150,7 +150,7 @@ impl Swarm {
         let Some(neighbor) = self.neighbors.get_mut(link) else { return };
         let len = self.content.pieces().len(index).unwrap_or(0) as usize;
         let is_short = offset as usize + data.len() < len;
-        if is_short && self.config.tongue == Tongue::Share && neighbor.answers(index) {
+        if is_short && self.config.variant == ProtocolVariant::Share && neighbor.answers(index) {
             self.parts.keep(index, neighbor.peer(), offset, data);
             self.release(link, index);
         }
@@ -267,7 +267,7 @@ impl Swarm {
             }
             Stored::Failed(reason) => {
                 self.picker.want(index);
-                self.end(Outcome::DiskFailed(reason), fx);
+                self.end(SwarmOutcome::DiskFailed(reason), fx);
             }
         }
         if let (true, Some(neighbor)) = (self.content.has(index), self.neighbors.get_mut(link)) {
@@ -285,7 +285,7 @@ impl Swarm {
         let links = self.neighbors.links();
         for link in links {
             if self.neighbors.get_mut(link).is_some_and(|it| it.on_gained(index)) {
-                self.tell_interest(link, false, fx);
+                self.send_interest(link, false, fx);
             }
         }
         // After the interest: a neighbor that hears of the last piece may end at once.
@@ -315,7 +315,7 @@ impl Swarm {
         if !lost.is_empty() {
             self.progressed();
             let links = self.neighbors.links();
-            links.into_iter().for_each(|link| self.tell_interest(link, false, fx));
+            links.into_iter().for_each(|link| self.send_interest(link, false, fx));
             self.ask_everybody(fx);
         }
     }

@@ -5,22 +5,22 @@
 //! connection that the one with the higher id dialed.
 
 use super::config::LINK_LASTS;
-use super::event::{Event, Place, Timer};
+use super::event::{Event, PeerAddrId, Timer};
 use super::machine::{Fx, Swarm};
 use super::neighbor::Neighbor;
-use super::places::Cause;
+use super::peer_addrs::DisconnectCause;
 use crate::machine::LinkId;
-use crate::proto::swarm::{Message, PeerId, Tongue};
+use crate::proto::swarm::{Message, PeerId, ProtocolVariant};
 
 impl Swarm {
-    pub(super) fn on_known(&mut self, place: Place, fx: &mut Fx) {
+    pub(super) fn on_known(&mut self, place: PeerAddrId, fx: &mut Fx) {
         if self.places.learn(place) {
             self.call(place, fx);
         }
     }
 
     /// Calls a place that waits to be called, if there is room.
-    fn call(&mut self, place: Place, fx: &mut Fx) {
+    fn call(&mut self, place: PeerAddrId, fx: &mut Fx) {
         let linked =
             self.places.peer_at(place).is_some_and(|it| self.neighbors.of_peer(it).is_some());
         if linked || self.neighbors.len() + self.places.calling() >= self.config.links_max {
@@ -31,14 +31,15 @@ impl Swarm {
         }
     }
 
-    pub(super) fn on_redial(&mut self, place: Place, fx: &mut Fx) {
+    pub(super) fn on_redial(&mut self, place: PeerAddrId, fx: &mut Fx) {
         if self.places.is_waiting(place) {
             self.call(place, fx);
         }
     }
 
-    pub(super) fn on_dial_failed(&mut self, place: Place, reason: String, fx: &mut Fx) {
-        let retry_in = self.places.pause(place, Cause::Missed, &self.config, &mut self.rng);
+    pub(super) fn on_dial_failed(&mut self, place: PeerAddrId, reason: String, fx: &mut Fx) {
+        let retry_in =
+            self.places.pause(place, DisconnectCause::Missed, &self.config, &mut self.rng);
         if let Some(pause) = retry_in {
             fx.set_timer(Timer::Redial(place), pause);
         }
@@ -49,13 +50,13 @@ impl Swarm {
         &mut self,
         link: LinkId,
         peer: PeerId,
-        place: Option<Place>,
+        place: Option<PeerAddrId>,
         fx: &mut Fx,
     ) {
         if let Err(why) = self.admit(peer, place, fx) {
             fx.emit(Event::Refused(peer, why));
             fx.hangup(link);
-            self.call_again(place, Cause::Short, fx);
+            self.call_again(place, DisconnectCause::Short, fx);
             return;
         }
         self.progressed();
@@ -89,7 +90,7 @@ impl Swarm {
     fn admit(
         &mut self,
         peer: PeerId,
-        place: Option<Place>,
+        place: Option<PeerAddrId>,
         fx: &mut Fx,
     ) -> Result<(), &'static str> {
         if peer == self.me {
@@ -103,7 +104,7 @@ impl Swarm {
         if self.roster.as_ref().is_some_and(|it| !it.has(peer)) {
             return Err("it does not belong to this swarm");
         }
-        let is_assignment = self.config.tongue == Tongue::Assignment;
+        let is_assignment = self.config.variant == ProtocolVariant::Assignment;
         if is_assignment && place.is_some_and(|it| it.0 != peer.0) {
             return Err("somebody else was called");
         }
@@ -135,7 +136,7 @@ impl Swarm {
         idle.is_some()
     }
 
-    fn call_again(&mut self, place: Option<Place>, cause: Cause, fx: &mut Fx) {
+    fn call_again(&mut self, place: Option<PeerAddrId>, cause: DisconnectCause, fx: &mut Fx) {
         let Some(place) = place else { return };
         if let Some(pause) = self.places.pause(place, cause, &self.config, &mut self.rng) {
             fx.set_timer(Timer::Redial(place), pause);
@@ -175,7 +176,7 @@ impl Swarm {
         }
         self.parts.is_gone(neighbor.peer());
         let is_short = self.now.since(neighbor.since()) < LINK_LASTS;
-        let cause = if is_short { Cause::Short } else { Cause::Over };
+        let cause = if is_short { DisconnectCause::Short } else { DisconnectCause::Over };
         self.call_again(neighbor.place(), cause, fx);
         self.seat_somebody(fx);
         self.ask_everybody(fx);

@@ -5,19 +5,21 @@ use std::time::Duration;
 use super::bitfield::Bitfield;
 use super::choker::Choker;
 use super::config::{Config, RETRY_AFTER};
-use super::content::{Content, Files};
-use super::event::{DialFailure, Event, ExtraEffect, ExtraInput, Opening, Outcome, Place, Timer};
+use super::content::{Content, FileListState};
+use super::event::{
+    DialFailure, Event, ExtraEffect, ExtraInput, Opening, PeerAddrId, SwarmOutcome, Timer,
+};
 use super::neighbors::Neighbors;
 use super::parts::Parts;
+use super::peer_addrs::PeerAddrs;
 use super::picker::Picker;
-use super::places::Places;
 use super::progress::Progress;
 use super::requests::Requests;
-use super::roster::Roster;
+use super::roster::SwarmRoster;
 use super::tree::Tree;
-use crate::machine::{self, Kind, LinkId, Machine, Never};
+use crate::machine::{self, LinkId, Machine, Never, Vocabulary};
 use crate::model::{Now, Rng, Time};
-use crate::proto::swarm::{Message, PeerId, PieceIndex, Pieces, Tongue};
+use crate::proto::swarm::{Message, PeerId, PieceIndex, Pieces, ProtocolVariant};
 
 /// Input to the machine.
 pub type Input = machine::Input<Swarm>;
@@ -33,7 +35,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// Setup of a swarm.
 #[derive(Debug)]
-pub struct Setup {
+pub struct SwarmSetup {
     /// Limits and periods of the swarm.
     pub config: Config,
     /// Id of this peer.
@@ -43,11 +45,11 @@ pub struct Setup {
     /// Pieces that are provably on disk (S2).
     pub have: Bitfield,
     /// Members of the swarm, if they are known beforehand; then it ends by itself.
-    pub roster: Option<Roster>,
+    pub roster: Option<SwarmRoster>,
     /// The known part of the tree, if pieces can be checked.
     pub tree: Option<Tree>,
     /// List of files of the share.
-    pub files: Files,
+    pub files: FileListState,
 }
 
 /// State of one peer in one swarm. Each part owns its fields; a step that concerns several parts is
@@ -59,20 +61,20 @@ pub struct Swarm {
     pub(super) rng: Rng,
     pub(super) now: Time,
     pub(super) content: Content,
-    pub(super) roster: Option<Roster>,
+    pub(super) roster: Option<SwarmRoster>,
     pub(super) neighbors: Neighbors,
     pub(super) choker: Choker,
     pub(super) picker: Picker,
     pub(super) requests: Requests,
     /// Parts of pieces amid which a connection ended.
     pub(super) parts: Parts,
-    pub(super) places: Places,
+    pub(super) places: PeerAddrs,
     pub(super) progress: Progress,
 }
 
-impl Kind for Swarm {
+impl Vocabulary for Swarm {
     type Message = Message;
-    type Call = Place;
+    type Call = PeerAddrId;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
@@ -121,8 +123,8 @@ impl Swarm {
     ///
     /// # Panics
     /// Panics if `have` or the tree is not over as many pieces as there are.
-    pub fn new(setup: Setup, rng: Rng) -> Self {
-        let Setup { mut config, me, pieces, have, mut roster, tree, files } = setup;
+    pub fn new(setup: SwarmSetup, rng: Rng) -> Self {
+        let SwarmSetup { mut config, me, pieces, have, mut roster, tree, files } = setup;
         let content = Content::new(pieces, have, tree, files);
         config.unchoke_every = config.unchoke_every.max(INTERVAL_MIN);
         config.optimistic_every = config.optimistic_every.max(INTERVAL_MIN);
@@ -148,7 +150,7 @@ impl Swarm {
             neighbors: Neighbors::default(),
             requests: Requests::default(),
             parts: Parts::default(),
-            places: Places::default(),
+            places: PeerAddrs::default(),
             progress: Progress::default(),
         }
     }
@@ -168,7 +170,7 @@ impl Swarm {
                 self.on_read_again(read, &lost, files, fx);
             }
             ExtraInput::Uploaded { link, index, bytes } => self.on_uploaded(link, index, bytes),
-            ExtraInput::DiskFailed(reason) => self.end(Outcome::DiskFailed(reason), fx),
+            ExtraInput::DiskFailed(reason) => self.end(SwarmOutcome::DiskFailed(reason), fx),
         }
     }
 
@@ -211,7 +213,7 @@ impl Swarm {
     }
 
     pub(super) fn speaks_share(&self) -> bool {
-        self.config.tongue == Tongue::Share
+        self.config.variant == ProtocolVariant::Share
     }
 
     /// Notes progress that brings a member nearer to the end.

@@ -19,14 +19,14 @@ mod content;
 mod end;
 mod event;
 mod fetch;
-mod hear;
 mod links;
 mod machine;
+mod messages;
 mod neighbor;
 mod neighbors;
 mod parts;
+mod peer_addrs;
 mod picker;
-mod places;
 mod progress;
 mod proof;
 mod requests;
@@ -39,14 +39,14 @@ mod tests;
 mod tree;
 
 pub use bitfield::Bitfield;
-pub use config::{Config, Order, UPLOADS_MAX};
-pub use content::Files;
+pub use config::{Config, PieceOrder, UPLOADS_MAX};
+pub use content::FileListState;
 pub use event::{
-    DialFailure, Event, ExtraEffect, ExtraInput, Opening, Outcome, Place, Stored, Timer,
+    DialFailure, Event, ExtraEffect, ExtraInput, Opening, PeerAddrId, Stored, SwarmOutcome, Timer,
 };
-pub use machine::{Effect, Fx, Input, Setup, Swarm};
+pub use machine::{Effect, Fx, Input, Swarm, SwarmSetup};
 
 pub use proof::FILES_BYTES_MAX;
-pub use roster::Roster;
-pub use status::{NeighborStatus, Status};
+pub use roster::SwarmRoster;
+pub use status::{NeighborStatus, SwarmStatus};
 pub use tree::{Tree, leaf_hash};

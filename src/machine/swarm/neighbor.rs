@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::bitfield::Bitfield;
 use super::config::{ANSWER_AFTER_MAX, LAPSED_MAX, ODDITIES_MAX, UPLOADS_MAX};
-use super::event::Place;
+use super::event::PeerAddrId;
 use crate::model::Time;
 use crate::proto::swarm::{PeerId, PieceIndex};
 
@@ -30,7 +30,7 @@ pub(super) enum Late {
 #[derive(Debug)]
 pub(super) struct Neighbor {
     peer: PeerId,
-    place: Option<Place>,
+    place: Option<PeerAddrId>,
     /// Time at which the connection was made.
     since: Time,
     have: Bitfield,
@@ -81,7 +81,7 @@ impl Neighbor {
     /// A neighbor as of now, of a content of `count` pieces.
     pub(super) fn new(
         peer: PeerId,
-        place: Option<Place>,
+        place: Option<PeerAddrId>,
         count: u32,
         is_proven: bool,
         now: Time,
@@ -122,7 +122,7 @@ impl Neighbor {
     }
 
     /// Place that was called, if this end called.
-    pub(super) const fn place(&self) -> Option<Place> {
+    pub(super) const fn place(&self) -> Option<PeerAddrId> {
         self.place
     }
 
@@ -162,7 +162,7 @@ impl Neighbor {
     }
 
     /// The interest to tell the neighbor, if it is news; where `is_asked`, also that there is none.
-    pub(super) fn tell_interest(&mut self, is_asked: bool) -> Option<bool> {
+    pub(super) fn send_interest(&mut self, is_asked: bool) -> Option<bool> {
         let wants = self.is_useful();
         let is_news = self.told_interest.map_or(wants || is_asked, |told| told != wants);
         if is_news {
@@ -488,12 +488,12 @@ mod tests {
     #[test]
     fn interest_is_told_when_it_changes() {
         let mut it = neighbor();
-        assert_eq!([it.tell_interest(false), it.tell_interest(true)], [None, Some(false)]);
+        assert_eq!([it.send_interest(false), it.send_interest(true)], [None, Some(false)]);
         assert!(it.appeared(PieceIndex(3), true) && !it.appeared(PieceIndex(3), true));
-        assert_eq!([it.tell_interest(false), it.tell_interest(false)], [Some(true), None]);
+        assert_eq!([it.send_interest(false), it.send_interest(false)], [Some(true), None]);
         assert!(it.on_gained(PieceIndex(3)) && !it.on_gained(PieceIndex(4)));
-        assert_eq!(it.tell_interest(false), Some(false));
+        assert_eq!(it.send_interest(false), Some(false));
         it.on_lost(PieceIndex(3));
-        assert_eq!(it.tell_interest(false), Some(true));
+        assert_eq!(it.send_interest(false), Some(true));
     }
 }

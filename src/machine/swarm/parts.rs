@@ -10,7 +10,7 @@ use super::config::PARTS_BYTES_MAX;
 use crate::proto::swarm::{PeerId, PieceIndex};
 
 #[derive(Debug)]
-struct Part {
+struct PartState {
     from: PeerId,
     bytes: Vec<u8>,
     /// True if the rest was asked for, and has not come.
@@ -20,13 +20,13 @@ struct Part {
 /// Parts of the pieces of one swarm.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    parts: BTreeMap<PieceIndex, Part>,
+    parts: BTreeMap<PieceIndex, PartState>,
 }
 
 impl Parts {
     /// The pieces that this peer has begun, and whose rest was not asked for.
     pub(super) fn of(&self, peer: PeerId) -> impl Iterator<Item = PieceIndex> {
-        let is_open = move |part: &Part| part.from == peer && !part.is_asked;
+        let is_open = move |part: &PartState| part.from == peer && !part.is_asked;
         self.parts.iter().filter(move |(_, part)| is_open(part)).map(|(index, _)| *index)
     }
 
@@ -55,8 +55,8 @@ impl Parts {
         if self.parts.get(&index).is_some_and(|it| it.bytes.len() >= bytes.len()) {
             return;
         }
-        self.parts.insert(index, Part { from, bytes, is_asked: false });
-        let total = |parts: &BTreeMap<_, Part>| parts.values().map(|it| it.bytes.len()).sum();
+        self.parts.insert(index, PartState { from, bytes, is_asked: false });
+        let total = |parts: &BTreeMap<_, PartState>| parts.values().map(|it| it.bytes.len()).sum();
         while PARTS_BYTES_MAX < total(&self.parts) {
             self.parts.pop_first();
         }
@@ -64,7 +64,7 @@ impl Parts {
 
     /// Takes out the part that this peer sent of a piece, if it ends at `offset`.
     pub(super) fn take(&mut self, index: PieceIndex, peer: PeerId, offset: u32) -> Option<Vec<u8>> {
-        let is_it = |it: &Part| it.from == peer && it.bytes.len() == offset as usize;
+        let is_it = |it: &PartState| it.from == peer && it.bytes.len() == offset as usize;
         self.parts.get(&index).filter(|it| is_it(it))?;
         self.parts.remove(&index).map(|it| it.bytes)
     }

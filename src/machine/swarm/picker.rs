@@ -7,7 +7,7 @@
 use rand::RngExt as _;
 
 use super::bitfield::Bitfield;
-use super::config::Order;
+use super::config::PieceOrder;
 use crate::model::Rng;
 use crate::proto::swarm::PieceIndex;
 
@@ -19,17 +19,17 @@ const LEVELS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Picker {
     wanted: Bitfield,
-    order: Order,
+    order: PieceOrder,
     seen: Vec<u16>,
     levels: Vec<Bitfield>,
 }
 
 impl Picker {
-    pub(super) fn new(order: Order, wanted: Bitfield) -> Self {
+    pub(super) fn new(order: PieceOrder, wanted: Bitfield) -> Self {
         let count = wanted.len();
         let (seen, levels) = match order {
-            Order::Random => (Vec::new(), Vec::new()),
-            Order::RarestFirst => {
+            PieceOrder::Random => (Vec::new(), Vec::new()),
+            PieceOrder::RarestFirst => {
                 let mut levels = vec![Bitfield::none(count); LEVELS];
                 levels[0] = Bitfield::all(count);
                 (vec![0; count as usize], levels)
@@ -77,8 +77,8 @@ impl Picker {
     /// Picks a wanted piece among `theirs`.
     pub(super) fn pick(&self, theirs: &Bitfield, rng: &mut Rng) -> Option<PieceIndex> {
         match self.order {
-            Order::Random => any_of(&self.wanted, theirs, None, rng),
-            Order::RarestFirst => self
+            PieceOrder::Random => any_of(&self.wanted, theirs, None, rng),
+            PieceOrder::RarestFirst => self
                 .levels
                 .iter()
                 .filter(|level| !level.is_empty())
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn every_eligible_piece_and_no_other_is_picked() {
-        let picker = Picker::new(Order::Random, some(200, &[3, 70, 130, 199]));
+        let picker = Picker::new(PieceOrder::Random, some(200, &[3, 70, 130, 199]));
         let theirs = some(200, &[0, 3, 130, 199]);
         let mut rng = Rng::seed_from_u64(1);
         let picked: BTreeSet<_> =
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_rarest_comes_first() {
-        let mut picker = Picker::new(Order::RarestFirst, Bitfield::all(3));
+        let mut picker = Picker::new(PieceOrder::RarestFirst, Bitfield::all(3));
         for have in [[0, 1], [0, 2], [0, 2]] {
             have.into_iter().for_each(|index| picker.appeared(PieceIndex(index)));
         }
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_very_many_have_is_counted_right_when_they_go() {
-        let mut picker = Picker::new(Order::RarestFirst, Bitfield::all(2));
+        let mut picker = Picker::new(PieceOrder::RarestFirst, Bitfield::all(2));
         for _ in 0..40 {
             picker.appeared(PieceIndex(0));
         }

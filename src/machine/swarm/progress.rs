@@ -1,6 +1,6 @@
 //! Progress of a swarm toward its end (S4).
 
-use super::event::Outcome;
+use super::event::SwarmOutcome;
 use crate::model::Time;
 
 /// Time of the last progress, the end, and the bytes of pieces that came and left.
@@ -9,7 +9,7 @@ pub(super) struct Progress {
     at: Time,
     /// True if the timer runs after which all possible requests are tried again.
     is_retrying: bool,
-    ended: Option<Outcome>,
+    ended: Option<SwarmOutcome>,
     down: u64,
     up: u64,
 }
@@ -35,11 +35,11 @@ impl Progress {
     }
 
     /// The end, once the swarm is over.
-    pub(super) const fn ended(&self) -> Option<&Outcome> {
+    pub(super) const fn ended(&self) -> Option<&SwarmOutcome> {
         self.ended.as_ref()
     }
 
-    pub(super) fn end(&mut self, outcome: Outcome) {
+    pub(super) fn end(&mut self, outcome: SwarmOutcome) {
         self.ended = Some(outcome);
     }
 

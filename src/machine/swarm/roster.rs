@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::proto::swarm::PeerId;
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Member {
+struct SwarmMember {
     /// True if the member has all pieces, as far as is known.
     is_complete: bool,
     /// True if the member was a neighbor once.
@@ -22,12 +22,12 @@ struct Member {
 
 /// The members of the swarm, without this peer.
 #[derive(Clone, Debug, Default)]
-pub struct Roster(BTreeMap<PeerId, Member>);
+pub struct SwarmRoster(BTreeMap<PeerId, SwarmMember>);
 
-impl Roster {
+impl SwarmRoster {
     /// Creates the roster of these members, each with whether it has all pieces from the beginning.
     pub fn new(members: impl IntoIterator<Item = (PeerId, bool)>) -> Self {
-        let member = |is_complete| Member { is_complete, ..Member::default() };
+        let member = |is_complete| SwarmMember { is_complete, ..SwarmMember::default() };
         Self(members.into_iter().map(|(peer, has)| (peer, member(has))).collect())
     }
 

@@ -32,12 +32,12 @@ impl Swarm {
     }
 
     /// Gives an interested neighbor a place at once, if one is free and the configuration says so.
-    pub(super) fn seat(&mut self, link: LinkId, fx: &mut Fx) {
+    pub(super) fn grant_slot(&mut self, link: LinkId, fx: &mut Fx) {
         let at_once = self.config.seats_at_once;
         if at_once || !self.choker.has_chosen() {
             let neighbors = &self.neighbors;
             let is_interested = |it| neighbors.get(it).is_some_and(Neighbor::is_interested);
-            let changes = self.choker.seat(link, at_once, is_interested);
+            let changes = self.choker.grant_slot(link, at_once, is_interested);
             self.carry_out(changes, fx);
         }
     }
@@ -50,7 +50,7 @@ impl Swarm {
         };
         let next = self.neighbors.iter().find(waits).map(|it| it.0);
         if let Some(link) = next {
-            self.seat(link, fx);
+            self.grant_slot(link, fx);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::proto::swarm::PeerId;
 
 /// Status of a swarm at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct SwarmStatus {
     /// Number of pieces on disk.
     pub have: u32,
     /// Number of pieces in all.
@@ -52,7 +52,7 @@ pub struct NeighborStatus {
 
 impl Swarm {
     /// Returns the present status.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> SwarmStatus {
         let neighbors = self.neighbors.iter().map(|(link, it)| NeighborStatus {
             peer: it.peer(),
             link,
@@ -64,7 +64,7 @@ impl Swarm {
             down: it.down(),
             up: it.up(),
         });
-        Status {
+        SwarmStatus {
             have: self.content.have().count(),
             count: self.content.pieces().count(),
             is_complete: self.is_done(),

@@ -7,18 +7,22 @@ use std::sync::Arc;
 use crate::machine::chat::Config;
 use crate::model::Endpoint;
 use crate::network::error::StartError;
-use crate::network::group::{Announcement, Details, GroupMember, Notice, Reply, Sought};
+use crate::network::group::{
+    Announcement, AnnouncementReply, Details, GroupMember, Notice, Sought,
+};
 use crate::network::message::Message;
 use crate::network::peer::Network;
-use crate::proto::chat::entry::{At, Member, MemberId};
+use crate::proto::chat::entry::{HostPort, Member, MemberId};
 use crate::proto::dialect::Dialect;
-use crate::runtime::chat::{Engine, Founds, Limits, Options, Told};
-use crate::runtime::driver::options::Sink;
+use crate::runtime::chat::{
+    ChatEngine, ChatNotification, ChatOptions, EngineLimits, GroupBootstrap,
+};
+use crate::runtime::driver::options::EventSink;
 
 /// Topic on which members of groups are announced.
 const TOPIC: &str = "folkmoot/chat";
 
-impl Details for At {
+impl Details for HostPort {
     fn at(&self) -> Endpoint {
         Endpoint::new(self.host, self.port)
     }
@@ -47,8 +51,8 @@ pub struct MemberOptions {
 /// Running member of a chat.
 pub struct ChatMember {
     /// Engine of the member.
-    pub engine: Engine,
-    group: GroupMember<MemberId, At>,
+    pub engine: ChatEngine,
+    group: GroupMember<MemberId, HostPort>,
 }
 
 impl ChatMember {
@@ -60,21 +64,21 @@ impl ChatMember {
     pub fn start(
         network: &Arc<Network>,
         options: MemberOptions,
-        sink: Box<dyn Sink<Told>>,
+        sink: Box<dyn EventSink<ChatNotification>>,
         told: impl FnMut(&str) -> bool,
     ) -> Result<Option<Self>, StartError> {
-        let (keys, at) = (network.keys(), At::from(network.endpoint()));
+        let (keys, at) = (network.keys(), HostPort::from(network.endpoint()));
         let me = Member { id: options.id, at, key: keys.public() };
         let mut group = GroupMember::new((TOPIC, me.id, at), network)?;
         let is_known = knows_its_group(&options.log_dir, me.id) || !options.places.is_empty();
-        let (founds, found) = if is_known {
-            (Founds::Never, Vec::new())
+        let (bootstrap, found) = if is_known {
+            (GroupBootstrap::Never, Vec::new())
         } else {
-            let Some(found) = seek(&group, told) else { return Ok(None) };
+            let Some(found) = find_group(&group, told) else { return Ok(None) };
             found
         };
         let places = options.places.into_iter().chain(found.into_iter().map(|at| (None, at)));
-        let engine = Engine::start(Options {
+        let engine = ChatEngine::start(ChatOptions {
             listen: None,
             keys,
             me,
@@ -83,9 +87,9 @@ impl ChatMember {
             seeds: places.collect(),
             config: options.config,
             cluster_keys: None,
-            founds,
-            limits: Limits { links_max: options.links_max, ..Limits::default() },
-            allows: None,
+            bootstrap,
+            limits: EngineLimits { links_max: options.links_max, ..EngineLimits::default() },
+            key_filter: None,
             sink,
         })?;
         let served = serve(network, &mut group, &engine, options.id);
@@ -110,12 +114,12 @@ pub fn knows_its_group(log_dir: &Path, me: MemberId) -> bool {
 
 /// Looks for the group until it is found, or is this member's to found; `None` if `told` ended the
 /// search, or the network has stopped.
-fn seek(
-    group: &GroupMember<MemberId, At>,
+fn find_group(
+    group: &GroupMember<MemberId, HostPort>,
     mut told: impl FnMut(&str) -> bool,
-) -> Option<(Founds, Vec<Endpoint>)> {
+) -> Option<(GroupBootstrap, Vec<Endpoint>)> {
     let mut goes_on = true;
-    let sought = group.seek(|notice| {
+    let sought = group.find_group(|notice| {
         goes_on = match notice {
             Notice::NotAdmitted => {
                 told("the fleet has not let this member in yet; it looks for the group meanwhile")
@@ -128,8 +132,8 @@ fn seek(
         goes_on
     });
     match sought {
-        Sought::Join(places) => Some((Founds::Never, places)),
-        Sought::Found if goes_on => Some((Founds::IfNew, Vec::new())),
+        Sought::Join(places) => Some((GroupBootstrap::Never, places)),
+        Sought::Found if goes_on => Some((GroupBootstrap::IfNew, Vec::new())),
         Sought::Found | Sought::Stopped => None,
     }
 }
@@ -138,8 +142,8 @@ fn seek(
 /// look for the group.
 fn serve(
     network: &Arc<Network>,
-    group: &mut GroupMember<MemberId, At>,
-    engine: &Engine,
+    group: &mut GroupMember<MemberId, HostPort>,
+    engine: &ChatEngine,
     me: MemberId,
 ) -> std::io::Result<()> {
     network.dialects().open(Dialect::Chat, engine.server());
@@ -156,16 +160,20 @@ fn serve(
 }
 
 /// Takes an announcement: the leader answers members that look for the group.
-fn attend(me: MemberId, other: &Announcement<MemberId, At>, engine: &Engine) -> Reply {
+fn attend(
+    me: MemberId,
+    other: &Announcement<MemberId, HostPort>,
+    engine: &ChatEngine,
+) -> AnnouncementReply {
     if !other.seeks {
         engine.add_place(other.details.at());
-        return Reply::Nothing;
+        return AnnouncementReply::Nothing;
     }
-    let Some(status) = engine.status() else { return Reply::Stop };
+    let Some(status) = engine.status() else { return AnnouncementReply::Stop };
     let is_mine = status.leader.is_none_or(|leader| leader == me);
     if is_mine && status.members.iter().any(|it| it.member.id == me) {
-        Reply::Announce
+        AnnouncementReply::Announce
     } else {
-        Reply::Nothing
+        AnnouncementReply::Nothing
     }
 }

@@ -12,17 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use group::{ChatMember, MemberOptions, knows_its_group};
-pub use watch::{Announcer, Fate, Watchers};
+pub use watch::{MessageFate, WatcherNotifier, Watchers};
 
 use super::error::{NetworkError, StartError};
 use super::peer::Network;
 use super::pending::{Cell, Pending};
-use super::queue::{Queue, Readers, Weigh};
-use crate::machine::chat::{Config, Status};
+use super::queue::{ByteSize, Queue, Readers};
+use crate::machine::chat::{ChatStatus, Config};
 use crate::model::Now;
 use crate::proto::chat::entry::{Body, Entry, MemberId, SeqNo};
-use crate::runtime::chat::{Limits, Told};
-use crate::runtime::driver::options::Sink;
+use crate::runtime::chat::{ChatNotification, EngineLimits};
+use crate::runtime::driver::options::EventSink;
 
 /// Room of texts that are said without one.
 const GENERAL: &str = "general";
@@ -53,7 +53,7 @@ impl ChatMessage {
     }
 }
 
-impl Weigh for ChatMessage {
+impl ByteSize for ChatMessage {
     fn bytes(&self) -> usize {
         self.room.len() + self.text.len() + 64
     }
@@ -122,7 +122,7 @@ impl ChatBuilder<'_> {
             log_dir: self.data,
             places: Vec::new(),
             config: Config::default(),
-            links_max: Limits::default().links_max,
+            links_max: EngineLimits::default().links_max,
         };
         let (messages, watchers) = (Readers::default(), Watchers::default());
         let sink = Box::new(Reports { messages: messages.clone(), watchers: watchers.clone() });
@@ -138,25 +138,25 @@ struct Reports {
     watchers: Watchers,
 }
 
-impl Sink<Told> for Reports {
-    fn take(&self, _: Now, told: Told) -> bool {
+impl EventSink<ChatNotification> for Reports {
+    fn take(&self, _: Now, told: ChatNotification) -> bool {
         self.watchers.hear(&told);
         match told {
-            Told::Delivered(entries) => {
+            ChatNotification::Delivered(entries) => {
                 let messages = entries.iter().filter_map(|it| ChatMessage::of(it));
                 messages.filter(|it| !self.messages.push(it)).count() == 0
             }
-            Told::Note(note) => {
+            ChatNotification::Note(note) => {
                 log::info!("{note}");
                 true
             }
-            Told::Failed(reason) => {
+            ChatNotification::Failed(reason) => {
                 log::error!("the chat has failed: {reason}");
                 self.messages.close();
                 self.watchers.close();
                 true
             }
-            Told::Event(_) => true,
+            ChatNotification::Event(_) => true,
         }
     }
 }
@@ -188,9 +188,9 @@ impl Chat {
         let (room, text, cell) = (room.into(), text.into(), Cell::new());
         let waiter = Waiter(Arc::clone(&cell));
         let tell = move |fate| match fate {
-            Fate::Kept => {}
-            Fate::Final(number) => waiter.0.put(Ok(number.0)),
-            Fate::Refused(reason) => waiter.0.put(Err(ChatError::Refused(reason))),
+            MessageFate::Kept => {}
+            MessageFate::Final(number) => waiter.0.put(Ok(number.0)),
+            MessageFate::Refused(reason) => waiter.0.put(Err(ChatError::Refused(reason))),
         };
         if self.watchers.tell(&room, &text, Box::new(tell)).is_none() {
             let reason = "too many texts wait to be final, or the member has stopped".to_owned();
@@ -229,7 +229,7 @@ impl Chat {
 
     /// Status of the member: its role, the leader, all members, and the texts that wait. `None`
     /// once it has stopped.
-    pub fn status(&self) -> Option<Status> {
+    pub fn status(&self) -> Option<ChatStatus> {
         self.member.engine.status()
     }
 }

@@ -10,9 +10,9 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::machine::chat::Event;
 use crate::model::Now;
-use crate::proto::chat::entry::{Body, Chat, Entry, MsgId, SeqNo};
-use crate::runtime::chat::Told;
-use crate::runtime::driver::options::Sink;
+use crate::proto::chat::entry::{Body, ChatText, Entry, MsgId, SeqNo};
+use crate::runtime::chat::ChatNotification;
+use crate::runtime::driver::options::EventSink;
 
 /// Largest number of programs that wait at a time; a further one is refused.
 const WATCHERS_MAX: usize = 1_024;
@@ -27,7 +27,7 @@ const FOLLOWED_BYTES_MAX: usize = 16 * 1024;
 
 /// The fate of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum MessageFate {
     /// The message is on disk, and is sent until it is final.
     Kept,
     /// The message is final, at this place.
@@ -46,13 +46,13 @@ struct Watcher {
 }
 
 /// Receiver of a message's fates. Called by the engine's thread: it must not block.
-type Tell = Box<dyn Fn(Fate) + Send>;
+type Tell = Box<dyn Fn(MessageFate) + Send>;
 
 #[derive(Default)]
 struct Waiting {
     next: u64,
     all: Vec<Watcher>,
-    followers: Vec<Sender<Told>>,
+    followers: Vec<Sender<ChatNotification>>,
     /// True if nobody may follow any more.
     is_closed: bool,
 }
@@ -66,7 +66,7 @@ pub struct Watch {
     watchers: Watchers,
     number: u64,
     /// Fates of the message, at most two: kept, and the last one.
-    pub fates: Receiver<Fate>,
+    pub fates: Receiver<MessageFate>,
 }
 
 impl Watchers {
@@ -102,7 +102,7 @@ impl Watchers {
     }
 
     /// Events from now on, for a screen of another process.
-    pub fn follow(&self) -> Receiver<Told> {
+    pub fn follow(&self) -> Receiver<ChatNotification> {
         let (tell, told) = bounded(FOLLOWED_MAX);
         let mut waiting = self.waiting();
         if !waiting.is_closed {
@@ -123,57 +123,59 @@ impl Watchers {
         drop(all);
     }
 
-    fn tell_followers(&self, told: &Told) {
+    fn tell_followers(&self, told: &ChatNotification) {
         let mut waiting = self.waiting();
         if waiting.followers.is_empty() {
             return;
         }
         let Some(told) = followed(told) else { return };
-        let is_there = |it: &Sender<Told>| {
+        let is_there = |it: &Sender<ChatNotification>| {
             !matches!(it.try_send(told.clone()), Err(TrySendError::Disconnected(_)))
         };
         waiting.followers.retain(is_there);
     }
 
-    pub(super) fn hear(&self, told: &Told) {
+    pub(super) fn hear(&self, told: &ChatNotification) {
         self.tell_followers(told);
         match told {
-            Told::Delivered(entries) => self.on_delivered(entries),
-            Told::Event(Event::Pending(chat)) => self.on_kept(chat),
-            Told::Event(Event::Rejected { room, text, reason }) => {
+            ChatNotification::Delivered(entries) => self.on_delivered(entries),
+            ChatNotification::Event(Event::Pending(chat)) => self.on_kept(chat),
+            ChatNotification::Event(Event::Rejected { room, text, reason }) => {
                 let is_it = |it: &Watcher| it.id.is_none() && it.room == *room && it.text == *text;
                 self.on_refused(is_it, reason);
             }
-            Told::Event(Event::GivenBack { chat, reason }) => {
+            ChatNotification::Event(Event::GivenBack { chat, reason }) => {
                 self.on_refused(|it| it.id == Some(chat.msg_id), reason);
             }
-            Told::Event(Event::Renamed { from, to }) => {
+            ChatNotification::Event(Event::Renamed { from, to }) => {
                 let mut waiting = self.waiting();
                 if let Some(it) = waiting.all.iter_mut().find(|it| it.id == Some(*from)) {
                     it.id = Some(*to);
                 }
             }
-            Told::Event(_) | Told::Note(_) | Told::Failed(_) => {}
+            ChatNotification::Event(_)
+            | ChatNotification::Note(_)
+            | ChatNotification::Failed(_) => {}
         }
     }
 
     /// Reports a kept message. Of several programs that sent the same text any one is meant: their
     /// messages differ in nothing else.
-    fn on_kept(&self, chat: &Chat) {
+    fn on_kept(&self, chat: &ChatText) {
         let mut waiting = self.waiting();
         let is_it = |it: &&mut Watcher| {
             it.id.is_none() && it.room == chat.room_id && it.text == chat.payload
         };
         if let Some(it) = waiting.all.iter_mut().find(is_it) {
             it.id = Some(chat.msg_id);
-            (it.tell)(Fate::Kept);
+            (it.tell)(MessageFate::Kept);
         }
     }
 
     fn on_refused(&self, is_it: impl Fn(&Watcher) -> bool, reason: &str) {
         let mut waiting = self.waiting();
         if let Some(at) = waiting.all.iter().position(is_it) {
-            (waiting.all.remove(at).tell)(Fate::Refused(reason.to_owned()));
+            (waiting.all.remove(at).tell)(MessageFate::Refused(reason.to_owned()));
         }
     }
 
@@ -187,7 +189,7 @@ impl Watchers {
             waiting.all.retain(|it| {
                 let is_it = it.id == Some(chat.msg_id) && it.text == chat.payload;
                 if is_it {
-                    (it.tell)(Fate::Final(entry.seq_no));
+                    (it.tell)(MessageFate::Final(entry.seq_no));
                 }
                 !is_it
             });
@@ -196,24 +198,27 @@ impl Watchers {
 }
 
 /// Form of an event in the queue of a follower, if a screen shows it.
-fn followed(told: &Told) -> Option<Told> {
+fn followed(told: &ChatNotification) -> Option<ChatNotification> {
     let size = |entry: &Arc<Entry>| match &entry.body {
         Body::Chat(chat) => chat.payload.len(),
         Body::Opening | Body::Membership(_) => 0,
     };
     match told {
-        Told::Event(Event::Dropped(_)) => None,
+        ChatNotification::Event(Event::Dropped(_)) => None,
         // The text may be longer than any message, and a screen shows the reason only.
-        Told::Event(Event::Rejected { room, reason, .. }) => {
+        ChatNotification::Event(Event::Rejected { room, reason, .. }) => {
             let (room, text, reason) = (Arc::clone(room), "".into(), reason.clone());
-            Some(Told::Event(Event::Rejected { room, text, reason }))
+            Some(ChatNotification::Event(Event::Rejected { room, text, reason }))
         }
-        Told::Delivered(entries)
+        ChatNotification::Delivered(entries)
             if entries.iter().map(size).sum::<usize>() > FOLLOWED_BYTES_MAX =>
         {
-            entries.last().map(|it| Told::Delivered(vec![Arc::clone(it)]))
+            entries.last().map(|it| ChatNotification::Delivered(vec![Arc::clone(it)]))
         }
-        Told::Delivered(_) | Told::Event(_) | Told::Note(_) | Told::Failed(_) => Some(told.clone()),
+        ChatNotification::Delivered(_)
+        | ChatNotification::Event(_)
+        | ChatNotification::Note(_)
+        | ChatNotification::Failed(_) => Some(told.clone()),
     }
 }
 
@@ -224,13 +229,13 @@ impl Drop for Watch {
 }
 
 /// A sink that tells the programs that wait, and then the person at the screen.
-pub struct Announcer {
+pub struct WatcherNotifier {
     pub watchers: Watchers,
-    pub tell: Sender<(Now, Told)>,
+    pub tell: Sender<(Now, ChatNotification)>,
 }
 
-impl Sink<Told> for Announcer {
-    fn take(&self, now: Now, told: Told) -> bool {
+impl EventSink<ChatNotification> for WatcherNotifier {
+    fn take(&self, now: Now, told: ChatNotification) -> bool {
         self.watchers.hear(&told);
         self.tell.take(now, told)
     }
@@ -244,9 +249,9 @@ mod tests {
 
     const GENERAL: &str = "general";
 
-    fn chat(member: u32, number: u64, room: &str, text: &str) -> Chat {
+    fn chat(member: u32, number: u64, room: &str, text: &str) -> ChatText {
         let origin = Origin { member: MemberId(member), client: 0 };
-        Chat { msg_id: MsgId { origin, number }, room_id: room.into(), payload: text.into() }
+        ChatText { msg_id: MsgId { origin, number }, room_id: room.into(), payload: text.into() }
     }
 
     fn entry(seq: u64, body: Body) -> Arc<Entry> {
@@ -255,7 +260,7 @@ mod tests {
     }
 
     fn event(watchers: &Watchers, event: Event) {
-        watchers.hear(&Told::Event(event));
+        watchers.hear(&ChatNotification::Event(event));
     }
 
     #[test]
@@ -270,16 +275,19 @@ mod tests {
         event(&watchers, Event::Rejected { room, text, reason });
         // Another text stands where the first one was to be; it goes on under another identity.
         let taken = entry(5, Body::Chat(chat(1, 1, GENERAL, "of another")));
-        watchers.hear(&Told::Delivered(vec![taken]));
+        watchers.hear(&ChatNotification::Delivered(vec![taken]));
         let (from, to) = (chat(1, 1, GENERAL, "").msg_id, chat(1, 9, GENERAL, "").msg_id);
         event(&watchers, Event::Renamed { from, to });
-        watchers.hear(&Told::Delivered(vec![entry(7, Body::Chat(chat(1, 9, GENERAL, "one")))]));
+        watchers.hear(&ChatNotification::Delivered(vec![entry(
+            7,
+            Body::Chat(chat(1, 9, GENERAL, "one")),
+        )]));
         let (chat, reason) = (chat(1, 2, GENERAL, "two"), "too long".to_owned());
         event(&watchers, Event::GivenBack { chat, reason });
         let fates = watches.each_ref().map(|it| it.fates.try_iter().collect::<Vec<_>>());
-        let refused = |why: &str| Fate::Refused(why.to_owned());
-        assert_eq!(fates[0], [Fate::Kept, Fate::Final(SeqNo(7))]);
-        assert_eq!(fates[1], [Fate::Kept, refused("too long")]);
+        let refused = |why: &str| MessageFate::Refused(why.to_owned());
+        assert_eq!(fates[0], [MessageFate::Kept, MessageFate::Final(SeqNo(7))]);
+        assert_eq!(fates[1], [MessageFate::Kept, refused("too long")]);
         assert_eq!(fates[2], [refused("no room")]);
     }
 
@@ -291,7 +299,7 @@ mod tests {
         for number in 1..=2_000 {
             event(&watchers, Event::Reached(MemberId(number)));
             assert!(
-                matches!(quick.try_recv(), Ok(Told::Event(Event::Reached(id))) if id.0 == number)
+                matches!(quick.try_recv(), Ok(ChatNotification::Event(Event::Reached(id))) if id.0 == number)
             );
         }
         assert_eq!(watchers.waiting().followers.len(), 2);
@@ -307,18 +315,21 @@ mod tests {
         let entries: Vec<_> = (1..=3)
             .map(|it| entry(it, Body::Chat(chat(1, it, GENERAL, &"x".repeat(6_000)))))
             .collect();
-        watchers.hear(&Told::Delivered(entries[..2].to_vec()));
-        watchers.hear(&Told::Delivered(entries));
+        watchers.hear(&ChatNotification::Delivered(entries[..2].to_vec()));
+        watchers.hear(&ChatNotification::Delivered(entries));
         let (room, text, reason) = (GENERAL.into(), "x".repeat(1 << 20).into(), "long".to_owned());
         event(&watchers, Event::Rejected { room, text, reason });
         event(&watchers, Event::Dropped("of no interest"));
-        let seqs = |told: Told| match &told {
-            Told::Delivered(entries) => entries.iter().map(|it| it.seq_no.0).collect(),
-            Told::Event(_) | Told::Note(_) | Told::Failed(_) => panic!("{told:?}"),
+        let seqs = |told: ChatNotification| match &told {
+            ChatNotification::Delivered(entries) => entries.iter().map(|it| it.seq_no.0).collect(),
+            ChatNotification::Event(_)
+            | ChatNotification::Note(_)
+            | ChatNotification::Failed(_) => panic!("{told:?}"),
         };
         let [few, many]: [Vec<_>; 2] = [(); 2].map(|()| seqs(told.try_recv().unwrap()));
         assert_eq!((few, many), (vec![1, 2], vec![3]), "the others are read by their numbers");
-        let Ok(Told::Event(Event::Rejected { text, reason, .. })) = told.try_recv() else {
+        let Ok(ChatNotification::Event(Event::Rejected { text, reason, .. })) = told.try_recv()
+        else {
             panic!("it is told")
         };
         assert_eq!((&*text, &*reason, told.len()), ("", "long", 0));

@@ -18,7 +18,7 @@ use crate::model::Endpoint;
 use crate::network::error::NetworkError;
 use crate::network::message::Message;
 use crate::network::peer::Network;
-use crate::network::queue::{Gone, Queue};
+use crate::network::queue::{Queue, RecvError};
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
@@ -82,7 +82,7 @@ pub(super) enum Sought {
 }
 
 /// Reply to an announcement of another member.
-pub(super) enum Reply {
+pub(super) enum AnnouncementReply {
     /// This member announces itself.
     Announce,
     /// There is nothing to say.
@@ -144,7 +144,7 @@ impl<I: Id, D: Details> GroupMember<I, D> {
 
     /// Looks for the group until it is found, or is this member's to found. `told` takes the state
     /// of the search, and returns whether to go on when it waits for another member.
-    pub(super) fn seek(&self, mut told: impl FnMut(Notice<I>) -> bool) -> Sought {
+    pub(super) fn find_group(&self, mut told: impl FnMut(Notice<I>) -> bool) -> Sought {
         let network = &self.announcer.network;
         if !self.is_admitted() {
             told(Notice::NotAdmitted);
@@ -173,8 +173,8 @@ impl<I: Id, D: Details> GroupMember<I, D> {
                         search.on_heard(other.node_id, other.details.at(), other.seeks);
                     }
                 }
-                Err(Gone::Missed(_) | Gone::Missing { .. } | Gone::Empty) => {}
-                Err(Gone::Closed) => return Sought::Stopped,
+                Err(RecvError::Missed(_) | RecvError::Missing { .. } | RecvError::Empty) => {}
+                Err(RecvError::Closed) => return Sought::Stopped,
             }
         }
     }
@@ -200,23 +200,25 @@ impl<I: Id, D: Details> GroupMember<I, D> {
     pub(super) fn serve(
         &mut self,
         name: &str,
-        attend: impl Fn(&Announcement<I, D>) -> Reply + Send + 'static,
+        attend: impl Fn(&Announcement<I, D>) -> AnnouncementReply + Send + 'static,
     ) -> io::Result<()> {
         let (announcer, heard) = (self.announcer.clone(), Arc::clone(&self.heard));
         self.spawn(name, move || {
             loop {
                 let message = match heard.recv() {
                     Ok(message) => message,
-                    Err(Gone::Missed(_) | Gone::Missing { .. } | Gone::Empty) => continue,
-                    Err(Gone::Closed) => return,
+                    Err(RecvError::Missed(_) | RecvError::Missing { .. } | RecvError::Empty) => {
+                        continue;
+                    }
+                    Err(RecvError::Closed) => return,
                 };
                 let Some(other) = announcer.read(&message) else { continue };
                 // The seeds' certificate of a neighbor's end is sure to come here.
                 announcer.network.add_peer(other.details.at());
                 match attend(&other) {
-                    Reply::Announce => drop(announcer.announce(false)),
-                    Reply::Nothing => {}
-                    Reply::Stop => return,
+                    AnnouncementReply::Announce => drop(announcer.announce(false)),
+                    AnnouncementReply::Nothing => {}
+                    AnnouncementReply::Stop => return,
                 }
             }
         })?;
@@ -249,16 +251,16 @@ impl<I: Id, D: Details> GroupMember<I, D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::chat::entry::{At, MemberId};
+    use crate::proto::chat::entry::{HostPort, MemberId};
 
     #[test]
     fn an_announcement_is_one_flat_object() {
-        let details = At { host: [127, 0, 0, 1].into(), port: 6001 };
+        let details = HostPort { host: [127, 0, 0, 1].into(), port: 6001 };
         let it = Announcement { node_id: MemberId(7), details, seeks: true };
         let text = r#"{"node_id":7,"host":"127.0.0.1","port":6001,"seeks":true}"#;
         assert_eq!(serde_json::to_string(&it).unwrap(), text);
         let text = r#"{"node_id":7,"host":"127.0.0.1","port":6001}"#;
-        let it: Announcement<MemberId, At> = serde_json::from_str(text).unwrap();
+        let it: Announcement<MemberId, HostPort> = serde_json::from_str(text).unwrap();
         assert!(!it.seeks && it.details == details);
     }
 }

@@ -14,15 +14,15 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 
 use crate::machine::chat::Config;
 use crate::machine::decision_log::{
-    self, Decision, DecisionLog, ROOM, founder, is_complete, member_id,
+    self, DecisionEntry, DecisionLog, ROOM, founder, is_complete, member_id,
 };
 use crate::model::{Endpoint, KeyPair, Now, PublicKey};
-use crate::proto::chat::entry::{At, Member};
+use crate::proto::chat::entry::{HostPort, Member};
 use crate::proto::dialect::Dialect;
 use crate::proto::rollout::{Participant, Roster};
-use crate::runtime::chat::{self, Engine, Founds, Told};
-use crate::runtime::driver::options::{Dialects, Sink};
-use crate::runtime::rollout::{self, Standing};
+use crate::runtime::chat::{self, ChatEngine, ChatNotification, GroupBootstrap};
+use crate::runtime::driver::options::{DialectServers, EventSink};
+use crate::runtime::rollout::{self, EngineStatus};
 use crate::runtime::thread;
 
 /// Number of entries read at a time.
@@ -34,10 +34,10 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
 /// Largest number of items that wait for this thread, in each of its channels.
 const WAITING_MAX: usize = 4_096;
 
-struct EventSink(Sender<Told>);
+struct EntrySender(Sender<ChatNotification>);
 
-impl Sink<Told> for EventSink {
-    fn take(&self, _: Now, told: Told) -> bool {
+impl EventSink<ChatNotification> for EntrySender {
+    fn take(&self, _: Now, told: ChatNotification) -> bool {
         self.0.try_send(told).is_ok()
     }
 }
@@ -45,8 +45,8 @@ impl Sink<Told> for EventSink {
 /// Part of a node in the log of decisions.
 pub(super) struct Decider {
     /// Servers at the node's port, which the group's joins.
-    dialects: Dialects,
-    wanted: Receiver<Decision>,
+    dialects: DialectServers,
+    wanted: Receiver<DecisionEntry>,
     keys: KeyPair,
     log_dir: PathBuf,
     marker: PathBuf,
@@ -59,8 +59,8 @@ impl Decider {
     pub(super) fn new(
         keys: &KeyPair,
         (log_dir, marker): (PathBuf, PathBuf),
-        dialects: Dialects,
-    ) -> (Self, Sender<Decision>) {
+        dialects: DialectServers,
+    ) -> (Self, Sender<DecisionEntry>) {
         let (want, wanted) = bounded(WAITING_MAX);
         let keys = KeyPair::from_secret(keys.secret_bytes());
         (Self { dialects, wanted, keys, log_dir, marker, is_ready: Arc::default() }, want)
@@ -75,7 +75,7 @@ impl Decider {
     ///
     /// # Errors
     /// Fails if the thread cannot be started.
-    pub(super) fn run(self, engine: rollout::Engine) -> io::Result<JoinHandle<()>> {
+    pub(super) fn run(self, engine: rollout::RolloutEngine) -> io::Result<JoinHandle<()>> {
         thread::spawn("decider", move || {
             if let Err(reason) = self.decide(&engine) {
                 ::log::error!("the log of decisions: {reason}");
@@ -83,7 +83,7 @@ impl Decider {
         })
     }
 
-    fn decide(&self, engine: &rollout::Engine) -> Result<(), String> {
+    fn decide(&self, engine: &rollout::RolloutEngine) -> Result<(), String> {
         // The first decision that is wanted comes long after the roster is known.
         let mut first = None;
         let roster = loop {
@@ -109,10 +109,10 @@ impl Decider {
 
     fn start(
         &self,
-        engine: &rollout::Engine,
+        engine: &rollout::RolloutEngine,
         roster: &Roster,
-        tell: Sender<Told>,
-    ) -> Result<Engine, String> {
+        tell: Sender<ChatNotification>,
+    ) -> Result<ChatEngine, String> {
         let me = engine.me();
         let others: Vec<&Participant> =
             roster.nodes().filter(|it| it.node_id != me.node_id).collect();
@@ -124,8 +124,8 @@ impl Decider {
         };
         let seeds: Result<Vec<_>, String> =
             others.into_iter().map(|it| Ok((Some(member_id(&it.key)), at(it)?))).collect();
-        let me = Member { id: member_id(&me.key), at: At::from(at(me)?), key: me.key };
-        let options = chat::Options {
+        let me = Member { id: member_id(&me.key), at: HostPort::from(at(me)?), key: me.key };
+        let options = chat::ChatOptions {
             listen: None,
             keys: KeyPair::from_secret(self.keys.secret_bytes()),
             me,
@@ -136,21 +136,21 @@ impl Decider {
             cluster_keys: None,
             // The lowest name of the first roster founds the group; a node that comes later finds
             // one.
-            founds: if is_founder { Founds::IfNew } else { Founds::Never },
-            limits: chat::Limits::default(),
+            bootstrap: if is_founder { GroupBootstrap::IfNew } else { GroupBootstrap::Never },
+            limits: chat::EngineLimits::default(),
             // A node that does not vote on rollouts decides nothing about them.
-            allows: Some(Box::new(allows(engine))),
-            sink: Box::new(EventSink(tell)),
+            key_filter: Some(Box::new(key_filter(engine))),
+            sink: Box::new(EntrySender(tell)),
         };
-        Engine::start(options).map_err(|error| error.to_string())
+        ChatEngine::start(options).map_err(|error| error.to_string())
     }
 
     fn attend(
         &self,
-        engine: &rollout::Engine,
-        group: &Engine,
-        told: &Receiver<Told>,
-        first: Option<Decision>,
+        engine: &rollout::RolloutEngine,
+        group: &ChatEngine,
+        told: &Receiver<ChatNotification>,
+        first: Option<DecisionEntry>,
     ) -> Result<(), String> {
         let mut log = DecisionLog::default();
         // What was decided before this node asked is told when it asks.
@@ -175,7 +175,7 @@ impl Decider {
                     want(engine, group, &mut log, &decision);
                 }
                 recv(told) -> told => match told {
-                    Ok(Told::Delivered(entries)) => {
+                    Ok(ChatNotification::Delivered(entries)) => {
                         for entry in entries {
                             if log.lacks(&entry) {
                                 // An entry found no room on its way here.
@@ -186,8 +186,8 @@ impl Decider {
                             }
                         }
                     }
-                    Ok(Told::Failed(reason)) => return Err(reason),
-                    Ok(Told::Event(_) | Told::Note(_)) => {}
+                    Ok(ChatNotification::Failed(reason)) => return Err(reason),
+                    Ok(ChatNotification::Event(_) | ChatNotification::Note(_)) => {}
                     Err(_) => return Ok(()),
                 },
             }
@@ -197,9 +197,9 @@ impl Decider {
 
 /// Reads the entries that are final and were not read yet, and passes their decisions on.
 fn read_on(
-    group: &Engine,
+    group: &ChatEngine,
     log: &mut DecisionLog,
-    mut tell: impl FnMut(&Decision),
+    mut tell: impl FnMut(&DecisionEntry),
 ) -> Result<(), String> {
     loop {
         let page = group.history(log.next(), PAGE)?;
@@ -214,11 +214,16 @@ fn read_on(
     }
 }
 
-fn want(engine: &rollout::Engine, group: &Engine, log: &mut DecisionLog, wanted: &Decision) {
+fn want(
+    engine: &rollout::RolloutEngine,
+    group: &ChatEngine,
+    log: &mut DecisionLog,
+    wanted: &DecisionEntry,
+) {
     match log.on_wanted(wanted) {
-        decision_log::Answer::Decided(decided) => answer(engine, decided),
-        decision_log::Answer::Asked => {}
-        decision_log::Answer::Ask => {
+        decision_log::DecisionAnswer::Decided(decided) => answer(engine, decided),
+        decision_log::DecisionAnswer::Asked => {}
+        decision_log::DecisionAnswer::Ask => {
             if let Ok(text) = serde_json::to_string(wanted) {
                 // The group keeps it and sends it again until it is final.
                 group.say(ROOM, text);
@@ -227,24 +232,26 @@ fn want(engine: &rollout::Engine, group: &Engine, log: &mut DecisionLog, wanted:
     }
 }
 
-fn answer(engine: &rollout::Engine, decision: &Decision) {
-    let Decision { txid, commit, proof } = decision.clone();
+fn answer(engine: &rollout::RolloutEngine, decision: &DecisionEntry) {
+    let DecisionEntry { txid, commit, proof } = decision.clone();
     engine.decided(txid, commit, proof);
 }
 
 /// Returns the test of keys that may be members of the group: those of the roster.
-fn allows(engine: &rollout::Engine) -> impl Fn(&PublicKey) -> bool + Send + Sync + 'static {
+fn key_filter(
+    engine: &rollout::RolloutEngine,
+) -> impl Fn(&PublicKey) -> bool + Send + Sync + 'static {
     let engine = engine.clone();
     move |key| match engine.standing() {
-        Ok(Standing::Running { status, .. }) => status.roster.nodes().any(|it| it.key == *key),
-        Ok(Standing::Forming { .. }) | Err(_) => false,
+        Ok(EngineStatus::Running { status, .. }) => status.roster.nodes().any(|it| it.key == *key),
+        Ok(EngineStatus::Forming { .. }) | Err(_) => false,
     }
 }
 
-fn roster_of(engine: &rollout::Engine) -> Result<Option<Roster>, String> {
+fn roster_of(engine: &rollout::RolloutEngine) -> Result<Option<Roster>, String> {
     match engine.standing() {
-        Ok(Standing::Running { status, .. }) => Ok(Some(status.roster)),
-        Ok(Standing::Forming { .. }) => Ok(None),
+        Ok(EngineStatus::Running { status, .. }) => Ok(Some(status.roster)),
+        Ok(EngineStatus::Forming { .. }) => Ok(None),
         Err(error) => Err(error.to_string()),
     }
 }

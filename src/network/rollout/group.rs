@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Endpoint, Incarnation, PublicKey};
 use crate::network::error::NetworkError;
-use crate::network::group::{self, GroupMember, Notice, Reply, Sought};
+use crate::network::group::{self, AnnouncementReply, GroupMember, Notice, Sought};
 use crate::network::message::Message;
 use crate::network::peer::Network;
-use crate::network::queue::Gone;
+use crate::network::queue::RecvError;
 use crate::proto::dialect::Dialect;
 use crate::proto::rollout::NodeId;
-use crate::runtime::rollout::{Engine, Founding, Standing};
+use crate::runtime::rollout::{EngineStatus, HistoryBootstrap, RolloutEngine};
 
 /// Topic on which nodes are announced.
 const TOPIC: &str = "folkmoot/rollout";
@@ -33,12 +33,12 @@ const ASK: u64 = 3;
 
 /// Address and key of a node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Details {
+struct NodeDetails {
     at: Endpoint,
     key: PublicKey,
 }
 
-impl group::Details for Details {
+impl group::Details for NodeDetails {
     fn at(&self) -> Endpoint {
         self.at
     }
@@ -48,13 +48,13 @@ impl group::Details for Details {
     }
 }
 
-type Announcement = group::Announcement<NodeId, Details>;
+type Announcement = group::Announcement<NodeId, NodeDetails>;
 
-type Announcer = group::Announcer<NodeId, Details>;
+type Announcer = group::Announcer<NodeId, NodeDetails>;
 
 /// Membership of a node in the fleet.
 pub(super) struct Group {
-    member: GroupMember<NodeId, Details>,
+    member: GroupMember<NodeId, NodeDetails>,
     network: Arc<Network>,
     me: NodeId,
 }
@@ -65,15 +65,15 @@ impl Group {
     /// # Errors
     /// Fails if the network has stopped.
     pub(super) fn new(network: &Arc<Network>, me: &NodeId) -> Result<Self, NetworkError> {
-        let details = Details { at: network.endpoint(), key: network.keys().public() };
+        let details = NodeDetails { at: network.endpoint(), key: network.keys().public() };
         let member = GroupMember::new((TOPIC, me.clone(), details), network)?;
         Ok(Self { member, network: Arc::clone(network), me: me.clone() })
     }
 
     /// Looks for nodes that have a history, until some are found or it is this node's turn to found
     /// one; `None` once `is_stopping` or the network has stopped.
-    pub(super) fn seek(&self, is_stopping: impl Fn() -> bool) -> Option<Founding> {
-        let sought = self.member.seek(|notice| {
+    pub(super) fn find_group(&self, is_stopping: impl Fn() -> bool) -> Option<HistoryBootstrap> {
+        let sought = self.member.find_group(|notice| {
             let is_stopped = is_stopping();
             match notice {
                 Notice::NotAdmitted => {}
@@ -85,9 +85,9 @@ impl Group {
         });
         match sought {
             Sought::Join(places) => {
-                Some(Founding::Join(places.iter().map(ToString::to_string).collect()))
+                Some(HistoryBootstrap::Join(places.iter().map(ToString::to_string).collect()))
             }
-            Sought::Found if !is_stopping() => Some(Founding::By(Vec::new())),
+            Sought::Found if !is_stopping() => Some(HistoryBootstrap::By(Vec::new())),
             Sought::Found | Sought::Stopped => None,
         }
     }
@@ -96,12 +96,12 @@ impl Group {
     ///
     /// # Errors
     /// Fails if a thread cannot be started.
-    pub(super) fn serve(&mut self, engine: &Engine) -> io::Result<()> {
+    pub(super) fn serve(&mut self, engine: &RolloutEngine) -> io::Result<()> {
         for dialect in [Dialect::Rollout, Dialect::Framed] {
             self.network.dialects().open(dialect, engine.server(dialect));
         }
         let (announcer, heeding) = (self.member.announcer(), engine.clone());
-        self.member.spawn("roll-seeds", move || Heed::new(announcer, &heeding).run())?;
+        self.member.spawn("roll-seeds", move || CertifiedEnds::new(announcer, &heeding).run())?;
         let (me, engine) = (self.me.clone(), engine.clone());
         self.member.serve("roll-fleet", move |other| attend(&me, other, &engine))
     }
@@ -113,31 +113,33 @@ impl Group {
 }
 
 /// Takes an announcement: nodes with a history answer those that look for one.
-fn attend(me: &NodeId, other: &Announcement, engine: &Engine) -> Reply {
+fn attend(me: &NodeId, other: &Announcement, engine: &RolloutEngine) -> AnnouncementReply {
     // The seeds have let it in.
     if engine.vouch(other.node_id.clone(), other.details.key).is_err() {
-        return Reply::Stop;
+        return AnnouncementReply::Stop;
     }
     match engine.standing() {
-        Ok(Standing::Running { status, .. }) if other.seeks && status.roster.has(me) => {
-            Reply::Announce
+        Ok(EngineStatus::Running { status, .. }) if other.seeks && status.roster.has(me) => {
+            AnnouncementReply::Announce
         }
-        Ok(Standing::Running { .. } | Standing::Forming { .. }) | Err(_) => Reply::Nothing,
+        Ok(EngineStatus::Running { .. } | EngineStatus::Forming { .. }) | Err(_) => {
+            AnnouncementReply::Nothing
+        }
     }
 }
 
 /// Thread that tells the engine of certified ends, and other nodes of this node's lives.
-struct Heed<'a> {
+struct CertifiedEnds<'a> {
     announcer: Announcer,
-    engine: &'a Engine,
+    engine: &'a RolloutEngine,
     /// Keys that the engine was told last.
     told: BTreeSet<PublicKey>,
     /// Last life that the other nodes were told of.
     life: Option<Incarnation>,
 }
 
-impl<'a> Heed<'a> {
-    const fn new(announcer: Announcer, engine: &'a Engine) -> Self {
+impl<'a> CertifiedEnds<'a> {
+    const fn new(announcer: Announcer, engine: &'a RolloutEngine) -> Self {
         Self { announcer, engine, told: BTreeSet::new(), life: None }
     }
 
@@ -146,7 +148,7 @@ impl<'a> Heed<'a> {
         let Ok(removals) = self.announcer.network.removals() else { return };
         for round in 0_u64.. {
             // A certificate that has just come is heeded at once.
-            if let Err(Gone::Closed) = removals.recv_timeout(HEED) {
+            if let Err(RecvError::Closed) = removals.recv_timeout(HEED) {
                 return;
             }
             let keys: BTreeSet<_> =
@@ -175,7 +177,7 @@ impl<'a> Heed<'a> {
     /// node is out itself, says that it is here. False once the engine is stopping.
     fn ask(&self) -> bool {
         let Ok(standing) = self.engine.standing() else { return false };
-        let Standing::Running { status, .. } = standing else { return true };
+        let EngineStatus::Running { status, .. } = standing else { return true };
         if !status.roster.has(&self.announcer.me.node_id) {
             // The nodes that could let it in may not have been there when it said so.
             self.announcer.announce(false);

@@ -17,18 +17,18 @@ pub use node::{NodeOptions, RolloutNode};
 
 use super::error::{NetworkError, StartError};
 use super::peer::Network;
-use super::queue::{Queue, Readers, Weigh};
+use super::queue::{ByteSize, Queue, Readers};
 use crate::machine::rollout::NodeStatus;
 pub use crate::machine::rollout::{
-    Answer as RolloutOutcome, Command as RolloutOrder, Event as RolloutEvent,
+    Command as RolloutOrder, CommandResult as RolloutOutcome, Event as RolloutEvent,
 };
 use crate::model::Now;
 use crate::proto::rollout::{ModelId, NodeId, RoutingState};
 use crate::runtime::dataplane::{self, Upstream};
-use crate::runtime::driver::options::Sink;
-use crate::runtime::rollout::{Admits, Standing, Told};
+use crate::runtime::driver::options::EventSink;
+use crate::runtime::rollout::{AdmissionPolicy, EngineStatus, RolloutNotification};
 
-impl Weigh for RolloutEvent {
+impl ByteSize for RolloutEvent {
     fn bytes(&self) -> usize {
         size_of::<Self>() + 1_024
     }
@@ -113,13 +113,13 @@ impl RolloutBuilder<'_> {
             at: self.network.endpoint(),
             http: self.listen,
             upstreams,
-            plane_limits: dataplane::Limits::default(),
+            plane_limits: dataplane::DataPlaneLimits::default(),
             initial: RoutingState::initial(stable, next),
-            founding: None,
+            bootstrap: None,
             cluster_keys: None,
             log: self.data.join(format!("{me}.log")),
             decisions: None,
-            admits: Admits::Vouched,
+            policy: AdmissionPolicy::Vouched,
             kill_at: None,
             me,
         };
@@ -136,19 +136,22 @@ impl RolloutBuilder<'_> {
 /// Sink that passes events to the readers.
 struct Reports(Readers<RolloutEvent>);
 
-impl Sink<Told> for Reports {
-    fn take(&self, _: Now, told: Told) -> bool {
+impl EventSink<RolloutNotification> for Reports {
+    fn take(&self, _: Now, told: RolloutNotification) -> bool {
         match told {
-            Told::Event(event) => self.0.push(&event),
-            Told::Note(note) => {
+            RolloutNotification::Event(event) => self.0.push(&event),
+            RolloutNotification::Note(note) => {
                 log::warn!("{note}");
                 true
             }
-            Told::Failed(_) => {
+            RolloutNotification::Failed(_) => {
                 self.0.close();
                 true
             }
-            Told::Founded(_) | Told::Serve(_) | Told::Probe(_) | Told::Decide { .. } => true,
+            RolloutNotification::Founded(_)
+            | RolloutNotification::Serve(_)
+            | RolloutNotification::Probe(_)
+            | RolloutNotification::Decide { .. } => true,
         }
     }
 }
@@ -185,8 +188,8 @@ impl Rollout {
     /// Fails if the node has stopped.
     pub fn status(&self) -> Result<Option<Box<NodeStatus>>, NetworkError> {
         match self.node.engine.standing().map_err(|_| NetworkError::Stopped)? {
-            Standing::Running { status, .. } => Ok(Some(status)),
-            Standing::Forming { .. } => Ok(None),
+            EngineStatus::Running { status, .. } => Ok(Some(status)),
+            EngineStatus::Forming { .. } => Ok(None),
         }
     }
 

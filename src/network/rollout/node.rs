@@ -17,18 +17,19 @@ use super::counts::Counts;
 use super::decider::Decider;
 use super::group::Group;
 use crate::machine::Never;
-use crate::machine::decision_log::Decision;
-use crate::machine::rollout::Decides;
+use crate::machine::decision_log::DecisionEntry;
+use crate::machine::rollout::DecisionAuthority;
 use crate::model::{Endpoint, KeyPair, Now};
 use crate::network::error::StartError;
 use crate::network::peer::Network;
 use crate::proto::rollout::{ModelId, NodeId, RoutingState};
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::dataplane::{self, DataPlane, Upstream};
-use crate::runtime::driver::options::{Dialects, Sink};
+use crate::runtime::driver::options::{DialectServers, EventSink};
 use crate::runtime::files::os_rng;
 use crate::runtime::rollout::{
-    Admits, Engine, Founding, KillPoint, Limits, Options, Recovered, Told,
+    AdmissionPolicy, HistoryBootstrap, KillPoint, ReplayReport, RolloutEngine, RolloutLimits,
+    RolloutNotification, RolloutOptions,
 };
 use crate::runtime::thread;
 
@@ -49,11 +50,11 @@ pub struct NodeOptions {
     /// Server of each version; empty for the built-in model.
     pub upstreams: BTreeMap<ModelId, Upstream>,
     /// Limits of the data plane.
-    pub plane_limits: dataplane::Limits,
+    pub plane_limits: dataplane::DataPlaneLimits,
     /// Routing state of version 1.
     pub initial: RoutingState,
     /// Beginning of the history; `None` to let the fleet say.
-    pub founding: Option<Founding>,
+    pub bootstrap: Option<HistoryBootstrap>,
     /// Cluster keys of its links, if they are encrypted.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
     /// File of the log of transactions.
@@ -62,7 +63,7 @@ pub struct NodeOptions {
     /// one; `None` to let coordinators decide.
     pub decisions: Option<(PathBuf, PathBuf)>,
     /// Condition under which another node is let in.
-    pub admits: Admits,
+    pub policy: AdmissionPolicy,
     /// Point at which the process kills itself, for tests.
     pub kill_at: Option<KillPoint>,
 }
@@ -80,12 +81,12 @@ impl NodeOptions {
 /// Running node of rollouts.
 pub struct RolloutNode {
     /// Engine of the node.
-    pub engine: Engine,
+    pub engine: RolloutEngine,
     /// Data plane of the node.
     pub plane: Arc<DataPlane>,
     counts: Arc<Counts>,
     /// Content of the log when the node started.
-    pub recovered: Recovered,
+    pub recovered: ReplayReport,
     /// Readiness of the log of decisions, if there is one.
     pub can_decide: Option<Arc<AtomicBool>>,
     failed: Arc<OnceLock<String>>,
@@ -106,23 +107,23 @@ impl RolloutNode {
         mut options: NodeOptions,
         keys: KeyPair,
         network: Option<&Arc<Network>>,
-        (sink, is_stopping): (Box<dyn Sink<Told>>, impl Fn() -> bool),
+        (sink, is_stopping): (Box<dyn EventSink<RolloutNotification>>, impl Fn() -> bool),
     ) -> Result<Option<Self>, StartError> {
         let counts = Arc::<Counts>::default();
         let plane = Arc::new(data_plane(&options, &counts)?);
-        let dialects = network.map_or_else(Dialects::default, |it| it.dialects().clone());
+        let dialects = network.map_or_else(DialectServers::default, |it| it.dialects().clone());
         let decider = options.decisions.take();
         let decider = decider.map(|paths| Decider::new(&keys, paths, dialects.clone()));
         let (decider, want) = decider.unzip();
         let mut group = network.map(|it| Group::new(it, &options.me)).transpose()?;
-        let founding = match (options.founding.take(), &group) {
-            (Some(founding), _) => founding,
+        let bootstrap = match (options.bootstrap.take(), &group) {
+            (Some(bootstrap), _) => bootstrap,
             // A node with a history goes on with it.
-            (None, Some(group)) if !options.log.exists() => match group.seek(is_stopping) {
-                Some(founding) => founding,
+            (None, Some(group)) if !options.log.exists() => match group.find_group(is_stopping) {
+                Some(bootstrap) => bootstrap,
                 None => return Ok(None),
             },
-            (None, _) => Founding::By(Vec::new()),
+            (None, _) => HistoryBootstrap::By(Vec::new()),
         };
         let (failed, (probe, probes)) = (Arc::<OnceLock<String>>::default(), bounded(PROBES_MAX));
         let sink = Box::new(Reports {
@@ -135,11 +136,11 @@ impl RolloutNode {
         });
         let own = SocketAddr::new(options.at.ip(), options.at.port());
         let listen = network.is_none().then_some(own);
-        let founded = (keys, founding, decider.is_some());
+        let founded = (keys, bootstrap, decider.is_some());
         // A peer's port has its own servers of all dialects, the engine's among them.
-        let guests = if network.is_some() { Dialects::default() } else { dialects };
+        let guests = if network.is_some() { DialectServers::default() } else { dialects };
         let options = engine_options(options, founded, listen, (guests, sink));
-        let (engine, recovered) = Engine::start(options)?;
+        let (engine, recovered) = RolloutEngine::start(options)?;
         let can_decide = decider.as_ref().map(Decider::readiness);
         let (runs, stopping) = bounded(0);
         let mut node = Self {
@@ -232,37 +233,37 @@ struct Reports {
     counts: Arc<Counts>,
     failed: Arc<OnceLock<String>>,
     probe: Sender<ModelId>,
-    want: Option<Sender<Decision>>,
-    sink: Box<dyn Sink<Told>>,
+    want: Option<Sender<DecisionEntry>>,
+    sink: Box<dyn EventSink<RolloutNotification>>,
 }
 
-impl Sink<Told> for Reports {
-    fn take(&self, now: Now, told: Told) -> bool {
+impl EventSink<RolloutNotification> for Reports {
+    fn take(&self, now: Now, told: RolloutNotification) -> bool {
         match &told {
-            Told::Serve(serving) => {
+            RolloutNotification::Serve(serving) => {
                 self.plane.set(Arc::new(serving.clone()));
                 return true;
             }
-            Told::Failed(reason) => {
+            RolloutNotification::Failed(reason) => {
                 let _ = self.failed.set(reason.clone());
             }
-            Told::Event(event) => self.counts.count(event),
+            RolloutNotification::Event(event) => self.counts.count(event),
             // A probe that finds no room is a vote that is not given in time.
-            Told::Probe(model) => return self.probe.try_send(model.clone()).is_ok(),
-            Told::Decide { txid, commit, proof } => {
+            RolloutNotification::Probe(model) => return self.probe.try_send(model.clone()).is_ok(),
+            RolloutNotification::Decide { txid, commit, proof } => {
                 let decision =
-                    || Decision { txid: txid.clone(), commit: *commit, proof: proof.clone() };
+                    || DecisionEntry { txid: txid.clone(), commit: *commit, proof: proof.clone() };
                 // A decision that finds no room is asked for again.
                 return self.want.as_ref().is_none_or(|it| it.try_send(decision()).is_ok());
             }
-            Told::Founded(_) | Told::Note(_) => {}
+            RolloutNotification::Founded(_) | RolloutNotification::Note(_) => {}
         }
         self.sink.take(now, told)
     }
 }
 
 /// Tells the engine the health of the node's traffic, until the node stops.
-fn tell_health(plane: &DataPlane, engine: &Engine, stopping: &Receiver<Never>) {
+fn tell_health(plane: &DataPlane, engine: &RolloutEngine, stopping: &Receiver<Never>) {
     let ticks = tick(HEALTH_EVERY);
     loop {
         select! {
@@ -275,42 +276,43 @@ fn tell_health(plane: &DataPlane, engine: &Engine, stopping: &Receiver<Never>) {
 }
 
 fn data_plane(options: &NodeOptions, counts: &Arc<Counts>) -> Result<DataPlane, StartError> {
-    let shown = Arc::clone(counts);
-    let options = dataplane::Options {
+    let unread_limiter = Arc::clone(counts);
+    let options = dataplane::DataPlaneOptions {
         listen: options.http,
         node_id: options.me.clone(),
         upstreams: options.upstreams.clone(),
         limits: options.plane_limits,
         seed: os_rng()?.random(),
-        more_metrics: Some(Box::new(move |out| shown.write(out))),
+        more_metrics: Some(Box::new(move |out| unread_limiter.write(out))),
     };
     Ok(DataPlane::start(options)?)
 }
 
 fn engine_options(
     options: NodeOptions,
-    (keys, founding, decides_in_log): (KeyPair, Founding, bool),
+    (keys, bootstrap, decides_in_log): (KeyPair, HistoryBootstrap, bool),
     listen: Option<SocketAddr>,
-    (guests, sink): (Dialects, Box<dyn Sink<Told>>),
-) -> Options {
+    (guests, sink): (DialectServers, Box<dyn EventSink<RolloutNotification>>),
+) -> RolloutOptions {
     let models = options.models();
-    let decides = if decides_in_log { Decides::Log } else { Decides::Coordinator };
-    Options {
+    let decides =
+        if decides_in_log { DecisionAuthority::Log } else { DecisionAuthority::Coordinator };
+    RolloutOptions {
         listen,
         keys,
         at: (options.at.ip().to_string(), options.at.port()),
         me: options.me,
         log: options.log,
-        founding,
+        bootstrap,
         initial: options.initial,
-        habits: Box::new(move |config| {
+        overrides: Box::new(move |config| {
             config.models = models;
             config.decides = decides;
         }),
         cluster_keys: options.cluster_keys,
-        admits: options.admits,
+        policy: options.policy,
         guests,
-        limits: Limits::default(),
+        limits: RolloutLimits::default(),
         kill_at: options.kill_at,
         sink,
     }

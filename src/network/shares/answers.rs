@@ -7,15 +7,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::reports::BEAT;
-use super::{Answers, Node, Refusal, Sharing, State, Taken};
-use crate::machine::shares::{Answered, LIST_MAX, Standing};
+use super::{Answers, Node, Refusal, Sharing, State, TakenShare};
+use crate::machine::shares::{Answered, LIST_MAX, ShareState};
 use crate::model::{Ticket, Time};
-use crate::network::message::Known;
+use crate::network::message::PeerInfo;
 use crate::network::pending::Pending;
-use crate::network::switchboard::Switchboard;
+use crate::network::subscriptions::Subscriptions;
 use crate::runtime::clock::Clock;
-use crate::runtime::control::{Answer, Next};
-use crate::runtime::swarm::Phase;
+use crate::runtime::control::{ControlAnswer, NextLine};
+use crate::runtime::swarm::ContentPhase;
 
 /// Largest number of refusals that are remembered; lists of others can name any number of shares.
 const REFUSALS_MAX: usize = 4_096;
@@ -23,9 +23,9 @@ const REFUSALS_MAX: usize = 4_096;
 /// Interval at which the answers of others are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-impl Taken {
+impl TakenShare {
     pub(super) fn is_failed(&self) -> bool {
-        matches!(self.held.swarm.progress().phase, Phase::Failed(_))
+        matches!(self.held.swarm.progress().phase, ContentPhase::Failed(_))
     }
 }
 
@@ -58,9 +58,9 @@ impl State {
             } else {
                 let taken = self.taken.get(&id).filter(|it| it.held.ticket.name == name);
                 match taken.filter(|it| it.is_told).map(|it| it.held.swarm.progress().phase) {
-                    Some(Phase::Stored) => None,
-                    Some(Phase::Failed(why)) => Some(why),
-                    Some(Phase::Fetching | Phase::Finishing) | None => continue,
+                    Some(ContentPhase::Stored) => None,
+                    Some(ContentPhase::Failed(why)) => Some(why),
+                    Some(ContentPhase::Fetching | ContentPhase::Finishing) | None => continue,
                 }
             };
             answers.push(Answered { id, name, order, refused });
@@ -84,12 +84,12 @@ impl Sharing {
     pub fn await_answers(
         self: &Arc<Self>,
         (ticket, wait): (Ticket, Duration),
-        (board, node): (&Arc<Switchboard>, &Node),
-    ) -> Result<Answer, String> {
+        (subscriptions, node): (&Arc<Subscriptions>, &Node),
+    ) -> Result<ControlAnswer, String> {
         let key = (ticket.share_id(), ticket.name.clone());
         let order = self.lock().kept.get(&key).filter(|it| it.everywhere).map(|it| it.order);
         let order = order.ok_or("this peer has not asked the others to take that")?;
-        let finding = board.discover(node).map_err(|error| error.to_string())?;
+        let finding = subscriptions.discover(node).map_err(|error| error.to_string())?;
         let mut watch = Watch {
             sharing: Arc::clone(self),
             ticket,
@@ -101,11 +101,11 @@ impl Sharing {
             told: None,
             is_ended: false,
         };
-        Ok(Answer::Lines(Box::new(move || watch.next())))
+        Ok(ControlAnswer::Lines(Box::new(move || watch.next())))
     }
 }
 
-type Finding = Pending<Result<Vec<Known>, crate::network::error::NetworkError>>;
+type Finding = Pending<Result<Vec<PeerInfo>, crate::network::error::NetworkError>>;
 
 /// Wait for the answers to an order.
 struct Watch {
@@ -116,24 +116,24 @@ struct Watch {
     wait: Duration,
     /// Search for the peers to wait for, while it lasts.
     finding: Option<Finding>,
-    peers: Vec<Known>,
+    peers: Vec<PeerInfo>,
     /// Number of peers that have it, as last told.
     told: Option<usize>,
     is_ended: bool,
 }
 
 impl Watch {
-    fn next(&mut self) -> Next {
+    fn next(&mut self) -> NextLine {
         if self.is_ended || self.sharing.lock().is_closed {
-            return Next::End;
+            return NextLine::End;
         }
         if let Some(finding) = &mut self.finding {
             match finding.wait_timeout(BEAT) {
-                None => return Next::Idle,
+                None => return NextLine::Idle,
                 Some(Ok(peers)) => (self.peers, self.finding) = (peers, None),
                 Some(Err(error)) => {
                     self.is_ended = true;
-                    return Next::Line(json!({ "error": error.to_string() }).to_string());
+                    return NextLine::Line(json!({ "error": error.to_string() }).to_string());
                 }
             }
         } else if self.told.is_some() {
@@ -142,32 +142,32 @@ impl Watch {
         }
         let standings: Vec<_> = {
             let state = self.sharing.lock();
-            let standing = |it: &Known| state.known.standing(&it.key, &self.ticket, self.order);
-            self.peers.retain(|it| standing(it) != Standing::Apart);
+            let standing = |it: &PeerInfo| state.known.standing(&it.key, &self.ticket, self.order);
+            self.peers.retain(|it| standing(it) != ShareState::Apart);
             self.peers.iter().map(standing).collect()
         };
-        let have = standings.iter().filter(|it| **it == Standing::Has).count();
+        let have = standings.iter().filter(|it| **it == ShareState::Has).count();
         let is_over = self.clock.mono().since(Time::ZERO) >= self.wait;
         if self.told != Some(have) && !is_over {
             self.told = Some(have);
-            return Next::Line(json!({ "have": have, "of": self.peers.len() }).to_string());
+            return NextLine::Line(json!({ "have": have, "of": self.peers.len() }).to_string());
         }
-        let is_open = |it: &Standing| matches!(it, Standing::Silent | Standing::Part);
+        let is_open = |it: &ShareState| matches!(it, ShareState::Silent | ShareState::Part);
         if standings.iter().any(is_open) && !is_over {
-            return Next::Idle;
+            return NextLine::Idle;
         }
         self.is_ended = true;
         let peers: Vec<_> = self.peers.iter().zip(&standings).map(answer).collect();
-        Next::Line(json!({ "answers": peers }).to_string())
+        NextLine::Line(json!({ "answers": peers }).to_string())
     }
 }
 
-fn answer((peer, standing): (&Known, &Standing)) -> Value {
+fn answer((peer, standing): (&PeerInfo, &ShareState)) -> Value {
     let (answer, reason) = match standing {
-        Standing::Has => ("has", None),
-        Standing::Refuses(why) => ("refuses", Some(why)),
-        Standing::Part => ("part", None),
-        Standing::Silent | Standing::Apart => ("none", None),
+        ShareState::Has => ("has", None),
+        ShareState::Refuses(why) => ("refuses", Some(why)),
+        ShareState::Part => ("part", None),
+        ShareState::Silent | ShareState::Apart => ("none", None),
     };
     json!({ "peer": peer.endpoint, "answer": answer, "reason": reason })
 }

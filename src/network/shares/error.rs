@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::model::text::escape;
 use crate::runtime::files::FilesError;
-use crate::runtime::listen::StartError;
+use crate::runtime::listen::ListenError;
 use crate::runtime::swarm::JoinError;
 
 /// Reason why a file or folder is not shared, or did not come.
@@ -69,4 +69,4 @@ macro_rules! share_error_from {
     };
 }
 
-share_error_from! { FilesError, StartError, JoinError }
+share_error_from! { FilesError, ListenError, JoinError }

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use crossbeam_channel::select;
 
-use super::host::{Held, Key, Order};
-use super::{Kept, NO_MORE, Node, Phase, Progress, ShareError, Sharing, notice};
+use super::host::{FetchOptions, HostedShare, Key};
+use super::{ContentPhase, NO_MORE, Node, ShareError, ShareRecord, Sharing, SwarmProgress, notice};
 use crate::machine::Input;
-use crate::machine::swarm::{Event, Outcome};
+use crate::machine::swarm::{Event, SwarmOutcome};
 use crate::model::{Now, Ticket};
 use crate::network::pending::{Cell, Pending};
-use crate::network::switchboard::Switchboard;
-use crate::runtime::driver::options::Sink;
+use crate::network::subscriptions::Subscriptions;
+use crate::runtime::driver::options::EventSink;
 
 /// One of the waits that a wait without an end is made of.
 const LONG: Duration = Duration::from_secs(3_600);
@@ -28,7 +28,7 @@ type Completion = Result<(), ShareError>;
 /// While it lives, other peers find it in their lists, and get from it all pieces that are here.
 pub struct Share {
     home: Home,
-    held: Arc<Held>,
+    held: Arc<HostedShare>,
     /// Key of an offer, of which there may be further handles; `None` for a fetch.
     offer: Option<Key>,
     completion: Arc<Completed>,
@@ -38,7 +38,7 @@ pub struct Share {
 #[derive(Clone)]
 pub(in crate::network) struct Home {
     pub(in crate::network) sharing: Arc<Sharing>,
-    pub(in crate::network) board: Arc<Switchboard>,
+    pub(in crate::network) subscriptions: Arc<Subscriptions>,
     pub(in crate::network) node: Node,
 }
 
@@ -89,7 +89,7 @@ impl Trouble {
     }
 }
 
-impl Sink<Event> for Trouble {
+impl EventSink<Event> for Trouble {
     fn take(&self, _: Now, event: Event) -> bool {
         if let Some(text) = notice(&event) {
             let mut last = self.lock();
@@ -121,7 +121,7 @@ impl Share {
     }
 
     /// Progress at this moment: pieces, connections, bytes and rates.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> SwarmProgress {
         self.held.swarm.progress()
     }
 
@@ -141,18 +141,18 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let Home { sharing, board, node } = &self.home;
+        let Home { sharing, subscriptions, node } = &self.home;
         match &self.offer {
             Some(key) => {
                 if sharing.release(key) {
-                    sharing.end_keys(std::slice::from_ref(key), (board, node));
+                    sharing.end_keys(std::slice::from_ref(key), (subscriptions, node));
                 }
             }
             None => {
                 let host = sharing.lock().host.clone();
-                let is_this = |it: &Held| std::ptr::eq(it, Arc::as_ptr(&self.held));
+                let is_this = |it: &HostedShare| std::ptr::eq(it, Arc::as_ptr(&self.held));
                 if host.is_some_and(|it| !it.end_those(is_this).is_empty()) {
-                    let _ = sharing.announce(board, node);
+                    let _ = sharing.announce(subscriptions, node);
                 }
             }
         }
@@ -177,16 +177,16 @@ impl Sharing {
 
 impl Home {
     /// Carries answers to the node, and starts the thread of the shares when it is wanted, until
-    /// the switchboard is closed. For a thread of its own.
+    /// the subscriptions are closed. For a thread of its own.
     pub(in crate::network) fn attend(&self) {
-        let (answers, wanted) = (self.board.answering(), self.sharing.wanted());
+        let (answers, wanted) = (self.subscriptions.answering(), self.sharing.wanted());
         loop {
             select! {
                 recv(answers) -> command => match command {
                     Ok(command) => self.node.submit(Input::Command(command)),
                     Err(_) => return,
                 },
-                recv(wanted) -> _ => self.sharing.wake(&self.board, &self.node),
+                recv(wanted) -> _ => self.sharing.wake(&self.subscriptions, &self.node),
             }
         }
     }
@@ -201,7 +201,7 @@ impl Home {
             cell.put(Err(ShareError::Stopped));
             return Pending::new(cell, None);
         }
-        self.sharing.wake(&self.board, &self.node);
+        self.sharing.wake(&self.subscriptions, &self.node);
         let (opening, goes_on) = (Opening(Arc::clone(&cell)), Arc::clone(&is_wanted));
         let crew = self.sharing.crew.clone();
         let started = crew.spawn("share", move || {
@@ -223,7 +223,7 @@ impl Home {
             let sharing = &home.sharing;
             let order = if everywhere { sharing.next_order() } else { 0 };
             let (piece, ticket, is_passing, handles) = (None, None, true, 1);
-            let kept = Kept { path, piece, everywhere, order, ticket, is_passing, handles };
+            let kept = ShareRecord { path, piece, everywhere, order, ticket, is_passing, handles };
             let hashed = |_, _| goes_on();
             let mut shared = sharing.share(kept.clone(), false, &hashed);
             // The last other handle of it was dropped just now.
@@ -231,11 +231,11 @@ impl Home {
                 && !home.holds(held)
                 && goes_on()
             {
-                shared = sharing.share(Kept { handles: 0, ..kept.clone() }, false, &hashed);
+                shared = sharing.share(ShareRecord { handles: 0, ..kept.clone() }, false, &hashed);
             }
             opening.put(shared.map(|held| {
                 sharing.note_order(&held.ticket.name, order);
-                let _ = sharing.announce(&home.board, &home.node);
+                let _ = sharing.announce(&home.subscriptions, &home.node);
                 let offer = Some((held.ticket.share_id(), held.ticket.name.clone()));
                 let completion = Arc::new(Completed::default());
                 completion.put(&Ok(()));
@@ -261,7 +261,7 @@ impl Home {
         self.open(move |home, goes_on, opening| {
             let trouble = Trouble::default();
             *trouble.lock() = "nobody answered".to_owned();
-            let order = Order {
+            let order = FetchOptions {
                 ticket: &ticket,
                 to: &dir,
                 at: &[],
@@ -280,14 +280,14 @@ impl Home {
             let fetched = Arc::clone(&held);
             opening.put(Ok(Share { home, held, offer: None, completion }));
             following.put(&follower.follow(&fetched, &trouble));
-            if fetched.swarm.progress().phase == Phase::Stored {
-                let _ = follower.sharing.announce(&follower.board, &follower.node);
+            if fetched.swarm.progress().phase == ContentPhase::Stored {
+                let _ = follower.sharing.announce(&follower.subscriptions, &follower.node);
             }
         })
     }
 
     /// Waits for the end of a fetch.
-    fn follow(&self, held: &Arc<Held>, trouble: &Trouble) -> Completion {
+    fn follow(&self, held: &Arc<HostedShare>, trouble: &Trouble) -> Completion {
         loop {
             let progress = held.swarm.wait(LONG, is_over);
             if is_over(&progress.phase, progress.ended.as_ref()) {
@@ -300,7 +300,7 @@ impl Home {
     }
 
     /// True if a share has not been ended.
-    fn holds(&self, held: &Arc<Held>) -> bool {
+    fn holds(&self, held: &Arc<HostedShare>) -> bool {
         let host = self.sharing.lock().host.clone();
         host.is_some_and(|it| it.holds(held))
     }
@@ -316,22 +316,22 @@ impl Opening {
     }
 }
 
-fn is_over(phase: &Phase, ended: Option<&Outcome>) -> bool {
+fn is_over(phase: &ContentPhase, ended: Option<&SwarmOutcome>) -> bool {
     match phase {
-        Phase::Stored | Phase::Failed(_) => true,
-        Phase::Fetching => ended.is_some(),
-        Phase::Finishing => matches!(ended, Some(Outcome::DiskFailed(_))),
+        ContentPhase::Stored | ContentPhase::Failed(_) => true,
+        ContentPhase::Fetching => ended.is_some(),
+        ContentPhase::Finishing => matches!(ended, Some(SwarmOutcome::DiskFailed(_))),
     }
 }
 
 /// Outcome of a fetch that is over.
-fn outcome(progress: &Progress, trouble: &str) -> Completion {
+fn outcome(progress: &SwarmProgress, trouble: &str) -> Completion {
     match (&progress.phase, &progress.ended) {
-        (Phase::Stored, _) => Ok(()),
-        (Phase::Failed(reason), _) | (_, Some(Outcome::DiskFailed(reason))) => {
+        (ContentPhase::Stored, _) => Ok(()),
+        (ContentPhase::Failed(reason), _) | (_, Some(SwarmOutcome::DiskFailed(reason))) => {
             Err(ShareError::Failed(format!("{reason}; what came is kept, fetch it again to go on")))
         }
-        (Phase::Fetching | Phase::Finishing, _) => {
+        (ContentPhase::Fetching | ContentPhase::Finishing, _) => {
             let (have, pieces, last) = (progress.have, progress.pieces, trouble.to_owned());
             Err(ShareError::NotFound { have, pieces, last })
         }

@@ -13,15 +13,17 @@ use serde_json::Value;
 
 use super::error::ShareError;
 use super::view::View;
-use crate::machine::swarm::{Config, Event, Files, Tree};
+use crate::machine::swarm::{Config, Event, FileListState, Tree};
 use crate::model::{Endpoint, Ticket};
-use crate::runtime::driver::options::{Serve, Sink};
+use crate::runtime::driver::options::{EventSink, ServeConnection};
 use crate::runtime::files;
-use crate::runtime::listen::StartError;
+use crate::runtime::listen::ListenError;
 use crate::runtime::swarm::store::{
-    Fetch, Hashing, Offer, Store, StoreError, TreeCache, piece_size_for,
+    ContentStoreError, Fetch, Hashing, OfferedFiles, Store, TreeCache, piece_size_for,
 };
-use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind, Phase};
+use crate::runtime::swarm::{
+    ContentPhase, SwarmEngine, SwarmHandle, SwarmKind, SwarmOptions, SwarmSpec,
+};
 
 /// Role of this process in a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +36,7 @@ pub enum Role {
 
 /// One share of this process.
 #[derive(Debug)]
-pub struct Held {
+pub struct HostedShare {
     /// Ticket of the share.
     pub ticket: Ticket,
     /// Role of this process in it.
@@ -44,10 +46,10 @@ pub struct Held {
     /// The parts of a folder that are not offered, each with its reason.
     pub left_out: Vec<String>,
     /// The swarm; the same for all names of one content.
-    pub swarm: Arc<Joined>,
+    pub swarm: Arc<SwarmHandle>,
 }
 
-impl Held {
+impl HostedShare {
     /// Progress of the share.
     pub fn view(&self) -> View {
         View::of(&self.swarm.progress(), self.ticket.size)
@@ -69,7 +71,7 @@ impl Held {
 }
 
 /// Options of a fetch.
-pub struct Order<'a> {
+pub struct FetchOptions<'a> {
     /// Ticket of the share.
     pub ticket: &'a Ticket,
     /// Folder for the content.
@@ -87,7 +89,7 @@ pub struct Order<'a> {
 
 /// The content to be shared.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct WantedContent<'a> {
     /// The file or folder.
     pub path: &'a Path,
     /// Size of a piece in bytes; `None` to choose it by the size of the content.
@@ -102,11 +104,11 @@ pub(crate) type Key = (Hash, String);
 /// The shares of one engine.
 #[derive(Debug)]
 pub struct ShareHost {
-    engine: Engine,
+    engine: SwarmEngine,
     /// Addresses at which other peers find this engine, for tickets.
     at: Vec<Endpoint>,
     cache: Option<TreeCache>,
-    held: Mutex<BTreeMap<Key, Arc<Held>>>,
+    held: Mutex<BTreeMap<Key, Arc<HostedShare>>>,
 }
 
 impl ShareHost {
@@ -114,15 +116,15 @@ impl ShareHost {
     ///
     /// # Errors
     /// Fails if the port cannot be used.
-    pub fn start(options: EngineOptions) -> Result<Self, StartError> {
-        let engine = Engine::start(options)?;
+    pub fn start(options: SwarmOptions) -> Result<Self, ListenError> {
+        let engine = SwarmEngine::start(options)?;
         let at = engine.addr().map(Endpoint::from).into_iter().collect();
         Ok(Self::over(engine, at))
     }
 
     /// A host over an engine whose connections come from another listener, which peers find at
     /// `at`.
-    pub fn over(engine: Engine, at: Vec<Endpoint>) -> Self {
+    pub fn over(engine: SwarmEngine, at: Vec<Endpoint>) -> Self {
         let cache = cache_folder().map(TreeCache::new);
         // With the signal caught, a file that is too large for a limit is an error with a remedy,
         // and no sudden end.
@@ -137,14 +139,14 @@ impl ShareHost {
     /// Fails if it cannot be read, or is offered already.
     pub fn share(
         &self,
-        wanted: Wanted<'_>,
+        wanted: WantedContent<'_>,
         hashed: &(dyn Fn(u64, u64) -> bool + Sync),
-        events: impl Sink<Event> + 'static,
-    ) -> Result<Arc<Held>, ShareError> {
-        let Wanted { path, piece, rehash } = wanted;
+        events: impl EventSink<Event> + 'static,
+    ) -> Result<Arc<HostedShare>, ShareError> {
+        let WantedContent { path, piece, rehash } = wanted;
         let unusable =
             |error| ShareError::Failed(format!("cannot share {}: {error}", path.display()));
-        let offer = Offer::new(path).map_err(|error| unusable(error.to_string()))?;
+        let offer = OfferedFiles::new(path).map_err(|error| unusable(error.to_string()))?;
         let (name, size) = (offer.name().to_owned(), offer.size());
         let pieces = Pieces::new(size, piece.unwrap_or_else(|| piece_size_for(size)))
             .map_err(ShareError::Piece)?;
@@ -172,13 +174,19 @@ impl ShareHost {
         let same = self.held().values().find(|it| it.ticket.share_id() == id).cloned();
         if let Some(same) = same {
             let swarm = Arc::clone(&same.swarm);
-            return Ok(self.hold(Held { ticket, role: Role::Offers, path, left_out, swarm }));
+            return Ok(self.hold(HostedShare {
+                ticket,
+                role: Role::Offers,
+                path,
+                left_out,
+                swarm,
+            }));
         }
         let store = offer.store(pieces).map_err(|error| unusable(error.to_string()))?;
-        let files = list.map_or(Files::None, Files::Known);
-        let kind = Kind::Share { id: ticket.share_id(), tree, files, at: Vec::new() };
+        let files = list.map_or(FileListState::None, FileListState::Known);
+        let kind = SwarmKind::Share { id: ticket.share_id(), tree, files, at: Vec::new() };
         let swarm = self.join(kind, store, Config::share(), events)?;
-        Ok(self.hold(Held { ticket, role: Role::Offers, path, left_out, swarm }))
+        Ok(self.hold(HostedShare { ticket, role: Role::Offers, path, left_out, swarm }))
     }
 
     /// Fetches the share of a ticket; pieces that are there already are not fetched again.
@@ -187,10 +195,10 @@ impl ShareHost {
     /// Fails if it cannot be put there.
     pub fn fetch(
         &self,
-        order: &Order<'_>,
-        events: impl Sink<Event> + 'static,
-    ) -> Result<Arc<Held>, ShareError> {
-        let Order { ticket, to, at, give_up, preallocates, .. } = order;
+        order: &FetchOptions<'_>,
+        events: impl EventSink<Event> + 'static,
+    ) -> Result<Arc<HostedShare>, ShareError> {
+        let FetchOptions { ticket, to, at, give_up, preallocates, .. } = order;
         let unusable = |error| ShareError::Failed(format!("cannot fetch {}: {error}", ticket.name));
         let pieces = Pieces::new(ticket.size, ticket.piece_size).map_err(ShareError::Ticket)?;
         if to.join(&ticket.name).symlink_metadata().is_ok() {
@@ -207,33 +215,33 @@ impl ShareHost {
         };
         let store = Store::fetched(&fetch).map_err(|error| unusable(error.to_string()))?;
         let files = match (ticket.files, store.list()) {
-            (None, _) => Files::None,
-            (Some(_), Some(list)) => Files::Known(list.to_vec()),
-            (Some(digest), None) => Files::Wanted(digest),
+            (None, _) => FileListState::None,
+            (Some(_), Some(list)) => FileListState::Known(list.to_vec()),
+            (Some(digest), None) => FileListState::Wanted(digest),
         };
         let at = ticket.at.iter().chain(*at).map(|it| SocketAddr::new(it.ip(), it.port()));
         let tree = Tree::of_root(pieces.count(), ticket.root);
-        let kind = Kind::Share { id: ticket.share_id(), tree, files, at: at.collect() };
+        let kind = SwarmKind::Share { id: ticket.share_id(), tree, files, at: at.collect() };
         let path = to.join(&ticket.name);
         let path = std::path::absolute(&path).unwrap_or(path);
         let config = Config { give_up_after: *give_up, ..Config::share() };
         let swarm = self.join(kind, store, config, events)?;
         let (ticket, left_out) = ((*ticket).clone(), Vec::new());
-        Ok(self.hold(Held { ticket, role: Role::Fetches, path, left_out, swarm }))
+        Ok(self.hold(HostedShare { ticket, role: Role::Fetches, path, left_out, swarm }))
     }
 
     /// Takes the existing file or folder of the name as the content, if it is; it is read for that.
     fn take_up(
         &self,
-        order: &Order<'_>,
+        order: &FetchOptions<'_>,
         pieces: Pieces,
-        events: impl Sink<Event> + 'static,
-    ) -> Result<Arc<Held>, ShareError> {
+        events: impl EventSink<Event> + 'static,
+    ) -> Result<Arc<HostedShare>, ShareError> {
         let ticket = order.ticket;
         let path = order.to.join(&ticket.name);
         let path = std::path::absolute(&path).unwrap_or(path);
         let is_other = || ShareError::Exists(path.clone());
-        let offer = Offer::new(&path).map_err(|_| is_other())?;
+        let offer = OfferedFiles::new(&path).map_err(|_| is_other())?;
         let list = offer.list().map(<[u8]>::to_vec);
         if offer.size() != ticket.size || list.as_deref().map(digest) != ticket.files {
             return Err(is_other());
@@ -245,20 +253,20 @@ impl ShareHost {
             return Err(is_other());
         }
         let store = offer.store(pieces).map_err(|_| is_other())?;
-        let files = list.map_or(Files::None, Files::Known);
-        let kind = Kind::Share { id: ticket.share_id(), tree, files, at: Vec::new() };
+        let files = list.map_or(FileListState::None, FileListState::Known);
+        let kind = SwarmKind::Share { id: ticket.share_id(), tree, files, at: Vec::new() };
         let swarm = self.join(kind, store, Config::share(), events)?;
         let (ticket, left_out) = (ticket.clone(), Vec::new());
-        Ok(self.hold(Held { ticket, role: Role::Fetches, path, left_out, swarm }))
+        Ok(self.hold(HostedShare { ticket, role: Role::Fetches, path, left_out, swarm }))
     }
 
     /// Hashes of all pieces, as a tree.
     fn tree(
         &self,
-        offer: &Offer,
+        offer: &OfferedFiles,
         pieces: Pieces,
         hashed: &(dyn Fn(u64, u64) -> bool + Sync),
-    ) -> Result<Tree, StoreError> {
+    ) -> Result<Tree, ContentStoreError> {
         let progress = |done| hashed(done, pieces.size());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let hashing = Hashing { threads, cache: self.cache.as_ref(), progress: &progress };
@@ -267,17 +275,17 @@ impl ShareHost {
 
     fn join(
         &self,
-        kind: Kind,
+        kind: SwarmKind,
         store: Store,
         config: Config,
-        events: impl Sink<Event> + 'static,
-    ) -> Result<Arc<Joined>, ShareError> {
+        events: impl EventSink<Event> + 'static,
+    ) -> Result<Arc<SwarmHandle>, ShareError> {
         let me = PeerId(files::os_rng()?.next_u32());
-        let join = Join { kind, me, store, config, events: Box::new(events) };
+        let join = SwarmSpec { kind, me, store, config, events: Box::new(events) };
         Ok(Arc::new(self.engine.join(join)?))
     }
 
-    fn hold(&self, held: Held) -> Arc<Held> {
+    fn hold(&self, held: HostedShare) -> Arc<HostedShare> {
         let held = Arc::new(held);
         let key = (held.ticket.share_id(), held.ticket.name.clone());
         self.held().insert(key, Arc::clone(&held));
@@ -293,33 +301,35 @@ impl ShareHost {
     /// Tickets of all shares of which other peers can get pieces here.
     pub fn tickets(&self) -> Vec<Ticket> {
         let held: Vec<_> = self.held().values().cloned().collect();
-        let has_some = |it: &&Arc<Held>| {
+        let has_some = |it: &&Arc<HostedShare>| {
             let progress = it.swarm.progress();
             (progress.have > 0 || progress.pieces == 0)
-                && !matches!(progress.phase, Phase::Failed(_))
+                && !matches!(progress.phase, ContentPhase::Failed(_))
         };
-        let here = |it: &Arc<Held>| Ticket { at: self.at.clone(), ..it.ticket.clone() };
+        let here = |it: &Arc<HostedShare>| Ticket { at: self.at.clone(), ..it.ticket.clone() };
         held.iter().filter(has_some).map(here).collect()
     }
 
     /// Shares of which pieces are missing here.
-    pub fn fetching(&self) -> Vec<Arc<Held>> {
+    pub fn fetching(&self) -> Vec<Arc<HostedShare>> {
         let mut held: Vec<_> = self.held().values().cloned().collect();
-        held.retain(|it| it.role == Role::Fetches && it.swarm.progress().phase == Phase::Fetching);
+        held.retain(|it| {
+            it.role == Role::Fetches && it.swarm.progress().phase == ContentPhase::Fetching
+        });
         held
     }
 
     /// True if a share has not been ended.
-    pub fn holds(&self, held: &Arc<Held>) -> bool {
+    pub fn holds(&self, held: &Arc<HostedShare>) -> bool {
         self.held().values().any(|it| Arc::ptr_eq(it, held))
     }
 
     /// Shares that cannot go on, each with its reason.
-    pub fn failed(&self) -> Vec<(Arc<Held>, String)> {
+    pub fn failed(&self) -> Vec<(Arc<HostedShare>, String)> {
         let held: Vec<_> = self.held().values().cloned().collect();
-        let why = |it: Arc<Held>| match it.swarm.progress().phase {
-            Phase::Failed(why) => Some((it, why)),
-            Phase::Fetching | Phase::Finishing | Phase::Stored => None,
+        let why = |it: Arc<HostedShare>| match it.swarm.progress().phase {
+            ContentPhase::Failed(why) => Some((it, why)),
+            ContentPhase::Fetching | ContentPhase::Finishing | ContentPhase::Stored => None,
         };
         held.into_iter().filter_map(why).collect()
     }
@@ -337,9 +347,9 @@ impl ShareHost {
     }
 
     /// Ends the shares for which `is_meant` is true; returns their keys.
-    pub fn end_those(&self, is_meant: impl Fn(&Held) -> bool) -> Vec<Key> {
+    pub fn end_those(&self, is_meant: impl Fn(&HostedShare) -> bool) -> Vec<Key> {
         let mut held = self.held();
-        let is_ended = |it: &(&Key, &Arc<Held>)| is_meant(it.1);
+        let is_ended = |it: &(&Key, &Arc<HostedShare>)| is_meant(it.1);
         let ended: Vec<_> = held.iter().filter(is_ended).map(|(key, _)| key.clone()).collect();
         let mut swarms: Vec<_> = ended.iter().filter_map(|key| held.remove(key)).collect();
         // Another name of the same content may go on.
@@ -350,7 +360,7 @@ impl ShareHost {
     }
 
     /// Server of connections that another listener has accepted.
-    pub fn server(&self) -> Arc<dyn Serve> {
+    pub fn server(&self) -> Arc<dyn ServeConnection> {
         self.engine.server()
     }
 
@@ -368,7 +378,7 @@ impl ShareHost {
         self.engine.stop();
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Held>>> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<HostedShare>>> {
         self.held.lock().expect("nothing under this lock can panic")
     }
 }

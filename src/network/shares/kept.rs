@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Record of a share over a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct ShareRecord {
     pub(super) path: PathBuf,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) piece: Option<u32>,

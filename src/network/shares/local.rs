@@ -8,11 +8,11 @@ use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
 use super::reports::{BEAT, hashed, lines_of};
-use super::{Kept, Node, Sharing};
+use super::{Node, ShareRecord, Sharing};
 use crate::machine::shares::KnownShare;
 use crate::model::Ticket;
-use crate::network::switchboard::Switchboard;
-use crate::runtime::control::{Answer, Next};
+use crate::network::subscriptions::Subscriptions;
+use crate::runtime::control::{ControlAnswer, NextLine};
 use crate::runtime::thread;
 
 /// Largest number of waiting reports of hashing; more are of no use.
@@ -23,13 +23,14 @@ impl Sharing {
     pub fn begin(
         self: &Arc<Self>,
         (path, piece, everywhere, rehash): (PathBuf, Option<u32>, bool, bool),
-        (board, node): (&Arc<Switchboard>, &Node),
-    ) -> Result<Answer, String> {
+        (subscriptions, node): (&Arc<Subscriptions>, &Node),
+    ) -> Result<ControlAnswer, String> {
         let (report, reports) = bounded(REPORTS_MAX);
-        let (this, board, node) = (Arc::clone(self), Arc::clone(board), Arc::clone(node));
+        let (this, subscriptions, node) =
+            (Arc::clone(self), Arc::clone(subscriptions), Arc::clone(node));
         let order = if everywhere { self.next_order() } else { 0 };
         let (ticket, is_passing, handles) = (None, false, 0);
-        let kept = Kept { path, piece, everywhere, order, ticket, is_passing, handles };
+        let kept = ShareRecord { path, piece, everywhere, order, ticket, is_passing, handles };
         let work = move || {
             let before: BTreeSet<_> = this.lock().kept.keys().cloned().collect();
             let outcome = this.share(kept, rehash, &|done, size| hashed(&report, done, size));
@@ -39,7 +40,7 @@ impl Sharing {
                 Ok(held) => {
                     this.note_order(&held.ticket.name, order);
                     this.remember();
-                    let _ = this.announce(&board, &node);
+                    let _ = this.announce(&subscriptions, &node);
                     json!({ "ticket": held.ticket.to_string(), "left_out": held.left_out })
                 }
                 Err(error) => json!({ "error": error.to_string() }),
@@ -47,7 +48,7 @@ impl Sharing {
             let is_heard = report.send(line).is_ok();
             // The asking program has gone, as Ctrl-C does: the share it began ends with it.
             if let Some(key) = key.filter(|key| !is_heard && !before.contains(key)) {
-                this.end_keys(&[key], (&board, &node));
+                this.end_keys(&[key], (&subscriptions, &node));
             }
         };
         thread::spawn("share", work).map_err(|error| error.to_string())?;
@@ -75,8 +76,8 @@ impl Sharing {
     pub fn lend(
         self: &Arc<Self>,
         ticket: Ticket,
-        (board, node): (&Arc<Switchboard>, &Node),
-    ) -> Answer {
+        (subscriptions, node): (&Arc<Subscriptions>, &Node),
+    ) -> ControlAnswer {
         let id = ticket.share_id();
         let number = {
             let mut state = self.lock();
@@ -85,18 +86,18 @@ impl Sharing {
             state.others.insert(number, ticket);
             number
         };
-        let _ = self.announce(board, node);
-        let lent = Lent {
+        let _ = self.announce(subscriptions, node);
+        let lent = LentShare {
             number,
             sharing: Arc::downgrade(self),
-            board: Arc::clone(board),
+            subscriptions: Arc::clone(subscriptions),
             node: Arc::clone(node),
         };
         let mut told = BTreeSet::new();
-        Answer::Lines(Box::new(move || {
-            let Some(sharing) = lent.sharing.upgrade() else { return Next::End };
+        ControlAnswer::Lines(Box::new(move || {
+            let Some(sharing) = lent.sharing.upgrade() else { return NextLine::End };
             if sharing.lock().is_closed {
-                return Next::End;
+                return NextLine::End;
             }
             let places = {
                 let now = sharing.clock.now().mono;
@@ -104,27 +105,27 @@ impl Sharing {
             };
             let fresh: Vec<_> = places.into_iter().filter(|it| told.insert(*it)).collect();
             if !fresh.is_empty() {
-                return Next::Line(json!({ "places": fresh }).to_string());
+                return NextLine::Line(json!({ "places": fresh }).to_string());
             }
             // Only the time ends this pause.
             let _ = crossbeam_channel::after(BEAT).recv();
-            Next::Idle
+            NextLine::Idle
         }))
     }
 }
 
 /// A share that a program serves by itself, while it does.
-struct Lent {
+struct LentShare {
     number: u64,
     sharing: Weak<Sharing>,
-    board: Arc<Switchboard>,
+    subscriptions: Arc<Subscriptions>,
     node: Node,
 }
 
-impl Drop for Lent {
+impl Drop for LentShare {
     fn drop(&mut self) {
         let Some(sharing) = self.sharing.upgrade() else { return };
         sharing.lock().others.remove(&self.number);
-        let _ = sharing.announce(&self.board, &self.node);
+        let _ = sharing.announce(&self.subscriptions, &self.node);
     }
 }

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::Sharing;
-use super::kept::Kept;
+use super::kept::ShareRecord;
 use crate::runtime::files::{replace_file, settle};
 
 impl Sharing {
@@ -36,7 +36,7 @@ impl Sharing {
     /// Shares again the shares from before the restart.
     pub(super) fn share_again(&self) {
         let Some(text) = Self::read(&self.memory()) else { return };
-        let kept: Vec<Kept> = match serde_json::from_slice(&text) {
+        let kept: Vec<ShareRecord> = match serde_json::from_slice(&text) {
             Ok(kept) => kept,
             Err(error) => {
                 let path = self.memory().display().to_string();

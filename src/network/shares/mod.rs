@@ -34,6 +34,7 @@
 //!   for all of them together, into one folder of the peer's own; it gets its name when it was
 //!   verified.
 
+mod announce;
 mod answers;
 mod error;
 mod handle;
@@ -45,7 +46,6 @@ mod notice;
 mod orders;
 mod reports;
 mod taken;
-mod tell;
 mod version;
 mod versions;
 mod view;
@@ -65,16 +65,16 @@ pub use self::error::ShareError;
 pub(in crate::network) use self::handle::Home;
 pub use self::handle::Share;
 #[doc(hidden)]
-pub use self::host::{Held, Order, ShareHost, Wanted};
+pub use self::host::{FetchOptions, HostedShare, ShareHost, WantedContent};
 #[doc(hidden)]
 pub use self::notice::{NO_MORE, name, notice, read_again};
 #[doc(hidden)]
 pub use self::view::View;
 pub use crate::machine::shares::KnownShare;
-pub use crate::runtime::swarm::{Phase, Progress};
+pub use crate::runtime::swarm::{ContentPhase, SwarmProgress};
 
 use self::host::Key;
-use self::kept::Kept;
+use self::kept::ShareRecord;
 use self::version::Version;
 use self::waking::Waking;
 use crate::machine::broadcast;
@@ -84,16 +84,16 @@ use crate::model::{Endpoint, Now, Ticket, Time};
 use crate::network::error::NetworkError;
 use crate::network::message::Published;
 use crate::network::pending::Pending;
-use crate::network::queue::Gone;
-use crate::network::switchboard::Switchboard;
+use crate::network::queue::RecvError;
+use crate::network::subscriptions::Subscriptions;
 use crate::node::PeerNode;
 use crate::node::peer_kind::Event as NodeEvent;
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::Driver;
-use crate::runtime::driver::options::{Connection, Serve, Sink};
-use crate::runtime::swarm::{Engine, EngineOptions};
-use crate::runtime::thread::Crew;
+use crate::runtime::driver::options::{EventSink, RawConnection, ServeConnection};
+use crate::runtime::swarm::{SwarmEngine, SwarmOptions};
+use crate::runtime::thread::ThreadGroup;
 
 /// Interval at which downloads are looked at, and the lists of others read.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -104,17 +104,17 @@ const END_GRACE: Duration = Duration::from_secs(5);
 type Node = Arc<Driver<PeerNode>>;
 
 /// Sink that drops events: a running peer has no screen for them.
-struct Quiet;
+struct NullSink;
 
-impl Sink<Event> for Quiet {
+impl EventSink<Event> for NullSink {
     fn take(&self, _: Now, _: Event) -> bool {
         true
     }
 }
 
 /// A share that is taken by an order for all peers.
-struct Taken {
-    held: Arc<Held>,
+struct TakenShare {
+    held: Arc<HostedShare>,
     /// True if its end was reported.
     is_told: bool,
     /// Number of the newest order to take it.
@@ -177,9 +177,9 @@ struct Ordered {
 struct State {
     host: Option<Arc<ShareHost>>,
     known: Shares,
-    kept: BTreeMap<Key, Kept>,
+    kept: BTreeMap<Key, ShareRecord>,
     /// Shares that are taken by orders for all peers.
-    taken: BTreeMap<Hash, Taken>,
+    taken: BTreeMap<Hash, TakenShare>,
     /// All versions that were taken and are there, also in earlier lives.
     versions: BTreeMap<Hash, Version>,
     /// Orders of this peer to all others, by name.
@@ -215,12 +215,12 @@ pub struct Sharing {
     /// One clock for all lists, whose ages it decides.
     clock: Clock,
     /// The list that is being told, while other nodes do not keep up.
-    telling: Mutex<Option<Telling>>,
+    announcing: Mutex<Option<Telling>>,
     state: Mutex<State>,
     /// The thread of [`Sharing::run`], once it is wanted.
     waking: Waking,
     /// Threads that open and follow the shares of handles.
-    crew: Crew,
+    crew: ThreadGroup,
     /// Called with the host when it begins.
     on_host: OnceLock<OnHost>,
 }
@@ -243,10 +243,10 @@ impl Sharing {
             cluster_keys,
             bounds,
             clock: Clock::start(),
-            telling: Mutex::default(),
+            announcing: Mutex::default(),
             state: Mutex::new(state),
             waking: Waking::default(),
-            crew: Crew::default(),
+            crew: ThreadGroup::default(),
             on_host: OnceLock::new(),
         })
     }
@@ -290,8 +290,8 @@ impl Sharing {
 
     /// Keeps the announcements of others from now on, and wants the thread if anything is
     /// remembered from an earlier run.
-    pub fn listen(&self, board: &Arc<Switchboard>) {
-        let Ok(queue) = board.subscribe(TOPIC) else { return };
+    pub fn listen(&self, subscriptions: &Arc<Subscriptions>) {
+        let Ok(queue) = subscriptions.subscribe(TOPIC) else { return };
         let memories = [self.memory(), self.orders_file(), self.versions_file()];
         let remembers = memories.iter().any(|it| it.exists());
         self.waking.keep((queue, remembers));
@@ -301,12 +301,13 @@ impl Sharing {
     }
 
     /// Starts the thread of [`Sharing::run`], unless it has been started.
-    pub fn wake(self: &Arc<Self>, board: &Arc<Switchboard>, node: &Node) {
+    pub fn wake(self: &Arc<Self>, subscriptions: &Arc<Subscriptions>, node: &Node) {
         if self.lock().is_closed {
             return;
         }
-        let (this, board, node) = (Arc::clone(self), Arc::clone(board), Arc::clone(node));
-        self.waking.start(move || this.run(&board, &node));
+        let (this, subscriptions, node) =
+            (Arc::clone(self), Arc::clone(subscriptions), Arc::clone(node));
+        self.waking.start(move || this.run(&subscriptions, &node));
     }
 
     /// Shares of the fleet, as far as is known here, by name.
@@ -330,14 +331,14 @@ impl Sharing {
         }
         // Encrypted connections to the peer's own port are links of the fleet, and nothing else.
         let listen = self.cluster_keys.as_ref().map(|_| (self.me.ip(), 0).into());
-        let options = EngineOptions {
+        let options = SwarmOptions {
             listen,
             up: self.bounds.up,
             down: self.bounds.down,
             cluster_keys: self.cluster_keys.clone(),
-            ..EngineOptions::default()
+            ..SwarmOptions::default()
         };
-        let engine = Engine::start(options)?;
+        let engine = SwarmEngine::start(options)?;
         let at = engine.addr().map_or(self.me, Endpoint::from);
         let host = Arc::new(ShareHost::over(engine, vec![at]));
         state.host = Some(Arc::clone(&host));
@@ -351,17 +352,17 @@ impl Sharing {
     /// Shares a file or folder from now on.
     fn share(
         &self,
-        kept: Kept,
+        kept: ShareRecord,
         rehash: bool,
         hashed: &(dyn Fn(u64, u64) -> bool + Sync),
-    ) -> Result<Arc<Held>, ShareError> {
+    ) -> Result<Arc<HostedShare>, ShareError> {
         if self.lock().kept.len() >= LIST_MAX {
             let text = format!("a peer shares at most {LIST_MAX} files and folders: unshare one");
             return Err(ShareError::Failed(text));
         }
         let host = self.host()?;
-        let wanted = Wanted { path: &kept.path, piece: kept.piece, rehash };
-        let held = host.share(wanted, hashed, Quiet)?;
+        let wanted = WantedContent { path: &kept.path, piece: kept.piece, rehash };
+        let held = host.share(wanted, hashed, NullSink)?;
         let (id, name) = (held.ticket.share_id(), held.ticket.name.clone());
         let before = kept.ticket.as_ref().and_then(|it| it.parse::<Ticket>().ok());
         if before.is_some_and(|it| it.share_id() != id) {
@@ -373,22 +374,22 @@ impl Sharing {
         // An earlier share of that path is a version that does not exist any more.
         let older: Vec<_> = {
             let state = self.lock();
-            let is_older = |it: &(&Key, &Kept)| it.1.path == kept.path && it.0.0 != id;
+            let is_older = |it: &(&Key, &ShareRecord)| it.1.path == kept.path && it.0.0 != id;
             state.kept.iter().filter(is_older).map(|(key, _)| key.clone()).collect()
         };
-        let is_older = |it: &Held| {
+        let is_older = |it: &HostedShare| {
             older.iter().any(|(id, name)| it.ticket.share_id() == *id && it.ticket.name == *name)
         };
         host.end_those(is_older);
         let mut state = self.lock();
         older.iter().for_each(|key| drop(state.kept.remove(key)));
         match state.kept.entry((id, name)) {
-            Entry::Vacant(place) => drop(place.insert(Kept { ticket, ..kept })),
+            Entry::Vacant(place) => drop(place.insert(ShareRecord { ticket, ..kept })),
             Entry::Occupied(mut known) => {
                 let known = known.get_mut();
                 let handles = known.handles + kept.handles;
                 if !kept.is_passing {
-                    *known = Kept { ticket, ..kept };
+                    *known = ShareRecord { ticket, ..kept };
                 } else if kept.everywhere {
                     (known.everywhere, known.order) = (true, kept.order);
                 }
@@ -400,8 +401,8 @@ impl Sharing {
     }
 
     /// Receives and sends announcements, until the network stops. For a thread of its own.
-    pub fn run(&self, board: &Arc<Switchboard>, node: &Node) {
-        let fresh = || Some((board.subscribe(TOPIC).ok()?, true));
+    pub fn run(&self, subscriptions: &Arc<Subscriptions>, node: &Node) {
+        let fresh = || Some((subscriptions.subscribe(TOPIC).ok()?, true));
         let Some((queue, remembers)) = self.waking.take().or_else(fresh) else { return };
         // What is written down since the start is known already.
         if remembers {
@@ -417,7 +418,7 @@ impl Sharing {
             if is_due || is_untold {
                 let mut is_told = true;
                 if is_untold || self.lock().is_known || !self.announcement().is_empty() {
-                    is_told = self.announce(board, node);
+                    is_told = self.announce(subscriptions, node);
                 }
                 announced = is_told.then_some(now.mono);
             }
@@ -433,12 +434,12 @@ impl Sharing {
                         ::log::debug!("{} announces: {why}", message.origin);
                     }
                 }
-                Err(Gone::Empty | Gone::Missed(_) | Gone::Missing { .. }) => {}
-                Err(Gone::Closed) => return,
+                Err(RecvError::Empty | RecvError::Missed(_) | RecvError::Missing { .. }) => {}
+                Err(RecvError::Closed) => return,
             }
             self.take_pushed(now.mono);
             self.add_places(now.mono);
-            let is_changed = self.tell_taken() | self.remove_withdrawn(now.mono);
+            let is_changed = self.announce_taken() | self.remove_withdrawn(now.mono);
             let is_answered = self.lock().has_new_answers(now.mono);
             let is_news = is_answered || self.has_first_pieces();
             if self.end_failed() || self.end_unwanted(now.mono) || is_changed || is_news {
@@ -448,9 +449,9 @@ impl Sharing {
     }
 
     /// Ends these shares, and tells the other peers.
-    fn end_keys(&self, ended: &[Key], (board, node): (&Arc<Switchboard>, &Node)) {
+    fn end_keys(&self, ended: &[Key], (subscriptions, node): (&Arc<Subscriptions>, &Node)) {
         let host = self.lock().host.clone();
-        let is_meant = |it: &Held| {
+        let is_meant = |it: &HostedShare| {
             ended.iter().any(|(id, name)| it.ticket.share_id() == *id && it.ticket.name == *name)
         };
         let _ = host.map(|it| it.end_those(is_meant));
@@ -471,13 +472,13 @@ impl Sharing {
         if is_forgotten {
             self.remember();
         }
-        let _ = self.announce(board, node);
+        let _ = self.announce(subscriptions, node);
     }
 }
 
 /// Serves the swarm's connections to the peer's port, while it has shares.
-impl Serve for Sharing {
-    fn serve(&self, connection: Connection) {
+impl ServeConnection for Sharing {
+    fn serve(&self, connection: RawConnection) {
         let host = self.lock().host.clone();
         // Nothing is shared here: the connection ends.
         let Some(host) = host else { return };

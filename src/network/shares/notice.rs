@@ -19,7 +19,9 @@ pub fn notice(event: &Event) -> Option<String> {
         Event::Odd(peer, what) => format!("{} is odd, which is borne: {what}", name(*peer)),
         Event::Disconnected(peer, Some(why)) => format!("hung up on {}: {why}", name(*peer)),
         Event::Unreachable { reason, retry_in, .. } => match retry_in {
-            Some(pause) => format!("cannot be reached: {reason}; again in {}", shown(*pause)),
+            Some(pause) => {
+                format!("cannot be reached: {reason}; again in {}", unread_limiter(*pause))
+            }
             None => format!("cannot be reached: {reason}"),
         },
         Event::ReadAgain { read, lost, files } => read_again(*read, *lost, files),
@@ -62,7 +64,7 @@ pub fn read_again(read: u32, lost: usize, files: &[String]) -> String {
     format!("{what} {read} {pieces} read again, {outcome}")
 }
 
-fn shown(pause: Duration) -> Span {
+fn unread_limiter(pause: Duration) -> Span {
     Span(Duration::from_millis(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)))
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Node, Ordered, Sharing, State};
 use crate::machine::shares::{LIST_MAX, Withdrawn};
 use crate::model::text::escape;
-use crate::network::switchboard::Switchboard;
+use crate::network::subscriptions::Subscriptions;
 use crate::runtime::files::replace_file;
 
 impl State {
@@ -70,7 +70,7 @@ impl Sharing {
     pub fn unshare(
         &self,
         (name, everywhere): (&str, bool),
-        (board, node): (&Arc<Switchboard>, &Node),
+        (subscriptions, node): (&Arc<Subscriptions>, &Node),
     ) -> Result<(), String> {
         if everywhere {
             match self.lock().ordered.get_mut(name) {
@@ -92,7 +92,7 @@ impl Sharing {
         if ended.is_empty() && !everywhere {
             return Err(format!("nothing that this peer shares is called {name}"));
         }
-        self.end_keys(&ended, (board, node));
+        self.end_keys(&ended, (subscriptions, node));
         Ok(())
     }
 }

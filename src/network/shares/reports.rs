@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use serde_json::{Value, json};
 
 use crate::runtime::clock::Clock;
-use crate::runtime::control::{Answer, Next};
+use crate::runtime::control::{ControlAnswer, NextLine};
 
 /// Interval at which an idle answer checks that its reader is there.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
@@ -20,11 +20,11 @@ pub(super) fn hashed(report: &Sender<Value>, done: u64, size: u64) -> bool {
 }
 
 /// Answer that passes the reports on, a line each.
-pub(super) fn lines_of(reports: Receiver<Value>) -> Answer {
-    Answer::Lines(Box::new(move || match reports.recv_timeout(BEAT) {
-        Ok(line) => Next::Line(line.to_string()),
-        Err(RecvTimeoutError::Timeout) => Next::Idle,
-        Err(RecvTimeoutError::Disconnected) => Next::End,
+pub(super) fn lines_of(reports: Receiver<Value>) -> ControlAnswer {
+    ControlAnswer::Lines(Box::new(move || match reports.recv_timeout(BEAT) {
+        Ok(line) => NextLine::Line(line.to_string()),
+        Err(RecvTimeoutError::Timeout) => NextLine::Idle,
+        Err(RecvTimeoutError::Disconnected) => NextLine::End,
     }))
 }
 

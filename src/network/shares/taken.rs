@@ -7,15 +7,15 @@ use std::sync::Arc;
 use ::log::Level;
 use serde_json::json;
 
-use super::host::{Held, Order, Role};
+use super::host::{FetchOptions, HostedShare, Role};
 use super::reports::report;
 use super::version::{VERSIONS, VERSIONS_MAX, Version, version};
-use super::{Quiet, Refusal, Sharing, Taken, Taking};
+use super::{NullSink, Refusal, Sharing, TakenShare, Taking};
 use crate::machine::shares::KnownShare;
 use crate::model::size::Size;
 use crate::model::text::escape;
 use crate::model::{Ticket, Time};
-use crate::runtime::swarm::Phase;
+use crate::runtime::swarm::ContentPhase;
 
 /// Largest number of shares that are taken at a time: each calls all peers that are said to have
 /// it.
@@ -69,7 +69,7 @@ impl Sharing {
         }
         // A new order is a new try.
         let host = self.lock().host.clone().filter(|_| !failed.is_empty());
-        let is_failed = |it: &Held| failed.contains(&it.ticket.share_id());
+        let is_failed = |it: &HostedShare| failed.contains(&it.ticket.share_id());
         host.map(|it| it.end_those(is_failed));
         for (held, at) in places {
             let others = at.into_iter().filter(|it| *it != self.me);
@@ -119,7 +119,7 @@ impl Sharing {
         };
         let host = self.lock().host.clone();
         let Some(host) = host.filter(|_| !unwanted.is_empty()) else { return false };
-        let is_taken = |it: &Held| it.role == Role::Fetches;
+        let is_taken = |it: &HostedShare| it.role == Role::Fetches;
         host.end_those(|it| is_taken(it) && unwanted.contains(&it.ticket.share_id()));
         let mut state = self.lock();
         for id in &unwanted {
@@ -177,8 +177,14 @@ impl Sharing {
         let to = self.folder.join("received").join(VERSIONS).join(version(&id));
         // A share that never comes must not fill the disk either.
         let hashed = |_, _| !self.lock().is_closed;
-        let fetch =
-            Order { ticket, to: &to, at: &[], give_up: None, preallocates: false, hashed: &hashed };
+        let fetch = FetchOptions {
+            ticket,
+            to: &to,
+            at: &[],
+            give_up: None,
+            preallocates: false,
+            hashed: &hashed,
+        };
         let (taken, count) = {
             let state = self.lock();
             let others = state.versions.iter().filter(|(it, _)| **it != id);
@@ -197,7 +203,7 @@ impl Sharing {
             fs::create_dir_all(&to)
                 .map_err(|error| error.to_string())
                 .and_then(|()| self.host().map_err(|error| error.to_string()))
-                .and_then(|host| host.fetch(&fetch, Quiet).map_err(|error| error.to_string()))
+                .and_then(|host| host.fetch(&fetch, NullSink).map_err(|error| error.to_string()))
         };
         let name = escape(&ticket.name);
         match begun {
@@ -205,7 +211,7 @@ impl Sharing {
                 let message = format!("takes {name} ({}), wanted everywhere", Size(ticket.size));
                 tell(Level::Info, "share_taken", &message, ticket);
                 let mut state = self.lock();
-                state.taken.insert(id, Taken { held, is_told: false, order });
+                state.taken.insert(id, TakenShare { held, is_told: false, order });
                 let version = state.versions.entry(id).or_insert_with(|| Version::new(ticket));
                 let is_news = version.order(orders);
                 drop(state);
@@ -222,18 +228,18 @@ impl Sharing {
     }
 
     /// Reports once the outcome of each share that was taken; returns whether one has ended since.
-    pub(super) fn tell_taken(&self) -> bool {
+    pub(super) fn announce_taken(&self) -> bool {
         let mut ended = Vec::new();
         for taken in self.lock().taken.values_mut().filter(|it| !it.is_told) {
             let phase = taken.held.swarm.progress().phase;
-            if matches!(phase, Phase::Stored | Phase::Failed(_)) {
+            if matches!(phase, ContentPhase::Stored | ContentPhase::Failed(_)) {
                 taken.is_told = true;
                 ended.push((Arc::clone(&taken.held), phase));
             }
         }
         for (held, phase) in &ended {
             let (ticket, name) = (&held.ticket, escape(&held.ticket.name));
-            if let Phase::Failed(why) = phase {
+            if let ContentPhase::Failed(why) = phase {
                 let message = format!("stopped taking {name}: {why}; it goes on after a restart");
                 tell(Level::Warn, "share_refused", &message, ticket);
             } else {

@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use ::log::Level;
 
 use super::Sharing;
-use super::host::{Held, Role, digest};
+use super::host::{HostedShare, Role, digest};
 use super::taken::tell_of;
 use super::version::{VERSIONS, Version, version};
 use crate::model::Time;
 use crate::model::text::escape;
 use crate::proto::swarm::Hash;
 use crate::runtime::files::{replace_file, sync_dir};
-use crate::runtime::swarm::store::{Offer, under_way};
+use crate::runtime::swarm::store::{OfferedFiles, under_way};
 
 impl Sharing {
     /// Folder of the shares that are taken by orders.
@@ -56,7 +56,7 @@ impl Sharing {
 
     /// Notes that a version is complete, and lets its name lead to it if it is the newest. Returns
     /// its path.
-    pub(super) fn complete(&self, held: &Held) -> PathBuf {
+    pub(super) fn complete(&self, held: &HostedShare) -> PathBuf {
         let id = held.ticket.share_id();
         let was_complete = {
             let mut state = self.lock();
@@ -130,7 +130,7 @@ impl Sharing {
         let host = self.lock().host.clone();
         for version in &gone {
             let is_meant =
-                |it: &Held| it.role == Role::Fetches && it.ticket.share_id() == version.id;
+                |it: &HostedShare| it.role == Role::Fetches && it.ticket.share_id() == version.id;
             host.as_ref().map(|it| it.end_those(is_meant));
             let mut state = self.lock();
             state.taken.remove(&version.id);
@@ -165,7 +165,8 @@ impl Sharing {
             return Err(format!("{} is behind a link", folder.display()));
         }
         if let Ok(meta) = at.symlink_metadata() {
-            let is_same = !meta.is_symlink() && Offer::new(&at).is_ok_and(|it| version.is(&it));
+            let is_same =
+                !meta.is_symlink() && OfferedFiles::new(&at).is_ok_and(|it| version.is(&it));
             if !is_same {
                 return Err(format!("{} was changed there, and stays", at.display()));
             }
@@ -213,7 +214,7 @@ fn free_name(folder: &Path, name: &str) -> io::Result<PathBuf> {
 
 impl Version {
     /// True if a file or folder has the size and the list of files of this version.
-    fn is(&self, offer: &Offer) -> bool {
+    fn is(&self, offer: &OfferedFiles) -> bool {
         offer.size() == self.size
             && offer.left_out().is_empty()
             && offer.list().map(|it| hex::encode(digest(it))) == self.files

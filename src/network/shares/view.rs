@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::runtime::swarm::Progress;
+use crate::runtime::swarm::SwarmProgress;
 
 /// Progress of one swarm at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,7 +47,7 @@ impl View {
     }
 
     /// Progress of a swarm over `size` bytes.
-    pub fn of(progress: &Progress, size: u64) -> Self {
+    pub fn of(progress: &SwarmProgress, size: u64) -> Self {
         // A rate is no exact count, and never below zero.
         #[allow(
             clippy::cast_possible_truncation,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Event, Fx, PeerNode};
-use crate::machine::broadcast::{self, Broadcast, Verdict};
-use crate::machine::session::Cause;
+use crate::machine::broadcast::{self, Broadcast, CertificateVerdict};
+use crate::machine::session::RejectReason;
 use crate::machine::{Effects, LinkId};
 use crate::model::{Endpoint, Now, PublicKey};
 use crate::proto::broadcast::Publish;
@@ -22,16 +22,18 @@ impl PeerNode {
         fx: &mut Fx,
         work: impl FnOnce(&mut Broadcast, &mut Effects<Broadcast>),
     ) {
-        let mut part = Effects::default();
-        work(&mut self.broadcast, &mut part);
-        self.after_broadcast(now, part, fx);
+        let mut inner = Effects::default();
+        work(&mut self.broadcast, &mut inner);
+        self.after_broadcast(now, inner, fx);
     }
 
-    fn after_broadcast(&mut self, now: Now, part: Effects<Broadcast>, fx: &mut Fx) {
-        for event in fx.absorb(part) {
+    fn after_broadcast(&mut self, now: Now, inner: Effects<Broadcast>, fx: &mut Fx) {
+        for event in fx.absorb(inner) {
             if let broadcast::Event::Malformed { from, reason } = event {
                 let error = ErrorReply::new(ErrorCode::Invalid, reason);
-                self.with_session(now, fx, |it, part| it.refuse(from, Cause::Forged, error, part));
+                self.with_session(now, fx, |it, inner| {
+                    it.refuse(from, RejectReason::Forged, error, inner)
+                });
             } else {
                 fx.emit(Event::Broadcast(event));
             }
@@ -40,7 +42,7 @@ impl PeerNode {
 
     /// Starts the broadcast as a member: this peer may publish, and can prove its membership.
     pub(super) fn begin_broadcast(&mut self) {
-        let incarnation = self.session.card().incarnation;
+        let incarnation = self.session.info().incarnation;
         let proof = self.applicant.admission().cloned().map(Arc::new);
         self.broadcast.begin(incarnation, proof);
     }
@@ -57,20 +59,22 @@ impl PeerNode {
         if self.broadcast.neighbor(link).is_none() {
             return;
         }
-        let (it, mut part) = (&mut self.broadcast, Effects::default());
+        let (it, mut inner) = (&mut self.broadcast, Effects::default());
         match msg {
             BroadcastMessage::Publish(msg) => return self.on_publish(now, link, msg, fx),
-            BroadcastMessage::Announce(announce) => it.on_announce(now, link, &announce, &mut part),
-            BroadcastMessage::Graft(graft) => it.on_graft(now, link, &graft, &mut part),
+            BroadcastMessage::Announce(announce) => {
+                it.on_announce(now, link, &announce, &mut inner)
+            }
+            BroadcastMessage::Graft(graft) => it.on_graft(now, link, &graft, &mut inner),
             BroadcastMessage::Prune(_) => it.on_prune(link),
-            BroadcastMessage::PartReq(request) => it.on_part_req(link, request, &mut part),
-            BroadcastMessage::Part(piece) => it.on_part(now, link, &piece, &mut part),
-            BroadcastMessage::Receipt(receipt) => it.on_receipt(now, link, receipt, &mut part),
-            BroadcastMessage::Have(have) => it.on_have(now, link, &have, &mut part),
-            BroadcastMessage::Lack(lack) => it.on_lack(now, link, &lack, &mut part),
-            BroadcastMessage::Slow(slow) => it.on_slow(now, link, slow, &mut part),
+            BroadcastMessage::PartReq(request) => it.on_part_req(link, request, &mut inner),
+            BroadcastMessage::Part(piece) => it.on_part(now, link, &piece, &mut inner),
+            BroadcastMessage::Receipt(receipt) => it.on_receipt(now, link, receipt, &mut inner),
+            BroadcastMessage::Have(have) => it.on_have(now, link, &have, &mut inner),
+            BroadcastMessage::Lack(lack) => it.on_lack(now, link, &lack, &mut inner),
+            BroadcastMessage::Slow(slow) => it.on_slow(now, link, slow, &mut inner),
         }
-        self.after_broadcast(now, part, fx);
+        self.after_broadcast(now, inner, fx);
         if self.is_leaving && self.broadcast.is_settled() {
             self.leave(now, fx);
         }
@@ -87,26 +91,26 @@ impl PeerNode {
             // The neighbor that passes it on may know less.
             return self.broadcast.drop_forged();
         }
-        let mut part = Effects::default();
+        let mut inner = Effects::default();
         let (book, mut unknown) = (self.applicant.book(), Vec::new());
         self.broadcast.on_publish(
             now,
             link,
             msg,
             |proof| match book.verify_admission(proof) {
-                Ok(()) => Verdict::Holds,
+                Ok(()) => CertificateVerdict::Holds,
                 Err(error) if error.unknown > 0 => {
                     unknown = proof.votes.iter().map(|vote| vote.seed).collect();
-                    Verdict::Unsure
+                    CertificateVerdict::Unsure
                 }
-                Err(_) => Verdict::Fails,
+                Err(_) => CertificateVerdict::Fails,
             },
-            &mut part,
+            &mut inner,
         );
         if !unknown.is_empty() {
-            self.with_applicant(now, fx, |it, part| it.want_keys(unknown, part));
+            self.with_applicant(now, fx, |it, inner| it.want_keys(unknown, inner));
         }
-        self.after_broadcast(now, part, fx);
+        self.after_broadcast(now, inner, fx);
     }
 
     /// True if, in a fleet without seeds, another key is proved at an endpoint: there no
@@ -115,7 +119,7 @@ impl PeerNode {
         if self.open.is_none() {
             return false;
         }
-        let own = self.session.card();
+        let own = self.session.info();
         let known = match origin == own.endpoint {
             true => Some(own.key),
             false => self.discovery.key_at(origin),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Command, Event, Fx, PeerNode, Timer};
-use crate::machine::direct::Letter;
+use crate::machine::direct::OutgoingMessage;
 use crate::model::Now;
 use crate::proto::membership::ExplainReq;
 use crate::proto::message::TrustLevel;
@@ -17,23 +17,23 @@ impl PeerNode {
             Command::Leave => self.on_leave_command(now, fx),
             Command::Publish { topic, data, receipt, token } => {
                 let message = (topic, data, receipt);
-                self.with_broadcast(now, fx, |it, part| it.publish(now, token, message, part));
+                self.with_broadcast(now, fx, |it, inner| it.publish(now, token, message, inner));
             }
             Command::Send { token, to, topic, data, retry } => {
-                self.on_send_command(now, Letter { token, to, topic, data, retry }, fx);
+                self.on_send_command(now, OutgoingMessage { token, to, topic, data, retry }, fx);
             }
             Command::CancelSend { token } => {
-                self.with_direct(now, fx, |it, part| it.cancel(now, token, part));
+                self.with_direct(now, fx, |it, inner| it.cancel(now, token, inner));
             }
             Command::Answer { from, number, taken, reason } => {
                 let about = (from, number);
-                self.with_direct(now, fx, |it, part| it.answer(now, about, taken, &reason, part));
+                self.with_direct(now, fx, |it, inner| it.answer(now, about, taken, &reason, inner));
             }
             Command::Discover { token } => {
-                self.with_discovery(now, fx, |it, part| it.discover(now, token, part));
+                self.with_discovery(now, fx, |it, inner| it.discover(now, token, inner));
             }
             Command::LookUp { token, id } => {
-                self.with_discovery(now, fx, |it, part| it.look_up(now, token, id, part));
+                self.with_discovery(now, fx, |it, inner| it.look_up(now, token, id, inner));
             }
             Command::AskSeeds(endpoint) => {
                 for (_, link) in self.applicant.seed_links() {
@@ -51,7 +51,7 @@ impl PeerNode {
             return self.leave(now, fx);
         }
         self.is_leaving = true;
-        self.with_broadcast(now, fx, |it, part| it.ask_for_progress(part));
+        self.with_broadcast(now, fx, |it, inner| it.ask_for_progress(inner));
         fx.set_timer(Timer::Leave, LEAVE_MAX);
     }
 
@@ -60,10 +60,10 @@ impl PeerNode {
         self.is_leaving = false;
         fx.stop_timer(Timer::Leave);
         let mut leave = None;
-        self.with_applicant(now, fx, |it, part| leave = it.leave(now, part));
-        self.with_gossip(now, fx, |it, part| it.pause(part));
-        self.with_direct(now, fx, |it, part| it.reset(part));
-        self.with_broadcast(now, fx, |it, part| it.pause(part));
+        self.with_applicant(now, fx, |it, inner| leave = it.leave(now, inner));
+        self.with_gossip(now, fx, |it, inner| it.pause(inner));
+        self.with_direct(now, fx, |it, inner| it.reset(inner));
+        self.with_broadcast(now, fx, |it, inner| it.pause(inner));
         if self.open.is_some() {
             self.overlay.stop();
         }
@@ -73,7 +73,7 @@ impl PeerNode {
             if let (Some(leave), true) = (leave, standing >= TrustLevel::Member) {
                 fx.send(link, leave);
             }
-            self.with_session(now, fx, |it, part| it.hangup(link, "leaving", part));
+            self.with_session(now, fx, |it, inner| it.hangup(link, "leaving", inner));
         }
         fx.emit(Event::Gone);
     }

@@ -1,11 +1,11 @@
 //! Direct sends among the other services of a peer.
 
 use super::{CALL_TIMEOUT, Event, Fx, PeerNode};
-use crate::machine::direct::{self, Direct, FailKind, Letter};
-use crate::machine::session::Cause;
+use crate::machine::direct::{self, Direct, FailKind, OutgoingMessage};
+use crate::machine::session::RejectReason;
 use crate::machine::{Effects, LinkId};
 use crate::model::{Endpoint, Now};
-use crate::proto::hello::{Card, Intent};
+use crate::proto::hello::{Intent, NodeInfo};
 use crate::proto::message::DirectMessage;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
@@ -16,9 +16,9 @@ impl PeerNode {
         fx: &mut Fx,
         work: impl FnOnce(&mut Direct, &mut Effects<Direct>),
     ) {
-        let mut part = Effects::default();
-        work(&mut self.direct, &mut part);
-        for event in fx.absorb(part) {
+        let mut inner = Effects::default();
+        work(&mut self.direct, &mut inner);
+        for event in fx.absorb(inner) {
             self.on_direct_event(now, event, fx);
         }
     }
@@ -27,11 +27,13 @@ impl PeerNode {
         match event {
             direct::Event::Call { to } => self.call_directly(now, to, fx),
             direct::Event::Hangup { link, reason } => {
-                self.with_session(now, fx, |it, part| it.hangup(link, reason, part));
+                self.with_session(now, fx, |it, inner| it.hangup(link, reason, inner));
             }
             direct::Event::Malformed { from, reason } => {
                 let error = ErrorReply::new(ErrorCode::Invalid, reason);
-                self.with_session(now, fx, |it, part| it.refuse(from, Cause::Forged, error, part));
+                self.with_session(now, fx, |it, inner| {
+                    it.refuse(from, RejectReason::Forged, error, inner)
+                });
             }
             direct::Event::Busy { to, busy } => self.contacts.on_busy(now, to, busy),
             event @ (direct::Event::Arrived { .. }
@@ -46,7 +48,7 @@ impl PeerNode {
         if !self.is_member() {
             return self.on_direct_call_failed(now, to, "this peer is no member now", fx);
         }
-        self.with_session(now, fx, |it, part| it.call(to, Intent::Direct, CALL_TIMEOUT, part));
+        self.with_session(now, fx, |it, inner| it.call(to, Intent::Direct, CALL_TIMEOUT, inner));
     }
 
     pub(super) fn on_direct_call_failed(
@@ -56,8 +58,8 @@ impl PeerNode {
         reason: &str,
         fx: &mut Fx,
     ) {
-        self.with_contacts(now, fx, |it, part| it.on_call_failed(to, part));
-        self.with_direct(now, fx, |it, part| it.on_call_failed(to, reason, part));
+        self.with_contacts(now, fx, |it, inner| it.on_call_failed(to, inner));
+        self.with_direct(now, fx, |it, inner| it.on_call_failed(to, reason, inner));
     }
 
     /// A member's link for direct messages came up.
@@ -65,37 +67,37 @@ impl PeerNode {
         &mut self,
         now: Now,
         link: LinkId,
-        card: &Card,
+        info: &NodeInfo,
         dialed: bool,
         fx: &mut Fx,
     ) {
-        let who = (link, card.endpoint, card.incarnation);
-        self.with_contacts(now, fx, |it, part| it.on_link_up(now, link, card.endpoint, part));
-        self.with_direct(now, fx, |it, part| it.on_link_up(now, who, Some(dialed), part));
+        let who = (link, info.endpoint, info.incarnation);
+        self.with_contacts(now, fx, |it, inner| it.on_link_up(now, link, info.endpoint, inner));
+        self.with_direct(now, fx, |it, inner| it.on_link_up(now, who, Some(dialed), inner));
     }
 
     pub(super) fn on_direct_message(
         &mut self,
         now: Now,
-        (link, card): (LinkId, &Card),
+        (link, info): (LinkId, &NodeInfo),
         msg: DirectMessage,
         fx: &mut Fx,
     ) {
-        let sender = (card.endpoint, card.incarnation);
-        let life = self.session.card().incarnation;
-        self.with_direct(now, fx, |it, part| match msg {
-            DirectMessage::Direct(msg) => it.on_message(now, (link, sender), life, msg, part),
-            DirectMessage::DirectAck(ack) => it.on_ack(now, link, sender, &ack, part),
+        let sender = (info.endpoint, info.incarnation);
+        let life = self.session.info().incarnation;
+        self.with_direct(now, fx, |it, inner| match msg {
+            DirectMessage::Direct(msg) => it.on_message(now, (link, sender), life, msg, inner),
+            DirectMessage::DirectAck(ack) => it.on_ack(now, link, sender, &ack, inner),
             DirectMessage::DirectPartReq(wanted) => {
-                it.on_part_req(now, link, sender.0, wanted, part);
+                it.on_part_req(now, link, sender.0, wanted, inner);
             }
-            DirectMessage::DirectPart(data) => it.on_part(now, (link, sender), &data, part),
+            DirectMessage::DirectPart(data) => it.on_part(now, (link, sender), &data, inner),
         });
     }
 
-    pub(super) fn on_send_command(&mut self, now: Now, letter: Letter, fx: &mut Fx) {
+    pub(super) fn on_send_command(&mut self, now: Now, letter: OutgoingMessage, fx: &mut Fx) {
         let bar = self.bar(now, letter.to);
-        self.with_direct(now, fx, |it, part| it.send(now, letter, bar, part));
+        self.with_direct(now, fx, |it, inner| it.send(now, letter, bar, inner));
     }
 
     /// Reason of other services against a direct send to `to`, if there is one.

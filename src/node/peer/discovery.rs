@@ -2,11 +2,11 @@
 
 use super::{CALL_TIMEOUT, ERRAND_TIMEOUT, Event, Fx, PeerNode};
 use crate::machine::discovery::{self, Discovery};
-use crate::machine::session::Cause;
+use crate::machine::session::RejectReason;
 use crate::machine::{Effects, LinkId};
 use crate::model::{Endpoint, Now, PublicKey};
 use crate::proto::discovery::{Contact, FindNode, Found};
-use crate::proto::hello::{Card, Intent};
+use crate::proto::hello::{Intent, NodeInfo};
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Questions that wait for one call at most: as many as there are look-ups at a time.
@@ -24,18 +24,18 @@ impl PeerNode {
         fx: &mut Fx,
         work: impl FnOnce(&mut Discovery, &mut Effects<Discovery>),
     ) {
-        let mut part = Effects::default();
-        work(&mut self.discovery, &mut part);
-        for event in fx.absorb(part) {
+        let mut inner = Effects::default();
+        work(&mut self.discovery, &mut inner);
+        for event in fx.absorb(inner) {
             match event {
                 discovery::Event::Ask { to, question } => self.put(now, to, question, fx),
-                discovery::Event::Check { endpoint } => self.with_session(now, fx, |it, part| {
-                    it.call(endpoint, Intent::Probe, CALL_TIMEOUT, part);
+                discovery::Event::Check { endpoint } => self.with_session(now, fx, |it, inner| {
+                    it.call(endpoint, Intent::Probe, CALL_TIMEOUT, inner);
                 }),
                 discovery::Event::Malformed { from, reason } => {
                     let error = ErrorReply::new(ErrorCode::Invalid, reason);
-                    self.with_session(now, fx, |it, part| {
-                        it.refuse(from, Cause::Forged, error, part);
+                    self.with_session(now, fx, |it, inner| {
+                        it.refuse(from, RejectReason::Forged, error, inner);
                     });
                 }
                 discovery::Event::Learnt(peer) => self.on_candidates(now, &[peer.endpoint], fx),
@@ -57,8 +57,8 @@ impl PeerNode {
         if waiting.len() < QUESTIONS_MAX {
             waiting.push(question);
         }
-        self.with_session(now, fx, |it, part| {
-            it.call(to, Intent::Errand, ERRAND_TIMEOUT, part);
+        self.with_session(now, fx, |it, inner| {
+            it.call(to, Intent::Errand, ERRAND_TIMEOUT, inner);
         });
     }
 
@@ -68,19 +68,19 @@ impl PeerNode {
         &mut self,
         now: Now,
         link: LinkId,
-        card: &Card,
+        info: &NodeInfo,
         (dialed, intent): (bool, Intent),
         fx: &mut Fx,
     ) {
-        let contact = Contact { endpoint: card.endpoint, key: card.key };
-        let is_proved = dialed || card.certificate.is_some();
-        self.with_discovery(now, fx, |it, part| match is_proved {
-            true => it.on_proved(now, contact, part),
-            false => it.on_claimed(contact, part),
+        let contact = Contact { endpoint: info.endpoint, key: info.key };
+        let is_proved = dialed || info.certificate.is_some();
+        self.with_discovery(now, fx, |it, inner| match is_proved {
+            true => it.on_proved(now, contact, inner),
+            false => it.on_claimed(contact, inner),
         });
         if dialed && intent == Intent::Errand {
-            self.question_links.insert(card.endpoint, link);
-            for question in self.questions.remove(&card.endpoint).unwrap_or_default() {
+            self.question_links.insert(info.endpoint, link);
+            for question in self.questions.remove(&info.endpoint).unwrap_or_default() {
                 fx.send(link, question);
             }
         }
@@ -89,7 +89,7 @@ impl PeerNode {
     /// Handles the failure of a call for a question.
     pub(super) fn on_question_failed(&mut self, now: Now, to: Endpoint, fx: &mut Fx) {
         if self.questions.remove(&to).is_some() {
-            self.with_discovery(now, fx, |it, part| it.on_unreachable(now, to, part));
+            self.with_discovery(now, fx, |it, inner| it.on_unreachable(now, to, inner));
         }
     }
 
@@ -101,15 +101,15 @@ impl PeerNode {
         shown: Option<PublicKey>,
         fx: &mut Fx,
     ) {
-        self.with_discovery(now, fx, |it, part| it.on_checked(now, endpoint, shown, part));
+        self.with_discovery(now, fx, |it, inner| it.on_checked(now, endpoint, shown, inner));
         let Some(link) = self.overlay.neighbors().get(&endpoint).copied() else { return };
-        let known = self.session.peer(link).map(|card| card.key);
+        let known = self.session.peer(link).map(|info| info.key);
         let Some(is_other) = shown.zip(known).map(|(shown, known)| shown != known) else { return };
         if self.open.is_some() && is_other {
             let reason = "another key answers at your endpoint";
-            self.with_session(now, fx, |it, part| it.hangup(link, reason, part));
+            self.with_session(now, fx, |it, inner| it.hangup(link, reason, inner));
         } else {
-            self.with_open(now, fx, |it, part| it.on_proved(endpoint, part));
+            self.with_open(now, fx, |it, inner| it.on_proved(endpoint, inner));
         }
     }
 
@@ -117,14 +117,14 @@ impl PeerNode {
         &mut self,
         now: Now,
         link: LinkId,
-        card: &Card,
+        info: &NodeInfo,
         found: Found,
         fx: &mut Fx,
     ) {
-        let from = Contact { endpoint: card.endpoint, key: card.key };
-        self.with_discovery(now, fx, |it, part| it.on_found(now, link, from, found, part));
+        let from = Contact { endpoint: info.endpoint, key: info.key };
+        self.with_discovery(now, fx, |it, inner| it.on_found(now, link, from, found, inner));
         if !self.shared_errands.contains(&link) {
-            self.end_errand(now, link, card, fx);
+            self.end_errand(now, link, info, fx);
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use super::{CALL_TIMEOUT, ERRAND_TIMEOUT, Event, Fx, PeerNode};
 use crate::machine::membership::applicant;
-use crate::machine::session::{self, Cause};
+use crate::machine::session::{self, RejectReason};
 use crate::machine::{LinkId, liveness, overlay};
 use crate::model::statement::NeighborList;
 use crate::model::{Endpoint, Incarnation, Now};
-use crate::proto::hello::{Card, Intent, SeedKey};
+use crate::proto::hello::{Intent, NodeInfo, SeedKey};
 use crate::proto::liveness::SuspectReq;
 use crate::proto::message::TrustLevel;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
@@ -14,20 +14,20 @@ use crate::proto::refusal::{ErrorCode, ErrorReply};
 impl PeerNode {
     pub(super) fn on_session_event(&mut self, now: Now, event: session::Event, fx: &mut Fx) {
         match event {
-            session::Event::Opened { link, card, dialed, intent } => match card.seed {
-                Some(_) => self.on_seed_opened(now, link, &card, (dialed, intent), fx),
-                None => self.on_peer_opened(now, link, &card, (dialed, intent), fx),
+            session::Event::Opened { link, info, dialed, intent } => match info.seed {
+                Some(_) => self.on_seed_opened(now, link, &info, (dialed, intent), fx),
+                None => self.on_peer_opened(now, link, &info, (dialed, intent), fx),
             },
-            session::Event::Answered { to, card } => {
-                let key = card.key;
-                self.probed_twin(now, to, Some(&card), fx);
-                self.with_prober(now, fx, |it, part| it.on_answered(to, card, part));
+            session::Event::Answered { to, info } => {
+                let key = info.key;
+                self.probed_twin(now, to, Some(&info), fx);
+                self.with_prober(now, fx, |it, inner| it.on_answered(to, info, inner));
                 self.on_key_shown(now, to, Some(key), fx);
             }
             session::Event::Failed { to, intent, error } => match intent {
                 Intent::Probe => {
                     self.probed_twin(now, to, None, fx);
-                    self.with_prober(now, fx, |it, part| it.on_failed(to, &error, part));
+                    self.with_prober(now, fx, |it, inner| it.on_failed(to, &error, inner));
                     self.on_key_shown(now, to, None, fx);
                 }
                 Intent::Errand | Intent::Link | Intent::Direct => {
@@ -37,15 +37,15 @@ impl PeerNode {
             session::Event::Message { link, msg } => self.on_message(now, link, *msg, fx),
             session::Event::Error { link, error } => {
                 self.note_sender(now, link, fx);
-                self.with_applicant(now, fx, |it, part| it.on_error(link, &error, part));
+                self.with_applicant(now, fx, |it, inner| it.on_error(link, &error, inner));
             }
             session::Event::Refused { from, cause, detail } => {
                 if let Some(refusal) = self.refusals.count(cause, from, detail) {
                     fx.emit(Event::Refused(refusal));
                 }
             }
-            session::Event::Closed { link, card, is_agreed, reason: _ } => {
-                self.on_closed(now, link, &card, is_agreed, fx);
+            session::Event::Closed { link, info, is_agreed, reason: _ } => {
+                self.on_closed(now, link, &info, is_agreed, fx);
             }
         }
     }
@@ -61,16 +61,16 @@ impl PeerNode {
         if intent == Intent::Direct {
             self.on_direct_call_failed(now, to, reason, fx);
         } else if intent == Intent::Errand {
-            if self.errands.remove(&to).is_some() {
-                self.with_liveness(now, fx, |it, part| {
-                    it.on_witness_unreachable(now, to, part);
+            if self.pending_queries.remove(&to).is_some() {
+                self.with_liveness(now, fx, |it, inner| {
+                    it.on_witness_unreachable(now, to, inner);
                 });
             }
             self.on_question_failed(now, to, fx);
         } else if self.applicant.book().seed_at(to).is_some() {
-            self.with_applicant(now, fx, |it, part| it.on_call_failed(to, reason, part));
+            self.with_applicant(now, fx, |it, inner| it.on_call_failed(to, reason, inner));
         } else {
-            self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part));
+            self.with_overlay(now, fx, |it, inner| it.on_call_failed(now, to, inner));
             self.on_open_call_failed(now, to, reason, fx);
         }
     }
@@ -79,26 +79,26 @@ impl PeerNode {
         &mut self,
         now: Now,
         link: LinkId,
-        card: &Card,
+        info: &NodeInfo,
         is_agreed: bool,
         fx: &mut Fx,
     ) {
         self.liveness.on_asker_gone(link);
         self.shared_errands.remove(&link);
         self.question_links.retain(|_, it| *it != link);
-        if card.seed.is_some() {
-            self.with_applicant(now, fx, |it, part| it.on_link_down(link, part));
+        if info.seed.is_some() {
+            self.with_applicant(now, fx, |it, inner| it.on_link_down(link, inner));
             return;
         }
-        let neighbor = card.endpoint;
+        let neighbor = info.endpoint;
         self.gossip.on_link_down(link);
-        self.with_broadcast(now, fx, |it, part| it.on_link_down(now, link, part));
-        self.with_liveness(now, fx, |it, part| it.on_link_down(link, neighbor, is_agreed, part));
-        self.with_contacts(now, fx, |it, part| {
-            it.on_link_down(now, link, neighbor, is_agreed, part);
+        self.with_broadcast(now, fx, |it, inner| it.on_link_down(now, link, inner));
+        self.with_liveness(now, fx, |it, inner| it.on_link_down(link, neighbor, is_agreed, inner));
+        self.with_contacts(now, fx, |it, inner| {
+            it.on_link_down(now, link, neighbor, is_agreed, inner);
         });
-        self.with_overlay(now, fx, |it, part| it.on_link_down(now, link, neighbor, part));
-        self.with_direct(now, fx, |it, part| it.on_link_down(now, link, part));
+        self.with_overlay(now, fx, |it, inner| it.on_link_down(now, link, neighbor, inner));
+        self.with_direct(now, fx, |it, inner| it.on_link_down(now, link, inner));
     }
 
     /// A seed is believed by its key, and only where this peer called it.
@@ -106,40 +106,40 @@ impl PeerNode {
         &mut self,
         now: Now,
         link: LinkId,
-        card: &Card,
+        info: &NodeInfo,
         (dialed, intent): (bool, Intent),
         fx: &mut Fx,
     ) {
-        let Some(theirs) = card.seed else { return };
+        let Some(theirs) = info.seed else { return };
         if self.open.is_some() {
             let reason =
                 "a fleet without seeds and a seed do not link; --join takes a peer's address";
-            return self.turn_away(now, (link, card), (dialed, intent), (reason, true), fx);
+            return self.turn_away(now, (link, info), (dialed, intent), (reason, true), fx);
         }
-        let own = self.session.card().endpoint;
-        if let Some(reason) = self.applicant.book().list_objection(own, card) {
+        let own = self.session.info().endpoint;
+        if let Some(reason) = self.applicant.book().list_objection(own, info) {
             let why = (reason.as_str(), true);
-            return self.turn_away(now, (link, card), (dialed, intent), why, fx);
+            return self.turn_away(now, (link, info), (dialed, intent), why, fx);
         }
-        let seat = self.applicant.book().seed_at(card.endpoint);
+        let seat = self.applicant.book().seed_at(info.endpoint);
         let (is_configured, seed) = (seat.is_some(), seat.unwrap_or(theirs));
         let mut is_trusted = false;
         if dialed && is_configured {
-            let shown = SeedKey { seed, key: card.key, at: Some(card.endpoint) };
-            self.with_applicant(now, fx, |it, part| is_trusted = it.on_seed_key(shown, part));
+            let shown = SeedKey { seed, key: info.key, at: Some(info.endpoint) };
+            self.with_applicant(now, fx, |it, inner| is_trusted = it.on_seed_key(shown, inner));
         }
         if !is_trusted {
-            self.with_session(now, fx, |it, part| it.hangup(link, "seed key not trusted", part));
+            self.with_session(now, fx, |it, inner| it.hangup(link, "seed key not trusted", inner));
             // An incoming call proves nothing about a seed, whatever name its caller uses.
             if dialed {
                 let reason = "its key is not the one known for it";
-                self.on_call_failed(now, (card.endpoint, intent), reason, fx);
+                self.on_call_failed(now, (info.endpoint, intent), reason, fx);
             }
             return;
         }
-        self.with_session(now, fx, |it, part| it.admit(link, TrustLevel::Seed, part));
-        self.with_applicant(now, fx, |it, part| it.on_seed_link(seed, link, card, part));
-        if let Some(warning) = self.applicant.book().list_warning(own, card)
+        self.with_session(now, fx, |it, inner| it.admit(link, TrustLevel::Seed, inner));
+        self.with_applicant(now, fx, |it, inner| it.on_seed_link(seed, link, info, inner));
+        if let Some(warning) = self.applicant.book().list_warning(own, info)
             && self.drifted.insert(seed)
         {
             fx.emit(Event::ListsDiffer(warning));
@@ -154,56 +154,56 @@ impl PeerNode {
         &mut self,
         now: Now,
         link: LinkId,
-        card: &Card,
+        info: &NodeInfo,
         (dialed, intent): (bool, Intent),
         fx: &mut Fx,
     ) {
-        if self.applicant.book().seed_at(card.endpoint).is_some() {
-            self.with_session(now, fx, |it, part| it.hangup(link, "a seed's address", part));
+        if self.applicant.book().seed_at(info.endpoint).is_some() {
+            self.with_session(now, fx, |it, inner| it.hangup(link, "a seed's address", inner));
             if dialed {
                 let reason = "somebody who is no seed answers there";
-                self.on_call_failed(now, (card.endpoint, intent), reason, fx);
+                self.on_call_failed(now, (info.endpoint, intent), reason, fx);
             }
             return;
         }
         let verdict = match self.open {
-            Some(_) => self.check_open_member(now, card, dialed, fx),
-            None => self.check_member(now, card, fx),
+            Some(_) => self.check_open_member(now, info, dialed, fx),
+            None => self.check_member(now, info, fx),
         };
         if let Err((reason, is_offense)) = verdict {
             let why = (reason.as_str(), is_offense);
-            return self.turn_away(now, (link, card), (dialed, intent), why, fx);
+            return self.turn_away(now, (link, info), (dialed, intent), why, fx);
         }
-        let is_removed = self.contacts.is_removed(card.endpoint);
+        let is_removed = self.contacts.is_removed(info.endpoint);
         if is_removed && matches!(intent, Intent::Link | Intent::Direct) {
             let reason = "removed by hand";
-            self.with_session(now, fx, |it, part| it.hangup(link, reason, part));
+            self.with_session(now, fx, |it, inner| it.hangup(link, reason, inner));
             if dialed {
-                self.on_call_failed(now, (card.endpoint, intent), reason, fx);
+                self.on_call_failed(now, (info.endpoint, intent), reason, fx);
             }
             return;
         }
-        self.with_session(now, fx, |it, part| it.admit(link, TrustLevel::Member, part));
-        self.on_later_life(&card.subject());
-        self.with_contacts(now, fx, |it, part| it.on_heard(now, card.endpoint, part));
-        self.seek_twin(now, card, fx);
-        self.take_name(card, fx);
-        let is_shared = self.errands.contains_key(&card.endpoint)
-            && self.questions.contains_key(&card.endpoint);
+        self.with_session(now, fx, |it, inner| it.admit(link, TrustLevel::Member, inner));
+        self.on_later_life(&info.subject());
+        self.with_contacts(now, fx, |it, inner| it.on_heard(now, info.endpoint, inner));
+        self.seek_twin(now, info, fx);
+        self.take_name(info, fx);
+        let is_shared = self.pending_queries.contains_key(&info.endpoint)
+            && self.questions.contains_key(&info.endpoint);
         if is_shared && intent == Intent::Errand {
             self.shared_errands.insert(link);
         }
-        self.on_member_opened(now, link, card, (dialed, intent), fx);
+        self.on_member_opened(now, link, info, (dialed, intent), fx);
         match intent {
-            Intent::Direct => self.on_direct_opened(now, link, card, dialed, fx),
+            Intent::Direct => self.on_direct_opened(now, link, info, dialed, fx),
             Intent::Link => {
-                let who = (card.endpoint, card.incarnation);
-                self.with_overlay(now, fx, |it, part| {
-                    it.on_link_up(link, who, &card.neighbors, dialed, part);
+                let who = (info.endpoint, info.incarnation);
+                self.with_overlay(now, fx, |it, inner| {
+                    it.on_link_up(link, who, &info.neighbors, dialed, inner);
                 });
             }
             Intent::Errand | Intent::Probe => {
-                for request in self.errands.remove(&card.endpoint).unwrap_or_default() {
+                for request in self.pending_queries.remove(&info.endpoint).unwrap_or_default() {
                     fx.send(link, request);
                 }
             }
@@ -214,33 +214,38 @@ impl PeerNode {
     fn turn_away(
         &mut self,
         now: Now,
-        (link, card): (LinkId, &Card),
+        (link, info): (LinkId, &NodeInfo),
         (dialed, intent): (bool, Intent),
         (reason, is_offense): (&str, bool),
         fx: &mut Fx,
     ) {
         let error = ErrorReply::new(ErrorCode::NotAllowed, reason);
         self.say_goodbye_again(now, link, fx);
-        self.with_session(now, fx, |it, part| {
+        self.with_session(now, fx, |it, inner| {
             if is_offense && !dialed {
-                it.refuse(link, Cause::NotAllowed, error, part);
+                it.refuse(link, RejectReason::NotAllowed, error, inner);
             }
-            it.hangup(link, reason, part);
+            it.hangup(link, reason, inner);
         });
         if dialed {
-            self.on_call_failed(now, (card.endpoint, intent), reason, fx);
+            self.on_call_failed(now, (info.endpoint, intent), reason, fx);
         }
     }
 
-    /// Checks that a card proves a membership; otherwise returns the reason, and whether the card's
+    /// Checks that a node info proves a membership; otherwise returns the reason, and whether the node info's
     /// owner should have known.
-    fn check_member(&mut self, now: Now, card: &Card, fx: &mut Fx) -> Result<(), (String, bool)> {
-        let subject = card.subject();
-        let own = self.session.card().endpoint;
-        if let Some(reason) = self.applicant.book().list_objection(own, card) {
+    fn check_member(
+        &mut self,
+        now: Now,
+        info: &NodeInfo,
+        fx: &mut Fx,
+    ) -> Result<(), (String, bool)> {
+        let subject = info.subject();
+        let own = self.session.info().endpoint;
+        if let Some(reason) = self.applicant.book().list_objection(own, info) {
             return Err((reason, true));
         }
-        let Some(certificate) = &card.certificate else {
+        let Some(certificate) = &info.certificate else {
             let reason = "links are for members: register with the seeds first";
             return Err((reason.to_owned(), true));
         };
@@ -254,7 +259,7 @@ impl PeerNode {
         verdict.map_err(|error| {
             if error.unknown > 0 {
                 let voters: Vec<_> = certificate.votes.iter().map(|vote| vote.seed).collect();
-                self.with_applicant(now, fx, |it, part| it.want_keys(voters, part));
+                self.with_applicant(now, fx, |it, inner| it.want_keys(voters, inner));
             }
             // Keys that are not known here yet are no offense.
             (format!("the certificate does not hold here: {error}"), error.unknown == 0)
@@ -263,11 +268,11 @@ impl PeerNode {
 
     pub(super) fn on_applicant_event(&mut self, now: Now, event: applicant::Event, fx: &mut Fx) {
         match event {
-            applicant::Event::Call { to } => self.with_session(now, fx, |it, part| {
-                it.call(to, Intent::Link, CALL_TIMEOUT, part);
+            applicant::Event::Call { to } => self.with_session(now, fx, |it, inner| {
+                it.call(to, Intent::Link, CALL_TIMEOUT, inner);
             }),
             applicant::Event::Hangup { link } => {
-                self.with_session(now, fx, |it, part| it.hangup(link, "a new life begins", part));
+                self.with_session(now, fx, |it, inner| it.hangup(link, "a new life begins", inner));
             }
             applicant::Event::Attempt { incarnation, number } => {
                 if self.open.is_none() {
@@ -279,11 +284,11 @@ impl PeerNode {
             applicant::Event::Admitted(admission) => {
                 self.session.card_mut().certificate = Some((*admission).clone());
                 fx.emit(Event::Applicant(applicant::Event::Admitted(admission)));
-                self.with_overlay(now, fx, |it, part| it.begin(part));
+                self.with_overlay(now, fx, |it, inner| it.begin(inner));
                 self.begin_broadcast();
             }
             applicant::Event::Members { seed, members } => {
-                self.with_overlay(now, fx, |it, part| it.on_members(&members, part));
+                self.with_overlay(now, fx, |it, inner| it.on_members(&members, inner));
                 fx.emit(Event::Applicant(applicant::Event::Members { seed, members }));
             }
             event @ (applicant::Event::Asked { .. }
@@ -299,68 +304,68 @@ impl PeerNode {
 
     /// Begins another incarnation of this peer: all further statements are in its name.
     pub(super) fn begin_life(&mut self, now: Now, incarnation: Incarnation, fx: &mut Fx) {
-        self.with_gossip(now, fx, |it, part| it.pause(part));
-        self.with_broadcast(now, fx, |it, part| it.pause(part));
-        self.with_overlay(now, fx, |it, part| it.pause(part));
-        self.with_liveness(now, fx, |it, part| it.reset(part));
-        self.with_direct(now, fx, |it, part| it.reset(part));
+        self.with_gossip(now, fx, |it, inner| it.pause(inner));
+        self.with_broadcast(now, fx, |it, inner| it.pause(inner));
+        self.with_overlay(now, fx, |it, inner| it.pause(inner));
+        self.with_liveness(now, fx, |it, inner| it.reset(inner));
+        self.with_direct(now, fx, |it, inner| it.reset(inner));
         self.list_version = 0;
-        let card = self.session.card_mut();
-        card.incarnation = incarnation;
-        card.certificate = None;
-        card.neighbors = Vec::new();
-        card.degree = 0;
+        let info = self.session.card_mut();
+        info.incarnation = incarnation;
+        info.certificate = None;
+        info.neighbors = Vec::new();
+        info.degree = 0;
         let links: Vec<_> = self.session.open().map(|(link, _, _)| link).collect();
         for link in links {
-            self.with_session(now, fx, |it, part| it.hangup(link, "a new life begins", part));
+            self.with_session(now, fx, |it, inner| it.hangup(link, "a new life begins", inner));
         }
     }
 
     pub(super) fn on_overlay_event(&mut self, now: Now, event: overlay::Event, fx: &mut Fx) {
         match event {
             overlay::Event::Call { to } if self.contacts.is_removed(to) => {
-                self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part));
+                self.with_overlay(now, fx, |it, inner| it.on_call_failed(now, to, inner));
             }
-            overlay::Event::Call { to } => self.with_session(now, fx, |it, part| {
-                it.call(to, Intent::Link, CALL_TIMEOUT, part);
+            overlay::Event::Call { to } => self.with_session(now, fx, |it, inner| {
+                it.call(to, Intent::Link, CALL_TIMEOUT, inner);
             }),
             overlay::Event::Hangup { link, reason } => {
-                self.with_session(now, fx, |it, part| it.hangup(link, reason, part));
+                self.with_session(now, fx, |it, inner| it.hangup(link, reason, inner));
             }
             overlay::Event::WantMembers if self.open.is_some() => {
                 let known: Vec<_> = self.discovery.contacts().map(|it| it.endpoint).collect();
                 self.on_candidates(now, &known, fx);
             }
             overlay::Event::WantMembers => {
-                self.with_applicant(now, fx, |it, part| it.refresh(part));
+                self.with_applicant(now, fx, |it, inner| it.refresh(inner));
             }
             overlay::Event::Linked { neighbor, link, dialed, degree } => {
                 fx.emit(Event::Overlay(overlay::Event::Linked { neighbor, link, dialed, degree }));
-                let incarnation = self.session.card().incarnation;
-                self.with_gossip(now, fx, |it, part| {
-                    it.on_link_up(now, link, part);
-                    it.begin(incarnation, part);
+                let incarnation = self.session.info().incarnation;
+                self.with_gossip(now, fx, |it, inner| {
+                    it.on_link_up(now, link, inner);
+                    it.begin(incarnation, inner);
                 });
-                self.with_broadcast(now, fx, |it, part| {
-                    it.on_link_up(now, link, neighbor, part);
+                self.with_broadcast(now, fx, |it, inner| {
+                    it.on_link_up(now, link, neighbor, inner);
                 });
-                if let Some(card) = self.session.peer(link).cloned() {
-                    let who = (link, neighbor, card.incarnation);
-                    self.with_contacts(now, fx, |it, part| {
-                        it.on_link_up(now, link, neighbor, part);
+                if let Some(info) = self.session.peer(link).cloned() {
+                    let who = (link, neighbor, info.incarnation);
+                    self.with_contacts(now, fx, |it, inner| {
+                        it.on_link_up(now, link, neighbor, inner);
                     });
-                    self.with_direct(now, fx, |it, part| it.on_link_up(now, who, None, part));
-                    self.with_liveness(now, fx, |it, part| {
-                        it.on_link_up(now, link, card.subject(), &card.neighbors, part);
+                    self.with_direct(now, fx, |it, inner| it.on_link_up(now, who, None, inner));
+                    self.with_liveness(now, fx, |it, inner| {
+                        it.on_link_up(now, link, info.subject(), &info.neighbors, inner);
                     });
-                    self.on_candidates(now, &card.neighbors, fx);
+                    self.on_candidates(now, &info.neighbors, fx);
                 }
-                self.with_open(now, fx, |it, part| it.on_linked(neighbor, dialed, part));
+                self.with_open(now, fx, |it, inner| it.on_linked(neighbor, dialed, inner));
             }
             overlay::Event::Announce { neighbors } => {
-                let card = self.session.card_mut();
-                card.degree = u32::try_from(neighbors.len()).unwrap_or(u32::MAX);
-                card.neighbors.clone_from(&neighbors);
+                let info = self.session.card_mut();
+                info.degree = u32::try_from(neighbors.len()).unwrap_or(u32::MAX);
+                info.neighbors.clone_from(&neighbors);
                 self.list_version += 1;
                 self.remember_neighbors(&neighbors, fx);
                 let list = self.own_list();
@@ -378,14 +383,14 @@ impl PeerNode {
     }
 
     pub(super) fn own_list(&self) -> NeighborList {
-        let neighbors = self.session.card().neighbors.clone();
+        let neighbors = self.session.info().neighbors.clone();
         NeighborList::sign(&self.applicant.subject(), self.list_version, neighbors, &self.keys)
     }
 
     pub(super) fn on_liveness_event(&mut self, now: Now, event: liveness::Event, fx: &mut Fx) {
         match event {
             liveness::Event::Probe { endpoint, timeout } => {
-                self.with_prober(now, fx, |it, part| it.probe(endpoint, timeout, part));
+                self.with_prober(now, fx, |it, inner| it.probe(endpoint, timeout, inner));
             }
             liveness::Event::Ask { witness, request } => self.ask(now, witness, request, fx),
             // Without seeds there is no authority to report to: its own finding was enough.
@@ -398,10 +403,12 @@ impl PeerNode {
             }
             liveness::Event::Forged { link } => {
                 let error = ErrorReply::new(ErrorCode::Invalid, "a finding that does not hold");
-                self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
+                self.with_session(now, fx, |it, inner| {
+                    it.refuse(link, RejectReason::Forged, error, inner)
+                });
             }
             liveness::Event::Confirmed { subject, witness, finding, count, needed } => {
-                let is_own = witness == self.session.card().endpoint;
+                let is_own = witness == self.session.info().endpoint;
                 fx.emit(Event::Liveness(liveness::Event::Confirmed {
                     subject,
                     witness,
@@ -429,12 +436,12 @@ impl PeerNode {
         }
         if self.applicant.book().seed_at(witness).is_some() {
             // Only a liar names a seed as its neighbor; a seed testifies in votes.
-            self.with_liveness(now, fx, |it, part| it.on_witness_unreachable(now, witness, part));
+            self.with_liveness(now, fx, |it, inner| it.on_witness_unreachable(now, witness, inner));
             return;
         }
-        self.errands.entry(witness).or_default().push(request);
-        self.with_session(now, fx, |it, part| {
-            it.call(witness, Intent::Errand, ERRAND_TIMEOUT, part);
+        self.pending_queries.entry(witness).or_default().push(request);
+        self.with_session(now, fx, |it, inner| {
+            it.call(witness, Intent::Errand, ERRAND_TIMEOUT, inner);
         });
     }
 }

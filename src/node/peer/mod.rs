@@ -32,18 +32,18 @@ use crate::machine::open::OpenFleet;
 use crate::machine::overlay::{self, Overlay};
 use crate::machine::probe::{self, Prober};
 use crate::machine::quorum::QuorumRule;
-use crate::machine::session::{self, Cause, Session};
+use crate::machine::session::{self, RejectReason, Session};
 use crate::machine::{
-    CallFailure, Effects, HostPinged, Input, Kind, LinkId, Machine, NodeCall, NodeMachine,
-    NodeMessage, NodeOpening, PingHost, broadcast as casting, contacts as contacts_service,
+    CallFailure, Effects, HostPinged, Input, LinkId, Machine, NodeCall, NodeMachine, NodeMessage,
+    NodeOpening, PingHost, Vocabulary, broadcast as casting, contacts as contacts_service,
     direct as direct_service, discovery as finding, open as open_fleet,
 };
-use crate::model::statement::Subject;
+use crate::model::statement::MemberInstance;
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Rng, SeedId};
 use crate::node::refusals::Refusals;
 use crate::node::status::{NetworkStatus, PeerStatus};
 use crate::proto::discovery::{Contact, FindNode};
-use crate::proto::hello::{Card, Intent};
+use crate::proto::hello::{Intent, NodeInfo};
 use crate::proto::liveness::SuspectReq;
 use crate::proto::message::TrustLevel;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
@@ -96,7 +96,7 @@ struct Twins {
     /// Places that are being probed, with another where the same key was shown, and whether it is
     /// proved to be there.
     asked: BTreeMap<Endpoint, (Endpoint, bool)>,
-    told: BTreeSet<[Endpoint; 2]>,
+    reported: BTreeSet<[Endpoint; 2]>,
 }
 
 /// A whole peer.
@@ -122,7 +122,7 @@ pub struct PeerNode {
     /// True once this peer is asked to leave and its last messages are with no neighbor yet.
     is_leaving: bool,
     /// Questions that wait for a link to the witness.
-    errands: BTreeMap<Endpoint, Vec<SuspectReq>>,
+    pending_queries: BTreeMap<Endpoint, Vec<SuspectReq>>,
     /// Questions of discovery that wait for a link.
     questions: BTreeMap<Endpoint, Vec<FindNode>>,
     /// Links that were called for questions, while some of them are open.
@@ -132,13 +132,13 @@ pub struct PeerNode {
     /// Lives known to have ended.
     gone: BTreeMap<Endpoint, Incarnation>,
     /// Keys whose end is certified, with their last life.
-    ended: BTreeMap<PublicKey, Subject>,
+    ended: BTreeMap<PublicKey, MemberInstance>,
     list_version: u64,
     twins: Twins,
     refusals: Refusals,
 }
 
-impl Kind for PeerNode {
+impl Vocabulary for PeerNode {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -158,17 +158,18 @@ impl PeerNode {
         records: &[applicant::Record],
         mut rng: Rng,
     ) -> Self {
-        let life = Subject { endpoint, incarnation: Incarnation::default(), key: keys.public() };
-        let card = Card { seeds: book.digests(), ..Card::new(life) };
-        let mut part = || Rng::from_rng(&mut rng);
-        let session = Session::new(config.session, keys.clone(), card, part());
+        let life =
+            MemberInstance { endpoint, incarnation: Incarnation::default(), key: keys.public() };
+        let info = NodeInfo { seeds: book.digests(), ..NodeInfo::new(life) };
+        let mut inner = || Rng::from_rng(&mut rng);
+        let session = Session::new(config.session, keys.clone(), info, inner());
         let me = (endpoint, keys.clone());
         let seeds: Vec<_> = book.seeds().map(|(_, seed)| seed).collect();
         let own = Contact { endpoint, key: keys.public() };
         let finding =
             if seeds.is_empty() { config.discovery } else { config.discovery.with_seeds() };
-        let applicant = Applicant::new(config.applicant, me, book, records, part());
-        let overlay = Overlay::new(config.overlay, endpoint, part());
+        let applicant = Applicant::new(config.applicant, me, book, records, inner());
+        let overlay = Overlay::new(config.overlay, endpoint, inner());
         Self {
             session,
             prober: Prober::new(config.probe),
@@ -176,16 +177,16 @@ impl PeerNode {
             open: None,
             memory: None,
             overlay,
-            discovery: Discovery::new(finding, own, seeds, part()),
+            discovery: Discovery::new(finding, own, seeds, inner()),
             gossip: Gossip::new(config.gossip, endpoint),
             liveness: Liveness::new(config.liveness, endpoint, keys.clone()),
-            direct: Direct::new(config.direct, endpoint, part()),
+            direct: Direct::new(config.direct, endpoint, inner()),
             contacts: Contacts::new(config.contacts),
             broadcast: Broadcast::new(config.broadcast, endpoint, keys.clone()),
             drifted: BTreeSet::new(),
             is_leaving: false,
             keys,
-            errands: BTreeMap::new(),
+            pending_queries: BTreeMap::new(),
             questions: BTreeMap::new(),
             question_links: BTreeMap::new(),
             shared_errands: BTreeSet::new(),
@@ -225,25 +226,25 @@ impl PeerNode {
 
     /// The lives whose end a quorum of seeds certifies, as far as this peer has heard of it, one a
     /// key; but none of a key of which it has seen a certificate for a later life.
-    pub fn ended(&self) -> impl Iterator<Item = &Subject> {
+    pub fn ended(&self) -> impl Iterator<Item = &MemberInstance> {
         self.ended.values()
     }
 
     /// Status of this peer for its operator.
     pub fn status(&self) -> PeerStatus {
         let (gossip_made, gossip_held, gossip_duplicates) = self.gossip.counts();
-        let card = self.session.card();
+        let info = self.session.info();
         let round_trip = |it: &Endpoint| {
             let trip = self.liveness.round_trip(*it)?;
             u64::try_from(trip.as_micros()).ok()
         };
         let neighbors = self.overlay.neighbors().keys();
-        let own = (card.endpoint.to_string(), neighbors.clone().copied().collect());
+        let own = (info.endpoint.to_string(), neighbors.clone().copied().collect());
         let theirs = self.overlay.topology().iter();
         PeerStatus {
-            endpoint: card.endpoint,
-            key: card.key,
-            incarnation: card.incarnation,
+            endpoint: info.endpoint,
+            key: info.key,
+            incarnation: info.incarnation,
             state: match &self.open {
                 Some(open) if open.is_joining() && self.is_member() => "joining",
                 _ => self.applicant.state(),
@@ -275,7 +276,7 @@ impl PeerNode {
 
     /// This peer's key.
     pub const fn key(&self) -> PublicKey {
-        self.session.card().key
+        self.session.info().key
     }
 
     /// True if the other nodes of its fleet count this peer as a member: by its certificate, or in
@@ -288,16 +289,16 @@ impl PeerNode {
     }
 
     fn on_start(&mut self, now: Now, fx: &mut Fx) {
-        self.with_session(now, fx, |it, part| it.on_start(part));
+        self.with_session(now, fx, |it, inner| it.on_start(inner));
         let book = self.applicant.book();
         let (seeds, needed) = (book.len(), book.quorum());
         fx.emit(Event::Started { key: self.keys.public(), seeds, needed });
-        self.with_liveness(now, fx, |it, part| it.on_start(now, part));
-        self.with_contacts(now, fx, |it, part| it.on_start(now, part));
+        self.with_liveness(now, fx, |it, inner| it.on_start(now, inner));
+        self.with_contacts(now, fx, |it, inner| it.on_start(now, inner));
         if self.open.is_some() {
             return self.on_open_start(now, fx);
         }
-        self.with_applicant(now, fx, |it, part| it.on_start(now, part));
+        self.with_applicant(now, fx, |it, inner| it.on_start(now, inner));
     }
 
     // Each of the following lets one service work, and handles its events.
@@ -308,9 +309,9 @@ impl PeerNode {
         fx: &mut Fx,
         work: impl FnOnce(&mut Session, &mut Effects<Session>),
     ) {
-        let mut part = Effects::default();
-        work(&mut self.session, &mut part);
-        for event in fx.absorb(part) {
+        let mut inner = Effects::default();
+        work(&mut self.session, &mut inner);
+        for event in fx.absorb(inner) {
             self.on_session_event(now, event, fx);
         }
     }
@@ -321,17 +322,17 @@ impl PeerNode {
         fx: &mut Fx,
         work: impl FnOnce(&mut Prober, &mut Effects<Prober>),
     ) {
-        let mut part = Effects::default();
-        work(&mut self.prober, &mut part);
-        for event in fx.absorb(part) {
+        let mut inner = Effects::default();
+        work(&mut self.prober, &mut inner);
+        for event in fx.absorb(inner) {
             match event {
                 probe::Event::Call { to, connect, timeout } => {
-                    self.with_session(now, fx, |session, part| {
-                        session.call_within(to, Intent::Probe, (connect, timeout), part);
+                    self.with_session(now, fx, |session, inner| {
+                        session.call_within(to, Intent::Probe, (connect, timeout), inner);
                     });
                 }
-                probe::Event::Done { to, outcome } => self.with_liveness(now, fx, |it, part| {
-                    it.on_probed(now, to, &outcome, part);
+                probe::Event::Done { to, outcome } => self.with_liveness(now, fx, |it, inner| {
+                    it.on_probed(now, to, &outcome, inner);
                 }),
             }
         }
@@ -343,9 +344,9 @@ impl PeerNode {
         fx: &mut Fx,
         work: impl FnOnce(&mut Applicant, &mut Effects<Applicant>),
     ) {
-        let mut part = Effects::default();
-        work(&mut self.applicant, &mut part);
-        for event in fx.absorb(part) {
+        let mut inner = Effects::default();
+        work(&mut self.applicant, &mut inner);
+        for event in fx.absorb(inner) {
             self.on_applicant_event(now, event, fx);
         }
     }
@@ -356,9 +357,9 @@ impl PeerNode {
         fx: &mut Fx,
         work: impl FnOnce(&mut Overlay, &mut Effects<Overlay>),
     ) {
-        let mut part = Effects::default();
-        work(&mut self.overlay, &mut part);
-        for event in fx.absorb(part) {
+        let mut inner = Effects::default();
+        work(&mut self.overlay, &mut inner);
+        for event in fx.absorb(inner) {
             self.on_overlay_event(now, event, fx);
         }
         self.liveness.set_others(self.overlay.known_members());
@@ -370,19 +371,19 @@ impl PeerNode {
         fx: &mut Fx,
         work: impl FnOnce(&mut Gossip, &mut Effects<Gossip>),
     ) {
-        let mut part = Effects::default();
-        work(&mut self.gossip, &mut part);
-        for event in fx.absorb(part) {
+        let mut inner = Effects::default();
+        work(&mut self.gossip, &mut inner);
+        for event in fx.absorb(inner) {
             match event {
                 gossip::Event::Malformed { from, reason } => {
                     let error = ErrorReply::new(ErrorCode::Invalid, reason);
-                    self.with_session(now, fx, |it, part| {
-                        it.refuse(from, Cause::Forged, error, part);
+                    self.with_session(now, fx, |it, inner| {
+                        it.refuse(from, RejectReason::Forged, error, inner);
                     });
                 }
                 event @ gossip::Event::Made { .. } => fx.emit(Event::Gossip { event, from: None }),
                 event @ gossip::Event::Heard { from: link, .. } => {
-                    let from = self.session.peer(link).map(|card| card.endpoint);
+                    let from = self.session.peer(link).map(|info| info.endpoint);
                     fx.emit(Event::Gossip { event, from });
                 }
             }
@@ -395,9 +396,9 @@ impl PeerNode {
         fx: &mut Fx,
         work: impl FnOnce(&mut Liveness, &mut Effects<Liveness>),
     ) {
-        let mut part = Effects::default();
-        work(&mut self.liveness, &mut part);
-        for event in fx.absorb(part) {
+        let mut inner = Effects::default();
+        work(&mut self.liveness, &mut inner);
+        for event in fx.absorb(inner) {
             self.on_liveness_event(now, event, fx);
         }
     }
@@ -413,28 +414,28 @@ impl Machine for PeerNode {
         match input {
             Input::Start => self.on_start(now, fx),
             Input::Opened { link, opening: NodeOpening::Accepted { from, binding } } => {
-                self.with_session(now, fx, |it, part| it.on_accepted(link, from, binding, part));
+                self.with_session(now, fx, |it, inner| it.on_accepted(link, from, binding, inner));
             }
             Input::Opened { link, opening: NodeOpening::Dialed { ticket, binding } } => {
-                self.with_session(now, fx, |it, part| it.on_dialed(ticket, link, binding, part));
+                self.with_session(now, fx, |it, inner| it.on_dialed(ticket, link, binding, inner));
             }
             Input::DialFailed(CallFailure { ticket, reason }) => {
-                self.with_session(now, fx, |it, part| it.on_dial_failed(ticket, reason, part));
+                self.with_session(now, fx, |it, inner| it.on_dial_failed(ticket, reason, inner));
             }
             Input::Received { link, msg } => {
-                self.with_session(now, fx, |it, part| it.on_received(link, msg, part));
+                self.with_session(now, fx, |it, inner| it.on_received(link, msg, inner));
             }
             Input::Garbled { link, reason } => {
-                self.with_session(now, fx, |it, part| it.on_garbled(link, &reason, part));
+                self.with_session(now, fx, |it, inner| it.on_garbled(link, &reason, inner));
             }
             Input::Closed { link, reason } => {
-                self.with_session(now, fx, |it, part| it.on_closed(link, &reason, part));
+                self.with_session(now, fx, |it, inner| it.on_closed(link, &reason, inner));
             }
             Input::Expired(timer) => self.on_timer(now, timer, fx),
             // This driver holds back, so it reports no records.
             Input::Synced { .. } => {}
             Input::Extra(HostPinged { host, answer }) => {
-                self.with_liveness(now, fx, |it, part| it.on_host_pinged(host, answer, part));
+                self.with_liveness(now, fx, |it, inner| it.on_host_pinged(host, answer, inner));
             }
             Input::Command(command) => self.on_command(now, command, fx),
         }

@@ -7,11 +7,11 @@ use super::{CALL_TIMEOUT, Event, Fx, GONE_MAX, PeerNode};
 use crate::machine::membership::applicant::Record;
 use crate::machine::open::{self, OpenFleet};
 use crate::machine::{Effects, LinkId};
-use crate::model::entry::Status;
-use crate::model::statement::{Leave, Subject};
+use crate::model::entry::MemberState;
+use crate::model::statement::{Leave, MemberInstance};
 use crate::model::{Endpoint, Incarnation, Now, WallTime};
 use crate::proto::discovery::Contact;
-use crate::proto::hello::{Card, Intent};
+use crate::proto::hello::{Intent, NodeInfo};
 use crate::proto::membership::MemberLine;
 
 /// Neighbors that are remembered for a restart.
@@ -62,9 +62,9 @@ impl PeerNode {
     }
 
     /// A peer without a fleet takes the name of the first that it has joined.
-    pub(super) fn take_name(&mut self, card: &Card, fx: &mut Fx) {
+    pub(super) fn take_name(&mut self, info: &NodeInfo, fx: &mut Fx) {
         let own = &mut self.session.card_mut().fleet;
-        let (Some(memory), None, Some(name)) = (&mut self.memory, &own, &card.fleet) else {
+        let (Some(memory), None, Some(name)) = (&mut self.memory, &own, &info.fleet) else {
             return;
         };
         *own = Some(name.clone());
@@ -91,17 +91,17 @@ impl PeerNode {
         work: impl FnOnce(&mut OpenFleet, &mut Effects<OpenFleet>),
     ) {
         let Some(open) = &mut self.open else { return };
-        let mut part = Effects::default();
-        work(open, &mut part);
-        for event in fx.absorb(part) {
+        let mut inner = Effects::default();
+        work(open, &mut inner);
+        for event in fx.absorb(inner) {
             match event {
                 open::Event::Call { to } if self.overlay.neighbors().contains_key(&to) => {
-                    self.with_session(now, fx, |it, part| {
-                        it.call(to, Intent::Probe, CALL_TIMEOUT, part);
+                    self.with_session(now, fx, |it, inner| {
+                        it.call(to, Intent::Probe, CALL_TIMEOUT, inner);
                     });
                 }
                 open::Event::Call { to } => {
-                    self.with_overlay(now, fx, |it, part| it.on_hint(to, part));
+                    self.with_overlay(now, fx, |it, inner| it.on_hint(to, inner));
                 }
                 event @ (open::Event::OwnAddress { .. }
                 | open::Event::Unreachable { .. }
@@ -114,53 +114,53 @@ impl PeerNode {
 
     /// Starts in a fleet without seeds: the peer is a member at once, and looks for others.
     pub(super) fn on_open_start(&mut self, now: Now, fx: &mut Fx) {
-        self.with_applicant(now, fx, |it, part| it.begin_alone(now, part));
+        self.with_applicant(now, fx, |it, inner| it.begin_alone(now, inner));
         for record in self.memory.iter().flat_map(Memory::records) {
             fx.persist(record);
         }
         self.begin_broadcast();
-        self.with_overlay(now, fx, |it, part| it.begin(part));
-        self.with_open(now, fx, |it, part| it.on_start(part));
+        self.with_overlay(now, fx, |it, inner| it.begin(inner));
+        self.with_open(now, fx, |it, inner| it.on_start(inner));
     }
 
-    /// True if a card is a member's, in a fleet without seeds.
+    /// True if a node info is a member's, in a fleet without seeds.
     pub(super) fn check_open_member(
         &mut self,
         now: Now,
-        card: &Card,
+        info: &NodeInfo,
         dialed: bool,
         fx: &mut Fx,
     ) -> Result<(), (String, bool)> {
-        if card.certificate.is_some() {
+        if info.certificate.is_some() {
             let reason = "a fleet without seeds and a member of one with seeds do not link";
             return Err((reason.to_owned(), true));
         }
         if self.applicant.state() == "gone" {
             return Err(("this peer has said goodbye".to_owned(), false));
         }
-        if !card.endpoint.is_callable() {
-            return Err((format!("{} cannot be called", card.endpoint), true));
+        if !info.endpoint.is_callable() {
+            return Err((format!("{} cannot be called", info.endpoint), true));
         }
         // Others of its fleet are met first: the former holder of this address is still looked for.
-        let is_nameless = self.memory.is_some() && self.session.card().fleet.is_none();
+        let is_nameless = self.memory.is_some() && self.session.info().fleet.is_none();
         let is_joining = self
             .open
             .as_ref()
-            .is_some_and(|it| is_nameless && it.is_joining() && !it.is_named(card.endpoint));
-        if is_joining && card.fleet.is_some() && !dialed {
+            .is_some_and(|it| is_nameless && it.is_joining() && !it.is_named(info.endpoint));
+        if is_joining && info.fleet.is_some() && !dialed {
             return Err(("this peer has not joined its fleet yet".to_owned(), false));
         }
-        let known = self.overlay.neighbors().get(&card.endpoint);
+        let known = self.overlay.neighbors().get(&info.endpoint);
         let is_other = known
             .and_then(|link| self.session.peer(*link))
-            .is_some_and(|known| known.key != card.key);
+            .is_some_and(|known| known.key != info.key);
         if is_other && !dialed {
             // A peer that is called at an address is believed before one that only claims it;
             // either of the two may have lied, and a call there shows which.
-            self.with_session(now, fx, |it, part| {
-                it.call(card.endpoint, Intent::Probe, CALL_TIMEOUT, part);
+            self.with_session(now, fx, |it, inner| {
+                it.call(info.endpoint, Intent::Probe, CALL_TIMEOUT, inner);
             });
-            return Err((format!("another key is known at {}", card.endpoint), true));
+            return Err((format!("another key is known at {}", info.endpoint), true));
         }
         Ok(())
     }
@@ -173,16 +173,16 @@ impl PeerNode {
         let line = |endpoint: &Endpoint| MemberLine {
             endpoint: *endpoint,
             incarnation: Incarnation::default(),
-            status: Status::Alive,
+            status: MemberState::Alive,
             since: WallTime(0),
             degree: 0,
         };
         let lines: Vec<_> = named.iter().filter(|it| it.is_callable()).map(line).collect();
-        self.with_overlay(now, fx, |it, part| it.on_members(&lines, part));
+        self.with_overlay(now, fx, |it, inner| it.on_members(&lines, inner));
     }
 
     /// This peer's own fresh probes of a neighbor have failed: to this peer it is gone.
-    pub(super) fn drop_neighbor(&mut self, now: Now, life: Subject, fx: &mut Fx) {
+    pub(super) fn drop_neighbor(&mut self, now: Now, life: MemberInstance, fx: &mut Fx) {
         fx.emit(Event::Open(open::Event::Dropped { life }));
         self.forget(now, life.endpoint, life.incarnation, fx);
         self.on_unlinked(now, life.endpoint, fx);
@@ -190,7 +190,7 @@ impl PeerNode {
 
     pub(super) fn on_unlinked(&mut self, now: Now, neighbor: Endpoint, fx: &mut Fx) {
         let has_enough = self.overlay.has_enough();
-        self.with_open(now, fx, |it, part| it.on_unlinked(neighbor, has_enough, part));
+        self.with_open(now, fx, |it, inner| it.on_unlinked(neighbor, has_enough, inner));
     }
 
     /// Handles the failure of a call to a named endpoint; with no seeds to ask, it is forgotten.
@@ -204,8 +204,8 @@ impl PeerNode {
         if self.open.is_some() {
             self.overlay.forget(to);
             let has_enough = self.overlay.has_enough();
-            self.with_open(now, fx, |it, part| {
-                it.on_call_failed(to, reason, has_enough, part);
+            self.with_open(now, fx, |it, inner| {
+                it.on_call_failed(to, reason, has_enough, inner);
             });
         }
     }

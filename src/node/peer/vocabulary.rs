@@ -8,7 +8,7 @@ use crate::machine::membership::applicant;
 use crate::machine::open as open_fleet;
 use crate::machine::{broadcast as casting, contacts as contacts_service};
 use crate::machine::{gossip, liveness, overlay, probe, session};
-use crate::model::statement::{Leave, Removal, Subject};
+use crate::model::statement::{Leave, MemberInstance, Removal};
 use crate::model::{Data, Endpoint};
 use crate::node::refusals::Refusal;
 use crate::proto::discovery::NodeId;
@@ -106,7 +106,7 @@ pub enum Event {
         /// Proof of the removal.
         removal: Arc<Removal>,
         /// Life of the member that ended.
-        life: Subject,
+        life: MemberInstance,
     },
     /// A member's goodbye became known.
     MemberLeft(Leave),

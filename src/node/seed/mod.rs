@@ -12,16 +12,16 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::machine::membership::authority::{self, Authority};
 use crate::machine::membership::seedbook::SeedBook;
 use crate::machine::probe::{self, Prober};
-use crate::machine::session::{self, Cause, Session};
+use crate::machine::session::{self, RejectReason, Session};
 use crate::machine::{
-    CallFailure, Effects, HostPinged, Input, Kind, LinkId, Machine, NodeCall, NodeMachine,
-    NodeMessage, NodeOpening, PingHost,
+    CallFailure, Effects, HostPinged, Input, LinkId, Machine, NodeCall, NodeMachine, NodeMessage,
+    NodeOpening, PingHost, Vocabulary,
 };
-use crate::model::statement::{Proposal, Subject};
+use crate::model::statement::{MemberInstance, Proposal};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
 use crate::node::refusals::{Refusal, Refusals};
 use crate::node::status::{LinkStatus, SeedStatus};
-use crate::proto::hello::{Card, Intent};
+use crate::proto::hello::{Intent, NodeInfo};
 use crate::proto::liveness::Pong;
 use crate::proto::message::{Message, SeedMessage, TrustLevel};
 use crate::proto::refusal::{ErrorCode, ErrorReply};
@@ -125,7 +125,7 @@ pub struct SeedNode {
     rng: Rng,
 }
 
-impl Kind for SeedNode {
+impl Vocabulary for SeedNode {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -169,9 +169,9 @@ impl SeedNode {
         records: Vec<authority::Record>,
         mut rng: Rng,
     ) -> Self {
-        let life = Subject { endpoint, incarnation: Incarnation(0), key: keys.public() };
-        let card = Card { seed: Some(id), seeds: book.digests(), ..Card::new(life) };
-        let session = Session::new(config.session, keys.clone(), card, Rng::from_rng(&mut rng));
+        let life = MemberInstance { endpoint, incarnation: Incarnation(0), key: keys.public() };
+        let info = NodeInfo { seed: Some(id), seeds: book.digests(), ..NodeInfo::new(life) };
+        let session = Session::new(config.session, keys.clone(), info, Rng::from_rng(&mut rng));
         let authority =
             Authority::new(config.authority, (id, keys), book, records, Rng::from_rng(&mut rng));
         let prober = Prober::new(config.probe);
@@ -207,8 +207,8 @@ impl SeedNode {
         let (admissions, removals) = self.authority.open_cases();
         SeedStatus {
             seed: self.id,
-            endpoint: self.session.card().endpoint,
-            key: self.session.card().key,
+            endpoint: self.session.info().endpoint,
+            key: self.session.info().key,
             ready: self.authority.is_ready(),
             seeds_connected: self.authority.connected(),
             seeds_configured: book.len(),
@@ -224,18 +224,18 @@ impl SeedNode {
     }
 
     fn on_start(&mut self, now: Now, fx: &mut Fx) {
-        self.with_session(now, fx, |it, part| it.on_start(part));
+        self.with_session(now, fx, |it, inner| it.on_start(inner));
         self.refresh_card();
         let book = self.authority.book();
         fx.emit(Event::Started {
             seed: self.id,
-            key: self.session.card().key,
+            key: self.session.info().key,
             members: self.authority.registry().alive_count(),
             seeds: book.len(),
             needed: book.quorum(),
         });
         let others: Vec<_> = book.seeds().filter(|(id, _)| *id != self.id).collect();
-        self.with_authority(now, fx, |authority, part| authority.on_start(now, part));
+        self.with_authority(now, fx, |authority, inner| authority.on_start(now, inner));
         for (id, _) in others {
             self.call_seed(now, id, fx);
         }
@@ -250,8 +250,8 @@ impl SeedNode {
             return;
         }
         if let Some(to) = self.authority.book().endpoint(seed) {
-            self.with_session(now, fx, |session, part| {
-                session.call(to, Intent::Link, CALL_TIMEOUT, part);
+            self.with_session(now, fx, |session, inner| {
+                session.call(to, Intent::Link, CALL_TIMEOUT, inner);
             });
         }
     }
@@ -271,9 +271,9 @@ impl SeedNode {
         fx: &mut Fx,
         work: impl FnOnce(&mut Session, &mut Effects<Session>),
     ) {
-        let mut part = Effects::default();
-        work(&mut self.session, &mut part);
-        for event in fx.absorb(part) {
+        let mut inner = Effects::default();
+        work(&mut self.session, &mut inner);
+        for event in fx.absorb(inner) {
             self.on_session_event(now, event, fx);
         }
     }
@@ -284,17 +284,17 @@ impl SeedNode {
         fx: &mut Fx,
         work: impl FnOnce(&mut Prober, &mut Effects<Prober>),
     ) {
-        let mut part = Effects::default();
-        work(&mut self.prober, &mut part);
-        for event in fx.absorb(part) {
+        let mut inner = Effects::default();
+        work(&mut self.prober, &mut inner);
+        for event in fx.absorb(inner) {
             match event {
                 probe::Event::Call { to, connect, timeout } => {
-                    self.with_session(now, fx, |session, part| {
-                        session.call_within(to, Intent::Probe, (connect, timeout), part);
+                    self.with_session(now, fx, |session, inner| {
+                        session.call_within(to, Intent::Probe, (connect, timeout), inner);
                     });
                 }
-                probe::Event::Done { to, outcome } => self.with_authority(now, fx, |it, part| {
-                    it.on_probed(now, to, &outcome, part);
+                probe::Event::Done { to, outcome } => self.with_authority(now, fx, |it, inner| {
+                    it.on_probed(now, to, &outcome, inner);
                 }),
             }
         }
@@ -306,16 +306,16 @@ impl SeedNode {
         fx: &mut Fx,
         work: impl FnOnce(&mut Authority, &mut Effects<Authority>),
     ) {
-        let mut part = Effects::default();
-        work(&mut self.authority, &mut part);
-        for event in fx.absorb(part) {
+        let mut inner = Effects::default();
+        work(&mut self.authority, &mut inner);
+        for event in fx.absorb(inner) {
             self.on_authority_event(now, event, fx);
         }
     }
 
-    /// Number of the seed with this card in the list here.
-    fn seat_of(&self, card: &Card) -> Option<SeedId> {
-        card.seed.and(self.authority.book().seed_at(card.endpoint))
+    /// Number of the seed with this node info in the list here.
+    fn seat_of(&self, info: &NodeInfo) -> Option<SeedId> {
+        info.seed.and(self.authority.book().seed_at(info.endpoint))
     }
 
     /// Takes another seed's refusal. A seed that refuses this one's handshake usually knows another
@@ -330,7 +330,7 @@ impl SeedNode {
     }
 
     fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
-        let card = self.session.peer(link).cloned();
+        let info = self.session.peer(link).cloned();
         if let Some(seed) = self.authority.seed_of(link)
             && msg.needs() == TrustLevel::Seed
         {
@@ -343,42 +343,42 @@ impl SeedNode {
             Err(msg) => {
                 let reason = format!("a seed takes no part in {}", msg.name());
                 let error = ErrorReply::new(ErrorCode::WrongRole, reason);
-                return self.with_session(now, fx, |it, part| {
-                    it.refuse(link, Cause::WrongRole, error, part);
+                return self.with_session(now, fx, |it, inner| {
+                    it.refuse(link, RejectReason::WrongRole, error, inner);
                 });
             }
         };
-        self.with_authority(now, fx, |it, part| match (msg, card) {
-            (SeedMessage::PeerListReq(request), _) => it.on_peer_list_req(link, &request, part),
-            (SeedMessage::TopologyReq(request), _) => it.on_topology_req(link, &request, part),
-            (SeedMessage::ExplainReq(request), _) => it.on_explain_req(link, request, part),
-            (SeedMessage::Ping(ping), _) => part.send(link, Pong { nonce: ping.nonce }),
-            (SeedMessage::RegisterReq(request), Some(card)) => {
-                it.on_register_req(now, (link, &card, address), request, part);
+        self.with_authority(now, fx, |it, inner| match (msg, info) {
+            (SeedMessage::PeerListReq(request), _) => it.on_peer_list_req(link, &request, inner),
+            (SeedMessage::TopologyReq(request), _) => it.on_topology_req(link, &request, inner),
+            (SeedMessage::ExplainReq(request), _) => it.on_explain_req(link, request, inner),
+            (SeedMessage::Ping(ping), _) => inner.send(link, Pong { nonce: ping.nonce }),
+            (SeedMessage::RegisterReq(request), Some(info)) => {
+                it.on_register_req(now, (link, &info, address), request, inner);
             }
-            (SeedMessage::DeadReport(report), Some(card)) => {
-                it.on_dead_report(now, (link, &card), report, part);
+            (SeedMessage::DeadReport(report), Some(info)) => {
+                it.on_dead_report(now, (link, &info), report, inner);
             }
-            (SeedMessage::Neighbors(list), Some(card)) => it.on_neighbors(link, &card, list, part),
-            (SeedMessage::RegisterVote(vote), _) => it.on_register_vote(now, link, vote, part),
+            (SeedMessage::Neighbors(list), Some(info)) => it.on_neighbors(link, &info, list, inner),
+            (SeedMessage::RegisterVote(vote), _) => it.on_register_vote(now, link, vote, inner),
             (SeedMessage::RegisterCommit(proof), _) => {
-                it.on_register_commit(now, link, &proof, part);
+                it.on_register_commit(now, link, &proof, inner);
             }
-            (SeedMessage::SuspectReq(request), _) => it.on_suspect_req(now, link, request, part),
-            (SeedMessage::SuspectAck(found), _) => it.on_suspect_ack(now, link, found, part),
-            (SeedMessage::SeedDeadVote(vote), _) => it.on_seed_dead_vote(now, link, &vote, part),
+            (SeedMessage::SuspectReq(request), _) => it.on_suspect_req(now, link, request, inner),
+            (SeedMessage::SuspectAck(found), _) => it.on_suspect_ack(now, link, found, inner),
+            (SeedMessage::SeedDeadVote(vote), _) => it.on_seed_dead_vote(now, link, &vote, inner),
             (SeedMessage::SeedDeadCommit(proof), _) => {
-                it.on_seed_dead_commit(now, link, proof, part);
+                it.on_seed_dead_commit(now, link, proof, inner);
             }
-            (SeedMessage::SeedOrderVote(vote), _) => it.on_seed_order_vote(now, link, vote, part),
-            (SeedMessage::SeedBanCommit(ban), _) => it.on_seed_ban_commit(now, link, ban, part),
-            (SeedMessage::Leave(leave), _) => it.on_leave(now, link, leave, part),
-            (SeedMessage::SeedDigest(digest), _) => it.on_seed_digest(link, &digest, part),
-            (SeedMessage::SeedSyncReq(request), _) => it.on_seed_sync_req(link, &request, part),
-            (SeedMessage::SeedSyncResp(resp), _) => it.on_seed_sync_resp(now, link, resp, part),
+            (SeedMessage::SeedOrderVote(vote), _) => it.on_seed_order_vote(now, link, vote, inner),
+            (SeedMessage::SeedBanCommit(ban), _) => it.on_seed_ban_commit(now, link, ban, inner),
+            (SeedMessage::Leave(leave), _) => it.on_leave(now, link, leave, inner),
+            (SeedMessage::SeedDigest(digest), _) => it.on_seed_digest(link, &digest, inner),
+            (SeedMessage::SeedSyncReq(request), _) => it.on_seed_sync_req(link, &request, inner),
+            (SeedMessage::SeedSyncResp(resp), _) => it.on_seed_sync_resp(now, link, resp, inner),
             // That it came is all that it says.
             (SeedMessage::Pong(_), _) => {}
-            // Only of a proved key does the session pass these on, and that shows a card.
+            // Only of a proved key does the session pass these on, and that shows a node info.
             (
                 SeedMessage::RegisterReq(_)
                 | SeedMessage::DeadReport(_)
@@ -391,17 +391,17 @@ impl SeedNode {
     fn on_authority_event(&mut self, now: Now, event: authority::Event, fx: &mut Fx) {
         match event {
             authority::Event::Probe { endpoint, timeout } => {
-                self.with_prober(now, fx, |prober, part| prober.probe(endpoint, timeout, part));
+                self.with_prober(now, fx, |prober, inner| prober.probe(endpoint, timeout, inner));
             }
             authority::Event::Standing { link, member } => {
                 let standing = if member { TrustLevel::Member } else { TrustLevel::Applicant };
-                self.with_session(now, fx, |it, part| it.admit(link, standing, part));
+                self.with_session(now, fx, |it, inner| it.admit(link, standing, inner));
                 if member {
                     self.keep_one_link(now, link, fx);
                 }
             }
             authority::Event::Refuse { link, cause, error } => {
-                self.with_session(now, fx, |it, part| it.refuse(link, cause, error, part));
+                self.with_session(now, fx, |it, inner| it.refuse(link, cause, error, inner));
             }
             event @ (authority::Event::Proposed { .. }
             | authority::Event::Voted { .. }
@@ -434,31 +434,31 @@ impl Machine for SeedNode {
         match input {
             Input::Start => self.on_start(now, fx),
             Input::Opened { link, opening: NodeOpening::Accepted { from, binding } } => {
-                self.with_session(now, fx, |it, part| it.on_accepted(link, from, binding, part));
+                self.with_session(now, fx, |it, inner| it.on_accepted(link, from, binding, inner));
             }
             Input::Opened { link, opening: NodeOpening::Dialed { ticket, binding } } => {
-                self.with_session(now, fx, |it, part| it.on_dialed(ticket, link, binding, part));
+                self.with_session(now, fx, |it, inner| it.on_dialed(ticket, link, binding, inner));
             }
             Input::DialFailed(CallFailure { ticket, reason }) => {
-                self.with_session(now, fx, |it, part| it.on_dial_failed(ticket, reason, part));
+                self.with_session(now, fx, |it, inner| it.on_dial_failed(ticket, reason, inner));
             }
             Input::Received { link, msg } => {
-                self.with_session(now, fx, |it, part| it.on_received(link, msg, part));
+                self.with_session(now, fx, |it, inner| it.on_received(link, msg, inner));
             }
             Input::Garbled { link, reason } => {
-                self.with_session(now, fx, |it, part| it.on_garbled(link, &reason, part));
+                self.with_session(now, fx, |it, inner| it.on_garbled(link, &reason, inner));
             }
             Input::Closed { link, reason } => {
-                self.with_session(now, fx, |it, part| it.on_closed(link, &reason, part));
+                self.with_session(now, fx, |it, inner| it.on_closed(link, &reason, inner));
             }
             Input::Expired(Timer::Session(timer)) => {
-                self.with_session(now, fx, |it, part| it.on_timer(timer, part));
+                self.with_session(now, fx, |it, inner| it.on_timer(timer, inner));
             }
             Input::Expired(Timer::Probe(timer)) => {
-                self.with_prober(now, fx, |it, part| it.on_timer(timer, part));
+                self.with_prober(now, fx, |it, inner| it.on_timer(timer, inner));
             }
             Input::Expired(Timer::Authority(timer)) => {
-                self.with_authority(now, fx, |it, part| it.on_timer(now, timer, part));
+                self.with_authority(now, fx, |it, inner| it.on_timer(now, timer, inner));
             }
             Input::Expired(Timer::Redial(seed)) => {
                 self.redialing.remove(&seed);
@@ -467,7 +467,7 @@ impl Machine for SeedNode {
             // This driver holds back, so it reports no records; and a seed pings no host.
             Input::Synced { .. } | Input::Extra(HostPinged { .. }) => {}
             Input::Command(Command::Order { proposal }) => {
-                self.with_authority(now, fx, |it, part| it.on_order(now, proposal, part));
+                self.with_authority(now, fx, |it, inner| it.on_order(now, proposal, inner));
             }
         }
     }

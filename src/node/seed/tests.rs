@@ -34,21 +34,21 @@ fn seed() -> SeedNode {
     SeedNode::new(SeedConfig::default(), me, book(&[1, 2, 3]), Vec::new(), rng)
 }
 
-/// The card of seed 2 with this key and the list of these seeds.
-fn card(key: u16, list: &[u16]) -> Card {
-    Card {
+/// The node info of seed 2 with this key and the list of these seeds.
+fn info(key: u16, list: &[u16]) -> NodeInfo {
+    NodeInfo {
         seed: Some(OTHER),
         endpoint: endpoint(OTHER.0),
         key: keys(key).public(),
         seeds: book(list).digests(),
-        ..seed().session.card().clone()
+        ..seed().session.info().clone()
     }
 }
 
-/// Lets a link come up, by its number, with this card.
-fn opened(it: &mut SeedNode, link: u64, card: &Card, dialed: bool) -> Vec<Event> {
+/// Lets a link come up, by its number, with this node info.
+fn opened(it: &mut SeedNode, link: u64, info: &NodeInfo, dialed: bool) -> Vec<Event> {
     let mut fx = Fx::default();
-    it.on_seed_opened(Now::default(), (LinkId(link), OTHER), card, dialed, &mut fx);
+    it.on_seed_opened(Now::default(), (LinkId(link), OTHER), info, dialed, &mut fx);
     events(fx)
 }
 
@@ -93,11 +93,11 @@ fn a_call_that_is_due_is_not_put_off() {
 fn what_a_caller_claims_calls_no_seed_later_and_is_said_of_none() {
     let mut it = seed();
     for list in [&[1, 2][..], &[4, 5, 6], &[1, 2, 3]] {
-        assert_eq!(lists_differ(&opened(&mut it, 1, &card(9, list), false)), 0, "{list:?}");
+        assert_eq!(lists_differ(&opened(&mut it, 1, &info(9, list), false)), 0, "{list:?}");
     }
     // Another list of as many seeds is no objection, but a warning.
-    assert_eq!(lists_differ(&opened(&mut it, 1, &card(9, &[1, 2, 4]), false)), 0);
-    let stranger = Card { seed: None, ..card(9, &[1, 2, 3]) };
+    assert_eq!(lists_differ(&opened(&mut it, 1, &info(9, &[1, 2, 4]), false)), 0);
+    let stranger = NodeInfo { seed: None, ..info(9, &[1, 2, 3]) };
     let mut fx = Fx::default();
     it.on_peer_opened(Now::default(), LinkId(1), &stranger, false, &mut fx);
     assert!(fx.drain().all(|it| !matches!(it, Effect::SetTimer { timer: Timer::Redial(_), .. })));
@@ -107,15 +107,15 @@ fn what_a_caller_claims_calls_no_seed_later_and_is_said_of_none() {
 #[test]
 fn a_seed_with_another_list_is_called_less_until_its_list_is_the_same() {
     let mut it = seed();
-    assert_eq!(lists_differ(&opened(&mut it, 1, &card(2, &[1, 2]), true)), 1);
+    assert_eq!(lists_differ(&opened(&mut it, 1, &info(2, &[1, 2]), true)), 1);
     assert_eq!(pause(&mut it), None, "it is called again");
     redial(&mut it);
-    assert_eq!(lists_differ(&opened(&mut it, 2, &card(2, &[1, 2]), true)), 0, "it was said");
+    assert_eq!(lists_differ(&opened(&mut it, 2, &info(2, &[1, 2]), true)), 0, "it was said");
     redial(&mut it);
     assert!(pause(&mut it).is_some_and(|it| it > REDIAL * 2));
     redial(&mut it);
 
-    assert_eq!(lists_differ(&opened(&mut it, 3, &card(2, &[1, 2, 3]), true)), 0);
+    assert_eq!(lists_differ(&opened(&mut it, 3, &info(2, &[1, 2, 3]), true)), 0);
     assert!(it.authority.linked_seeds().eq([OTHER]));
     // Only what it says as to a seed shows that it agrees.
     let ping = Ping { nonce: 1 };
@@ -128,13 +128,13 @@ fn a_seed_with_another_list_is_called_less_until_its_list_is_the_same() {
     assert!(pause(&mut it).is_some_and(|it| it < REDIAL * 2));
     redial(&mut it);
 
-    assert_eq!(lists_differ(&opened(&mut it, 4, &card(2, &[1, 2]), true)), 1, "once more");
+    assert_eq!(lists_differ(&opened(&mut it, 4, &info(2, &[1, 2]), true)), 1, "once more");
 }
 
 #[test]
 fn a_seed_that_refuses_this_one_says_so_once_until_it_agrees() {
     let mut it = seed();
-    _ = opened(&mut it, 1, &card(2, &[1, 2, 3]), true);
+    _ = opened(&mut it, 1, &info(2, &[1, 2, 3]), true);
     let no = || ErrorReply::new(ErrorCode::Handshake, "another key");
     let rejections = |it: &mut SeedNode, error: ErrorReply| {
         let (link, mut fx) = (LinkId(1), Fx::default());
@@ -152,6 +152,7 @@ fn what_is_for_peers_is_refused() {
     let opening = NodeOpening::Accepted { from, binding };
     it.handle(Now::default(), Input::Opened { link, opening }, &mut Fx::default());
     it.on_message(Now::default(), link, LinkHint { endpoint: endpoint(2) }.into(), &mut fx);
-    let refused = |it: &Event| matches!(it, Event::Refused(it) if it.cause == Cause::WrongRole);
+    let refused =
+        |it: &Event| matches!(it, Event::Refused(it) if it.cause == RejectReason::WrongRole);
     assert!(events(fx).iter().any(refused));
 }

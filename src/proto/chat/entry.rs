@@ -54,7 +54,7 @@ pub struct GroupId(#[serde(with = "hex::serde")] pub [u8; 16]);
 /// Running hash over all entries up to one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Chain(#[serde(with = "hex::serde")] pub [u8; 32]);
+pub struct ChainHash(#[serde(with = "hex::serde")] pub [u8; 32]);
 
 /// Numbering of messages. A process of a member numbers the texts typed there by a client number
 /// that it draws at its start, so that no number is ever given twice, even where a log was lost,
@@ -156,7 +156,7 @@ impl<'de> Deserialize<'de> for MsgId {
 
 /// A message with its author's identity, not yet numbered in the order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chat {
+pub struct ChatText {
     /// Identity of the message.
     pub msg_id: MsgId,
     /// Label under which the message is shown.
@@ -173,21 +173,21 @@ pub struct Member {
     pub id: MemberId,
     /// Address on which the member listens, in the form `host` and `port` on the wire.
     #[serde(flatten)]
-    pub at: At,
+    pub at: HostPort,
     /// Public key of the member, which never changes.
     pub key: PublicKey,
 }
 
 /// An endpoint as two fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct At {
+pub struct HostPort {
     /// IP address of the host.
     pub host: std::net::IpAddr,
     /// TCP port of the endpoint.
     pub port: u16,
 }
 
-impl From<Endpoint> for At {
+impl From<Endpoint> for HostPort {
     fn from(endpoint: Endpoint) -> Self {
         Self { host: endpoint.ip(), port: endpoint.port() }
     }
@@ -229,7 +229,7 @@ pub enum Body {
     /// First entry of a leader, by which it commits the entries that it found (R4).
     Opening,
     /// A numbered message.
-    Chat(Chat),
+    Chat(ChatText),
     /// The membership of the group from here on.
     Membership(Arc<Membership>),
 }
@@ -280,7 +280,7 @@ impl TryFrom<EntryFields> for Entry {
                 if fields.sender_id.is_some_and(|it| it != msg_id.origin.member) {
                     return Err("the sender_id of an entry is not the author in its msg_id");
                 }
-                Body::Chat(Chat { msg_id, room_id, payload })
+                Body::Chat(ChatText { msg_id, room_id, payload })
             }
             (None, None, None, Some(membership)) => Body::Membership(membership),
             (None, None, None, None) => Body::Opening,
@@ -318,7 +318,7 @@ impl From<Entry> for EntryFields {
     }
 }
 
-impl Chain {
+impl ChainHash {
     /// Returns the hash after `entry`, if this is the one before it.
     #[must_use]
     pub fn after(&self, entry: &Entry) -> Self {
@@ -330,7 +330,7 @@ impl Chain {
             .wall(entry.time);
         let bytes = match &entry.body {
             Body::Opening => bytes.number(0),
-            Body::Chat(Chat { msg_id, room_id, payload }) => bytes
+            Body::Chat(ChatText { msg_id, room_id, payload }) => bytes
                 .number(1)
                 .number(msg_id.origin.member.0.into())
                 .number(msg_id.origin.client)

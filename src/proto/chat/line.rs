@@ -17,10 +17,10 @@ use serde::Deserialize;
 
 use crate::model::WallTime;
 use crate::proto::chat::entry::{
-    Body, Chain, Chat, Entry, MemberId, Membership, MsgId, SeqNo, Term,
+    Body, ChainHash, ChatText, Entry, MemberId, Membership, MsgId, SeqNo, Term,
 };
-use crate::proto::chat::message::{ChatAck, ChatReq, Heartbeat, Message, SeqAck, SeqChat};
-use crate::proto::line::{ByteLines, ReadError, malformed, refuse_no_object};
+use crate::proto::chat::message::{ChatAck, ChatReq, LeaderHeartbeat, Message, SeqAck, SeqChat};
+use crate::proto::line::{ByteLines, LineError, malformed, refuse_no_object};
 
 pub use crate::proto::line::LINE_BYTES_MAX;
 
@@ -43,15 +43,15 @@ pub fn append(message: &Message, lines: &mut Vec<u8>) {
 
 /// Reads messages from a stream, one a line.
 #[derive(Debug)]
-pub struct Reader<R> {
+pub struct ChatReader<R> {
     lines: ByteLines<R>,
-    rooms: Rooms,
+    rooms: RoomNames,
 }
 
-impl<R: BufRead> Reader<R> {
+impl<R: BufRead> ChatReader<R> {
     /// A reader of the lines of `input`.
     pub fn new(input: R) -> Self {
-        Self { lines: ByteLines::new(input), rooms: Rooms::default() }
+        Self { lines: ByteLines::new(input), rooms: RoomNames::default() }
     }
 
     /// The underlying stream.
@@ -67,9 +67,9 @@ impl<R: BufRead> Reader<R> {
     /// The next message; `None` when the stream ended after a whole line.
     ///
     /// # Errors
-    /// See [`ReadError`]. After an unrecoverable one the stream's position is undefined, and the
+    /// See [`LineError`]. After an unrecoverable one the stream's position is undefined, and the
     /// reader must not be used again.
-    pub fn read(&mut self) -> Result<Option<Message>, ReadError> {
+    pub fn read(&mut self) -> Result<Option<Message>, LineError> {
         let Some(line) = self.lines.next_line()? else { return Ok(None) };
         match quickly(line, &mut self.rooms) {
             Some(message) => Ok(Some(message)),
@@ -82,16 +82,16 @@ impl<R: BufRead> Reader<R> {
 ///
 /// # Errors
 /// Fails if the line is no message.
-pub fn decode(line: &[u8]) -> Result<Message, ReadError> {
+pub fn decode(line: &[u8]) -> Result<Message, LineError> {
     refuse_no_object(line)?;
     serde_json::from_slice(line).map_err(|err| malformed(&err))
 }
 
 /// The name of a room, kept because nearly all messages of a connection are in one.
 #[derive(Debug, Default)]
-struct Rooms(Option<Arc<str>>);
+struct RoomNames(Option<Arc<str>>);
 
-impl Rooms {
+impl RoomNames {
     fn find(&mut self, name: &str) -> Arc<str> {
         match &self.0 {
             Some(known) if **known == *name => Arc::clone(known),
@@ -101,7 +101,7 @@ impl Rooms {
 }
 
 /// Reads a line of one of the frequent types, if it is just as [`encode`] writes it.
-fn quickly(line: &[u8], rooms: &mut Rooms) -> Option<Message> {
+fn quickly(line: &[u8], rooms: &mut RoomNames) -> Option<Message> {
     let name = line.strip_prefix(br#"{"type":""#)?;
     let name = &name[..name.iter().position(|byte| *byte == b'"')?];
     Some(match name {
@@ -150,9 +150,10 @@ struct ChatFields<'a> {
 }
 
 impl ChatFields<'_> {
-    fn message(self, rooms: &mut Rooms) -> ChatReq {
+    fn message(self, rooms: &mut RoomNames) -> ChatReq {
         let Self { _kind: _, sender_id, msg_id, room_id, payload } = self;
-        let chat = Chat { msg_id, room_id: rooms.find(&room_id), payload: Arc::from(&*payload) };
+        let chat =
+            ChatText { msg_id, room_id: rooms.find(&room_id), payload: Arc::from(&*payload) };
         ChatReq { sender_id, chat }
     }
 }
@@ -198,10 +199,10 @@ struct HeartbeatFields {
     sender_id: MemberId,
     term: Term,
     commit: SeqNo,
-    hash: Chain,
+    hash: ChainHash,
 }
 
-impl From<HeartbeatFields> for Heartbeat {
+impl From<HeartbeatFields> for LeaderHeartbeat {
     fn from(it: HeartbeatFields) -> Self {
         Self { sender_id: it.sender_id, term: it.term, commit: it.commit, hash: it.hash }
     }
@@ -238,7 +239,7 @@ struct EntryFields<'a> {
 }
 
 impl SeqChatFields<'_> {
-    fn message(self, rooms: &mut Rooms) -> Option<SeqChat> {
+    fn message(self, rooms: &mut RoomNames) -> Option<SeqChat> {
         let Self { _kind: _, sender_id, term, prev_seq, prev_term, commit, entries } = self;
         let entries: Option<_> =
             entries.into_iter().map(|it| it.entry(rooms).map(Arc::new)).collect();
@@ -248,14 +249,14 @@ impl SeqChatFields<'_> {
 
 impl EntryFields<'_> {
     /// The entry; `None` if only the general way can judge it.
-    fn entry(self, rooms: &mut Rooms) -> Option<Entry> {
+    fn entry(self, rooms: &mut RoomNames) -> Option<Entry> {
         let Self { seq_no, term, leader_id, time, sender_id, .. } = self;
         let body = match (self.msg_id, self.room_id, self.payload, self.membership) {
             (Some(msg_id), Some(room), Some(payload), None)
                 if sender_id == Some(msg_id.origin.member) =>
             {
                 let (room_id, payload) = (rooms.find(&room.0), Arc::from(&*payload.0));
-                Body::Chat(Chat { msg_id, room_id, payload })
+                Body::Chat(ChatText { msg_id, room_id, payload })
             }
             (None, None, None, None) if sender_id.is_none() => Body::Opening,
             _ => return None,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Chain, Chat, Entry, GroupId, Member, MemberId, MsgId, SeqNo, Term};
+use super::entry::{ChainHash, ChatText, Entry, GroupId, Member, MemberId, MsgId, SeqNo, Term};
 use crate::model::{Nonce, PublicKey, Signature};
 
 /// A message of the chat, which is one line.
@@ -25,7 +25,7 @@ pub enum Message {
     JoinAck(JoinAck),
 
     /// The leader's sign of life, with its commit.
-    Heartbeat(Heartbeat),
+    Heartbeat(LeaderHeartbeat),
     /// A candidate's request for a promise.
     Election(Election),
     /// A promise; or an objection of a higher id.
@@ -78,7 +78,7 @@ pub struct Join {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupId>,
     /// Purpose of the connection.
-    pub intent: Intent,
+    pub intent: JoinIntent,
     /// The caller itself, one entry.
     pub membership: Vec<Member>,
     /// Challenge for the called node.
@@ -92,7 +92,7 @@ pub struct Join {
 /// Purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Intent {
+pub enum JoinIntent {
     /// A link between members of the group.
     Member,
     /// To send `CHAT` by the called member, with that member's own key as proof.
@@ -140,7 +140,7 @@ pub struct JoinAck {
 
 /// Payload of `HEARTBEAT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heartbeat {
+pub struct LeaderHeartbeat {
     /// Number of the leader.
     pub sender_id: MemberId,
     /// Term of the leader.
@@ -148,7 +148,7 @@ pub struct Heartbeat {
     /// Number up to which all entries are final.
     pub commit: SeqNo,
     /// Running hash at that number (C11).
-    pub hash: Chain,
+    pub hash: ChainHash,
 }
 
 /// Payload of `ELECTION`.
@@ -220,7 +220,7 @@ pub struct ChatReq {
     pub sender_id: MemberId,
     /// Message to be numbered.
     #[serde(flatten)]
-    pub chat: Chat,
+    pub chat: ChatText,
 }
 
 /// `CHAT_ACK`: a majority has the message on disk.
@@ -238,7 +238,7 @@ pub struct ChatAck {
 /// `SEQ_CHAT`, and with it `CATCHUP_RESP`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeqChat {
-    /// Number of the sender: the leader, or the donor of a catch-up.
+    /// Number of the sender: the leader, or the source of a catch-up.
     pub sender_id: MemberId,
     /// Term of the leader; in an answer to `CATCHUP_REQ` the term of the question.
     pub term: Term,
@@ -336,7 +336,7 @@ pub enum NackCode {
 pub struct CatchupReq {
     /// Number of the member that asks.
     pub sender_id: MemberId,
-    /// Term in which it asks; a donor serves a candidate only while this is its promise (R3).
+    /// Term in which it asks; a source serves a candidate only while this is its promise (R3).
     pub term: Term,
     /// Number up to which the member has the log.
     pub last_seq: SeqNo,
@@ -408,7 +408,7 @@ pub struct VerifyResp {
     /// Number up to which all entries are final there.
     pub commit: SeqNo,
     /// Running hash at each of the requested numbers that is final.
-    pub hashes: Vec<(SeqNo, Chain)>,
+    pub hashes: Vec<(SeqNo, ChainHash)>,
 }
 
 impl Message {

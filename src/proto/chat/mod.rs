@@ -4,4 +4,4 @@ pub mod entry;
 mod line;
 pub mod message;
 
-pub use line::{LINE_BYTES_MAX, Reader, append, decode, encode};
+pub use line::{ChatReader, LINE_BYTES_MAX, append, decode, encode};

@@ -1,6 +1,6 @@
 //! A body in chunks (RFC 9112, 7.1), however it is cut on its way.
 
-use super::Fault;
+use super::RequestFault;
 
 /// The longest line between chunks: a size with its extensions, or a trailer.
 const LINE_BYTES_MAX: usize = 256;
@@ -11,13 +11,13 @@ const TRAILERS_MAX: usize = 16;
 /// Takes a body out of its chunks.
 #[derive(Debug, Default)]
 pub struct Chunks {
-    place: Place,
+    place: ChunkState,
     line: Vec<u8>,
     trailers: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
+enum ChunkState {
     /// In the line of a size.
     #[default]
     Size,
@@ -43,15 +43,18 @@ impl Chunks {
         bytes: &[u8],
         body: &mut Vec<u8>,
         max: usize,
-    ) -> Result<(usize, bool), Fault> {
+    ) -> Result<(usize, bool), RequestFault> {
         let mut rest = bytes;
-        while self.place != Place::End {
-            if let Place::Within(left) = self.place {
+        while self.place != ChunkState::End {
+            if let ChunkState::Within(left) = self.place {
                 let (now, later) = rest.split_at(left.min(rest.len()));
                 body.extend_from_slice(now);
                 rest = later;
-                self.place =
-                    if now.len() == left { Place::Behind } else { Place::Within(left - now.len()) };
+                self.place = if now.len() == left {
+                    ChunkState::Behind
+                } else {
+                    ChunkState::Within(left - now.len())
+                };
                 if rest.is_empty() {
                     break;
                 }
@@ -62,31 +65,33 @@ impl Chunks {
             }
             let line = std::mem::take(&mut self.line);
             self.place = match self.place {
-                Place::Size => match size(&line)? {
-                    0 => Place::Trailers,
+                ChunkState::Size => match size(&line)? {
+                    0 => ChunkState::Trailers,
                     // Neither sum nor comparison can overflow: `body` is never longer.
-                    len if len > max - body.len().min(max) => return Err(Fault::BodyTooLong),
-                    len => Place::Within(len),
+                    len if len > max - body.len().min(max) => {
+                        return Err(RequestFault::BodyTooLong);
+                    }
+                    len => ChunkState::Within(len),
                 },
-                Place::Behind if line.is_empty() => Place::Size,
-                Place::Behind => return Err(Fault::Malformed),
-                Place::Trailers if line.is_empty() => Place::End,
-                Place::Trailers | Place::Within(_) | Place::End => {
+                ChunkState::Behind if line.is_empty() => ChunkState::Size,
+                ChunkState::Behind => return Err(RequestFault::Malformed),
+                ChunkState::Trailers if line.is_empty() => ChunkState::End,
+                ChunkState::Trailers | ChunkState::Within(_) | ChunkState::End => {
                     self.trailers += 1;
                     if self.trailers > TRAILERS_MAX {
-                        return Err(Fault::HeadTooLong);
+                        return Err(RequestFault::HeadTooLong);
                     }
-                    Place::Trailers
+                    ChunkState::Trailers
                 }
             };
             self.line = line;
             self.line.clear();
         }
-        Ok((bytes.len() - rest.len(), self.place == Place::End))
+        Ok((bytes.len() - rest.len(), self.place == ChunkState::End))
     }
 
     /// True if a line is whole in `self.line`, without its end.
-    fn take_line(&mut self, rest: &mut &[u8]) -> Result<bool, Fault> {
+    fn take_line(&mut self, rest: &mut &[u8]) -> Result<bool, RequestFault> {
         while let Some((&byte, later)) = rest.split_first() {
             *rest = later;
             match (byte, self.line.last()) {
@@ -94,8 +99,8 @@ impl Chunks {
                     self.line.pop();
                     return Ok(true);
                 }
-                (0 | b'\n', _) | (_, Some(b'\r')) => return Err(Fault::Malformed),
-                _ if self.line.len() > LINE_BYTES_MAX => return Err(Fault::HeadTooLong),
+                (0 | b'\n', _) | (_, Some(b'\r')) => return Err(RequestFault::Malformed),
+                _ if self.line.len() > LINE_BYTES_MAX => return Err(RequestFault::HeadTooLong),
                 _ => self.line.push(byte),
             }
         }
@@ -104,12 +109,12 @@ impl Chunks {
 }
 
 /// The size in a chunk's first line.
-fn size(line: &[u8]) -> Result<usize, Fault> {
+fn size(line: &[u8]) -> Result<usize, RequestFault> {
     let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return Err(Fault::Malformed);
+        return Err(RequestFault::Malformed);
     }
-    let text = std::str::from_utf8(digits).map_err(|_| Fault::Malformed)?;
+    let text = std::str::from_utf8(digits).map_err(|_| RequestFault::Malformed)?;
     Ok(usize::from_str_radix(text, 16).unwrap_or(usize::MAX))
 }
 
@@ -117,7 +122,7 @@ fn size(line: &[u8]) -> Result<usize, Fault> {
 mod tests {
     use super::*;
 
-    fn whole(bytes: &[u8], step: usize) -> Result<(Vec<u8>, usize, bool), Fault> {
+    fn whole(bytes: &[u8], step: usize) -> Result<(Vec<u8>, usize, bool), RequestFault> {
         let (mut chunks, mut body, mut used) = (Chunks::default(), Vec::new(), 0);
         for piece in bytes.chunks(step) {
             let (now, is_whole) = chunks.take(piece, &mut body, 10)?;
@@ -146,17 +151,17 @@ mod tests {
     #[test]
     fn what_is_no_chunk_or_too_much_is_refused() {
         for text in ["\r\n", "x\r\n", "-1\r\n", "+1\r\n", "0x1\r\n", " 1\r\n", "1\nA", "1\rA"] {
-            assert_eq!(whole(text.as_bytes(), 1), Err(Fault::Malformed), "{text:?}");
+            assert_eq!(whole(text.as_bytes(), 1), Err(RequestFault::Malformed), "{text:?}");
         }
-        assert_eq!(whole(b"1\r\nab\r\n", 3), Err(Fault::Malformed));
-        assert_eq!(whole(b"0\r\na\nb\r\n\r\n", 3), Err(Fault::Malformed));
-        assert_eq!(whole(b"b\r\n", 3), Err(Fault::BodyTooLong));
-        assert_eq!(whole(b"6\r\nabcdef\r\n5\r\n", 3), Err(Fault::BodyTooLong));
+        assert_eq!(whole(b"1\r\nab\r\n", 3), Err(RequestFault::Malformed));
+        assert_eq!(whole(b"0\r\na\nb\r\n\r\n", 3), Err(RequestFault::Malformed));
+        assert_eq!(whole(b"b\r\n", 3), Err(RequestFault::BodyTooLong));
+        assert_eq!(whole(b"6\r\nabcdef\r\n5\r\n", 3), Err(RequestFault::BodyTooLong));
         assert_eq!(whole(&[b'f'; 100], 100), Ok((vec![], 100, false)));
         let huge = [&[b'f'; 100][..], b"\r\n"].concat();
-        assert_eq!(whole(&huge, 9), Err(Fault::BodyTooLong));
-        assert_eq!(whole(&[b'1'; 300], 9), Err(Fault::HeadTooLong));
+        assert_eq!(whole(&huge, 9), Err(RequestFault::BodyTooLong));
+        assert_eq!(whole(&[b'1'; 300], 9), Err(RequestFault::HeadTooLong));
         let trailers = format!("0\r\n{}", "a: b\r\n".repeat(TRAILERS_MAX + 1));
-        assert_eq!(whole(trailers.as_bytes(), 9), Err(Fault::HeadTooLong));
+        assert_eq!(whole(trailers.as_bytes(), 9), Err(RequestFault::HeadTooLong));
     }
 }

@@ -4,7 +4,7 @@
 //! - Every part of a request is bounded before it is kept: head, headers, target, body.
 //! - A request whose end two readers could see at different places is refused (RFC 9112, 11.2):
 //!   nothing in front of a node can be made to take one request for two.
-//! - Every input has an answer: a request, the wish for more, or a [`Fault`] with its status.
+//! - Every input has an answer: a request, the wish for more, or a [`RequestFault`] with its status.
 //!
 //! Pure: the caller owns the socket and the deadlines. After a fault the connection is at an
 //! unknown place and has to be closed.
@@ -15,10 +15,10 @@ mod head;
 mod request;
 mod response;
 
-pub use answer::{Answer, AnswerBody};
+pub use answer::{ResponseFraming, ResponseHead};
 pub use chunks::Chunks;
-pub use head::{Framing, Headers, Outline, Room, Scan, blanks, room};
-pub use request::{Head, Reader};
+pub use head::{Framing, HeadScanner, HeaderSlots, Headers, RequestHead, blanks, room};
+pub use request::{Head, RequestParser};
 pub use response::{CONTINUE, Response, reason};
 
 /// The longest head of a request in bytes: its line, its headers, and the blank line.
@@ -35,7 +35,7 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Reason why a request cannot be served at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
+pub enum RequestFault {
     /// The bytes are no request, or one with two readings.
     Malformed,
     /// The request did not come in time.
@@ -56,7 +56,7 @@ pub enum Fault {
     Version,
 }
 
-impl Fault {
+impl RequestFault {
     /// HTTP status of the response to this fault.
     pub const fn status(self) -> u16 {
         match self {

@@ -1,7 +1,7 @@
 //! Reader of requests: bytes in, heads and bodies out.
 
-use super::head::{Framing, Outline, Scan, blanks, room};
-use super::{BODY_BYTES_MAX, Fault};
+use super::head::{Framing, HeadScanner, RequestHead, blanks, room};
+use super::{BODY_BYTES_MAX, RequestFault};
 
 /// A request without its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +31,12 @@ impl Head {
 
 /// Collects what a connection brings and takes requests from it, one after another.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub struct RequestParser {
     bytes: Vec<u8>,
-    scan: Scan,
+    scan: HeadScanner,
 }
 
-impl Reader {
+impl RequestParser {
     /// Appends received bytes. To be called only when a request or body is not complete without.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -51,16 +51,16 @@ impl Reader {
     ///
     /// # Errors
     /// Fails if the bytes are no head, as soon as that is clear.
-    pub fn head(&mut self) -> Result<Option<Head>, Fault> {
+    pub fn head(&mut self) -> Result<Option<Head>, RequestFault> {
         let blanks = blanks(&self.bytes);
         if blanks > 0 {
             self.bytes.drain(..blanks);
-            self.scan = Scan::default();
+            self.scan = HeadScanner::default();
         }
         let Some(len) = self.scan.head_len(&self.bytes)? else { return Ok(None) };
         let head = Head::parse(&self.bytes[..len]);
         self.bytes.drain(..len);
-        self.scan = Scan::default();
+        self.scan = HeadScanner::default();
         head.map(Some)
     }
 
@@ -74,14 +74,14 @@ impl Reader {
 }
 
 impl Head {
-    fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+    fn parse(bytes: &[u8]) -> Result<Self, RequestFault> {
         let mut room = room();
-        let outline = Outline::parse(bytes, &mut room)?;
+        let outline = RequestHead::parse(bytes, &mut room)?;
         let body_len = match outline.framing {
-            Framing::Length(len) if len > BODY_BYTES_MAX => return Err(Fault::BodyTooLong),
+            Framing::Length(len) if len > BODY_BYTES_MAX => return Err(RequestFault::BodyTooLong),
             Framing::Length(len) => len,
             // Bodies for a node are short; their length can be given in advance.
-            Framing::Chunked => return Err(Fault::NoLength),
+            Framing::Chunked => return Err(RequestFault::NoLength),
         };
         let text = |value| String::from_utf8_lossy(value).into_owned();
         let headers = outline.headers.iter();
@@ -104,8 +104,8 @@ mod tests {
     use super::*;
     use crate::proto::http::{HEAD_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX};
 
-    fn read(text: &str) -> Result<Option<Head>, Fault> {
-        let mut reader = Reader::default();
+    fn read(text: &str) -> Result<Option<Head>, RequestFault> {
+        let mut reader = RequestParser::default();
         reader.feed(text.as_bytes());
         reader.head()
     }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(text: &str, fault: Fault) {
+    fn refused(text: &str, fault: RequestFault) {
         assert_eq!(read(text), Err(fault), "{}", text.escape_debug());
     }
 
@@ -151,7 +151,7 @@ mod tests {
         let text =
             format!("{}body\r\n\r\nGET /next HTTP/1.0\r\n\r\n", post("Content-Length: 4\r\n"));
         for step in [1, 2, 3, 7, text.len()] {
-            let (mut reader, mut heads, mut bodies) = (Reader::default(), vec![], vec![]);
+            let (mut reader, mut heads, mut bodies) = (RequestParser::default(), vec![], vec![]);
             let mut wanted = None;
             for piece in text.as_bytes().chunks(step) {
                 reader.feed(piece);
@@ -204,40 +204,40 @@ mod tests {
             "GET /\r\n\r\n".to_owned(),
             "GET / HTTQ/1.1\r\n\r\n".to_owned(),
         ] {
-            refused(&text, Fault::Malformed);
+            refused(&text, RequestFault::Malformed);
         }
     }
 
     #[test]
     fn what_is_not_served_has_a_status_of_its_own() {
-        refused(&post("Transfer-Encoding: Chunked\r\n"), Fault::NoLength);
-        refused(&post(""), Fault::NoLength);
-        refused(&post("Transfer-Encoding: gzip\r\n"), Fault::NotImplemented);
-        refused("BREW / HTTP/1.1\r\nHost: x\r\n\r\n", Fault::NotImplemented);
-        refused("GET / HTTP/2.0\r\nHost: x\r\n\r\n", Fault::Version);
-        refused("GET / HTTP/1.2\r\nHost: x\r\n\r\n", Fault::Version);
-        refused(&get("Expect: a miracle\r\n"), Fault::Expectation);
+        refused(&post("Transfer-Encoding: Chunked\r\n"), RequestFault::NoLength);
+        refused(&post(""), RequestFault::NoLength);
+        refused(&post("Transfer-Encoding: gzip\r\n"), RequestFault::NotImplemented);
+        refused("BREW / HTTP/1.1\r\nHost: x\r\n\r\n", RequestFault::NotImplemented);
+        refused("GET / HTTP/2.0\r\nHost: x\r\n\r\n", RequestFault::Version);
+        refused("GET / HTTP/1.2\r\nHost: x\r\n\r\n", RequestFault::Version);
+        refused(&get("Expect: a miracle\r\n"), RequestFault::Expectation);
     }
 
     #[test]
     fn everything_has_a_length_and_may_have_all_of_it() {
         let target = |len| format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(len - 1));
         assert_eq!(head(&target(TARGET_BYTES_MAX)).path.len(), TARGET_BYTES_MAX);
-        refused(&target(TARGET_BYTES_MAX + 1), Fault::TargetTooLong);
-        refused(&format!("GET /{}", "a".repeat(HEAD_BYTES_MAX)), Fault::TargetTooLong);
+        refused(&target(TARGET_BYTES_MAX + 1), RequestFault::TargetTooLong);
+        refused(&format!("GET /{}", "a".repeat(HEAD_BYTES_MAX)), RequestFault::TargetTooLong);
         let filled = |len: usize| {
             let frame = get("X: \r\n").len();
             get(&format!("X: {}\r\n", "a".repeat(len - frame)))
         };
         assert_eq!(filled(HEAD_BYTES_MAX).len(), HEAD_BYTES_MAX);
         head(&filled(HEAD_BYTES_MAX));
-        refused(&filled(HEAD_BYTES_MAX + 1), Fault::HeadTooLong);
+        refused(&filled(HEAD_BYTES_MAX + 1), RequestFault::HeadTooLong);
         head(&get(&"X: y\r\n".repeat(HEADERS_MAX - 1)));
-        refused(&get(&"X: y\r\n".repeat(HEADERS_MAX)), Fault::HeadTooLong);
+        refused(&get(&"X: y\r\n".repeat(HEADERS_MAX)), RequestFault::HeadTooLong);
         let body = |len: &str| post(&format!("Content-Length: {len}\r\n"));
         assert_eq!(head(&body(&BODY_BYTES_MAX.to_string())).body_len, BODY_BYTES_MAX);
-        refused(&body(&(BODY_BYTES_MAX + 1).to_string()), Fault::BodyTooLong);
-        refused(&body(&"9".repeat(60)), Fault::BodyTooLong);
+        refused(&body(&(BODY_BYTES_MAX + 1).to_string()), RequestFault::BodyTooLong);
+        refused(&body(&"9".repeat(60)), RequestFault::BodyTooLong);
     }
 
     #[test]

@@ -84,7 +84,7 @@ name! {
 /// Purpose of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum TxKind {
     /// The first step of a rollout; the transaction carries the plan.
     Start,
     /// A further step, taken by a node of itself.
@@ -107,7 +107,7 @@ pub enum Kind {
     Roster,
 }
 
-impl Kind {
+impl TxKind {
     /// All kinds of transactions.
     pub const ALL: [Self; 10] = [
         Self::Start,
@@ -147,7 +147,7 @@ impl Kind {
 /// A place in one coordinator's sequence of transactions. The epoch grows with each start of the
 /// coordinator, on disk before it is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Mark {
+pub struct TxMark {
     /// Epoch of the coordinator's start.
     pub epoch: u64,
     /// Number of the transaction within the epoch.
@@ -165,13 +165,13 @@ pub struct TxId {
     /// Number of the transaction within the epoch.
     pub counter: u64,
     /// Purpose of the transaction.
-    pub kind: Kind,
+    pub kind: TxKind,
 }
 
 impl TxId {
     /// Place of the transaction in its coordinator's sequence.
-    pub const fn mark(&self) -> Mark {
-        Mark { epoch: self.epoch, counter: self.counter }
+    pub const fn mark(&self) -> TxMark {
+        TxMark { epoch: self.epoch, counter: self.counter }
     }
 
     /// The higher one of the epoch and the counter.
@@ -220,7 +220,7 @@ impl FromStr for TxId {
         let (rest, counter) = rest.rsplit_once('-').ok_or(WRONG)?;
         let (node, epoch) = rest.rsplit_once('-').ok_or(WRONG)?;
         Ok(Self {
-            kind: Kind::ALL.into_iter().find(|it| it.as_str() == kind).ok_or(WRONG)?,
+            kind: TxKind::ALL.into_iter().find(|it| it.as_str() == kind).ok_or(WRONG)?,
             node: node.parse()?,
             epoch: decimal(epoch).ok_or(WRONG)?,
             counter: decimal(counter).ok_or(WRONG)?,

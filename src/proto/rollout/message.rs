@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::health::HealthSnapshot;
-use super::ids::{Kind, Mark, ModelId, NodeId, TxId};
+use super::ids::{ModelId, NodeId, TxId, TxKind, TxMark};
 use super::plan::Plan;
-use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Vote};
+use super::proposal::{Choice, Committed, GoneNodes, TxProof, TxProposal, TxVote};
 use super::roster::Roster;
-use super::state::{Digest, RoutingState, Status};
+use super::state::{Digest, RoutingState, RoutingStatus};
 
 /// Maximum number of committed transactions in one `STATE_RESP`.
 pub const STATE_RESP_MAX: usize = 8;
@@ -65,7 +65,7 @@ impl Message {
             }
             Self::PrepareResp(it) => it.txid.highest(),
             Self::Decision(it) => {
-                let proposal = it.proposal.as_ref().map_or(0, Proposal::highest);
+                let proposal = it.proposal.as_ref().map_or(0, TxProposal::highest);
                 it.txid.highest().max(proposal)
             }
             Self::Heartbeat(it) => {
@@ -78,7 +78,7 @@ impl Message {
                 txid.highest()
             }
             Self::DecisionResp(it) => {
-                let proposal = it.proposal.as_ref().map_or(0, Proposal::highest);
+                let proposal = it.proposal.as_ref().map_or(0, TxProposal::highest);
                 it.txid.highest().max(proposal)
             }
             Self::StateReq(it) => it.from_version,
@@ -120,17 +120,17 @@ pub struct ProposalRest {
     pub note: String,
     /// Nodes that do not vote on it, because they are gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gone: Option<Gone>,
+    pub gone: Option<GoneNodes>,
 }
 
-impl From<Proposal> for PrepareReq {
-    fn from(proposal: Proposal) -> Self {
-        let Proposal { txid, state, base, roster, new_roster, plan, note, gone } = proposal;
+impl From<TxProposal> for PrepareReq {
+    fn from(proposal: TxProposal) -> Self {
+        let TxProposal { txid, state, base, roster, new_roster, plan, note, gone } = proposal;
         Self { txid, state, rest: ProposalRest { base, roster, new_roster, plan, note, gone } }
     }
 }
 
-impl From<PrepareReq> for Proposal {
+impl From<PrepareReq> for TxProposal {
     fn from(message: PrepareReq) -> Self {
         let PrepareReq { txid, state, rest } = message;
         let ProposalRest { base, roster, new_roster, plan, note, gone } = rest;
@@ -141,7 +141,7 @@ impl From<PrepareReq> for Proposal {
 /// Reason for which a node does not vote COMMIT, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Cause {
+pub enum AbortCause {
     /// The parts of the proposal do not fit together, or the command is wrong.
     Malformed,
     /// Another transaction is in progress.
@@ -183,10 +183,10 @@ pub struct PrepareResp {
     pub reason: String,
     /// Reason of an ABORT, for programs; absent with a COMMIT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Cause>,
+    pub cause: Option<AbortCause>,
     /// The signed vote; absent when the node may sign nothing about this transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signed: Option<Vote>,
+    pub signed: Option<TxVote>,
 }
 
 /// `DECISION`. On the wire its content is flat as in `PREPARE_REQ`, with the state's status set by
@@ -199,9 +199,9 @@ pub struct Decision {
     /// The decision, COMMIT or ABORT.
     pub kind: Choice,
     /// The content, always present with COMMIT: its state is served from now on.
-    pub proposal: Option<Proposal>,
+    pub proposal: Option<TxProposal>,
     /// Proof of the decision.
-    pub proof: Proof,
+    pub proof: TxProof,
     /// Reason of an ABORT, for people.
     pub reason: String,
 }
@@ -223,9 +223,9 @@ struct DecisionFields {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     note: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    gone: Option<Gone>,
+    gone: Option<GoneNodes>,
     #[serde(flatten)]
-    proof: Proof,
+    proof: TxProof,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     reason: String,
 }
@@ -246,7 +246,7 @@ impl From<Decision> for DecisionFields {
             proof,
             reason,
         };
-        let Some(Proposal { state, base, roster, new_roster, plan, note, gone, .. }) = proposal
+        let Some(TxProposal { state, base, roster, new_roster, plan, note, gone, .. }) = proposal
         else {
             return none;
         };
@@ -256,10 +256,10 @@ impl From<Decision> for DecisionFields {
     }
 }
 
-const fn status_of(kind: Choice) -> Status {
+const fn status_of(kind: Choice) -> RoutingStatus {
     match kind {
-        Choice::Commit => Status::Committed,
-        Choice::Abort => Status::Aborted,
+        Choice::Commit => RoutingStatus::Committed,
+        Choice::Abort => RoutingStatus::Aborted,
     }
 }
 
@@ -291,7 +291,7 @@ impl TryFrom<DecisionFields> for Decision {
         let proposal = match (state, base, roster) {
             (Some(state), Some(base), Some(roster)) => {
                 let txid = txid.clone();
-                Some(Proposal { txid, state, base, roster, new_roster, plan, note, gone })
+                Some(TxProposal { txid, state, base, roster, new_roster, plan, note, gone })
             }
             (None, ..) if kind == Choice::Commit => return Err("missing field `state`"),
             (_, None, _) if kind == Choice::Commit => return Err("missing field `base`"),
@@ -334,7 +334,7 @@ pub struct Brake {
     /// The version that was committed when it was put on.
     pub version: u64,
     /// The kind of transaction that is to follow: rollback or abort.
-    pub kind: Kind,
+    pub kind: TxKind,
     /// The reason, for people.
     pub reason: String,
 }
@@ -349,7 +349,7 @@ pub struct DecisionReq {
 /// The fate of a transaction, as far as a node knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum Outcome {
+pub enum TxEnd {
     /// It was committed.
     Commit,
     /// It was aborted.
@@ -366,13 +366,13 @@ pub struct DecisionResp {
     /// Name of the transaction in doubt.
     pub txid: TxId,
     /// The outcome, as far as the node knows it.
-    pub outcome: Outcome,
+    pub outcome: TxEnd,
     /// The content, with COMMIT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proposal: Option<Proposal>,
+    pub proposal: Option<TxProposal>,
     /// Proof of the outcome.
     #[serde(flatten)]
-    pub proof: Proof,
+    pub proof: TxProof,
 }
 
 /// `DECISION_ACK`: the sender has the decision on disk.
@@ -410,5 +410,5 @@ pub struct RecallResp {
     pub question: u64,
     /// The last transaction of each coordinator that this node has seen anything of, its own
     /// included.
-    pub seen: BTreeMap<NodeId, Mark>,
+    pub seen: BTreeMap<NodeId, TxMark>,
 }

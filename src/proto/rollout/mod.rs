@@ -1,7 +1,7 @@
 //! The dialect of nodes that roll out: greetings, messages, what they carry, and their two forms.
 
+mod encoding;
 mod enroll;
-mod form;
 mod health;
 mod ids;
 mod message;
@@ -10,20 +10,24 @@ mod proposal;
 mod roster;
 mod state;
 
+pub use encoding::{
+    Encoding, EncodingError, LENGTH_BYTES, MESSAGE_BYTES_MAX, RolloutReader, StatedMessage, decode,
+    encode,
+};
 pub use enroll::{Enroll, EnrollAck, EnrollChallenge, EnrollNack, EnrollProof, Genesis, Greeting};
-pub use form::{Form, LENGTH_BYTES, MESSAGE_BYTES_MAX, ReadError, Reader, Said, decode, encode};
 pub use health::{HealthSnapshot, ModelHealth};
-pub use ids::{Kind, Mark, ModelId, NAME_BYTES_MAX, NodeId, TxId};
+pub use ids::{ModelId, NAME_BYTES_MAX, NodeId, TxId, TxKind, TxMark};
 pub use message::{
-    Brake, Cause, Decision, DecisionAck, DecisionReq, DecisionResp, Heartbeat, Message, NUMBER_MAX,
-    Outcome, PrepareReq, PrepareResp, ProposalRest, RecallReq, RecallResp, STATE_RESP_MAX,
-    StateReq, StateResp,
+    AbortCause, Brake, Decision, DecisionAck, DecisionReq, DecisionResp, Heartbeat, Message,
+    NUMBER_MAX, PrepareReq, PrepareResp, ProposalRest, RecallReq, RecallResp, STATE_RESP_MAX,
+    StateReq, StateResp, TxEnd,
 };
 #[cfg(test)]
 pub(crate) use plan::plan;
 pub use plan::{GATES_MAX, Gate, INTERVAL_MAX, Limit, Metric, Plan, STEPS_MAX, Sticky};
 pub use proposal::{
-    Choice, Committed, Gone, NOTE_BYTES_MAX, Proof, Proposal, Resolution, Vote, Word, cut,
+    Choice, Committed, GoneNodes, NOTE_BYTES_MAX, RemovalAuthority, Resolution, TxProof,
+    TxProposal, TxVote, cut,
 };
 pub use roster::{HOST_BYTES_MAX, Participant, ROSTER_MAX, Roster};
-pub use state::{BASIS_POINTS, Digest, RoutingState, Status, Weights};
+pub use state::{BASIS_POINTS, Digest, RoutingState, RoutingStatus, Weights};

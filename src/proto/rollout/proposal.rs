@@ -12,13 +12,13 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{Kind, NodeId, TxId};
+use super::ids::{NodeId, TxId, TxKind};
 use super::plan::Plan;
 use super::roster::{Participant, Roster};
 use super::state::{Digest, RoutingState};
 use crate::model::{KeyPair, Signature, SigningBytes, WallTime};
 
-/// Maximum length of [`Proposal::note`] and of a reason in history, in bytes.
+/// Maximum length of [`TxProposal::note`] and of a reason in history, in bytes.
 pub const NOTE_BYTES_MAX: usize = 1000;
 
 /// Cuts a text to [`NOTE_BYTES_MAX`] bytes, at a character boundary.
@@ -30,7 +30,7 @@ pub fn cut(mut text: String) -> String {
 
 /// The content of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proposal {
+pub struct TxProposal {
     /// Name of the transaction.
     pub txid: TxId,
     /// The state that all nodes serve if the proposal is committed.
@@ -50,13 +50,13 @@ pub struct Proposal {
     pub note: String,
     /// Nodes that are removed from the roster without their votes, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gone: Option<Gone>,
+    pub gone: Option<GoneNodes>,
 }
 
 /// The authority on whose word nodes are called gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Word {
+pub enum RemovalAuthority {
     /// An operator, who vouches that the gone nodes do not go on by themselves and remove these.
     #[default]
     Operator,
@@ -64,7 +64,7 @@ pub enum Word {
     Seeds,
 }
 
-impl Word {
+impl RemovalAuthority {
     #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
     fn is_operator(&self) -> bool {
         *self == Self::Operator
@@ -73,19 +73,19 @@ impl Word {
 
 /// Nodes that are gone: the others change the roster without them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gone {
+pub struct GoneNodes {
     /// Names of the nodes.
     pub nodes: BTreeSet<NodeId>,
     /// The authority for the removal.
-    #[serde(default, skip_serializing_if = "Word::is_operator")]
-    pub by: Word,
+    #[serde(default, skip_serializing_if = "RemovalAuthority::is_operator")]
+    pub by: RemovalAuthority,
     /// The transaction that all voters are in doubt about: a gone node may have committed it, so it
     /// is committed before this one, by the same word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settles: Option<Box<Committed>>,
 }
 
-impl Proposal {
+impl TxProposal {
     /// Digest of the whole content, which votes sign.
     #[must_use]
     pub fn digest(&self) -> Digest {
@@ -105,14 +105,14 @@ impl Proposal {
         };
         // Nothing is added when no node is gone, so proposals signed before the field existed stay
         // valid.
-        if let Some(Gone { nodes, by, settles }) = &self.gone {
+        if let Some(GoneNodes { nodes, by, settles }) = &self.gone {
             bytes = bytes.number(nodes.len() as u64);
             bytes = nodes.iter().fold(bytes, |bytes, it| bytes.text(it.as_str()));
             bytes = match settles {
                 None => bytes.number(0),
                 Some(it) => bytes.number(1).bytes(&it.proposal.digest().0),
             };
-            if *by == Word::Seeds {
+            if *by == RemovalAuthority::Seeds {
                 bytes = bytes.text("seeds");
             }
         }
@@ -152,10 +152,12 @@ impl Proposal {
     /// True if a node makes such a proposal of itself: an operator's order has priority over it.
     pub fn is_by_itself(&self) -> bool {
         match self.txid.kind {
-            Kind::Step | Kind::Finish => true,
-            Kind::Rollback | Kind::Abort => !self.note.is_empty(),
-            Kind::Roster => self.gone.as_ref().is_some_and(|it| it.by == Word::Seeds),
-            Kind::Start | Kind::Promote | Kind::Retry | Kind::Pause | Kind::Resume => false,
+            TxKind::Step | TxKind::Finish => true,
+            TxKind::Rollback | TxKind::Abort => !self.note.is_empty(),
+            TxKind::Roster => self.gone.as_ref().is_some_and(|it| it.by == RemovalAuthority::Seeds),
+            TxKind::Start | TxKind::Promote | TxKind::Retry | TxKind::Pause | TxKind::Resume => {
+                false
+            }
         }
     }
 
@@ -165,10 +167,10 @@ impl Proposal {
         if self.state.txid.as_ref() != Some(&self.txid) {
             return Some("the state is of another transaction");
         }
-        if self.plan.is_some() != matches!(self.txid.kind, Kind::Start | Kind::Retry) {
+        if self.plan.is_some() != matches!(self.txid.kind, TxKind::Start | TxKind::Retry) {
             return Some("a plan is missing, or is one too many");
         }
-        if self.new_roster.is_some() != (self.txid.kind == Kind::Roster) {
+        if self.new_roster.is_some() != (self.txid.kind == TxKind::Roster) {
             return Some("a roster is missing, or is one too many");
         }
         if self.note.len() > NOTE_BYTES_MAX {
@@ -181,7 +183,7 @@ impl Proposal {
     }
 
     fn complaint_of_gone(&self) -> Option<&'static str> {
-        let Gone { nodes, settles, .. } = self.gone.as_ref()?;
+        let GoneNodes { nodes, settles, .. } = self.gone.as_ref()?;
         let Some(roster) = &self.new_roster else { return Some("the gone need a new roster") };
         if nodes.is_empty() || nodes.contains(&self.txid.node) {
             return Some("nobody is gone, or the coordinator");
@@ -189,7 +191,7 @@ impl Proposal {
         if nodes.iter().any(|it| roster.has(it)) {
             return Some("who is gone cannot take part");
         }
-        let Proposal { txid, state, new_roster, gone, .. } = &settles.as_ref()?.proposal;
+        let TxProposal { txid, state, new_roster, gone, .. } = &settles.as_ref()?.proposal;
         let follows = self.state.version == state.next_version() && self.base == state.digest();
         if !follows || new_roster.is_some() || gone.is_some() || !nodes.contains(&txid.node) {
             return Some("what it settles is not what comes before it");
@@ -210,7 +212,7 @@ pub enum Choice {
 
 /// A participant's signed vote; on its disk before it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vote {
+pub struct TxVote {
     /// Name of the voter.
     pub node_id: NodeId,
     /// The voter's choice, COMMIT or ABORT.
@@ -230,7 +232,7 @@ fn statement(txid: &TxId, digest: Option<&Digest>, node: &NodeId, choice: Choice
     }
 }
 
-impl Vote {
+impl TxVote {
     /// Signs a COMMIT of this content.
     #[must_use]
     pub fn commit(keys: &KeyPair, node: &NodeId, txid: &TxId, digest: &Digest) -> Self {
@@ -293,20 +295,20 @@ impl Resolution {
 
 /// Proof of the end of a transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proof {
+pub struct TxProof {
     /// COMMIT: the votes of all participants. ABORT: one vote, or none when an operator or the log
     /// decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub votes: Vec<Vote>,
+    pub votes: Vec<TxVote>,
     /// An operator's decision in place of votes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<Resolution>,
 }
 
-impl Proof {
+impl TxProof {
     /// A proof by votes.
     #[must_use]
-    pub const fn of(votes: Vec<Vote>) -> Self {
+    pub const fn of(votes: Vec<TxVote>) -> Self {
         Self { votes, resolution: None }
     }
 
@@ -318,7 +320,7 @@ impl Proof {
 
     /// True if this proves that `proposal` was committed, when `roster` was in force before.
     #[must_use]
-    pub fn shows_commit(&self, proposal: &Proposal, roster: &Roster) -> bool {
+    pub fn shows_commit(&self, proposal: &TxProposal, roster: &Roster) -> bool {
         let participants = proposal.participants(roster);
         // A node that passes a proof on passes on all of it, so surplus votes are refused.
         if self.votes.len() > participants.len() {
@@ -356,8 +358,8 @@ impl Proof {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
     /// Content of the transaction.
-    pub proposal: Proposal,
+    pub proposal: TxProposal,
     /// Proof of the commit.
     #[serde(flatten)]
-    pub proof: Proof,
+    pub proof: TxProof,
 }

@@ -118,7 +118,7 @@ fn parse_fraction(value: f64) -> Result<Fraction, &'static str> {
 /// Status of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum Status {
+pub enum RoutingStatus {
     /// The state was voted for; no node serves it.
     Prepared,
     /// The state was decided: all nodes serve it.
@@ -139,7 +139,7 @@ pub struct RoutingState {
     /// Share of the requests of each model.
     pub weights: Weights,
     /// Status of this state.
-    pub status: Status,
+    pub status: RoutingStatus,
     /// The transaction that set the state; `None` for the first state, written `initial`.
     #[serde(with = "txid_or_initial")]
     pub txid: Option<TxId>,
@@ -157,7 +157,7 @@ impl RoutingState {
             weights: Weights::split(&stable, &canary, 0),
             stable_model_id: stable,
             canary_model_id: canary,
-            status: Status::Committed,
+            status: RoutingStatus::Committed,
             txid: None,
             timestamp: WallTime(0),
         }
@@ -165,7 +165,7 @@ impl RoutingState {
 
     /// Returns the same state with another status.
     #[must_use]
-    pub fn with_status(&self, status: Status) -> Self {
+    pub fn with_status(&self, status: RoutingStatus) -> Self {
         Self { status, ..self.clone() }
     }
 
@@ -312,7 +312,7 @@ mod tests {
                 + r#""timestamp":"1970-01-01T00:00:00.000Z"}"#
         );
         assert_eq!(serde_json::from_str::<RoutingState>(&text).unwrap(), state);
-        assert_eq!(state.with_status(Status::Aborted).digest(), state.digest());
+        assert_eq!(state.with_status(RoutingStatus::Aborted).digest(), state.digest());
         let other = RoutingState { timestamp: WallTime(1), ..state.clone() };
         assert_ne!(other.digest(), state.digest());
     }

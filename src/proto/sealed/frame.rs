@@ -194,14 +194,14 @@ impl<R: Read> Read for SealedReader<R> {
 
 /// Incoming bytes of a connection: plain lines, or lines in encrypted frames.
 #[derive(Debug)]
-pub enum Incoming<R> {
+pub enum PlainOrSealed<R> {
     /// Plain lines, without encryption.
     Plain(BufReader<R>),
     /// Lines in encrypted frames.
     Sealed(SealedReader<BufReader<R>>),
 }
 
-impl<R: Read> Incoming<R> {
+impl<R: Read> PlainOrSealed<R> {
     /// Reads `input` through a buffer of `capacity` bytes, and opens its frames if it has any.
     pub fn new(input: R, capacity: usize, opener: Option<Opener>) -> Self {
         let input = BufReader::with_capacity(capacity, input);
@@ -220,7 +220,7 @@ impl<R: Read> Incoming<R> {
     }
 }
 
-impl<R: Read> Read for Incoming<R> {
+impl<R: Read> Read for PlainOrSealed<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(input) => input.read(buf),
@@ -229,7 +229,7 @@ impl<R: Read> Read for Incoming<R> {
     }
 }
 
-impl<R: Read> BufRead for Incoming<R> {
+impl<R: Read> BufRead for PlainOrSealed<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         match self {
             Self::Plain(input) => input.fill_buf(),

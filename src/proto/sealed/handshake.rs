@@ -38,7 +38,7 @@ pub struct Sealed {
 
 /// Reason why a handshake failed.
 #[derive(Debug)]
-pub enum HandshakeError {
+pub enum SealError {
     /// The connection failed, ended, or took too long.
     Io(io::Error),
     /// The caller holds none of the accepted keys, or sent noise of another kind.
@@ -50,7 +50,7 @@ pub enum HandshakeError {
     Refused(ErrorReply),
 }
 
-impl fmt::Display for HandshakeError {
+impl fmt::Display for SealError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(err) => err.fmt(f),
@@ -61,7 +61,7 @@ impl fmt::Display for HandshakeError {
     }
 }
 
-impl Error for HandshakeError {
+impl Error for SealError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Io(err) => Some(err),
@@ -70,7 +70,7 @@ impl Error for HandshakeError {
     }
 }
 
-impl From<io::Error> for HandshakeError {
+impl From<io::Error> for SealError {
     fn from(err: io::Error) -> Self {
         Self::Io(err)
     }
@@ -80,7 +80,7 @@ impl From<io::Error> for HandshakeError {
 ///
 /// # Errors
 /// Fails if the other end does not hold `key`, or the connection fails.
-pub fn call(stream: &mut (impl Read + Write), key: &ClusterKey) -> Result<Sealed, HandshakeError> {
+pub fn call(stream: &mut (impl Read + Write), key: &ClusterKey) -> Result<Sealed, SealError> {
     let mut noise = start(key, Builder::build_initiator);
     let mut first = OPENING.to_vec();
     write_message(&mut noise, &mut first)?;
@@ -103,14 +103,11 @@ pub fn call(stream: &mut (impl Read + Write), key: &ClusterKey) -> Result<Sealed
 ///
 /// # Errors
 /// Fails if the caller proves none of `keys`, or the connection fails.
-pub fn answer(
-    stream: &mut (impl Read + Write),
-    keys: &ClusterKeys,
-) -> Result<Sealed, HandshakeError> {
+pub fn answer(stream: &mut (impl Read + Write), keys: &ClusterKeys) -> Result<Sealed, SealError> {
     let mut opening = [0; OPENING.len()];
     stream.read_exact(&mut opening)?;
     if opening != OPENING {
-        return Err(HandshakeError::Garbled);
+        return Err(SealError::Garbled);
     }
     let mut header = [0; HEADER_BYTES];
     stream.read_exact(&mut header)?;
@@ -121,7 +118,7 @@ pub fn answer(
         let mut noise = start(key, Builder::build_responder);
         noise.read_message(&message, &mut []).is_ok().then_some((number, noise))
     });
-    let (number, mut noise) = accepted.next().ok_or(HandshakeError::WrongKey)?;
+    let (number, mut noise) = accepted.next().ok_or(SealError::WrongKey)?;
 
     let mut second = Vec::new();
     write_message(&mut noise, &mut second)?;
@@ -130,7 +127,7 @@ pub fn answer(
     let mut header = [0; HEADER_BYTES];
     stream.read_exact(&mut header)?;
     let proof = read_exactly(header, TAG_BYTES, stream)?;
-    sealed.opener.open(&proof, &mut Vec::new()).map_err(|_| HandshakeError::Garbled)?;
+    sealed.opener.open(&proof, &mut Vec::new()).map_err(|_| SealError::Garbled)?;
     Ok(sealed)
 }
 
@@ -158,9 +155,9 @@ fn read_message(
     noise: &mut HandshakeState,
     header: [u8; HEADER_BYTES],
     stream: &mut impl Read,
-) -> Result<(), HandshakeError> {
+) -> Result<(), SealError> {
     let message = read_exactly(header, MESSAGE_BYTES, stream)?;
-    noise.read_message(&message, &mut []).map_err(|_| HandshakeError::Garbled)?;
+    noise.read_message(&message, &mut []).map_err(|_| SealError::Garbled)?;
     Ok(())
 }
 
@@ -169,24 +166,24 @@ fn read_exactly(
     header: [u8; HEADER_BYTES],
     len: usize,
     stream: &mut impl Read,
-) -> Result<Vec<u8>, HandshakeError> {
+) -> Result<Vec<u8>, SealError> {
     if usize::from(u16::from_be_bytes(header)) != len {
-        return Err(HandshakeError::Garbled);
+        return Err(SealError::Garbled);
     }
     let mut frame = vec![0; len];
     stream.read_exact(&mut frame)?;
     Ok(frame)
 }
 
-fn finish(noise: HandshakeState, is_other_key: bool) -> Result<Sealed, HandshakeError> {
-    let hash = noise.get_handshake_hash().try_into().map_err(|_| HandshakeError::Garbled)?;
-    let noise = noise.into_stateless_transport_mode().map_err(|_| HandshakeError::Garbled)?;
+fn finish(noise: HandshakeState, is_other_key: bool) -> Result<Sealed, SealError> {
+    let hash = noise.get_handshake_hash().try_into().map_err(|_| SealError::Garbled)?;
+    let noise = noise.into_stateless_transport_mode().map_err(|_| SealError::Garbled)?;
     let (sealer, opener) = frame::directions(noise);
     Ok(Sealed { sealer, opener, binding: Binding(hash), is_other_key })
 }
 
 /// Reads the line that came instead of an answer; it began with `start`.
-fn read_refusal(stream: &mut impl Read, start: Vec<u8>) -> HandshakeError {
+fn read_refusal(stream: &mut impl Read, start: Vec<u8>) -> SealError {
     let mut line = start;
     let mut chunk = [0; 512];
     while !line.contains(&b'\n') && line.len() < REFUSAL_BYTES_MAX {
@@ -199,7 +196,7 @@ fn read_refusal(stream: &mut impl Read, start: Vec<u8>) -> HandshakeError {
     }
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
     match serde_json::from_slice(line) {
-        Ok(Message::Error(error)) => HandshakeError::Refused(error),
-        Ok(_) | Err(_) => HandshakeError::Garbled,
+        Ok(Message::Error(error)) => SealError::Refused(error),
+        Ok(_) | Err(_) => SealError::Garbled,
     }
 }

@@ -18,8 +18,8 @@ mod key;
 #[cfg(test)]
 mod tests;
 
-pub use frame::{FRAME_BYTES_MAX, Incoming, Opener, SealedReader, Sealer};
-pub use handshake::{HandshakeError, Sealed, answer, call};
+pub use frame::{FRAME_BYTES_MAX, Opener, PlainOrSealed, SealedReader, Sealer};
+pub use handshake::{SealError, Sealed, answer, call};
 pub use key::{ClusterKey, ClusterKeys, KEYS_MAX};
 
 /// The first bytes of a caller that holds a cluster key.

@@ -39,7 +39,7 @@ impl Write for Recorded {
     }
 }
 
-type Outcome = Result<Sealed, HandshakeError>;
+type Outcome = Result<Sealed, SealError>;
 
 /// Lets the holder of `called` answer the holder of `caller`; also returns the bytes each has
 /// written.
@@ -122,7 +122,7 @@ fn a_caller_is_let_in_by_each_accepted_key_and_by_no_other() {
                 assert_eq!(far.is_other_key, other);
                 assert!(near.is_ok());
             }
-            (Err(HandshakeError::WrongKey), None) => {
+            (Err(SealError::WrongKey), None) => {
                 assert!(near.is_err() && answered.is_empty(), "a stranger learns nothing");
             }
             (far, other) => panic!("{far:?}, {other:?}"),
@@ -137,7 +137,7 @@ fn a_refusal_in_plain_text_reaches_the_caller() {
     far.write_all(&encode(&refusal.clone().into())).unwrap();
     far.shutdown(Shutdown::Write).unwrap();
     let error = call(&mut near, &key(1)).unwrap_err();
-    assert!(matches!(&error, HandshakeError::Refused(it) if *it == refusal), "{error}");
+    assert!(matches!(&error, SealError::Refused(it) if *it == refusal), "{error}");
 }
 
 #[test]
@@ -179,9 +179,9 @@ fn a_recorded_handshake_gets_no_further_than_its_first_message() {
     let mut recorded = sent;
     recorded.extend(near.unwrap().sealer.seal(b"{\"type\":\"BYE\",\"reason\":\"\"}\n"));
     assert!(far.is_ok());
-    assert!(matches!(answered(&recorded), Err(HandshakeError::Garbled)));
+    assert!(matches!(answered(&recorded), Err(SealError::Garbled)));
     for len in 0..recorded.len().min(85) {
-        assert!(matches!(answered(&recorded[..len]), Err(HandshakeError::Io(_))), "{len}");
+        assert!(matches!(answered(&recorded[..len]), Err(SealError::Io(_))), "{len}");
     }
 }
 
@@ -191,12 +191,12 @@ fn garbage_after_the_opening_is_refused() {
         [b"\0\0", b"\0\x2f", b"\xff\xff", b"{\"type\":\"HELLO\"}\n", b"\0\x31garbage"];
     for case in cases {
         let outcome = answered(&[OPENING, case].concat());
-        assert!(matches!(outcome, Err(HandshakeError::Garbled)), "{outcome:?}");
+        assert!(matches!(outcome, Err(SealError::Garbled)), "{outcome:?}");
     }
     let noise = [OPENING, &[0, 48], &[9; 48]].concat();
-    assert!(matches!(answered(&noise), Err(HandshakeError::WrongKey)));
+    assert!(matches!(answered(&noise), Err(SealError::WrongKey)));
     let other_version = b"FOLKMOOT NOISE 2\n".to_vec();
-    assert!(matches!(answered(&other_version), Err(HandshakeError::Garbled)));
+    assert!(matches!(answered(&other_version), Err(SealError::Garbled)));
 }
 
 #[test]

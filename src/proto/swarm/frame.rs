@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::proto::swarm::{
-    FILES_PART_BYTES, Hash, Message, PIECE_BYTES_MAX, PieceIndex, Pieces, RUN_MAX, Tongue,
+    FILES_PART_BYTES, Hash, Message, PIECE_BYTES_MAX, PieceIndex, Pieces, ProtocolVariant, RUN_MAX,
 };
 
 /// Largest message of unknown type, in bytes; it is skipped.
@@ -96,9 +96,9 @@ pub fn encode(msg: &Message) -> Vec<u8> {
 
 /// Protocol of a connection, and the sizes that bound its messages.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct FrameLimits {
     /// Set of message types.
-    pub tongue: Tongue,
+    pub variant: ProtocolVariant,
     /// Sizes of pieces and of the bitfield.
     pub pieces: Pieces,
 }
@@ -164,7 +164,7 @@ const START: State = State::Head { head: [0; HEAD_BYTES], got: 0 };
 /// Reads the messages of one connection. After an error it is of no use any more.
 #[derive(Debug)]
 pub struct Decoder {
-    limits: Limits,
+    limits: FrameLimits,
     state: State,
     waste: Vec<u8>,
     spare: Vec<u8>,
@@ -172,7 +172,7 @@ pub struct Decoder {
 
 impl Decoder {
     /// Reads from the byte after the handshake on.
-    pub const fn new(limits: Limits) -> Self {
+    pub const fn new(limits: FrameLimits) -> Self {
         Self { limits, state: START, waste: Vec::new(), spare: Vec::new() }
     }
 
@@ -320,14 +320,14 @@ impl Decoder {
 
     /// State for the payload that follows a head.
     fn begin(&self, kind: u8, bytes: u32) -> Result<State, FrameError> {
-        let Limits { tongue, pieces } = self.limits;
+        let FrameLimits { variant, pieces } = self.limits;
         let hash = u32::try_from(size_of::<Hash>()).expect("32");
         let lengths = match kind {
             CHOKE | UNCHOKE | INTERESTED | NOT_INTERESTED => Some(0..=0),
             HAVE | REQUEST => Some(4..=4),
             BITFIELD => Some(0..=pieces.count().div_ceil(8) + BITFIELD_EXCESS_MAX),
             PIECE => Some(4..=4 + pieces.piece_size()),
-            _ if tongue == Tongue::Assignment => None,
+            _ if variant == ProtocolVariant::Assignment => None,
             CANCEL | FILES_REQ => Some(4..=4),
             REQUEST_REST => Some(8..=8),
             REST => Some(8..=8 + pieces.piece_size()),

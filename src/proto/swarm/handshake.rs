@@ -39,14 +39,14 @@ pub struct Handshake {
 
 /// Reason why bytes are no handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeError {
+pub enum SwarmHandshakeError {
     /// The bytes do not open as a handshake.
     Header,
     /// The handshake names no share, where one is expected.
     NoShare,
 }
 
-impl fmt::Display for HandshakeError {
+impl fmt::Display for SwarmHandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Header => "it does not open as a swarm's connection does",
@@ -55,7 +55,7 @@ impl fmt::Display for HandshakeError {
     }
 }
 
-impl std::error::Error for HandshakeError {}
+impl std::error::Error for SwarmHandshakeError {}
 
 impl Handshake {
     /// The bytes to send.
@@ -71,14 +71,14 @@ impl Handshake {
     ///
     /// # Errors
     /// With the first byte that is wrong, without waiting for the others.
-    pub fn decode(bytes: &[u8], expect: Expect) -> Result<Option<Self>, HandshakeError> {
+    pub fn decode(bytes: &[u8], expect: Expect) -> Result<Option<Self>, SwarmHandshakeError> {
         let opening = bytes.len().min(HEADER.len());
         if bytes[..opening] != HEADER[..opening] {
-            return Err(HandshakeError::Header);
+            return Err(SwarmHandshakeError::Header);
         }
         let spare = &bytes[opening..bytes.len().min(HEADER.len() + MARK.len())];
         if expect == Expect::Share && *spare != MARK[..spare.len()] {
-            return Err(HandshakeError::NoShare);
+            return Err(SwarmHandshakeError::NoShare);
         }
         if bytes.len() < expected_bytes(expect) {
             return Ok(None);

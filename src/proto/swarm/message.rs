@@ -17,7 +17,7 @@ pub const FILES_PART_BYTES: usize = 64 * 1024;
 
 /// Set of messages that are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tongue {
+pub enum ProtocolVariant {
     /// The eight messages of the assignment.
     Assignment,
     /// The eight messages of the assignment, and those of shares.

@@ -10,5 +10,5 @@ pub mod handshake;
 mod message;
 mod pieces;
 
-pub use message::{FILES_PART_BYTES, Hash, Message, PeerId, RUN_MAX, Tongue};
+pub use message::{FILES_PART_BYTES, Hash, Message, PeerId, ProtocolVariant, RUN_MAX};
 pub use pieces::{PIECE_BYTES_MAX, PIECES_MAX, PieceIndex, Pieces};

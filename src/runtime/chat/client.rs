@@ -3,7 +3,7 @@
 //! The client numbers its messages itself, so that a repeated one is not doubled, and is told of
 //! each when a majority has it.
 
-use crate::proto::chat::entry::{At, Member, MemberId, Term};
+use crate::proto::chat::entry::{HostPort, Member, MemberId, Term};
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use super::handshake::{CHALLENGE, PROOF, statement};
 use crate::model::{Endpoint, KeyPair, Nonce, Rng};
-use crate::proto::chat::message::{Intent, Join, JoinAck, JoinProof, Message, Nack};
-use crate::proto::chat::{Reader, encode};
-use crate::proto::sealed::Incoming;
+use crate::proto::chat::message::{Join, JoinAck, JoinIntent, JoinProof, Message, Nack};
+use crate::proto::chat::{ChatReader, encode};
+use crate::proto::sealed::PlainOrSealed;
 use crate::runtime::clock::Clock;
-use crate::runtime::driver::options::Connection;
-use crate::runtime::engine::timed::Timed;
+use crate::runtime::driver::options::RawConnection;
+use crate::runtime::engine::timed::DeadlineStream;
 
 /// Buffer size of the reader.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
@@ -26,7 +26,7 @@ const READ_BUFFER_BYTES: usize = 16 * 1024;
 pub struct Client {
     /// The member's description of itself and its group.
     pub ack: JoinAck,
-    input: Reader<Incoming<Timed>>,
+    input: ChatReader<PlainOrSealed<DeadlineStream>>,
     stream: Arc<TcpStream>,
 }
 
@@ -52,16 +52,19 @@ impl Client {
         let stream = Arc::new(TcpStream::connect_timeout(&addr, timeout)?);
         stream.set_nodelay(true)?;
         let deadline = clock.now().mono.after(timeout);
-        let timed =
-            Timed::new(Connection::new(Arc::clone(&stream), Vec::new(), addr), clock, deadline);
+        let timed = DeadlineStream::new(
+            RawConnection::new(Arc::clone(&stream), Vec::new(), addr),
+            clock,
+            deadline,
+        );
         let limit = timed.deadline();
-        let mut input = Reader::new(Incoming::new(timed, READ_BUFFER_BYTES, None));
-        let member = Member { id, at: At::from(Endpoint::from(addr)), key: keys.public() };
+        let mut input = ChatReader::new(PlainOrSealed::new(timed, READ_BUFFER_BYTES, None));
+        let member = Member { id, at: HostPort::from(Endpoint::from(addr)), key: keys.public() };
         let join = Join {
             sender_id: id,
             term: Term(0),
             group: None,
-            intent: Intent::Client,
+            intent: JoinIntent::Client,
             membership: vec![member.clone()],
             nonce: Nonce::random(rng),
             life: None,
@@ -104,8 +107,8 @@ impl Client {
     /// True if input has come that was not read yet.
     pub fn has_more(&self) -> bool {
         match self.input.input() {
-            Incoming::Plain(input) => !input.buffer().is_empty(),
-            Incoming::Sealed(_) => false,
+            PlainOrSealed::Plain(input) => !input.buffer().is_empty(),
+            PlainOrSealed::Sealed(_) => false,
         }
     }
 
@@ -115,7 +118,7 @@ impl Client {
     }
 }
 
-fn hear(input: &mut Reader<Incoming<Timed>>) -> io::Result<Message> {
+fn hear(input: &mut ChatReader<PlainOrSealed<DeadlineStream>>) -> io::Result<Message> {
     match input.read() {
         Ok(Some(message)) => Ok(message),
         Ok(None) => Err(ErrorKind::UnexpectedEof.into()),

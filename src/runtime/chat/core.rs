@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::loader::{Job, hand_over};
-use super::options::Told;
-use super::service::{Chatting, Peer};
+use super::options::ChatNotification;
+use super::service::{ChatService, Peer};
 use crate::machine::LinkId;
-use crate::machine::chat::{Event, ExtraEffect, ExtraInput, Group, Input, Opening, Record};
+use crate::machine::chat::{Event, ExtraEffect, ExtraInput, Input, Opening, Record, Replica};
 use crate::runtime::engine::core::EngineLoop;
 
 /// Largest number of texts that are told with a refusal, and of characters of each.
@@ -17,7 +17,7 @@ const UNFINISHED_MAX: usize = 20;
 const UNFINISHED_CHARS: usize = 200;
 
 /// Message to the core thread that only a chat has.
-pub(super) enum Extra {
+pub(super) enum ChatCoreMsg {
     /// A connection has sent a line that is no message.
     Garbled { link: LinkId, reason: String },
     /// An answer that the machine has no part in.
@@ -29,8 +29,8 @@ pub(super) enum Extra {
 }
 
 /// State of the core thread beside its links.
-pub(super) struct State {
-    pub(super) group: Group,
+pub(super) struct ChatCoreState {
+    pub(super) group: Replica,
     jobs: Sender<Job>,
     handed_over: u64,
     is_gone: bool,
@@ -39,8 +39,8 @@ pub(super) struct State {
     refused: Option<String>,
 }
 
-impl State {
-    pub(super) const fn new(group: Group, jobs: Sender<Job>) -> Self {
+impl ChatCoreState {
+    pub(super) const fn new(group: Replica, jobs: Sender<Job>) -> Self {
         Self { group, jobs, handed_over: 0, is_gone: false, waiting: Vec::new(), refused: None }
     }
 
@@ -52,19 +52,19 @@ impl State {
     }
 }
 
-impl EngineLoop<Chatting> {
-    pub(super) fn take(&mut self, extra: Extra) {
+impl EngineLoop<ChatService> {
+    pub(super) fn take(&mut self, extra: ChatCoreMsg) {
         match extra {
-            Extra::Garbled { link, reason } => {
+            ChatCoreMsg::Garbled { link, reason } => {
                 let refusal = self.refusal(NackCode::Malformed, reason);
                 self.send(&[link], Message::Nack(refusal));
             }
-            Extra::Answer(link, message) => self.send(&[link], message),
-            Extra::AwaitGone(tell) if self.state.is_gone || self.has_failed => {
+            ChatCoreMsg::Answer(link, message) => self.send(&[link], message),
+            ChatCoreMsg::AwaitGone(tell) if self.state.is_gone || self.has_failed => {
                 let _ = tell.try_send(());
             }
-            Extra::AwaitGone(tell) => self.state.waiting.push(tell),
-            Extra::Refused(reason) => self.on_refused(reason),
+            ChatCoreMsg::AwaitGone(tell) => self.state.waiting.push(tell),
+            ChatCoreMsg::Refused(reason) => self.on_refused(reason),
         }
     }
 
@@ -98,7 +98,7 @@ impl EngineLoop<Chatting> {
                 // If there is no room the member asks again.
                 hand_over(&self.state.jobs, Job::Load { link, from, bytes_max, after });
             }
-            ExtraEffect::Deliver(entries) => self.notify(Told::Delivered(entries)),
+            ExtraEffect::Deliver(entries) => self.notify(ChatNotification::Delivered(entries)),
             ExtraEffect::Snapshot(snapshot) => {
                 hand_over(&self.state.jobs, Job::Keep { snapshot, after });
             }
@@ -121,7 +121,7 @@ impl EngineLoop<Chatting> {
         }
         if self.state.refused.as_ref() != Some(&reason) {
             self.state.refused = Some(reason.clone());
-            self.notify(Told::Event(Event::Refused { reason }));
+            self.notify(ChatNotification::Event(Event::Refused { reason }));
         }
     }
 

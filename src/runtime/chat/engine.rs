@@ -1,7 +1,7 @@
 //! Engine of a chat: one member with its port, its log and its threads.
 //!
 //! Invariants:
-//! - After [`Engine::stop`] no thread and no socket is left, and all records handed to the disk are
+//! - After [`ChatEngine::stop`] no thread and no socket is left, and all records handed to the disk are
 //!   there.
 
 use std::fmt;
@@ -13,21 +13,21 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::core::{Extra, State};
-use super::dialer::Place;
+use super::core::{ChatCoreMsg, ChatCoreState};
+use super::dialer::DialTarget;
 use super::loader::{self, JOBS_MAX, Job, hand_over};
-use super::options::{Founds, Options, StartError};
-use super::service::Chatting;
-use super::store::{self, Log, LogReader, Opened, Snapshots};
+use super::options::{ChatOptions, ChatStartError, GroupBootstrap};
+use super::service::ChatService;
+use super::store::{self, Log, LogReader, OpenedLog, Snapshots};
 use super::verify::{Answers, VerifyReport};
-use crate::machine::chat::{Command, Group, Input, Memory, Status};
+use crate::machine::chat::{ChatMemory, ChatStatus, Command, Input, Replica};
 use crate::model::{Endpoint, PublicKey};
 use crate::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
 use crate::proto::dialect::Dialect;
-use crate::runtime::driver::options::{Dialects, Serve};
+use crate::runtime::driver::options::{DialectServers, ServeConnection};
 use crate::runtime::engine::core::{CoreMsg, EngineLoop};
-use crate::runtime::engine::options::Counters;
-use crate::runtime::engine::shared::Setup;
+use crate::runtime::engine::options::EngineCounters;
+use crate::runtime::engine::shared::EngineSetup;
 use crate::runtime::files::os_rng;
 use crate::runtime::{engine, listen};
 
@@ -36,53 +36,54 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A running member. Dropping it leaves it running: see [`Self::stop`].
 #[derive(Clone)]
-pub struct Engine {
+pub struct ChatEngine {
     shared: Arc<Shared>,
 }
 
 /// State that all threads of an engine share.
-pub(super) type Shared = engine::shared::Shared<Chatting>;
+pub(super) type Shared = engine::shared::Shared<ChatService>;
 
-impl Engine {
+impl ChatEngine {
     /// Starts a member.
     ///
     /// # Errors
     /// Fails if the log cannot be used, the port is taken, or the system has no room.
-    pub fn start(options: Options) -> Result<Self, StartError> {
-        let Options { listen, keys, mut me, log_dir, seeds, config, .. } = options;
+    pub fn start(options: ChatOptions) -> Result<Self, ChatStartError> {
+        let ChatOptions { listen, keys, mut me, log_dir, seeds, config, .. } = options;
         let opened = store::open(&log_dir, me.id, keys.public());
-        let mut opened = opened.map_err(StartError::Store)?;
+        let mut opened = opened.map_err(ChatStartError::Store)?;
         if let Some(marker) = &options.marker {
-            opened.mark(marker, me.id).map_err(StartError::Store)?;
+            opened.mark(marker, me.id).map_err(ChatStartError::Store)?;
         }
-        let Opened { log, found, notes } = opened;
+        let OpenedLog { log, found, notes } = opened;
         let listener = listen.map(|addr| listen::bind(addr.ip(), addr.port())).transpose();
-        let listener = listener.map_err(StartError::Listen)?;
+        let listener = listener.map_err(ChatStartError::Listen)?;
         let addr = listener.as_ref().and_then(|it| it.local_addr().ok());
         if let (0, Some(addr)) = (me.at.port, addr) {
             me.at.port = addr.port();
         }
-        let memory = Memory {
-            founds: options.founds == Founds::IfNew,
+        let memory = ChatMemory {
+            bootstrap: options.bootstrap == GroupBootstrap::IfNew,
             group: found.group,
             snapshot: found.snapshot,
             records: found.records,
         };
-        let rng = os_rng().map_err(StartError::Files)?;
-        let group = Group::new(config, me.clone(), os_rng().map_err(StartError::Files)?, memory);
+        let rng = os_rng().map_err(ChatStartError::Files)?;
+        let group =
+            Replica::new(config, me.clone(), os_rng().map_err(ChatStartError::Files)?, memory);
         let (jobs, jobs_out) = bounded(JOBS_MAX);
-        let setup = Setup {
+        let setup = EngineSetup {
             limits: options.limits,
-            guests: Dialects::default(),
+            guests: DialectServers::default(),
             keys_of_mine: keys,
             keys: options.cluster_keys,
             addr,
             rng,
         };
-        let service = Chatting {
+        let service = ChatService {
             me,
-            allows: options.allows,
-            places: Mutex::new(seeds.into_iter().map(|(id, at)| Place::new(id, at)).collect()),
+            key_filter: options.key_filter,
+            places: Mutex::new(seeds.into_iter().map(|(id, at)| DialTarget::new(id, at)).collect()),
             verify: Answers::default(),
             jobs: Mutex::new(Some(jobs.clone())),
             records: AtomicU64::new(0),
@@ -91,21 +92,21 @@ impl Engine {
         for note in notes {
             shared.note(note);
         }
-        let core = EngineLoop::new(&shared, State::new(group, jobs), options.sink);
-        let (reader, snapshots) = (log.reader().map_err(StartError::Store)?, log.snapshots());
+        let core = EngineLoop::new(&shared, ChatCoreState::new(group, jobs), options.sink);
+        let (reader, snapshots) = (log.reader().map_err(ChatStartError::Store)?, log.snapshots());
         let engine = Self { shared };
         match engine.start_threads(core, log, (reader, snapshots, jobs_out), listener) {
             Ok(()) => Ok(engine),
             Err(error) => {
                 engine.stop();
-                Err(StartError::Threads(error))
+                Err(ChatStartError::Threads(error))
             }
         }
     }
 
     fn start_threads(
         &self,
-        core: EngineLoop<Chatting>,
+        core: EngineLoop<ChatService>,
         mut log: Log,
         (mut reader, snapshots, jobs): (LogReader, Snapshots, Receiver<Job>),
         listener: Option<TcpListener>,
@@ -116,7 +117,7 @@ impl Engine {
         })?;
         shared.spawn("loader", move |shared| {
             let submit = |input| shared.submit(input);
-            let fail = |error: store::StoreError| shared.fail(error.to_string());
+            let fail = |error: store::LogStoreError| shared.fail(error.to_string());
             loader::run(&jobs, &shared.log, (&mut reader, &snapshots), submit, fail);
         })?;
         shared.open(core, listener)
@@ -133,12 +134,12 @@ impl Engine {
     }
 
     /// Server of accepted connections of this dialect that another listener accepts.
-    pub fn server(&self) -> Arc<dyn Serve> {
-        Arc::new(engine::shared::Server(Arc::clone(&self.shared), Dialect::Chat))
+    pub fn server(&self) -> Arc<dyn ServeConnection> {
+        Arc::new(engine::shared::SharedPortServer(Arc::clone(&self.shared), Dialect::Chat))
     }
 
     /// Counters of refused connections and lines.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &EngineCounters {
         &self.shared.counters
     }
 
@@ -161,7 +162,7 @@ impl Engine {
     ///
     /// # Errors
     /// The reason why it may not, for people.
-    pub fn recover(&self) -> Result<Status, &'static str> {
+    pub fn recover(&self) -> Result<ChatStatus, &'static str> {
         const STOPPING: &str = "it is stopping";
         self.shared.ask(|state| state.group.may_recover()).unwrap_or(Err(STOPPING))?;
         let is_asked = self.command(Command::Recover);
@@ -179,7 +180,7 @@ impl Engine {
     }
 
     /// Status of the member; `None` once it is stopping. Not to be called by the sink.
-    pub fn status(&self) -> Option<Status> {
+    pub fn status(&self) -> Option<ChatStatus> {
         self.shared.ask(|state| state.group.status()).ok()
     }
 
@@ -215,18 +216,18 @@ impl Engine {
         let mut places =
             self.shared.service.places.lock().expect("nothing under this lock can panic");
         if !places.iter().any(|place| place.at() == at) {
-            places.push(Place::new(None, at));
+            places.push(DialTarget::new(None, at));
         }
     }
 
     /// Hands the leadership over, if this member leads, within a bounded time. The engine is still
     /// to be stopped.
     pub fn leave(&self) {
-        let (tell, told) = bounded(1);
+        let (reply, answer) = bounded(1);
         let asked = self.command(Command::Leave)
-            && self.shared.queue.push(CoreMsg::Extra(Extra::AwaitGone(tell)), 0).is_ok();
+            && self.shared.queue.push(CoreMsg::Extra(ChatCoreMsg::AwaitGone(reply)), 0).is_ok();
         if asked {
-            let _ = told.recv_timeout(LEAVE_PATIENCE);
+            let _ = answer.recv_timeout(LEAVE_PATIENCE);
         }
     }
 
@@ -239,7 +240,7 @@ impl Engine {
     }
 }
 
-impl fmt::Debug for Engine {
+impl fmt::Debug for ChatEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Member { id, at, .. } = &self.shared.service.me;
         f.debug_struct("Engine").field("id", id).field("at", at).finish_non_exhaustive()

@@ -4,38 +4,38 @@
 //! The machine decides whether the caller may join.
 
 use crate::model::Binding;
-use crate::proto::chat::entry::{At, Member, MemberId, Recovered, Term};
+use crate::proto::chat::entry::{HostPort, Member, MemberId, Recovered, Term};
 use crate::proto::chat::message::{
-    Intent, Join, JoinAck, JoinChallenge, JoinProof, Message, Nack, NackCode,
+    Join, JoinAck, JoinChallenge, JoinIntent, JoinProof, Message, Nack, NackCode,
 };
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 use std::net::SocketAddr;
 
-use super::dialer::Target;
+use super::dialer::CallTarget;
 use super::engine::Shared;
-use super::service::{Chatting, Peer};
+use super::service::{ChatService, Peer};
 use crate::model::{Endpoint, Nonce, PublicKey, SigningBytes};
-use crate::proto::chat::{Reader, encode};
+use crate::proto::chat::{ChatReader, encode};
 use crate::proto::dialect::Dialect;
-use crate::proto::line::{self, ReadError};
-use crate::proto::sealed::{HandshakeError as KeyError, Incoming};
+use crate::proto::line::{self, LineError};
+use crate::proto::sealed::{PlainOrSealed, SealError as KeyError};
 use crate::runtime::engine::handshake::{Handshake, HandshakeError};
-use crate::runtime::engine::service::Dialog;
-use crate::runtime::engine::timed::Timed;
+use crate::runtime::engine::service::HandshakeDialect;
+use crate::runtime::engine::timed::DeadlineStream;
 
 /// Reason why a handshake failed.
 pub(super) type Error = HandshakeError<NackCode>;
 
-impl Dialog for Chatting {
+impl HandshakeDialect for ChatService {
     const NAME: &'static str = "chat";
     const ABOUT: &'static str = "a chat";
     const FORMS: &'static [()] = &[()];
 
     type Form = ();
-    type Reader = Reader<Incoming<Timed>>;
+    type Reader = ChatReader<PlainOrSealed<DeadlineStream>>;
     type Word = Message;
     type Code = NackCode;
-    type Target = Target;
+    type Target = CallTarget;
     type Peer = Peer;
     type PeerId = (MemberId, bool);
 
@@ -45,14 +45,14 @@ impl Dialog for Chatting {
         (dialect == Dialect::Chat).then_some(())
     }
 
-    fn reader((): (), incoming: Incoming<Timed>) -> Self::Reader {
-        Reader::new(incoming)
+    fn reader((): (), incoming: PlainOrSealed<DeadlineStream>) -> Self::Reader {
+        ChatReader::new(incoming)
     }
 
-    fn hear(input: &mut Self::Reader) -> Result<Option<Message>, Error> {
+    fn read_word(input: &mut Self::Reader) -> Result<Option<Message>, Error> {
         input.read().map_err(|err| match err {
-            ReadError::Io(err) => HandshakeError::Io(err),
-            ReadError::TooLong | ReadError::Truncated | ReadError::Malformed { .. } => {
+            LineError::Io(err) => HandshakeError::Io(err),
+            LineError::TooLong | LineError::Truncated | LineError::Malformed { .. } => {
                 HandshakeError::Refuses(NackCode::Malformed, err.to_string())
             }
         })
@@ -91,19 +91,19 @@ impl Dialog for Chatting {
     }
 
     fn id_of(peer: &Peer) -> (MemberId, bool) {
-        (peer.member.id, peer.intent == Intent::Member)
+        (peer.member.id, peer.intent == JoinIntent::Member)
     }
 
-    fn resolve(target: &Target) -> Option<SocketAddr> {
+    fn resolve(target: &CallTarget) -> Option<SocketAddr> {
         Some(target.addr)
     }
 
-    fn port_of(target: &Target) -> u16 {
+    fn port_of(target: &CallTarget) -> u16 {
         target.addr.port()
     }
 
     fn identify(shared: &Shared, handshake: &mut Handshake<Self>) -> Result<Peer, Error> {
-        let Message::Join(join) = handshake.hear()? else {
+        let Message::Join(join) = handshake.read_word()? else {
             return Err(refuses(NackCode::Handshake, "a connection begins with JOIN"));
         };
         let [caller] = &join.membership[..] else {
@@ -118,32 +118,32 @@ impl Dialog for Chatting {
         let my_key = shared.keys_of_mine.public();
         let is_mine = caller.key == my_key && caller.id == shared.service.me.id;
         match join.intent {
-            Intent::Client if !is_mine => {
+            JoinIntent::Client if !is_mine => {
                 let reason = "a client calls with the id and the key of the member that it calls";
                 return Err(refuses(NackCode::NotAllowed, reason));
             }
-            Intent::Member if caller.key == my_key => {
+            JoinIntent::Member if caller.key == my_key => {
                 return Err(refuses(NackCode::NotAllowed, "this is the caller itself"));
             }
-            Intent::Client | Intent::Member => {}
+            JoinIntent::Client | JoinIntent::Member => {}
         }
         let nonce = shared.nonce();
         let called = (shared.service.me.id, &my_key, &nonce);
         let sworn = statement(CHALLENGE, &join, &caller, called, handshake.binding);
-        handshake.say(&Message::JoinChallenge(JoinChallenge {
+        handshake.write_word(&Message::JoinChallenge(JoinChallenge {
             sender_id: shared.service.me.id,
             key: my_key,
             nonce,
             proof: shared.keys_of_mine.sign(&sworn),
         }))?;
-        let Message::JoinProof(JoinProof { proof }) = handshake.hear()? else {
+        let Message::JoinProof(JoinProof { proof }) = handshake.read_word()? else {
             return Err(refuses(NackCode::Handshake, "a JOIN_CHALLENGE is answered by JOIN_PROOF"));
         };
         let sworn = statement(PROOF, &join, &caller, called, handshake.binding);
         if !caller.key.verifies(&sworn, &proof) {
             return Err(refuses(NackCode::Handshake, "the proof is not the key's"));
         }
-        handshake.say(&Message::JoinAck(shared.admit(&caller, &join)?))?;
+        handshake.write_word(&Message::JoinAck(shared.admit(&caller, &join)?))?;
         Ok(Peer { member: caller, intent: join.intent, life: join.life, ack: None })
     }
 
@@ -151,9 +151,9 @@ impl Dialog for Chatting {
         shared: &Shared,
         handshake: &mut Handshake<Self>,
         addr: SocketAddr,
-        target: &Target,
+        target: &CallTarget,
     ) -> Result<Peer, Error> {
-        let Target { id, key, .. } = *target;
+        let CallTarget { id, key, .. } = *target;
         let (term, group, life) = shared.ask(|state| {
             (state.group.term(), state.group.introduction().map(|it| it.group), state.group.life())
         })?;
@@ -161,13 +161,13 @@ impl Dialog for Chatting {
             sender_id: shared.service.me.id,
             term,
             group,
-            intent: Intent::Member,
+            intent: JoinIntent::Member,
             membership: vec![shared.service.me.clone()],
             nonce: shared.nonce(),
             life: Some(life),
         };
-        handshake.say(&Message::Join(join.clone()))?;
-        let answer = handshake.hear()?;
+        handshake.write_word(&Message::Join(join.clone()))?;
+        let answer = handshake.read_word()?;
         let Message::JoinChallenge(challenge) = answer else {
             return Err(unexpected(&answer, None));
         };
@@ -188,8 +188,8 @@ impl Dialog for Chatting {
         }
         let sworn = statement(PROOF, &join, &shared.service.me, called, handshake.binding);
         let proof = shared.keys_of_mine.sign(&sworn);
-        handshake.say(&Message::JoinProof(JoinProof { proof }))?;
-        let answer = handshake.hear()?;
+        handshake.write_word(&Message::JoinProof(JoinProof { proof }))?;
+        let answer = handshake.read_word()?;
         let Message::JoinAck(ack) = answer else {
             return Err(unexpected(&answer, Some(its_key)));
         };
@@ -198,23 +198,23 @@ impl Dialog for Chatting {
             return Err(HandshakeError::Refused(NackCode::OtherGroup, reason, Some(its_key)));
         }
         let known = ack.membership.iter().find(|it| it.id == sender_id && it.key == its_key);
-        let at = At::from(Endpoint::from(addr));
+        let at = HostPort::from(Endpoint::from(addr));
         let member = known.cloned().unwrap_or(Member { id: sender_id, at, key: its_key });
-        Ok(Peer { member, intent: Intent::Member, life: ack.life, ack: Some(ack) })
+        Ok(Peer { member, intent: JoinIntent::Member, life: ack.life, ack: Some(ack) })
     }
 }
 
 impl Shared {
     /// Asks the machine whether a caller may stay.
     fn admit(&self, caller: &Member, join: &Join) -> Result<JoinAck, Error> {
-        if join.intent == Intent::Member
-            && self.service.allows.as_ref().is_some_and(|allows| !allows(&caller.key))
+        if join.intent == JoinIntent::Member
+            && self.service.key_filter.as_ref().is_some_and(|key_filter| !key_filter(&caller.key))
         {
             return Err(refuses(NackCode::NotAllowed, "this key may not be a member here"));
         }
         let (asked, group, intent) = (caller.clone(), join.group, join.intent);
         let answer = self.ask(move |state| {
-            if intent == Intent::Member {
+            if intent == JoinIntent::Member {
                 state.group.admits(&asked, group)?;
             }
             Ok(state.group.introduction())
@@ -281,8 +281,8 @@ pub(super) fn statement(
     binding: Option<Binding>,
 ) -> SigningBytes {
     let intent = match join.intent {
-        Intent::Member => 0,
-        Intent::Client => 1,
+        JoinIntent::Member => 0,
+        JoinIntent::Client => 1,
     };
     let group: &[u8] = join.group.as_ref().map_or(&[], |it| &it.0);
     let binding: &[u8] = binding.as_ref().map_or(&[], |it| &it.0);

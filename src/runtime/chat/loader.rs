@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use super::store::{LogReader, Page, Snapshots, StoreError};
+use super::store::{LogReader, LogStoreError, Page, Snapshots};
 use crate::machine::LinkId;
 use crate::machine::chat::{ExtraInput, Input, Record, Snapshot};
-use crate::proto::chat::entry::{Chain, SeqNo};
+use crate::proto::chat::entry::{ChainHash, SeqNo};
 use crate::runtime::engine::log_writer::LogWriter;
 
 /// Largest number of waiting jobs. A job that finds no room has to be asked for again.
@@ -18,7 +18,7 @@ pub(super) const JOBS_MAX: usize = 1_024;
 const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Channel for the answer to a reader.
-pub(super) type Reply<T> = Sender<Result<T, StoreError>>;
+pub(super) type Reply<T> = Sender<Result<T, LogStoreError>>;
 
 /// A job of the loader; those with `after` wait until so many records of this life are on disk: a
 /// final entry may be on other disks before it is on this one.
@@ -28,7 +28,7 @@ pub(super) enum Job {
     /// Entries for people.
     Page { from: SeqNo, count: u64, after: u64, reply: Reply<Page> },
     /// Running hashes at these numbers.
-    Hashes { at: Vec<SeqNo>, after: u64, reply: Reply<Vec<(SeqNo, Chain)>> },
+    Hashes { at: Vec<SeqNo>, after: u64, reply: Reply<Vec<(SeqNo, ChainHash)>> },
     /// A snapshot to be written.
     Keep { snapshot: Box<Snapshot>, after: u64 },
 }
@@ -47,7 +47,7 @@ pub(super) fn run(
     log: &Arc<LogWriter<Record>>,
     (reader, snapshots): (&mut LogReader, &Snapshots),
     submit: impl Fn(Input),
-    fail: impl Fn(StoreError),
+    fail: impl Fn(LogStoreError),
 ) {
     while let Ok(job) = jobs.recv() {
         match job {

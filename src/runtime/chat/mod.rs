@@ -17,7 +17,7 @@ mod service;
 pub mod store;
 mod verify;
 
-pub use crate::runtime::engine::options::{Counters, Limits};
-pub use engine::Engine;
-pub use options::{Allows, Founds, Options, StartError, Told};
-pub use verify::{Verdict, VerifyReport};
+pub use crate::runtime::engine::options::{EngineCounters, EngineLimits};
+pub use engine::ChatEngine;
+pub use options::{ChatNotification, ChatOptions, ChatStartError, GroupBootstrap, KeyFilter};
+pub use verify::{LogComparison, VerifyReport};

@@ -9,19 +9,19 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::store::StoreError;
+use super::store::LogStoreError;
 use crate::machine::chat;
 use crate::model::{Endpoint, KeyPair, PublicKey};
 use crate::proto::chat::entry::{Entry, Member, MemberId};
 use crate::proto::sealed::ClusterKeys;
-use crate::runtime::driver::options::Sink;
-use crate::runtime::engine::options::Limits;
+use crate::runtime::driver::options::EventSink;
+use crate::runtime::engine::options::EngineLimits;
 use crate::runtime::files::FilesError;
 use crate::runtime::listen;
 
 /// Rule for founding a group when the log knows none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Founds {
+pub enum GroupBootstrap {
     /// A group is founded with this member alone.
     IfNew,
     /// No group is founded: one is joined.
@@ -29,10 +29,10 @@ pub enum Founds {
 }
 
 /// Function that decides whether a key may be a member's.
-pub type Allows = Box<dyn Fn(&PublicKey) -> bool + Send + Sync>;
+pub type KeyFilter = Box<dyn Fn(&PublicKey) -> bool + Send + Sync>;
 
 /// Options of an engine.
-pub struct Options {
+pub struct ChatOptions {
     /// Listen address; `None` if another listener serves connections by `Engine::server`.
     pub listen: Option<SocketAddr>,
     /// Key pair of this member.
@@ -51,21 +51,21 @@ pub struct Options {
     /// Cluster keys: with them, connections are encrypted, and an end without one is refused.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
     /// Rule for founding a group.
-    pub founds: Founds,
+    pub bootstrap: GroupBootstrap,
     /// Limits of the engine.
-    pub limits: Limits,
+    pub limits: EngineLimits,
     /// Decides which keys may be members at all; without it, any proved key may. Called on the
     /// threads of connections, which it may hold up.
-    pub allows: Option<Allows>,
+    pub key_filter: Option<KeyFilter>,
     /// Receiver of the engine's events. Called by the thread that owns the machine: it must not
     /// block.
-    pub sink: Box<dyn Sink<Told>>,
+    pub sink: Box<dyn EventSink<ChatNotification>>,
 }
 
 /// Event of an engine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Told {
+pub enum ChatNotification {
     /// These entries are final, in order.
     Delivered(Vec<Arc<Entry>>),
     /// An event of the machine.
@@ -78,18 +78,18 @@ pub enum Told {
 
 /// Reason why an engine cannot start.
 #[derive(Debug)]
-pub enum StartError {
+pub enum ChatStartError {
     /// The port cannot be listened on.
-    Listen(listen::StartError),
+    Listen(listen::ListenError),
     /// The log cannot be used.
-    Store(StoreError),
+    Store(LogStoreError),
     /// The system gives no randomness.
     Files(FilesError),
     /// There is no room for the first threads.
     Threads(io::Error),
 }
 
-impl fmt::Display for StartError {
+impl fmt::Display for ChatStartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(error) => error.fmt(f),
@@ -100,7 +100,7 @@ impl fmt::Display for StartError {
     }
 }
 
-impl Error for StartError {
+impl Error for ChatStartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Listen(error) => Some(error),

@@ -1,14 +1,14 @@
 //! A recovery (C14) of a member that does not run: its machine is woken for this one step, with its
 //! log and without a network.
 
-use crate::proto::chat::entry::{At, Member, MemberId};
+use crate::proto::chat::entry::{HostPort, Member, MemberId};
 use std::path::Path;
 
-use super::options::StartError;
-use super::store::{self, Opened};
+use super::options::ChatStartError;
+use super::store::{self, OpenedLog};
 use crate::machine::Machine as _;
 use crate::machine::chat::{
-    Command, Config, Effect, ExtraInput, Fx, Group, Input, Memory, Record, Status,
+    ChatMemory, ChatStatus, Command, Config, Effect, ExtraInput, Fx, Input, Record, Replica,
 };
 use crate::model::PublicKey;
 use crate::runtime::clock::Clock;
@@ -24,22 +24,22 @@ pub fn recover(
     marker: &Path,
     me: MemberId,
     key: PublicKey,
-) -> Result<Result<Status, &'static str>, StartError> {
-    let mut opened = store::open(log_dir, me, key).map_err(StartError::Store)?;
-    opened.mark(marker, me).map_err(StartError::Store)?;
-    let Opened { mut log, found, .. } = opened;
-    let memory = Memory {
-        founds: false,
+) -> Result<Result<ChatStatus, &'static str>, ChatStartError> {
+    let mut opened = store::open(log_dir, me, key).map_err(ChatStartError::Store)?;
+    opened.mark(marker, me).map_err(ChatStartError::Store)?;
+    let OpenedLog { mut log, found, .. } = opened;
+    let memory = ChatMemory {
+        bootstrap: false,
         group: found.group,
         snapshot: found.snapshot,
         records: found.records,
     };
-    let machine = |at| -> Result<Group, StartError> {
-        let rng = os_rng().map_err(StartError::Files)?;
-        Ok(Group::new(Config::default(), Member { id: me, at, key }, rng, memory.clone()))
+    let machine = |at| -> Result<Replica, ChatStartError> {
+        let rng = os_rng().map_err(ChatStartError::Files)?;
+        Ok(Replica::new(Config::default(), Member { id: me, at, key }, rng, memory.clone()))
     };
     // Its own address is in its log.
-    let nowhere = At { host: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
+    let nowhere = HostPort { host: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
     let known = machine(nowhere)?.status().members;
     let at = known.iter().find(|it| it.member.id == me).map_or(nowhere, |it| it.member.at);
     let mut group = machine(at)?;
@@ -56,7 +56,7 @@ pub fn recover(
         if records.is_empty() {
             break;
         }
-        log.append(&records).map_err(StartError::Store)?;
+        log.append(&records).map_err(ChatStartError::Store)?;
         written += records.len() as u64;
         group.handle(clock.now(), Input::Synced { records: written }, &mut fx);
         group.handle(clock.now(), Input::Extra(ExtraInput::Idle), &mut fx);

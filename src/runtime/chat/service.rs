@@ -1,24 +1,24 @@
 //! A chat as a service of the engine.
 
-use crate::proto::chat::entry::{At, Member, MemberId};
-use crate::proto::chat::message::{Intent, JoinAck, Message, VerifyReq, VerifyResp};
+use crate::proto::chat::entry::{HostPort, Member, MemberId};
+use crate::proto::chat::message::{JoinAck, JoinIntent, Message, VerifyReq, VerifyResp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::core::{Extra, State};
-use super::dialer::{Place, Target};
+use super::core::{ChatCoreMsg, ChatCoreState};
+use super::dialer::{CallTarget, DialTarget};
 use super::engine::Shared;
 use super::handshake::Error;
 use super::loader::{Job, hand_over};
-use super::options::{Allows, Told};
+use super::options::{ChatNotification, KeyFilter};
 use super::verify::Answers;
-use crate::machine::chat::{Event, ExtraEffect, ExtraInput, Group, Input, Record, Timer};
+use crate::machine::chat::{Event, ExtraEffect, ExtraInput, Input, Record, Replica, Timer};
 use crate::machine::{LinkId, Never};
 use crate::proto::chat as proto;
-use crate::proto::line::ReadError;
+use crate::proto::line::LineError;
 use crate::runtime::engine::core::{CoreMsg, EngineLoop};
 use crate::runtime::engine::core_queue::Closed;
 use crate::runtime::engine::link::GARBLED_MAX;
@@ -29,10 +29,10 @@ use crate::runtime::engine::service::Service;
 pub(super) const VERIFY_MAX: usize = 64;
 
 /// State of a chat that all threads share.
-pub(super) struct Chatting {
+pub(super) struct ChatService {
     pub(super) me: Member,
-    pub(super) allows: Option<Allows>,
-    pub(super) places: Mutex<Vec<Place>>,
+    pub(super) key_filter: Option<KeyFilter>,
+    pub(super) places: Mutex<Vec<DialTarget>>,
     pub(super) verify: Answers,
     /// Queue of the loader, until the end.
     pub(super) jobs: Mutex<Option<Sender<Job>>>,
@@ -40,7 +40,7 @@ pub(super) struct Chatting {
     pub(super) records: AtomicU64,
 }
 
-impl Chatting {
+impl ChatService {
     /// Counts a record that the machine has given out; returns their number.
     pub(super) fn count_record(&self) -> u64 {
         self.records.fetch_add(1, Ordering::Relaxed) + 1
@@ -60,26 +60,26 @@ impl Chatting {
 /// Other end of a connection, whose key is proved.
 pub(super) struct Peer {
     pub(super) member: Member,
-    pub(super) intent: Intent,
+    pub(super) intent: JoinIntent,
     /// Random number of the process at the other end.
     pub(super) life: Option<u64>,
     /// Last message of the called member, if this end called.
     pub(super) ack: Option<JoinAck>,
 }
 
-type Core = EngineLoop<Chatting>;
+type Core = EngineLoop<ChatService>;
 
-impl Service for Chatting {
-    type Machine = Group;
-    type State = State;
-    type Extra = Extra;
-    type Notification = Told;
+impl Service for ChatService {
+    type Machine = Replica;
+    type State = ChatCoreState;
+    type Extra = ChatCoreMsg;
+    type Notification = ChatNotification;
     type Entry = Record;
     type Said = Message;
 
     const LOST: log::Level = log::Level::Debug;
 
-    fn machine(state: &mut State) -> Option<&mut Group> {
+    fn machine(state: &mut ChatCoreState) -> Option<&mut Replica> {
         Some(&mut state.group)
     }
 
@@ -88,7 +88,7 @@ impl Service for Chatting {
         core.handle(Input::Extra(ExtraInput::Idle));
     }
 
-    fn on_extra(core: &mut Core, extra: Extra) {
+    fn on_extra(core: &mut Core, extra: ChatCoreMsg) {
         core.take(extra);
     }
 
@@ -122,16 +122,16 @@ impl Service for Chatting {
         core.handle(Input::Extra(ExtraInput::Idle));
     }
 
-    fn on_failed(state: &mut State) {
+    fn on_failed(state: &mut ChatCoreState) {
         state.wake_waiting();
     }
 
-    fn note(text: String) -> Told {
-        Told::Note(text)
+    fn note(text: String) -> ChatNotification {
+        ChatNotification::Note(text)
     }
 
-    fn failed(reason: String) -> Told {
-        Told::Failed(reason)
+    fn failed(reason: String) -> ChatNotification {
+        ChatNotification::Failed(reason)
     }
 
     fn said(_shared: &Shared, message: Message) -> Message {
@@ -176,12 +176,12 @@ impl Service for Chatting {
                     shared.queue.push(item, bytes).map_err(ended)?;
                 }
                 Ok(None) => return Ok(()),
-                Err(ReadError::Malformed { reason }) => {
+                Err(LineError::Malformed { reason }) => {
                     shared.counters.refused_message.add(1);
                     garbled += 1;
                     shared
                         .queue
-                        .push(CoreMsg::Extra(Extra::Garbled { link, reason }), 0)
+                        .push(CoreMsg::Extra(ChatCoreMsg::Garbled { link, reason }), 0)
                         .map_err(ended)?;
                     if garbled > GARBLED_MAX {
                         return Err("it says what is no message".to_owned());
@@ -192,31 +192,31 @@ impl Service for Chatting {
         }
     }
 
-    fn target(member: Member) -> (Target, MemberId) {
-        let Member { id, at: At { host, port }, key } = member;
-        (Target { addr: (host, port).into(), id: Some(id), key: Some(key), place: None }, id)
+    fn target(member: Member) -> (CallTarget, MemberId) {
+        let Member { id, at: HostPort { host, port }, key } = member;
+        (CallTarget { addr: (host, port).into(), id: Some(id), key: Some(key), target: None }, id)
     }
 
-    fn seek(shared: &Arc<Shared>, stopping: &Receiver<Never>) {
-        shared.seek(stopping);
+    fn dial_members(shared: &Arc<Shared>, stopping: &Receiver<Never>) {
+        shared.dial_members(stopping);
     }
 
-    fn on_called(shared: &Shared, target: &Target, peer: &Peer) {
-        if let Some(at) = target.place {
+    fn on_called(shared: &Shared, target: &CallTarget, peer: &Peer) {
+        if let Some(at) = target.target {
             shared.found_at(at, peer.member.id);
         }
     }
 
-    fn on_call_failed(shared: &Shared, target: &Target, error: &Error) {
-        if let Some(at) = target.place {
+    fn on_call_failed(shared: &Shared, target: &CallTarget, error: &Error) {
+        if let Some(at) = target.target {
             return shared.place_failed(at, error);
         }
         log::debug!("cannot reach {:?} at {}: {error}", target.id, target.addr);
-        shared.heed(error);
+        shared.on_handshake_error(error);
     }
 }
 
-impl From<Event> for Told {
+impl From<Event> for ChatNotification {
     fn from(event: Event) -> Self {
         Self::Event(event)
     }
@@ -243,7 +243,7 @@ impl Shared {
             let answer = VerifyResp { sender_id, question, commit, hashes: Vec::new() };
             return self
                 .queue
-                .push(CoreMsg::Extra(Extra::Answer(link, Message::VerifyResp(answer))), 0);
+                .push(CoreMsg::Extra(ChatCoreMsg::Answer(link, Message::VerifyResp(answer))), 0);
         }
         let mut at = question.at;
         at.retain(|seq| *seq <= commit);
@@ -259,7 +259,8 @@ impl Shared {
         if let Ok(Ok(hashes)) = replied.recv() {
             let (sender_id, question) = (self.service.me.id, question.question);
             let answer = VerifyResp { sender_id, question, commit, hashes };
-            self.queue.push(CoreMsg::Extra(Extra::Answer(link, Message::VerifyResp(answer))), 0)?;
+            self.queue
+                .push(CoreMsg::Extra(ChatCoreMsg::Answer(link, Message::VerifyResp(answer))), 0)?;
         }
         Ok(())
     }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use serde::Serialize;
 
-use super::core::Extra;
+use super::core::ChatCoreMsg;
 use super::engine::Shared;
 use super::loader::{Job, hand_over};
 use super::service::VERIFY_MAX;
 use crate::machine::LinkId;
-use crate::proto::chat::entry::{Chain, MemberId, SeqNo};
+use crate::proto::chat::entry::{ChainHash, MemberId, SeqNo};
 use crate::proto::chat::message::{Message, VerifyReq, VerifyResp};
 use crate::runtime::engine::core::CoreMsg;
 use crate::runtime::engine::core_queue::Closed;
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Comparison of one member's log with this one's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
-pub enum Verdict {
+pub enum LogComparison {
     /// Both logs are the same up to the end of the shorter one.
     Equal {
         /// Number of the last entry of both.
@@ -45,15 +45,15 @@ pub struct VerifyReport {
     /// Number of the last final entry here.
     pub commit: SeqNo,
     /// Running hash after that entry.
-    pub hash: Chain,
+    pub hash: ChainHash,
     /// Every linked member, ascending.
-    pub members: Vec<(MemberId, Verdict)>,
+    pub members: Vec<(MemberId, LogComparison)>,
 }
 
 impl VerifyReport {
     /// True if no member's log differs.
     pub fn is_whole(&self) -> bool {
-        !self.members.iter().any(|(_, it)| matches!(it, Verdict::Differs { .. }))
+        !self.members.iter().any(|(_, it)| matches!(it, LogComparison::Differs { .. }))
     }
 }
 
@@ -71,9 +71,9 @@ impl Answers {
     /// Passes an answer to the thread that waits for it.
     pub(super) fn take(&self, answer: VerifyResp) {
         let mut waiting = self.0.lock().expect("nothing under this lock can panic");
-        if let Some(tell) = waiting.by_question.remove(&answer.question) {
+        if let Some(reply) = waiting.by_question.remove(&answer.question) {
             // The asking thread may have gone meanwhile.
-            let _ = tell.try_send(answer);
+            let _ = reply.try_send(answer);
         }
     }
 
@@ -83,11 +83,11 @@ impl Answers {
         waiting.by_question.contains_key(&question)
     }
 
-    fn begin(&self, tell: Sender<VerifyResp>) -> u64 {
+    fn begin(&self, reply: Sender<VerifyResp>) -> u64 {
         let mut waiting = self.0.lock().expect("nothing under this lock can panic");
         waiting.next += 1;
         let question = waiting.next;
-        waiting.by_question.insert(question, tell);
+        waiting.by_question.insert(question, reply);
         question
     }
 
@@ -101,7 +101,7 @@ impl Shared {
     pub(super) fn compare(&self) -> Result<VerifyReport, String> {
         let gone = |_: Closed| "this member is stopping".to_owned();
         let commit = self.ask(|state| state.group.status().commit).map_err(gone)?;
-        let hash = self.own_hashes(vec![commit])?.pop().map_or_else(Chain::default, |it| it.1);
+        let hash = self.own_hashes(vec![commit])?.pop().map_or_else(ChainHash::default, |it| it.1);
         let mut members = Vec::new();
         for (member, link) in self.member_links() {
             members.push((member, self.compare_with(link, commit)?));
@@ -109,13 +109,17 @@ impl Shared {
         Ok(VerifyReport { commit, hash, members })
     }
 
-    fn compare_with(&self, link: LinkId, commit: SeqNo) -> Result<Verdict, String> {
-        let Some(first) = self.question(link, vec![commit]) else { return Ok(Verdict::Silent) };
+    fn compare_with(&self, link: LinkId, commit: SeqNo) -> Result<LogComparison, String> {
+        let Some(first) = self.question(link, vec![commit]) else {
+            return Ok(LogComparison::Silent);
+        };
         let up_to = commit.min(first.commit);
         // The logs are the same up to `low`, and differ at `high`, once that is known.
         let (mut low, mut high, mut at) = (SeqNo(0), None, vec![up_to]);
         loop {
-            let Some(answer) = self.question(link, at.clone()) else { return Ok(Verdict::Silent) };
+            let Some(answer) = self.question(link, at.clone()) else {
+                return Ok(LogComparison::Silent);
+            };
             let own = self.own_hashes(at)?;
             for (mine, its) in own.iter().zip(&answer.hashes) {
                 if mine == its {
@@ -127,30 +131,31 @@ impl Shared {
             }
             let Some(high) = high else {
                 return Ok(if up_to.0 == 0 || !own.is_empty() {
-                    Verdict::Equal { up_to }
+                    LogComparison::Equal { up_to }
                 } else {
-                    Verdict::Silent
+                    LogComparison::Silent
                 });
             };
             if high.0 <= low.0 + 1 {
-                return Ok(Verdict::Differs { from: high });
+                return Ok(LogComparison::Differs { from: high });
             }
             at = points(low, high);
         }
     }
 
     fn question(&self, link: LinkId, at: Vec<SeqNo>) -> Option<VerifyResp> {
-        let (tell, told) = bounded(1);
-        let question = self.service.verify.begin(tell);
+        let (reply, answer) = bounded(1);
+        let question = self.service.verify.begin(reply);
         let message = VerifyReq { sender_id: self.service.me.id, question, at };
-        let asked =
-            self.queue.push(CoreMsg::Extra(Extra::Answer(link, Message::VerifyReq(message))), 0);
-        let answer = asked.ok().and_then(|()| told.recv_timeout(PATIENCE).ok());
+        let asked = self
+            .queue
+            .push(CoreMsg::Extra(ChatCoreMsg::Answer(link, Message::VerifyReq(message))), 0);
+        let answer = asked.ok().and_then(|()| answer.recv_timeout(PATIENCE).ok());
         self.service.verify.forget(question);
         answer
     }
 
-    fn own_hashes(&self, at: Vec<SeqNo>) -> Result<Vec<(SeqNo, Chain)>, String> {
+    fn own_hashes(&self, at: Vec<SeqNo>) -> Result<Vec<(SeqNo, ChainHash)>, String> {
         let (reply, replied) = bounded(1);
         let stopping = || "this member is stopping".to_owned();
         let job = Job::Hashes { at, after: self.service.records(), reply };

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::ear::End;
-use super::limits::Limits;
+use super::limits::DataPlaneLimits;
+use super::request_reader::ReadEnd;
 use super::texts;
-use crate::proto::http::{Fault, reason};
+use crate::proto::http::{RequestFault, reason};
 
 /// Fate of a connection after an answer, and the header for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,26 +74,26 @@ pub(super) fn refusal(
 }
 
 /// Writes the refusal of a request that could not be read to its end; returns whether there is one.
-pub(super) fn refusal_of_end(out: &mut Vec<u8>, end: &End, limits: &Limits) -> bool {
+pub(super) fn refusal_of_end(out: &mut Vec<u8>, end: &ReadEnd, limits: &DataPlaneLimits) -> bool {
     let fault = match end {
-        End::Fault(fault) => *fault,
-        End::Full => {
+        ReadEnd::Fault(fault) => *fault,
+        ReadEnd::Full => {
             let reason = "too many long bodies at once; try again in a moment";
             refusal(out, 503, "busy", reason, b"Retry-After: 1\r\n", Going::Off);
             return true;
         }
-        End::Done | End::Idle | End::Broken => return false,
+        ReadEnd::Done | ReadEnd::Idle | ReadEnd::Broken => return false,
     };
     let reason = match fault {
-        Fault::NoLength => "a body has a Content-Length, or comes in chunks".to_owned(),
-        Fault::BodyTooLong => format!("a body has at most {} bytes", limits.body_bytes),
-        Fault::Malformed
-        | Fault::TooSlow
-        | Fault::TargetTooLong
-        | Fault::Expectation
-        | Fault::HeadTooLong
-        | Fault::NotImplemented
-        | Fault::Version => fault.explain(),
+        RequestFault::NoLength => "a body has a Content-Length, or comes in chunks".to_owned(),
+        RequestFault::BodyTooLong => format!("a body has at most {} bytes", limits.body_bytes),
+        RequestFault::Malformed
+        | RequestFault::TooSlow
+        | RequestFault::TargetTooLong
+        | RequestFault::Expectation
+        | RequestFault::HeadTooLong
+        | RequestFault::NotImplemented
+        | RequestFault::Version => fault.explain(),
     };
     refusal(out, fault.status(), texts::code(fault), &reason, &[], Going::Off);
     true

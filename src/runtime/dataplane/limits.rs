@@ -49,7 +49,7 @@ const KEPT_FOR: Duration = Duration::from_secs(4);
 
 /// Limits of a data plane.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct DataPlaneLimits {
     /// Largest number of connections at a time.
     pub connections: usize,
     /// Largest number of these from one address.
@@ -78,7 +78,7 @@ pub struct Limits {
     pub kept_for: Duration,
 }
 
-impl Default for Limits {
+impl Default for DataPlaneLimits {
     fn default() -> Self {
         Self {
             connections: CONNECTIONS_MAX,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::machine::histogram::Histogram;
-use crate::machine::rollout::{Ending, Window};
+use crate::machine::rollout::{RequestOutcome, Window};
 use crate::model::Time;
 use crate::proto::rollout::{ModelHealth, ModelId};
 
@@ -45,10 +45,10 @@ impl Meter {
     }
 
     /// Counts a request that began in a rollout; the gates of later rollouts do not look at it.
-    pub(super) fn observe(&self, now: Time, latency: Duration, ending: Ending, epoch: u64) {
+    pub(super) fn observe(&self, now: Time, latency: Duration, ending: RequestOutcome, epoch: u64) {
         let mut readings = self.readings();
         readings.latency_us.observe(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
-        readings.errors += u64::from(ending == Ending::Failed);
+        readings.errors += u64::from(ending == RequestOutcome::Failed);
         if readings.epoch == epoch {
             let is_warm = now >= readings.warm_at;
             readings.window.observe(now, is_warm.then_some(latency), ending);

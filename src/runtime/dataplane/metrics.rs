@@ -35,13 +35,13 @@ fn histogram(text: &mut String, name: &str, model: &ModelId, seen: &Histogram) {
 pub(super) fn text(shared: &Shared) -> String {
     let mut text = String::with_capacity(8 * 1024);
     let out = &mut text;
-    let (live, _) = shared.current();
-    if let Some(live) = live {
-        let state = &live.serving.state;
+    let (serving_state, _) = shared.current();
+    if let Some(serving_state) = serving_state {
+        let state = &serving_state.serving.state;
         let help = "Version of the committed state that is served.";
         single(out, "folkmoot_rollout_version", "gauge", help, state.version);
         let help = "Whether the brake is on: 1, everything goes to the stable version.";
-        let brake = u64::from(live.serving.brake.is_some());
+        let brake = u64::from(serving_state.serving.brake.is_some());
         single(out, "folkmoot_rollout_brake", "gauge", help, brake);
         let name = "folkmoot_rollout_weight";
         head(out, name, "gauge", "Share of the requests that each model is to get.");
@@ -77,7 +77,7 @@ pub(super) fn text(shared: &Shared) -> String {
     ] {
         single(out, &format!("folkmoot_data_plane_{name}_total"), "counter", help, value);
     }
-    let open = shared.house.sockets.clients() as u64;
+    let open = shared.server.sockets.clients() as u64;
     single(out, "folkmoot_data_plane_connections", "gauge", "Connections now.", open);
     if let Some(more) = &shared.more_metrics {
         more(out);

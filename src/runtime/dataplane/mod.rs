@@ -11,17 +11,17 @@
 //! A connection has one thread. The state that is served is not decided here.
 
 mod answers;
-mod ear;
-mod house;
+mod connection;
 mod limits;
-mod line;
-mod live;
 mod meters;
 mod metrics;
 pub mod model;
 mod predict;
+mod request_reader;
+mod server;
+mod serving;
+mod socket;
 mod sockets;
-mod talk;
 mod texts;
 mod upstream;
 
@@ -35,22 +35,22 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 use serde_json::json;
 
-pub use limits::Limits;
+pub use limits::DataPlaneLimits;
 pub use upstream::Upstream;
 
-use self::ear::Ear;
-use self::house::{Host, House, Port};
-use self::live::{Backend, Lane, Live, json_of};
+use self::connection::HttpConnection;
 use self::meters::Meters;
-use self::predict::Desk;
-use self::sockets::Seat;
-use self::talk::Talk;
+use self::predict::Predictor;
+use self::request_reader::RequestReader;
+use self::server::{ConnectionHandler, PortServer, ServerState};
+use self::serving::{Backend, ModelBackend, ServingState, json_of};
+use self::sockets::SocketPermit;
 use self::upstream::{Pool, Reply};
 use super::driver::counters::Counter;
-use super::listen::StartError;
-use crate::machine::rollout::Serving;
+use super::listen::ListenError;
+use crate::machine::rollout::ServedState;
 use crate::model::Rng;
-use crate::proto::rollout::{HealthSnapshot, ModelId, NodeId, Word};
+use crate::proto::rollout::{HealthSnapshot, ModelId, NodeId, RemovalAuthority};
 
 /// Window of gates as long as no rollout names another.
 const WINDOW_DEFAULT: Duration = Duration::from_secs(60);
@@ -62,7 +62,7 @@ const PROBE_WITHIN: Duration = Duration::from_millis(1500);
 pub type MoreMetrics = Box<dyn Fn(&mut String) + Send + Sync>;
 
 /// Options of a data plane.
-pub struct Options {
+pub struct DataPlaneOptions {
     /// Listen address; port 0 lets the system choose.
     pub listen: SocketAddr,
     /// Id of this node.
@@ -70,7 +70,7 @@ pub struct Options {
     /// Servers of the models; without any the built-in model answers for all.
     pub upstreams: BTreeMap<ModelId, Upstream>,
     /// Limits of clients and upstreams.
-    pub limits: Limits,
+    pub limits: DataPlaneLimits,
     /// Seed of the draws for requests without a key.
     pub seed: u64,
     /// Writer of further metrics at `/metrics`.
@@ -79,7 +79,7 @@ pub struct Options {
 
 /// Counters of served and refused requests.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct DataPlaneCounters {
     /// Connections that were served.
     pub connections: Counter,
     /// Requests whose head was read.
@@ -97,9 +97,9 @@ pub struct Counters {
 /// State that all threads of a data plane share.
 struct Shared {
     node_id: NodeId,
-    house: House,
+    server: ServerState,
     seed: u64,
-    counters: Counters,
+    counters: DataPlaneCounters,
     pools: BTreeMap<ModelId, Arc<Pool>>,
     more_metrics: Option<MoreMetrics>,
     /// Number that rises with each state, so that a thread need not take the lock to see that it is
@@ -110,7 +110,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Current {
-    live: Option<Arc<Live>>,
+    serving_state: Option<Arc<ServingState>>,
     generation: u64,
     meters: Meters,
 }
@@ -118,7 +118,7 @@ struct Current {
 /// A data plane that runs until it is stopped or dropped.
 pub struct DataPlane {
     shared: Arc<Shared>,
-    port: Port,
+    port: PortServer,
 }
 
 impl fmt::Debug for DataPlane {
@@ -132,25 +132,25 @@ impl DataPlane {
     ///
     /// # Errors
     /// Fails if the address cannot be listened on.
-    pub fn start(options: Options) -> Result<Self, StartError> {
-        let Options { listen, node_id, upstreams, limits, seed, more_metrics } = options;
-        let house = House::new(limits);
+    pub fn start(options: DataPlaneOptions) -> Result<Self, ListenError> {
+        let DataPlaneOptions { listen, node_id, upstreams, limits, seed, more_metrics } = options;
+        let server = ServerState::new(limits);
         let pool = |(model, upstream)| {
-            let sockets = Arc::clone(&house.sockets);
-            (model, Arc::new(Pool::new(upstream, limits, house.clock, sockets)))
+            let sockets = Arc::clone(&server.sockets);
+            (model, Arc::new(Pool::new(upstream, limits, server.clock, sockets)))
         };
         let pools = upstreams.into_iter().map(pool).collect();
         let shared = Arc::new(Shared {
             node_id,
-            house,
+            server,
             seed,
-            counters: Counters::default(),
+            counters: DataPlaneCounters::default(),
             pools,
             more_metrics,
             generation: AtomicU64::new(0),
             current: Mutex::default(),
         });
-        let port = Port::open(listen, "data", &shared)?;
+        let port = PortServer::open(listen, "data", &shared)?;
         Ok(Self { shared, port })
     }
 
@@ -160,7 +160,7 @@ impl DataPlane {
     }
 
     /// Serves another committed state, from the next request on.
-    pub fn set(&self, serving: Arc<Serving>) {
+    pub fn set(&self, serving: Arc<ServedState>) {
         self.shared.set(serving);
     }
 
@@ -176,11 +176,12 @@ impl DataPlane {
     /// # Errors
     /// The reason why there is no such answer, for people.
     pub fn probe(&self, model: &ModelId) -> Result<(), String> {
-        let Shared { pools, house, .. } = &*self.shared;
+        let Shared { pools, server, .. } = &*self.shared;
         let Some(pool) = pools.get(model) else { return Ok(()) };
-        let limits = Limits { answer: PROBE_WITHIN, connect: PROBE_WITHIN, ..house.limits };
-        let sockets = Arc::clone(&house.sockets);
-        let pool = Pool::new(pool.upstream.clone(), limits, house.clock, sockets);
+        let limits =
+            DataPlaneLimits { answer: PROBE_WITHIN, connect: PROBE_WITHIN, ..server.limits };
+        let sockets = Arc::clone(&server.sockets);
+        let pool = Pool::new(pool.upstream.clone(), limits, server.clock, sockets);
         let mut request = b"POST ".to_vec();
         pool.upstream.write_target(&mut request, "/predict", "");
         request.extend_from_slice(b" HTTP/1.1\r\nHost: ");
@@ -196,14 +197,14 @@ impl DataPlane {
     }
 
     /// Counters of the data plane.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &DataPlaneCounters {
         &self.shared.counters
     }
 
     /// Stops the data plane: requests that are being answered have two seconds to end. Returns when
     /// no thread and no socket is left. Must not be called from one of its threads.
     pub fn stop(&self) {
-        self.port.shut(&self.shared.house);
+        self.port.shut(&self.shared.server);
         for pool in self.shared.pools.values() {
             pool.close();
         }
@@ -227,48 +228,48 @@ impl Shared {
     }
 
     /// The state that is served, with its number.
-    fn current(&self) -> (Option<Arc<Live>>, u64) {
+    fn current(&self) -> (Option<Arc<ServingState>>, u64) {
         let current = self.lock();
-        (current.live.clone(), current.generation)
+        (current.serving_state.clone(), current.generation)
     }
 
-    fn set(&self, serving: Arc<Serving>) {
+    fn set(&self, serving: Arc<ServedState>) {
         let mut current = self.lock();
         // Another rollout, or another window: gates look at no earlier requests.
-        let epoch = match &current.live {
+        let epoch = match &current.serving_state {
             None => 1,
-            Some(live) => {
-                let is_same =
-                    live.serving.salt == serving.salt && live.serving.window == serving.window;
-                live.epoch + u64::from(!is_same)
+            Some(serving_state) => {
+                let is_same = serving_state.serving.salt == serving.salt
+                    && serving_state.serving.window == serving.window;
+                serving_state.epoch + u64::from(!is_same)
             }
         };
         let span = serving.window.unwrap_or(WINDOW_DEFAULT);
         let state = &serving.state;
-        let now = self.house.clock.mono();
-        let mut lane = |model: &ModelId, warm_up: Duration| {
+        let now = self.server.clock.mono();
+        let mut model_backend = |model: &ModelId, warm_up: Duration| {
             let backend = match self.pools.get(model) {
                 Some(pool) => Backend::Upstream(Arc::clone(pool)),
                 None if self.pools.is_empty() => Backend::Echo,
                 None => Backend::Missing,
             };
             let meter = current.meters.of(model, epoch, (span, now.after(warm_up)));
-            Lane::new(model, meter, backend, state, &self.node_id)
+            ModelBackend::new(model, meter, backend, state, &self.node_id)
         };
-        let stable = lane(&state.stable_model_id, Duration::ZERO);
-        let canary = lane(&state.canary_model_id, serving.warm_up);
+        let stable = model_backend(&state.stable_model_id, Duration::ZERO);
+        let canary = model_backend(&state.canary_model_id, serving.warm_up);
         current.meters.tidy(&[&state.stable_model_id, &state.canary_model_id]);
         let mut json = json_of(state);
         let removed = serving.removed.as_ref().map(|(txid, by)| {
             let me = &self.node_id;
             let (whose, how) = match by {
-                Word::Operator => (
+                RemovalAuthority::Operator => (
                     "",
                     format!(
                         "to let it in again, at a node that takes part: peer rollout admit {me}"
                     ),
                 ),
-                Word::Seeds => (
+                RemovalAuthority::Seeds => (
                     " by the seeds' word",
                     "it is let in again once it is a member of the fleet again".to_owned(),
                 ),
@@ -284,15 +285,18 @@ impl Shared {
         let (json, digest) = (json.into_bytes(), state.digest().to_string());
         // The brake: the committed state stays, and all requests go to the stable version.
         let share = if serving.brake.is_some() { 0 } else { state.canary_share() };
-        current.live = Some(Arc::new(Live { serving, share, json, digest, epoch, stable, canary }));
+        current.serving_state =
+            Some(Arc::new(ServingState { serving, share, json, digest, epoch, stable, canary }));
         current.generation += 1;
         self.generation.store(current.generation, Ordering::Release);
     }
 
     fn health(&self) -> HealthSnapshot {
-        let now = self.house.clock.now();
-        let (live, _) = self.current();
-        let lanes = live.iter().flat_map(|live| [&live.stable, &live.canary]);
+        let now = self.server.clock.now();
+        let (serving_state, _) = self.current();
+        let lanes = serving_state
+            .iter()
+            .flat_map(|serving_state| [&serving_state.stable, &serving_state.canary]);
         HealthSnapshot {
             node_id: self.node_id.clone(),
             window_id: format!("window-{}", now.wall.0 / 1000),
@@ -301,15 +305,15 @@ impl Shared {
     }
 
     fn health_json(&self) -> String {
-        let (live, _) = self.current();
+        let (serving_state, _) = self.current();
         let mut fields = json!(self.health());
-        fields["status"] = if live.is_some() { "serving" } else { "starting" }.into();
+        fields["status"] = if serving_state.is_some() { "serving" } else { "starting" }.into();
         fields["last_committed_version"] =
-            live.as_ref().map_or(0, |it| it.serving.state.version).into();
-        if let Some(reason) = live.as_ref().and_then(|it| it.serving.brake.clone()) {
+            serving_state.as_ref().map_or(0, |it| it.serving.state.version).into();
+        if let Some(reason) = serving_state.as_ref().and_then(|it| it.serving.brake.clone()) {
             fields["brake"] = reason.into();
         }
-        fields["digest"] = live.map(|it| it.digest.clone()).into();
+        fields["digest"] = serving_state.map(|it| it.digest.clone()).into();
         fields.to_string()
     }
 
@@ -318,17 +322,17 @@ impl Shared {
     }
 }
 
-impl Host for Shared {
-    fn house(&self) -> &House {
-        &self.house
+impl ConnectionHandler for Shared {
+    fn server(&self) -> &ServerState {
+        &self.server
     }
 
-    fn serve(&self, stream: Arc<TcpStream>, seat: &Seat) {
+    fn serve(&self, stream: Arc<TcpStream>, permit: &SocketPermit) {
         // Spread out, so that neighbors among seeds have nothing in common.
-        let own = seat.number().wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let desk = Desk::new(Rng::seed_from_u64(self.seed ^ own), self.house.clock);
-        if let Ok(ear) = Ear::new(&self.house, stream) {
-            Talk::new(self, ear, desk).serve();
+        let own = permit.number().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let predictor = Predictor::new(Rng::seed_from_u64(self.seed ^ own), self.server.clock);
+        if let Ok(reader) = RequestReader::new(&self.server, stream) {
+            HttpConnection::new(self, reader, predictor).serve();
         }
     }
 

@@ -14,19 +14,19 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use serde_json::json;
 
 use super::answers::{Going, input_of, refusal, refusal_of_end, write_own};
-use super::ear::{Ear, End};
-use super::house::{Host, House, Port};
-use super::limits::Limits;
-use super::sockets::Seat;
+use super::limits::DataPlaneLimits;
+use super::request_reader::{ReadEnd, RequestReader};
+use super::server::{ConnectionHandler, PortServer, ServerState};
+use super::sockets::SocketPermit;
 use super::texts;
-use crate::proto::http::{Outline, room};
+use crate::proto::http::{RequestHead, room};
 use crate::proto::rollout::{BASIS_POINTS, ModelId};
 use crate::runtime::driver::counters::Counter;
-use crate::runtime::listen::StartError;
+use crate::runtime::listen::ListenError;
 
 /// Options of a model.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ModelOptions {
     /// Listen address; port 0 lets the system choose.
     pub listen: SocketAddr,
     /// Name of the model.
@@ -40,14 +40,14 @@ pub struct Options {
 /// A model that runs until it is stopped or dropped.
 pub struct Model {
     shared: Arc<Shared>,
-    port: Port,
+    port: PortServer,
     /// Sender whose drop ends the delays under way.
     running: Mutex<Option<Sender<()>>>,
 }
 
 struct Shared {
-    house: House,
-    options: Options,
+    server: ServerState,
+    options: ModelOptions,
     /// Start of each answer, up to the input, behind which a brace follows.
     prefix: Vec<u8>,
     /// Number of requests that it was asked.
@@ -67,23 +67,23 @@ impl Model {
     ///
     /// # Errors
     /// Fails if the address cannot be listened on.
-    pub fn start(options: Options) -> Result<Self, StartError> {
+    pub fn start(options: ModelOptions) -> Result<Self, ListenError> {
         // All requests come from a few nodes, so one address may have all connections.
-        let limits = Limits::default();
-        let limits = Limits { connections_of_one: limits.connections, ..limits };
+        let limits = DataPlaneLimits::default();
+        let limits = DataPlaneLimits { connections_of_one: limits.connections, ..limits };
         let named = json!({ "model": options.name }).to_string();
         let prefix = format!("{},\"input\":", named.trim_end_matches('}')).into_bytes();
         let (running, is_over) = crossbeam_channel::bounded(0);
         let listen = options.listen;
         let shared = Arc::new(Shared {
-            house: House::new(limits),
+            server: ServerState::new(limits),
             options,
             prefix,
             asked: AtomicU64::new(0),
             refused_busy: Counter::default(),
             is_over,
         });
-        let port = Port::open(listen, "model", &shared)?;
+        let port = PortServer::open(listen, "model", &shared)?;
         Ok(Self { shared, port, running: Mutex::new(Some(running)) })
     }
 
@@ -100,7 +100,7 @@ impl Model {
     /// Stops the model, without waiting for delays. Returns when no thread and no socket is left.
     pub fn stop(&self) {
         drop(self.running.lock().expect("nothing under this lock can panic").take());
-        self.port.shut(&self.shared.house);
+        self.port.shut(&self.shared.server);
     }
 }
 
@@ -110,27 +110,27 @@ impl Drop for Model {
     }
 }
 
-impl Host for Shared {
-    fn house(&self) -> &House {
-        &self.house
+impl ConnectionHandler for Shared {
+    fn server(&self) -> &ServerState {
+        &self.server
     }
 
-    fn serve(&self, stream: Arc<TcpStream>, _: &Seat) {
-        let Ok(mut ear) = Ear::new(&self.house, stream) else { return };
+    fn serve(&self, stream: Arc<TcpStream>, _: &SocketPermit) {
+        let Ok(mut reader) = RequestReader::new(&self.server, stream) else { return };
         let mut out = Vec::new();
         let end = loop {
             out.clear();
-            match self.turn(&mut ear, &mut out) {
+            match self.turn(&mut reader, &mut out) {
                 Ok(true) => {}
-                Ok(false) => break End::Done,
+                Ok(false) => break ReadEnd::Done,
                 Err(end) => break end,
             }
         };
         out.clear();
-        let is_refused = refusal_of_end(&mut out, &end, &self.house.limits);
-        let is_told = is_refused && ear.line.write_all(&out).is_ok();
-        if is_told || matches!(end, End::Done) {
-            ear.part();
+        let is_refused = refusal_of_end(&mut out, &end, &self.server.limits);
+        let is_told = is_refused && reader.line.write_all(&out).is_ok();
+        if is_told || matches!(end, ReadEnd::Done) {
+            reader.part();
         }
     }
 
@@ -141,23 +141,24 @@ impl Host for Shared {
 
 impl Shared {
     /// Answers one request; returns whether another may follow.
-    fn turn(&self, ear: &mut Ear<'_>, out: &mut Vec<u8>) -> Result<bool, End> {
-        let head_len = ear.hear_head()?;
+    fn turn(&self, reader: &mut RequestReader<'_>, out: &mut Vec<u8>) -> Result<bool, ReadEnd> {
+        let head_len = reader.read_head()?;
         let (is_post, is_head, framing, expects_continue, mut going) = {
             let mut room = room();
-            let outline = Outline::parse(ear.head(head_len), &mut room).map_err(End::Fault)?;
-            let is_last = !outline.keep_alive || !self.house.lets_go_on();
+            let outline =
+                RequestHead::parse(reader.head(head_len), &mut room).map_err(ReadEnd::Fault)?;
+            let is_last = !outline.keep_alive || !self.server.lets_go_on();
             let going = match (is_last, outline.minor) {
                 (true, _) => Going::Off,
                 (false, 0) => Going::OnAfterAll,
                 (false, _) => Going::On,
             };
-            let Outline { method, framing, expects_continue, .. } = outline;
+            let RequestHead { method, framing, expects_continue, .. } = outline;
             (method == "POST", method == "HEAD", framing, expects_continue, going)
         };
-        let len = ear.hear_body(head_len, framing, expects_continue)?;
+        let len = reader.read_body(head_len, framing, expects_continue)?;
         if is_post {
-            going = self.answer(ear.body(head_len, framing), going, out);
+            going = self.answer(reader.body(head_len, framing), going, out);
         } else {
             let reason = "a model has POST";
             refusal(out, 405, "no_such_method", reason, b"Allow: POST\r\n", going);
@@ -166,14 +167,14 @@ impl Shared {
                 out.truncate(end.map_or(out.len(), |end| end + 4));
             }
         }
-        ear.line.write_all(out).map_err(|_| End::Broken)?;
-        ear.forget(len);
+        reader.line.write_all(out).map_err(|_| ReadEnd::Broken)?;
+        reader.forget(len);
         Ok(going != Going::Off)
     }
 
     /// Writes an answer; returns whether the connection goes on.
     fn answer(&self, body: &[u8], going: Going, out: &mut Vec<u8>) -> Going {
-        let Options { name, delay, failing, .. } = &self.options;
+        let ModelOptions { name, delay, failing, .. } = &self.options;
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         if self.is_over.recv_timeout(*delay) == Err(RecvTimeoutError::Disconnected) {
             refusal(out, 503, "stopping", "this model is being stopped", &[], Going::Off);

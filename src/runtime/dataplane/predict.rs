@@ -8,12 +8,12 @@ use rand::Rng as _;
 use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::answers::{Going, compose, input_of, refusal, write_number};
-use super::ear::HOARD_BYTES;
-use super::live::{Backend, Lane, Live};
+use super::request_reader::HOARD_BYTES;
+use super::serving::{Backend, ModelBackend, ServingState};
 use super::upstream::{Pool, REQUEST_ONLY, Reply, write_passed};
-use crate::machine::rollout::{Ending, Serving, bucket_of_draw, bucket_of_key};
+use crate::machine::rollout::{RequestOutcome, ServedState, bucket_of_draw, bucket_of_key};
 use crate::model::{Rng, Time};
-use crate::proto::http::{Headers, Outline, reason};
+use crate::proto::http::{Headers, RequestHead, reason};
 use crate::proto::rollout::Sticky;
 use crate::runtime::clock::Clock;
 
@@ -25,81 +25,89 @@ const CANARY_HEADER: &str = "X-Canary";
 
 /// Reason for the choice of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Choice {
+enum ModelChoice {
     /// The bucket of the request's key.
     Key(u32),
     /// A draw; has the drawn bucket.
     Draw(u32),
-    /// The request's own wish; true for the canary.
+    /// The request's own choice; true for the canary.
     Wish(bool),
 }
 
 /// Resources of one thread for answering requests; its buffers are used again.
-pub(super) struct Desk {
+pub(super) struct Predictor {
     rng: Rng,
     clock: Clock,
     request: Vec<u8>,
     reply: Reply,
 }
 
-impl Desk {
+impl Predictor {
     pub(super) fn new(rng: Rng, clock: Clock) -> Self {
         Self { rng, clock, request: Vec::new(), reply: Reply::default() }
     }
 
-    /// Writes the answer to a whole request to `out`; all of it is of `live`.
+    /// Writes the answer to a whole request to `out`; all of it is of `serving_state`.
     pub(super) fn answer(
         &mut self,
-        live: &Live,
-        outline: &Outline<'_, '_>,
+        serving_state: &ServingState,
+        outline: &RequestHead<'_, '_>,
         body: &[u8],
         going: Going,
         out: &mut Vec<u8>,
     ) {
-        let Some(choice) = self.choose(&live.serving, outline.headers, body) else {
+        let Some(choice) = self.choose(&serving_state.serving, outline.headers, body) else {
             let reason = "X-Canary is `always` or `never`";
             refusal(out, 400, "bad_header", reason, &[], going);
             return;
         };
         let is_canary = match choice {
-            Choice::Key(bucket) | Choice::Draw(bucket) => bucket < live.share,
-            Choice::Wish(is_canary) => is_canary,
+            ModelChoice::Key(bucket) | ModelChoice::Draw(bucket) => bucket < serving_state.share,
+            ModelChoice::Wish(is_canary) => is_canary,
         };
-        let lane = if is_canary { &live.canary } else { &live.stable };
+        let model_backend = if is_canary { &serving_state.canary } else { &serving_state.stable };
         let began = self.clock.mono();
-        let ending = match &lane.backend {
+        let ending = match &model_backend.backend {
             Backend::Echo => {
-                echo(lane, choice, body, going, out);
-                Ending::Fine
+                echo(model_backend, choice, body, going, out);
+                RequestOutcome::Fine
             }
-            Backend::Upstream(pool) => self.forward(lane, pool, choice, outline, body, going, out),
+            Backend::Upstream(pool) => {
+                self.forward(model_backend, pool, choice, outline, body, going, out)
+            }
             Backend::Missing => {
-                let reason = format!("this node has no upstream for {}", lane.model);
-                let headers = headers_of(lane, choice);
+                let reason = format!("this node has no upstream for {}", model_backend.model);
+                let headers = headers_of(model_backend, choice);
                 refusal(out, 502, "no_upstream", &reason, &headers, going);
-                Ending::Failed
+                RequestOutcome::Failed
             }
         };
-        self.count(live, lane, began, ending);
+        self.count(serving_state, model_backend, began, ending);
     }
 
-    fn count(&self, live: &Live, lane: &Lane, began: Time, ending: Ending) {
+    fn count(
+        &self,
+        serving_state: &ServingState,
+        model_backend: &ModelBackend,
+        began: Time,
+        ending: RequestOutcome,
+    ) {
         let now = self.clock.mono();
-        lane.meter.observe(now, now.since(began), ending, live.epoch);
+        model_backend.meter.observe(now, now.since(began), ending, serving_state.epoch);
     }
 
-    /// Chooses the model of a request; `None` if the request names a wish that cannot be
+    /// Chooses the model of a request; `None` if the request names a choice that cannot be
     /// understood.
     fn choose(
         &mut self,
-        serving: &Serving,
+        serving: &ServedState,
         headers: Headers<'_, '_>,
         body: &[u8],
-    ) -> Option<Choice> {
+    ) -> Option<ModelChoice> {
         match headers.first(CANARY_HEADER) {
             None => {}
-            Some(b"always") => return Some(Choice::Wish(true)),
-            Some(b"never") => return Some(Choice::Wish(false)),
+            Some(b"always") => return Some(ModelChoice::Wish(true)),
+            Some(b"never") => return Some(ModelChoice::Wish(false)),
             Some(_) => return None,
         }
         let own_key = match &serving.sticky {
@@ -109,8 +117,8 @@ impl Desk {
         };
         let key = own_key.or_else(|| headers.first(KEY_HEADER).map(Cow::Borrowed));
         Some(match key.filter(|key| !key.is_empty()) {
-            Some(key) => Choice::Key(bucket_of_key(serving.salt, &key)),
-            None => Choice::Draw(bucket_of_draw(self.rng.next_u64())),
+            Some(key) => ModelChoice::Key(bucket_of_key(serving.salt, &key)),
+            None => ModelChoice::Draw(bucket_of_draw(self.rng.next_u64())),
         })
     }
 
@@ -118,14 +126,14 @@ impl Desk {
     #[allow(clippy::too_many_arguments, reason = "it is one part of `answer`")]
     fn forward(
         &mut self,
-        lane: &Lane,
+        model_backend: &ModelBackend,
         pool: &Arc<Pool>,
-        choice: Choice,
-        outline: &Outline<'_, '_>,
+        choice: ModelChoice,
+        outline: &RequestHead<'_, '_>,
         body: &[u8],
         going: Going,
         out: &mut Vec<u8>,
-    ) -> Ending {
+    ) -> RequestOutcome {
         let request = &mut self.request;
         request.clear();
         request.extend_from_slice(b"POST ");
@@ -144,18 +152,18 @@ impl Desk {
         }
         let ending = match asked {
             Ok(()) => {
-                pass_on(&self.reply, lane, choice, going, out);
+                pass_on(&self.reply, model_backend, choice, going, out);
                 match self.reply.status {
-                    500.. => Ending::Failed,
-                    400.. => Ending::Refused,
-                    0.. => Ending::Fine,
+                    500.. => RequestOutcome::Failed,
+                    400.. => RequestOutcome::Refused,
+                    0.. => RequestOutcome::Fine,
                 }
             }
             Err(failure) => {
-                let reason = format!("the upstream of {} failed: {failure}", lane.model);
-                let headers = headers_of(lane, choice);
+                let reason = format!("the upstream of {} failed: {failure}", model_backend.model);
+                let headers = headers_of(model_backend, choice);
                 refusal(out, failure.status(), failure.code(), &reason, &headers, going);
-                Ending::Failed
+                RequestOutcome::Failed
             }
         };
         if self.reply.body.len() > HOARD_BYTES {
@@ -165,39 +173,51 @@ impl Desk {
     }
 }
 
-/// The header lines of a lane's answer to a request.
-fn write_headers(out: &mut Vec<u8>, lane: &Lane, choice: Choice) {
-    out.extend_from_slice(&lane.headers);
+/// The header lines of a model's answer to a request.
+fn write_headers(out: &mut Vec<u8>, model_backend: &ModelBackend, choice: ModelChoice) {
+    out.extend_from_slice(&model_backend.headers);
     match choice {
-        Choice::Key(bucket) => write_number(out, bucket as usize),
-        Choice::Draw(_) => out.extend_from_slice(b"random"),
-        Choice::Wish(true) => out.extend_from_slice(b"always"),
-        Choice::Wish(false) => out.extend_from_slice(b"never"),
+        ModelChoice::Key(bucket) => write_number(out, bucket as usize),
+        ModelChoice::Draw(_) => out.extend_from_slice(b"random"),
+        ModelChoice::Wish(true) => out.extend_from_slice(b"always"),
+        ModelChoice::Wish(false) => out.extend_from_slice(b"never"),
     }
     out.extend_from_slice(b"\r\n");
 }
 
-fn headers_of(lane: &Lane, choice: Choice) -> Vec<u8> {
+fn headers_of(model_backend: &ModelBackend, choice: ModelChoice) -> Vec<u8> {
     let mut headers = Vec::new();
-    write_headers(&mut headers, lane, choice);
+    write_headers(&mut headers, model_backend, choice);
     headers
 }
 
 /// Answer of the built-in model: the model, the state, and the input.
-fn echo(lane: &Lane, choice: Choice, body: &[u8], going: Going, out: &mut Vec<u8>) {
+fn echo(
+    model_backend: &ModelBackend,
+    choice: ModelChoice,
+    body: &[u8],
+    going: Going,
+    out: &mut Vec<u8>,
+) {
     let input = input_of(body);
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n");
-    write_headers(out, lane, choice);
+    write_headers(out, model_backend, choice);
     out.extend_from_slice(b"Content-Length: ");
-    write_number(out, lane.echo.len() + input.len() + 1);
+    write_number(out, model_backend.echo.len() + input.len() + 1);
     out.extend_from_slice(going.header());
-    out.extend_from_slice(&lane.echo);
+    out.extend_from_slice(&model_backend.echo);
     out.extend_from_slice(input);
     out.push(b'}');
 }
 
 /// Passes on an upstream's answer.
-fn pass_on(reply: &Reply, lane: &Lane, choice: Choice, going: Going, out: &mut Vec<u8>) {
+fn pass_on(
+    reply: &Reply,
+    model_backend: &ModelBackend,
+    choice: ModelChoice,
+    going: Going,
+    out: &mut Vec<u8>,
+) {
     let Reply { status, headers, body } = reply;
     out.extend_from_slice(b"HTTP/1.1 ");
     write_number(out, usize::from(*status));
@@ -205,7 +225,7 @@ fn pass_on(reply: &Reply, lane: &Lane, choice: Choice, going: Going, out: &mut V
     out.extend_from_slice(reason(*status).as_bytes());
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(headers);
-    write_headers(out, lane, choice);
+    write_headers(out, model_backend, choice);
     compose(out, (*status != 204 && *status != 304).then_some(body), going);
 }
 

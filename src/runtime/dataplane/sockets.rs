@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Open sockets, by number.
 #[derive(Default)]
-pub(super) struct Sockets {
-    open: Mutex<Open>,
+pub(super) struct OpenSockets {
+    open: Mutex<OpenSocket>,
     /// Number of clients among them; read for every request.
     clients: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenSocket {
     is_shut: bool,
     next: u64,
     by_number: BTreeMap<u64, (Arc<TcpStream>, Option<IpAddr>)>,
@@ -22,13 +22,13 @@ struct Open {
 }
 
 /// Place of one socket among them, until dropped.
-pub(super) struct Seat {
-    sockets: Arc<Sockets>,
+pub(super) struct SocketPermit {
+    sockets: Arc<OpenSockets>,
     number: u64,
 }
 
-impl Sockets {
-    fn open(&self) -> MutexGuard<'_, Open> {
+impl OpenSockets {
+    fn open(&self) -> MutexGuard<'_, OpenSocket> {
         self.open.lock().expect("nothing under this lock can panic")
     }
 
@@ -40,7 +40,7 @@ impl Sockets {
         from: IpAddr,
         all: usize,
         of_one: usize,
-    ) -> Option<Seat> {
+    ) -> Option<SocketPermit> {
         let mut open = self.open();
         let own = open.clients_of.get(&from).copied().unwrap_or(0);
         if open.is_shut || self.clients() >= all || own >= of_one {
@@ -48,26 +48,26 @@ impl Sockets {
         }
         open.clients_of.insert(from, own + 1);
         self.clients.fetch_add(1, Ordering::Relaxed);
-        Some(self.seat(open, stream, Some(from)))
+        Some(self.permit(open, stream, Some(from)))
     }
 
     /// Takes a place for a socket to an upstream, unless the data plane has ended.
-    pub(super) fn add(self: &Arc<Self>, stream: &Arc<TcpStream>) -> Option<Seat> {
+    pub(super) fn add(self: &Arc<Self>, stream: &Arc<TcpStream>) -> Option<SocketPermit> {
         let open = self.open();
-        (!open.is_shut).then(|| self.seat(open, stream, None))
+        (!open.is_shut).then(|| self.permit(open, stream, None))
     }
 
-    fn seat(
+    fn permit(
         self: &Arc<Self>,
-        mut open: MutexGuard<'_, Open>,
+        mut open: MutexGuard<'_, OpenSocket>,
         stream: &Arc<TcpStream>,
         from: Option<IpAddr>,
-    ) -> Seat {
+    ) -> SocketPermit {
         open.next += 1;
         let number = open.next;
         open.by_number.insert(number, (Arc::clone(stream), from));
         drop(open);
-        Seat { sockets: Arc::clone(self), number }
+        SocketPermit { sockets: Arc::clone(self), number }
     }
 
     /// Number of open clients.
@@ -93,14 +93,14 @@ impl Sockets {
     }
 }
 
-impl Seat {
+impl SocketPermit {
     /// Number of the socket, which no other has had.
     pub(super) const fn number(&self) -> u64 {
         self.number
     }
 }
 
-impl Drop for Seat {
+impl Drop for SocketPermit {
     fn drop(&mut self) {
         let mut open = self.sockets.open();
         let Some((_, Some(from))) = open.by_number.remove(&self.number) else { return };

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use rustix::net::RecvFlags;
 
-use super::limits::Limits;
-use super::line::{Inbox, Line, is_late};
-use super::sockets::{Seat, Sockets};
+use super::limits::DataPlaneLimits;
+use super::socket::{ReadBuffer, TimedSocket, is_late};
+use super::sockets::{OpenSockets, SocketPermit};
 use crate::model::Time;
-use crate::proto::http::{Answer, AnswerBody, Chunks, Fault, Headers, room};
+use crate::proto::http::{Chunks, Headers, RequestFault, ResponseFraming, ResponseHead, room};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::counters::Counter;
 
@@ -91,7 +91,7 @@ pub(super) enum Failure {
     /// The server ended the connection before its answer was whole.
     Broken(io::Error),
     /// The received bytes are no answer.
-    Garbled(Fault),
+    Garbled(RequestFault),
     /// The answer is too long.
     TooLong,
 }
@@ -123,7 +123,7 @@ impl fmt::Display for Failure {
             Self::Unreachable(err) => write!(f, "cannot call it: {err}"),
             Self::TooSlow => f.write_str("it did not answer in time"),
             Self::Broken(err) => write!(f, "its answer did not come whole: {err}"),
-            Self::Garbled(Fault::HeadTooLong) => f.write_str("its headers are too long"),
+            Self::Garbled(RequestFault::HeadTooLong) => f.write_str("its headers are too long"),
             Self::Garbled(_) => f.write_str("it does not answer in HTTP/1.1"),
             Self::TooLong => f.write_str("its answer is too long"),
         }
@@ -158,26 +158,26 @@ pub(super) struct PoolCounters {
 pub(super) struct Pool {
     pub(super) upstream: Upstream,
     pub(super) counters: PoolCounters,
-    limits: Limits,
+    limits: DataPlaneLimits,
     clock: Clock,
-    sockets: Arc<Sockets>,
+    sockets: Arc<OpenSockets>,
     /// Idle connections; the one that was used last is the last.
     kept: Mutex<Vec<(Wire, Time)>>,
 }
 
 /// One connection to the upstream.
 struct Wire {
-    line: Line,
-    inbox: Inbox,
-    _seat: Seat,
+    line: TimedSocket,
+    buffer: ReadBuffer,
+    _seat: SocketPermit,
 }
 
 impl Pool {
     pub(super) fn new(
         upstream: Upstream,
-        limits: Limits,
+        limits: DataPlaneLimits,
         clock: Clock,
-        sockets: Arc<Sockets>,
+        sockets: Arc<OpenSockets>,
     ) -> Self {
         let (counters, kept) = Default::default();
         Self { upstream, counters, limits, clock, sockets, kept }
@@ -231,7 +231,7 @@ impl Pool {
                 wire
             }
         };
-        if self.hear(&mut wire, deadline, reply)? {
+        if self.read_reply(&mut wire, deadline, reply)? {
             self.keep(wire);
         }
         Ok(())
@@ -283,16 +283,22 @@ impl Pool {
                 }
             };
             let over = || io::Error::other("the data plane is stopping");
-            let seat = self.sockets.add(&stream).ok_or_else(over).map_err(Failure::Unreachable)?;
-            let line = Line::new(stream, self.clock, self.limits.answer);
+            let permit =
+                self.sockets.add(&stream).ok_or_else(over).map_err(Failure::Unreachable)?;
+            let line = TimedSocket::new(stream, self.clock, self.limits.answer);
             let line = line.map_err(Failure::Unreachable)?;
-            return Ok(Wire { line, inbox: Inbox::default(), _seat: seat });
+            return Ok(Wire { line, buffer: ReadBuffer::default(), _seat: permit });
         }
         Err(Failure::Unreachable(last))
     }
 
     /// Reads a whole answer; returns whether the connection is good for another request.
-    fn hear(&self, wire: &mut Wire, deadline: Time, reply: &mut Reply) -> Result<bool, Failure> {
+    fn read_reply(
+        &self,
+        wire: &mut Wire,
+        deadline: Time,
+        reply: &mut Reply,
+    ) -> Result<bool, Failure> {
         let left = deadline.since(self.clock.mono());
         if self.limits.answer.saturating_sub(left) < ROUNDING {
             // The same time-out for every answer, so that it need not be set each time.
@@ -303,64 +309,65 @@ impl Pool {
         }
         let (body, keep_alive) = loop {
             let mut room = room();
-            let head = Answer::parse(wire.inbox.filled(), &mut room).map_err(Failure::Garbled)?;
+            let head =
+                ResponseHead::parse(wire.buffer.filled(), &mut room).map_err(Failure::Garbled)?;
             match head {
                 None => wire.read_by(deadline)?,
                 Some((_, answer)) if answer.status == 101 => {
-                    return Err(Failure::Garbled(Fault::NotImplemented));
+                    return Err(Failure::Garbled(RequestFault::NotImplemented));
                 }
-                Some((len, answer)) if answer.status < 200 => wire.inbox.consume(len),
+                Some((len, answer)) if answer.status < 200 => wire.buffer.consume(len),
                 Some((len, answer)) => {
                     reply.status = answer.status;
                     reply.headers.clear();
                     write_passed(answer.headers, ANSWER_ONLY, &mut reply.headers);
-                    let facts = (answer.body, answer.keep_alive);
-                    wire.inbox.consume(len);
-                    break facts;
+                    let request_line = (answer.body, answer.keep_alive);
+                    wire.buffer.consume(len);
+                    break request_line;
                 }
             }
         };
         reply.body.clear();
-        self.hear_body(wire, deadline, body, &mut reply.body)?;
-        Ok(keep_alive && wire.inbox.is_empty())
+        self.read_body(wire, deadline, body, &mut reply.body)?;
+        Ok(keep_alive && wire.buffer.is_empty())
     }
 
-    fn hear_body(
+    fn read_body(
         &self,
         wire: &mut Wire,
         deadline: Time,
-        framing: AnswerBody,
+        framing: ResponseFraming,
         body: &mut Vec<u8>,
     ) -> Result<(), Failure> {
         let max = self.limits.answer_bytes;
         let mut chunks = Chunks::default();
         loop {
-            let filled = wire.inbox.filled();
+            let filled = wire.buffer.filled();
             let (used, is_whole) = match framing {
-                AnswerBody::Length(len) if len > max => return Err(Failure::TooLong),
-                AnswerBody::Length(len) => {
+                ResponseFraming::Length(len) if len > max => return Err(Failure::TooLong),
+                ResponseFraming::Length(len) => {
                     let used = filled.len().min(len - body.len());
                     body.extend_from_slice(&filled[..used]);
                     (used, body.len() == len)
                 }
-                AnswerBody::Chunked => chunks.take(filled, body, max).map_err(|fault| {
-                    let is_long = fault == Fault::BodyTooLong;
+                ResponseFraming::Chunked => chunks.take(filled, body, max).map_err(|fault| {
+                    let is_long = fault == RequestFault::BodyTooLong;
                     if is_long { Failure::TooLong } else { Failure::Garbled(fault) }
                 })?,
-                AnswerBody::UntilClose if body.len() + filled.len() > max => {
+                ResponseFraming::UntilClose if body.len() + filled.len() > max => {
                     return Err(Failure::TooLong);
                 }
-                AnswerBody::UntilClose => {
+                ResponseFraming::UntilClose => {
                     body.extend_from_slice(filled);
                     (filled.len(), false)
                 }
             };
-            wire.inbox.consume(used);
+            wire.buffer.consume(used);
             if is_whole {
                 return Ok(());
             }
-            match wire.line.read_by(&mut wire.inbox, deadline) {
-                Ok(0) if framing == AnswerBody::UntilClose => return Ok(()),
+            match wire.line.read_by(&mut wire.buffer, deadline) {
+                Ok(0) if framing == ResponseFraming::UntilClose => return Ok(()),
                 Ok(0) => return Err(Failure::Broken(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
                 Err(err) => return Err(broken(err)),
@@ -371,11 +378,11 @@ impl Pool {
 
 impl Wire {
     fn read(&mut self, wait: Duration) -> Result<(), Failure> {
-        taken(self.line.read(&mut self.inbox, wait))
+        taken(self.line.read(&mut self.buffer, wait))
     }
 
     fn read_by(&mut self, deadline: Time) -> Result<(), Failure> {
-        taken(self.line.read_by(&mut self.inbox, deadline))
+        taken(self.line.read_by(&mut self.buffer, deadline))
     }
 }
 
@@ -431,7 +438,7 @@ pub(super) fn write_passed(headers: Headers<'_, '_>, others: &[&str], out: &mut 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::http::Outline;
+    use crate::proto::http::RequestHead;
 
     #[test]
     fn an_upstream_is_an_address_with_or_without_a_path() {
@@ -480,7 +487,7 @@ mod tests {
                     X-Mine: 2\r\nTE: gzip\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\
                     Upgrade: h2c\r\nContent-Type: text/x\r\nB:\r\n\r\n";
         let mut room = room();
-        let outline = Outline::parse(text.as_bytes(), &mut room).unwrap();
+        let outline = RequestHead::parse(text.as_bytes(), &mut room).unwrap();
         let mut out = Vec::new();
         write_passed(outline.headers, REQUEST_ONLY, &mut out);
         let passed = String::from_utf8(out).unwrap();

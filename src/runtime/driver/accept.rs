@@ -1,8 +1,8 @@
-//! The acceptor, and the course of a connection until its dialect is known.
+//! The acceptor, and the way of a connection until its dialect is known.
 //!
 //! Invariants:
 //! - The machine never learns of a connection that has not opened in the native dialect and passed
-//!   the gate: silent ones cost a thread for a bounded time, and there is a bound to their number.
+//!   the key check: silent ones cost a thread for a bounded time, and there is a bound to their number.
 //! - No failure of one connection, and no lack of descriptors or threads, ends the acceptor.
 
 use std::io::{ErrorKind, Read};
@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use super::gate::Passage;
-use super::link::Ends;
-use super::lobby::{busy_line, turn_away};
-use super::options::{Connection, places_of_callers};
+use super::key_check::KeyCheckOutcome;
+use super::link::CheckedConnection;
+use super::options::{RawConnection, places_of_callers};
+use super::pending::{busy_line, turn_away};
 use super::{Drivable, Driver};
 use crate::machine::{Input, Never, NodeOpening};
 use crate::model::Time;
@@ -39,28 +39,28 @@ enum Opening {
     Silent,
 }
 
-/// Course of a connection after its opening.
-enum Course {
+/// Destination of a connection after its opening.
+enum Route {
     /// A link, in frames or in plain lines.
-    Link(Connection, Option<Sealed>),
+    Link(RawConnection, Option<Sealed>),
     /// A guest of another dialect.
-    Guest(Dialect, Connection),
+    Guest(Dialect, RawConnection),
     /// The other end closed first.
     Left,
     /// The deadline passed, or the connection failed.
     Silent,
-    /// The connection was refused at the gate, and counted there.
+    /// The connection was refused by the key check, and counted there.
     Refused,
 }
 
 /// Number of silent connections closed to make room, and the time when it was last logged.
 #[derive(Default)]
-struct Crowd {
+struct EvictionLog {
     said: Option<Time>,
     closed: u64,
 }
 
-impl Crowd {
+impl EvictionLog {
     /// Counts a closed connection; returns the number since the last log line, if it is to be
     /// logged now.
     fn closed_one(&mut self, now: Time) -> Option<u64> {
@@ -81,7 +81,7 @@ impl<M: Drivable> Driver<M> {
         stopping: &Receiver<Never>,
     ) {
         let mut last_trouble: Option<Time> = None;
-        let mut crowd = Crowd::default();
+        let mut crowd = EvictionLog::default();
         let receive = |stream, from| self.receive(stream, from, &mut crowd);
         accept_loop(listener, stopping, receive, |err| {
             self.counters.accept_errors.add(1);
@@ -90,20 +90,21 @@ impl<M: Drivable> Driver<M> {
                 log::error!("cannot accept connections: {err}; will keep trying");
             }
             last_trouble = Some(now);
-            if self.lobby.evict_one() {
+            if self.pending.evict_one() {
                 self.counters.refused_crowded.add(1);
             }
         });
     }
 
     /// Gives a new connection a thread, or closes it if there is no room.
-    fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr, crowd: &mut Crowd) {
-        let Some(seat) = self.connections.enter(places_of_callers(self.limits.links_max)) else {
+    fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr, crowd: &mut EvictionLog) {
+        let Some(permit) = self.connections.enter(places_of_callers(self.limits.links_max)) else {
             self.counters.refused_full.add(1);
             return turn_away(&stream, &busy_line());
         };
         let stream = Arc::new(stream);
-        let Some((number, evicted)) = self.lobby.admit(&stream, from.ip(), self.limits.silent_max)
+        let Some((number, evicted)) =
+            self.pending.admit(&stream, from.ip(), self.limits.silent_max)
         else {
             return;
         };
@@ -120,55 +121,55 @@ impl<M: Drivable> Driver<M> {
             }
         }
         let (driver, accepted) = (Arc::clone(self), Arc::clone(&stream));
-        let spawned = self.crew.spawn(format!("read:{}", from.port()), move || {
-            driver.greet(number, accepted, from);
-            drop(seat);
+        let spawned = self.threads.spawn(format!("read:{}", from.port()), move || {
+            driver.shake_hands(number, accepted, from);
+            drop(permit);
         });
         if let Err(err) = spawned {
             log::debug!("no thread for a connection from {from}: {err}");
-            self.lobby.leave(number);
+            self.pending.leave(number);
             self.counters.refused_full.add(1);
             turn_away(&stream, &busy_line());
         }
     }
 
     /// Detects the dialect of a connection and serves it to its end.
-    fn greet(self: &Arc<Self>, number: u64, stream: Arc<TcpStream>, from: SocketAddr) {
+    fn shake_hands(self: &Arc<Self>, number: u64, stream: Arc<TcpStream>, from: SocketAddr) {
         let course = self.set_course(stream, from);
-        let is_ours = self.lobby.has_spoken(number);
+        let is_ours = self.pending.has_spoken(number);
         match course {
             // The connection was closed to make room, and counted then.
             _ if !is_ours => {}
-            Course::Link(connection, sealed) => self.serve_native(number, connection, sealed),
-            Course::Guest(dialect, connection) => self.serve_other(dialect, connection),
-            Course::Left => self.counters.left_silent.add(1),
-            Course::Silent => self.counters.refused_silent.add(1),
-            Course::Refused => {}
+            Route::Link(connection, sealed) => self.serve_native(number, connection, sealed),
+            Route::Guest(dialect, connection) => self.serve_other(dialect, connection),
+            Route::Left => self.counters.left_silent.add(1),
+            Route::Silent => self.counters.refused_silent.add(1),
+            Route::Refused => {}
         }
-        self.lobby.leave(number);
+        self.pending.leave(number);
     }
 
-    /// Detects the dialect and leads the connection through the gate. Until then it counts as
+    /// Detects the dialect and leads the connection through the key check. Until then it counts as
     /// silent, so that half a handshake holds no more than no byte at all.
-    fn set_course(self: &Arc<Self>, stream: Arc<TcpStream>, from: SocketAddr) -> Course {
+    fn set_course(self: &Arc<Self>, stream: Arc<TcpStream>, from: SocketAddr) -> Route {
         let deadline = self.clock.now().mono.after(self.limits.handshake_timeout);
-        let (dialect, bytes) = match self.hear_opening(&stream, deadline) {
+        let (dialect, bytes) = match self.read_opening(&stream, deadline) {
             Opening::Heard(dialect, bytes) => (dialect, bytes),
-            Opening::Left => return Course::Left,
-            Opening::Silent => return Course::Silent,
+            Opening::Left => return Route::Left,
+            Opening::Silent => return Route::Silent,
         };
-        let connection = Connection::new(stream, bytes, from);
-        let passage = match dialect {
+        let connection = RawConnection::new(stream, bytes, from);
+        let outcome = match dialect {
             Dialect::Native => self.pass_plain(connection, deadline),
             Dialect::Sealed => self.pass_sealed(connection, deadline),
             // These dialects are plain: a caller that proves no key is refused here.
             Dialect::Chat | Dialect::Rollout | Dialect::Framed | Dialect::Swarm
-                if self.gate.keys().is_some() =>
+                if self.key_check.keys().is_some() =>
             {
                 self.counters.refused_keyless.add(1);
                 let (from, name) = (connection.from(), dialect.name());
                 log::debug!("closed a connection from {from}: {name}, without a cluster key");
-                return Course::Refused;
+                return Route::Refused;
             }
             Dialect::Chat
             | Dialect::Rollout
@@ -176,18 +177,18 @@ impl<M: Drivable> Driver<M> {
             | Dialect::Swarm
             | Dialect::Http
             | Dialect::Unknown => {
-                return Course::Guest(dialect, connection);
+                return Route::Guest(dialect, connection);
             }
         };
-        match passage {
-            Passage::Open(connection, sealed) => Course::Link(connection, sealed),
-            Passage::Refused => Course::Refused,
-            Passage::Left => Course::Left,
-            Passage::Silent => Course::Silent,
+        match outcome {
+            KeyCheckOutcome::Open(connection, sealed) => Route::Link(connection, sealed),
+            KeyCheckOutcome::Refused => Route::Refused,
+            KeyCheckOutcome::Left => Route::Left,
+            KeyCheckOutcome::Silent => Route::Silent,
         }
     }
 
-    fn hear_opening(&self, mut stream: &TcpStream, deadline: Time) -> Opening {
+    fn read_opening(&self, mut stream: &TcpStream, deadline: Time) -> Opening {
         let mut bytes = vec![0; OPENING_BYTES_MAX];
         let mut heard = 0;
         loop {
@@ -208,20 +209,25 @@ impl<M: Drivable> Driver<M> {
         }
     }
 
-    fn serve_native(self: &Arc<Self>, number: u64, connection: Connection, sealed: Option<Sealed>) {
+    fn serve_native(
+        self: &Arc<Self>,
+        number: u64,
+        connection: RawConnection,
+        sealed: Option<Sealed>,
+    ) {
         let from = connection.from();
         // Without this, small messages would wait for the acknowledgment of earlier ones.
         let _ = connection.stream().set_nodelay(true);
         let is_other_key = sealed.as_ref().is_some_and(|it| it.is_other_key);
-        let ends = Ends::new(connection, sealed, None);
-        let binding = ends.binding();
+        let connection = CheckedConnection::new(connection, sealed, None);
+        let binding = connection.binding();
         let hello = |link| Input::Opened {
             link,
             opening: NodeOpening::Accepted { from: from.ip(), binding },
         };
-        match self.open_link(ends, hello) {
+        match self.open_link(connection, hello) {
             Ok(opened) => {
-                self.lobby.leave(number);
+                self.pending.leave(number);
                 self.counters.links_accepted.add(1);
                 self.counters.links_second_key.add(is_other_key.into());
                 self.read_link(opened);
@@ -233,7 +239,7 @@ impl<M: Drivable> Driver<M> {
         }
     }
 
-    fn serve_other(&self, dialect: Dialect, connection: Connection) {
+    fn serve_other(&self, dialect: Dialect, connection: RawConnection) {
         if let Some(server) = self.dialects.get(dialect) {
             let _ = connection.stream().set_read_timeout(None);
             server.serve(connection);
@@ -251,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_crowd_is_told_once_a_minute_with_all_that_were_closed_since() {
-        let mut crowd = Crowd::default();
+        let mut crowd = EvictionLog::default();
         let at = |secs| Time::default().after(Duration::from_secs(secs));
         assert_eq!(crowd.closed_one(at(1)), Some(1));
         for _ in 0..2_487 {

@@ -47,7 +47,7 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// All counters of one driver.
         #[derive(Debug, Default)]
-        pub struct Counters {
+        pub struct DriverCounters {
             $($(#[$doc])* pub $name: Counter,)*
             /// Messages that wait to be written, on all links.
             pub lines_waiting: Level,
@@ -55,7 +55,7 @@ macro_rules! counters {
             pub bytes_waiting: Level,
         }
 
-        impl Counters {
+        impl DriverCounters {
             /// Every counter with its name, in the order of declaration.
             pub fn each(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.get()),)*]
@@ -141,18 +141,18 @@ pub(super) struct Gauge(Arc<AtomicUsize>);
 
 /// One object that a [`Gauge`] counts; uncounted when dropped.
 #[derive(Debug)]
-pub(super) struct Seat(Arc<AtomicUsize>);
+pub(super) struct Permit(Arc<AtomicUsize>);
 
 impl Gauge {
-    /// Takes a seat unless `max` are taken.
-    pub(super) fn enter(&self, max: usize) -> Option<Seat> {
+    /// Takes a permit unless `max` are taken.
+    pub(super) fn enter(&self, max: usize) -> Option<Permit> {
         let one_more = |taken| (taken < max).then_some(taken + 1);
         let entered = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        entered.is_ok().then(|| Seat(Arc::clone(&self.0)))
+        entered.is_ok().then(|| Permit(Arc::clone(&self.0)))
     }
 }
 
-impl Drop for Seat {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn every_counter_is_listed_under_its_name() {
-        let counters = Counters::default();
+        let counters = DriverCounters::default();
         counters.links_closed.add(3);
         assert!(counters.each().contains(&("links_closed", 3)));
     }

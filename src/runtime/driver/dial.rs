@@ -1,7 +1,7 @@
 //! Connecting to other nodes: a thread for each attempt, which then reads the link it made. With a
 //! cluster key, a connection stands only when both ends have proved it.
 //!
-//! Invariant: each attempt is answered exactly once, and its seat is free before the machine gets
+//! Invariant: each attempt is answered exactly once, and its permit is free before the machine gets
 //! the answer.
 
 use std::io::{self, ErrorKind};
@@ -11,30 +11,30 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::counters::Seat;
-use super::link::Ends;
-use super::options::Connection;
+use super::counters::Permit;
+use super::link::CheckedConnection;
+use super::options::RawConnection;
 use super::{Drivable, Driver};
-use crate::machine::{CallFailure, DialError, Input, NodeOpening, Ticket};
+use crate::machine::{CallFailure, DialError, DialId, Input, NodeOpening};
 use crate::model::{Endpoint, Time};
-use crate::proto::sealed::HandshakeError;
+use crate::proto::sealed::SealError;
 
-/// An attempt to connect, with the seats it needs.
-struct Attempt {
-    ticket: Ticket,
+/// An attempt to connect, with the permits it needs.
+struct DialAttempt {
+    ticket: DialId,
     to: Endpoint,
     timeout: Duration,
     /// Held until the attempt is over.
-    dialing: Seat,
+    dialing: Permit,
     /// Held until the connection is over.
-    connected: Seat,
+    connected: Permit,
 }
 
 impl<M: Drivable> Driver<M> {
     /// Starts an attempt, or returns the answer if there is no room for one.
     pub(super) fn start_dial(
         self: &Arc<Self>,
-        ticket: Ticket,
+        ticket: DialId,
         to: Endpoint,
         timeout: Duration,
     ) -> Option<Input<M>> {
@@ -45,24 +45,25 @@ impl<M: Drivable> Driver<M> {
             self.counters.dials_failed.add(1);
             return Some(busy);
         };
-        let attempt = Attempt { ticket, to, timeout, dialing, connected };
+        let attempt = DialAttempt { ticket, to, timeout, dialing, connected };
         let driver = Arc::clone(self);
-        let spawned = self.crew.spawn(format!("dial:{}", to.port()), move || driver.dial(attempt));
+        let spawned =
+            self.threads.spawn(format!("dial:{}", to.port()), move || driver.dial(attempt));
         spawned.is_err().then(|| {
             self.counters.dials_failed.add(1);
             busy
         })
     }
 
-    fn dial(self: &Arc<Self>, attempt: Attempt) {
-        let Attempt { ticket, to, timeout, dialing, connected } = attempt;
-        let ends = self.connect(to, timeout);
+    fn dial(self: &Arc<Self>, attempt: DialAttempt) {
+        let DialAttempt { ticket, to, timeout, dialing, connected } = attempt;
+        let connection = self.connect(to, timeout);
         drop(dialing);
-        let outcome = ends.and_then(|ends| {
-            let binding = ends.binding();
+        let outcome = connection.and_then(|connection| {
+            let binding = connection.binding();
             let hello =
                 |link| Input::Opened { link, opening: NodeOpening::Dialed { ticket, binding } };
-            Ok(self.open_link(ends, hello)?)
+            Ok(self.open_link(connection, hello)?)
         });
         match outcome {
             Ok(opened) => {
@@ -79,16 +80,16 @@ impl<M: Drivable> Driver<M> {
     }
 
     /// Connects and proves the cluster key, in such a way that stopping the node ends the attempt.
-    fn connect(&self, to: Endpoint, timeout: Duration) -> Result<Ends, HandshakeError> {
+    fn connect(&self, to: Endpoint, timeout: Duration) -> Result<CheckedConnection, SealError> {
         let deadline = self.clock.now().mono.after(timeout);
         let addr = to.socket_addr();
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         let stream = Arc::new(TcpStream::from(socket));
-        let Some(number) = self.lobby.admit_dial(&stream) else {
+        let Some(number) = self.pending.admit_dial(&stream) else {
             return Err(io::Error::other("this node is stopping").into());
         };
         let outcome = self.connect_by(to, stream, (timeout, deadline));
-        self.lobby.leave(number);
+        self.pending.leave(number);
         outcome
     }
 
@@ -97,7 +98,7 @@ impl<M: Drivable> Driver<M> {
         to: Endpoint,
         stream: Arc<TcpStream>,
         (timeout, deadline): (Duration, Time),
-    ) -> Result<Ends, HandshakeError> {
+    ) -> Result<CheckedConnection, SealError> {
         SockRef::from(&*stream).connect_timeout(&to.socket_addr().into(), timeout)?;
         // If no process listens on a port that the system also hands out to callers, it may hand
         // out that very port: the socket is then connected with itself.
@@ -105,17 +106,17 @@ impl<M: Drivable> Driver<M> {
             return Err(io::Error::from(ErrorKind::ConnectionRefused).into());
         }
         let _ = stream.set_nodelay(true);
-        let mut connection = Connection::new(stream, Vec::new(), to.socket_addr());
+        let mut connection = RawConnection::new(stream, Vec::new(), to.socket_addr());
         let sealed = self.pass_called(&mut connection, deadline)?;
-        Ok(Ends::new(connection, sealed, Some(to)))
+        Ok(CheckedConnection::new(connection, sealed, Some(to)))
     }
 }
 
-fn reason(err: &HandshakeError) -> DialError {
+fn reason(err: &SealError) -> DialError {
     let err = match err {
-        HandshakeError::Io(err) => err,
-        HandshakeError::WrongKey | HandshakeError::Refused(_) => return DialError::Barred,
-        HandshakeError::Garbled => return DialError::Unreachable,
+        SealError::Io(err) => err,
+        SealError::WrongKey | SealError::Refused(_) => return DialError::Barred,
+        SealError::Garbled => return DialError::Unreachable,
     };
     let kind = err.kind();
     if kind == ErrorKind::ConnectionRefused {

@@ -16,17 +16,17 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::counters::Counters;
-use super::lobby::close;
-use super::options::Connection;
-use super::queue::{NotTaken, WayIn, WayOut, queue};
+use super::counters::DriverCounters;
+use super::options::RawConnection;
+use super::pending::close;
+use super::queue::{FrameReceiver, FrameSender, NotTaken, queue};
 use super::{Drivable, Driver};
 use crate::machine::{Input, LinkId, Never};
 use crate::model::{Binding, Endpoint, Time};
-use crate::proto::line::{LineReader, ReadError};
+use crate::proto::line::{LineError, LineReader};
 use crate::proto::message::Message;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
-use crate::proto::sealed::{Incoming, Opener, Sealed, Sealer};
+use crate::proto::sealed::{Opener, PlainOrSealed, Sealed, Sealer};
 use crate::runtime::engine::LINGER;
 
 /// One encoded message, shared by all links it goes to.
@@ -99,7 +99,7 @@ impl Link {
     }
 
     /// Queues `frame` without blocking. Called only under the driver's lock, which fixes the order.
-    pub(super) fn enqueue(&self, frames: &WayIn, frame: Frame) -> Enqueued {
+    pub(super) fn enqueue(&self, frames: &FrameSender, frame: Frame) -> Enqueued {
         let len = frame.len();
         if self.queued.load(Ordering::Relaxed) + len > QUEUE_BYTES_MAX {
             return Enqueued::Full;
@@ -123,9 +123,9 @@ impl Link {
     }
 }
 
-/// A connection that has passed the gate, with its encryption.
-pub(super) struct Ends {
-    connection: Connection,
+/// A connection that has passed the key check, with its encryption.
+pub(super) struct CheckedConnection {
+    connection: RawConnection,
     /// Encryption of both directions, if lines go in frames.
     sealer: Option<Sealer>,
     opener: Option<Opener>,
@@ -134,9 +134,9 @@ pub(super) struct Ends {
     called: Option<Endpoint>,
 }
 
-impl Ends {
+impl CheckedConnection {
     pub(super) fn new(
-        connection: Connection,
+        connection: RawConnection,
         sealed: Option<Sealed>,
         called: Option<Endpoint>,
     ) -> Self {
@@ -152,10 +152,10 @@ impl Ends {
 }
 
 /// The reading end of a link, held by the thread that will read it.
-pub(super) struct Opened {
+pub(super) struct LinkReader {
     id: LinkId,
     link: Arc<Link>,
-    connection: Connection,
+    connection: RawConnection,
     opener: Option<Opener>,
     called: Option<Endpoint>,
     /// Dropped when the reader has ended.
@@ -172,10 +172,10 @@ impl<M: Drivable> Driver<M> {
     /// and the machine has not learned of it.
     pub(super) fn open_link(
         self: &Arc<Self>,
-        ends: Ends,
+        connection: CheckedConnection,
         hello: impl FnOnce(LinkId) -> Input<M>,
-    ) -> io::Result<Opened> {
-        let Ends { connection, sealer, opener, called, .. } = ends;
+    ) -> io::Result<LinkReader> {
+        let CheckedConnection { connection, sealer, opener, called, .. } = connection;
         let stream = connection.share_stream();
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(Some(self.limits.write_timeout))?;
@@ -190,7 +190,7 @@ impl<M: Drivable> Driver<M> {
         let (frames, queue) = queue(QUEUE_FRAMES_MAX);
         let (reading, reader_done) = bounded(0);
         let (driver, writing) = (Arc::clone(self), Arc::clone(&link));
-        self.crew.spawn(format!("write:{port}"), move || {
+        self.threads.spawn(format!("write:{port}"), move || {
             driver.write_link(&writing, sealer, &queue, &reader_done);
         })?;
         let state = self.lock();
@@ -202,14 +202,14 @@ impl<M: Drivable> Driver<M> {
             state.step(now, hello(id));
             id
         });
-        Ok(Opened { id, link, connection, opener, called, _reading: reading })
+        Ok(LinkReader { id, link, connection, opener, called, _reading: reading })
     }
 
     /// Reads a link to its end, on the calling thread.
-    pub(super) fn read_link(self: &Arc<Self>, opened: Opened) {
-        let Opened { id, link, connection, opener, called, _reading } = opened;
+    pub(super) fn read_link(self: &Arc<Self>, opened: LinkReader) {
+        let LinkReader { id, link, connection, opener, called, _reading } = opened;
         let input = Counting { connection, counters: &self.counters };
-        let mut reader = LineReader::new(Incoming::new(input, READ_BUFFER_BYTES, opener));
+        let mut reader = LineReader::new(PlainOrSealed::new(input, READ_BUFFER_BYTES, opener));
         let end = self.read_lines(id, called, &mut reader);
         let was_hung_up = !self.lock().is_open(id);
         // The other end's close may be no more than the answer to ours.
@@ -232,7 +232,7 @@ impl<M: Drivable> Driver<M> {
         self: &Arc<Self>,
         id: LinkId,
         called: Option<Endpoint>,
-        reader: &mut LineReader<Incoming<R>>,
+        reader: &mut LineReader<PlainOrSealed<R>>,
     ) -> String {
         loop {
             let input = match reader.read() {
@@ -246,11 +246,11 @@ impl<M: Drivable> Driver<M> {
                     Input::Received { link: id, msg }
                 }
                 Ok(None) => return "closed by the other end".into(),
-                Err(ReadError::Malformed { reason }) => {
+                Err(LineError::Malformed { reason }) => {
                     self.counters.garbled.add(1);
                     Input::Garbled { link: id, reason }
                 }
-                Err(err @ (ReadError::Io(_) | ReadError::TooLong | ReadError::Truncated)) => {
+                Err(err @ (LineError::Io(_) | LineError::TooLong | LineError::Truncated)) => {
                     self.refuse(id, &err);
                     return err.to_string();
                 }
@@ -279,20 +279,20 @@ impl<M: Drivable> Driver<M> {
     }
 
     /// Sends the reason why a link cannot go on, if that is still possible, and closes it.
-    fn refuse(self: &Arc<Self>, id: LinkId, err: &ReadError) {
+    fn refuse(self: &Arc<Self>, id: LinkId, err: &LineError) {
         match err {
-            ReadError::TooLong => self.counters.refused_too_long.add(1),
-            ReadError::Truncated => self.counters.refused_truncated.add(1),
+            LineError::TooLong => self.counters.refused_too_long.add(1),
+            LineError::Truncated => self.counters.refused_truncated.add(1),
             // These two are errors of frames only: sockets do not make them.
-            ReadError::Io(err) if err.kind() == ErrorKind::InvalidData => {
+            LineError::Io(err) if err.kind() == ErrorKind::InvalidData => {
                 self.counters.refused_frame.add(1);
                 return;
             }
-            ReadError::Io(err) if err.kind() == ErrorKind::UnexpectedEof => {
+            LineError::Io(err) if err.kind() == ErrorKind::UnexpectedEof => {
                 self.counters.refused_truncated.add(1);
                 return;
             }
-            ReadError::Io(_) | ReadError::Malformed { .. } => return,
+            LineError::Io(_) | LineError::Malformed { .. } => return,
         }
         let reason = err.to_string();
         self.with(self.lock(), |state, _| {
@@ -309,7 +309,7 @@ impl<M: Drivable> Driver<M> {
         &self,
         link: &Link,
         sealer: Option<Sealer>,
-        queue: &WayOut,
+        queue: &FrameReceiver,
         reader_done: &Receiver<Never>,
     ) {
         match self.write_frames(link, sealer, queue) {
@@ -333,7 +333,7 @@ impl<M: Drivable> Driver<M> {
         &self,
         link: &Link,
         mut sealer: Option<Sealer>,
-        queue: &WayOut,
+        queue: &FrameReceiver,
     ) -> io::Result<()> {
         let mut drained_by = None;
         while let Some(first) = queue.wait() {
@@ -387,8 +387,8 @@ impl<M: Drivable> Driver<M> {
 
 /// A connection whose incoming bytes are counted.
 struct Counting<'a> {
-    connection: Connection,
-    counters: &'a Counters,
+    connection: RawConnection,
+    counters: &'a DriverCounters,
 }
 
 impl Read for Counting<'_> {

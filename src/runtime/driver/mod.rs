@@ -12,12 +12,12 @@
 mod accept;
 pub mod counters;
 mod dial;
-mod disk;
-mod gate;
+mod journal_thread;
+mod key_check;
 mod link;
-pub(in crate::runtime) mod lobby;
 pub mod options;
 mod outbox;
+pub(in crate::runtime) mod pending;
 mod queue;
 mod state;
 #[cfg(test)]
@@ -34,15 +34,15 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::counters::{Counters, Gauge};
-use self::gate::Gate;
-use self::lobby::Lobby;
-use self::options::{Dialects, Limits, Options};
-use self::state::{Armed, Chore, Phase, State};
+use self::counters::{DriverCounters, Gauge};
+use self::key_check::KeyCheck;
+use self::options::{ConnectionLimits, DialectServers, DriverOptions};
+use self::pending::PendingConnections;
+use self::state::{Armed, Deferred, Phase, State};
 use super::clock::Clock;
 use super::journal::{Journal, JournalError};
 use super::ping::{self, PINGS_MAX};
-use super::thread::Crew;
+use super::thread::ThreadGroup;
 use crate::machine::{HostAnswer, HostPinged, Input, Never, NodeMachine};
 use crate::model::Now;
 use crate::runtime::engine::CUT_GRACE;
@@ -81,25 +81,25 @@ pub struct Driver<M: Drivable> {
     /// Signaled when the outbox has room again, or the journal thread has ended.
     outbox_moved: Condvar,
     clock: Clock,
-    counters: Arc<Counters>,
-    limits: Limits,
-    dialects: Dialects,
-    gate: Gate,
-    crew: Crew,
-    lobby: Lobby,
+    counters: Arc<DriverCounters>,
+    limits: ConnectionLimits,
+    dialects: DialectServers,
+    key_check: KeyCheck,
+    threads: ThreadGroup,
+    pending: PendingConnections,
     connections: Gauge,
     dials: Gauge,
     /// Bytes that wait for all strangers together.
     unread: Arc<AtomicUsize>,
     pings: Gauge,
     /// Listener and sign to stop; `None` once it is closed.
-    door: Mutex<Option<Door>>,
+    listener_handle: Mutex<Option<ListenerHandle>>,
     failure: Sender<JournalError>,
     failed: Receiver<JournalError>,
 }
 
 /// The listening socket, and the sender whose drop is the acceptor's sign to stop.
-struct Door {
+struct ListenerHandle {
     listener: Arc<TcpListener>,
     open: Sender<Never>,
 }
@@ -117,9 +117,9 @@ impl<M: Drivable> Driver<M> {
         machine: M,
         listener: TcpListener,
         journal: Journal<M::Record>,
-        options: Options<M::Event>,
+        options: DriverOptions<M::Event>,
     ) -> io::Result<Arc<Self>> {
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(DriverCounters::default());
         let (open, stopping) = bounded(0);
         let (failure, failed) = bounded(1);
         let listener = Arc::new(listener);
@@ -137,14 +137,17 @@ impl<M: Drivable> Driver<M> {
             counters,
             limits: options.limits,
             dialects: options.dialects,
-            gate: Gate::new(options.cluster_keys),
-            crew: Crew::default(),
-            lobby: Lobby::default(),
+            key_check: KeyCheck::new(options.cluster_keys),
+            threads: ThreadGroup::default(),
+            pending: PendingConnections::default(),
             connections: Gauge::default(),
             dials: Gauge::default(),
             unread: Arc::default(),
             pings: Gauge::default(),
-            door: Mutex::new(Some(Door { listener: Arc::clone(&listener), open })),
+            listener_handle: Mutex::new(Some(ListenerHandle {
+                listener: Arc::clone(&listener),
+                open,
+            })),
             failure,
             failed,
         });
@@ -163,12 +166,12 @@ impl<M: Drivable> Driver<M> {
         journal: Journal<M::Record>,
     ) -> io::Result<()> {
         let driver = Arc::clone(self);
-        self.crew.spawn("journal", move || driver.journal_loop(journal))?;
+        self.threads.spawn("journal", move || driver.journal_loop(journal))?;
         self.submit(Input::Start);
         let driver = Arc::clone(self);
-        self.crew.spawn("timers", move || driver.timer_loop())?;
+        self.threads.spawn("timers", move || driver.timer_loop())?;
         let driver = Arc::clone(self);
-        self.crew.spawn("accept", move || driver.accept_loop(&listener, &stopping))
+        self.threads.spawn("accept", move || driver.accept_loop(&listener, &stopping))
     }
 
     /// Gives the machine one input and carries out its effects. Callable from any thread; returns
@@ -184,7 +187,7 @@ impl<M: Drivable> Driver<M> {
     }
 
     /// Counters of the driver.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &DriverCounters {
         &self.counters
     }
 
@@ -207,7 +210,7 @@ impl<M: Drivable> Driver<M> {
             }
         });
         self.close_door();
-        self.lobby.shut();
+        self.pending.shut();
         let mut state = self.lock();
         while !state.disk_is_done {
             let left = deadline.since(self.clock.now().mono);
@@ -217,13 +220,13 @@ impl<M: Drivable> Driver<M> {
             state = self.outbox_moved.wait_timeout(state, left).expect("a handler panicked").0;
         }
         self.with(state, |state, _| state.hang_up_all("this node is stopping"));
-        if self.crew.wait(&self.clock, deadline) == 0 {
+        if self.threads.wait(&self.clock, deadline) == 0 {
             return;
         }
         self.with(self.lock(), |state, _| state.cut_all());
-        self.lobby.clear();
+        self.pending.clear();
         let deadline = self.clock.now().mono.after(CUT_GRACE);
-        let left = self.crew.wait(&self.clock, deadline);
+        let left = self.threads.wait(&self.clock, deadline);
         if left > 0 {
             log::warn!("{left} threads have not ended {CUT_GRACE:?} after their sockets were shut");
         }
@@ -231,10 +234,11 @@ impl<M: Drivable> Driver<M> {
 
     /// Stops accepting, and wakes every thread so that it sees the changed phase.
     fn close_door(&self) {
-        let door = self.door.lock().expect("nothing under this lock can panic").take();
-        if let Some(door) = door {
-            let listener = door.listener;
-            drop(door.open);
+        let listener_handle =
+            self.listener_handle.lock().expect("nothing under this lock can panic").take();
+        if let Some(listener_handle) = listener_handle {
+            let listener = listener_handle.listener;
+            drop(listener_handle.open);
             wake(&listener);
         }
         self.deadline_moved.notify_all();
@@ -288,26 +292,26 @@ impl<M: Drivable> Driver<M> {
         work: impl FnOnce(&mut State<M>, Now) -> R,
     ) -> R {
         let result = work(&mut state, self.clock.now());
-        let mut chores = VecDeque::from(self.release(state));
-        while let Some(chore) = chores.pop_front() {
-            if let Some(answer) = self.do_chore(chore) {
+        let mut deferred = VecDeque::from(self.release(state));
+        while let Some(work) = deferred.pop_front() {
+            if let Some(answer) = self.do_chore(work) {
                 let mut state = self.lock();
                 state.step(self.clock.now(), answer);
-                chores.extend(self.release(state));
+                deferred.extend(self.release(state));
             }
         }
         result
     }
 
     /// Releases the lock, wakes the threads that have something to do now, and returns the chores.
-    fn release(&self, mut state: MutexGuard<'_, State<M>>) -> Vec<Chore> {
+    fn release(&self, mut state: MutexGuard<'_, State<M>>) -> Vec<Deferred> {
         let timers = state.needs_timer_thread();
         let disk = state.disk_is_idle && state.outbox.has_lines();
         if disk {
             // One wake-up is enough, and each costs a system call.
             state.disk_is_idle = false;
         }
-        let chores = state.take_chores();
+        let deferred = state.take_chores();
         drop(state);
         if timers {
             self.deadline_moved.notify_one();
@@ -315,31 +319,31 @@ impl<M: Drivable> Driver<M> {
         if disk {
             self.disk_wanted.notify_one();
         }
-        chores
+        deferred
     }
 
     /// Does a chore, which must not be done under the lock; returns an input for the machine, if
     /// there is one at once.
-    fn do_chore(self: &Arc<Self>, chore: Chore) -> Option<Input<M>> {
-        match chore {
-            Chore::Cut(link) => {
+    fn do_chore(self: &Arc<Self>, work: Deferred) -> Option<Input<M>> {
+        match work {
+            Deferred::Cut(link) => {
                 link.cut();
                 None
             }
-            Chore::Dial { ticket, to, timeout } => self.start_dial(ticket, to, timeout),
-            Chore::PingHost(host) => self.start_ping(host),
+            Deferred::Dial { ticket, to, timeout } => self.start_dial(ticket, to, timeout),
+            Deferred::PingHost(host) => self.start_ping(host),
         }
     }
 
     fn start_ping(self: &Arc<Self>, host: IpAddr) -> Option<Input<M>> {
         let no_ping = Input::Extra(HostPinged { host, answer: HostAnswer::NoPing });
-        let Some(seat) = self.pings.enter(PINGS_MAX) else {
+        let Some(permit) = self.pings.enter(PINGS_MAX) else {
             return Some(no_ping);
         };
         let driver = Arc::clone(self);
-        let spawned = self.crew.spawn("ping", move || {
+        let spawned = self.threads.spawn("ping", move || {
             let answer = ping::ask(host, &driver.clock);
-            drop(seat);
+            drop(permit);
             driver.submit(Input::Extra(HostPinged { host, answer }));
         });
         spawned.is_err().then_some(no_ping)

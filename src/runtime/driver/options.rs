@@ -14,7 +14,7 @@ use crate::proto::sealed::ClusterKeys;
 
 /// Limits of one node. Each protects the process from the other ends of its sockets.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Time-out of an accepted connection until its dialect is clear.
     pub handshake_timeout: Duration,
     /// Time-out for writing one batch of messages, and for a closed link to drain. Shorter loses
@@ -38,7 +38,7 @@ pub struct Limits {
     pub dials_max: usize,
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(5),
@@ -61,39 +61,39 @@ pub(in crate::runtime) const fn places_of_callers(links_max: usize) -> usize {
 /// Receiver of a node's events, with the moment at which each was decided.
 ///
 /// The sink is called under the node's lock, so it must neither block nor call the driver.
-pub trait Sink<E>: Send + Sync {
+pub trait EventSink<E>: Send + Sync {
     /// Takes `event`; returns whether there was room for it. An event without room is dropped and
     /// counted: a slow reader of reports must not stop the node.
     fn take(&self, now: Now, event: E) -> bool;
 }
 
-impl<E: Send> Sink<E> for Sender<(Now, E)> {
+impl<E: Send> EventSink<E> for Sender<(Now, E)> {
     fn take(&self, now: Now, event: E) -> bool {
         self.try_send((now, event)).is_ok()
     }
 }
 
 /// Options of a driver. `E` is the machine's event.
-pub struct Options<E> {
+pub struct DriverOptions<E> {
     /// Receiver of the node's events.
-    pub events: Box<dyn Sink<E>>,
+    pub events: Box<dyn EventSink<E>>,
     /// Limits of the node.
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     /// Cluster keys: with them, every link is encrypted, and a caller without one is refused.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
     /// Servers of accepted connections that do not speak the native dialect.
-    pub dialects: Dialects,
+    pub dialects: DialectServers,
 }
 
-impl<E> Options<E> {
+impl<E> DriverOptions<E> {
     /// Default limits, and no dialect but the native one.
-    pub fn new(events: impl Sink<E> + 'static) -> Self {
+    pub fn new(events: impl EventSink<E> + 'static) -> Self {
         let events = Box::new(events);
         Self {
             events,
-            limits: Limits::default(),
+            limits: ConnectionLimits::default(),
             cluster_keys: None,
-            dialects: Dialects::default(),
+            dialects: DialectServers::default(),
         }
     }
 }
@@ -104,38 +104,38 @@ impl<E> Options<E> {
 /// [`Dialect::Sealed`] need none: their connections become links. Clones share their servers, so
 /// an engine may start after the node whose port it uses.
 #[derive(Clone, Default)]
-pub struct Dialects(Arc<RwLock<BTreeMap<Dialect, Arc<dyn Serve>>>>);
+pub struct DialectServers(Arc<RwLock<BTreeMap<Dialect, Arc<dyn ServeConnection>>>>);
 
-impl Dialects {
+impl DialectServers {
     /// Serves further connections of `dialect` by `server`, in place of an earlier server.
-    pub fn open(&self, dialect: Dialect, server: Arc<dyn Serve>) {
+    pub fn open(&self, dialect: Dialect, server: Arc<dyn ServeConnection>) {
         self.0.write().expect("nothing under this lock can panic").insert(dialect, server);
     }
 
     /// Server of a dialect, if it has one now.
-    pub(in crate::runtime) fn get(&self, dialect: Dialect) -> Option<Arc<dyn Serve>> {
+    pub(in crate::runtime) fn get(&self, dialect: Dialect) -> Option<Arc<dyn ServeConnection>> {
         self.0.read().expect("nothing under this lock can panic").get(&dialect).cloned()
     }
 }
 
 /// Server of the connections of one dialect.
-pub trait Serve: Send + Sync {
+pub trait ServeConnection: Send + Sync {
     /// Serves one connection to its end, on a thread of its own with a small stack.
     ///
     /// At the end of the node the socket is shut down while the server uses it; the server must
     /// then return.
-    fn serve(&self, connection: Connection);
+    fn serve(&self, connection: RawConnection);
 }
 
 /// An accepted connection whose dialect is known. Reading starts at its very first byte.
 #[derive(Debug)]
-pub struct Connection {
+pub struct RawConnection {
     stream: Arc<TcpStream>,
     opening: Cursor<Vec<u8>>,
     from: SocketAddr,
 }
 
-impl Connection {
+impl RawConnection {
     pub(in crate::runtime) fn new(
         stream: Arc<TcpStream>,
         opening: Vec<u8>,
@@ -160,7 +160,7 @@ impl Connection {
     }
 }
 
-impl Read for Connection {
+impl Read for RawConnection {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self.opening.read(buf)? {
             0 => (&*self.stream).read(buf),

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
-use crate::machine::{Effect, Kind};
+use crate::machine::{Effect, Vocabulary};
 use crate::model::Now;
 use crate::runtime::journal::Lines;
 
@@ -21,7 +21,7 @@ use crate::runtime::journal::Lines;
 const EFFECTS_MAX: usize = 16 * 1024;
 
 /// Effects that wait for the disk, and the records they wait for.
-pub(super) struct Outbox<K: Kind> {
+pub(super) struct Outbox<K: Vocabulary> {
     lines: Lines,
     /// Records persisted so far.
     appended: u64,
@@ -30,20 +30,20 @@ pub(super) struct Outbox<K: Kind> {
     waiting: VecDeque<Waiting<K>>,
 }
 
-struct Waiting<K: Kind> {
+struct Waiting<K: Vocabulary> {
     /// Number of records that must be on disk first.
     records: u64,
     now: Now,
     effect: Effect<K>,
 }
 
-impl<K: Kind> Default for Outbox<K> {
+impl<K: Vocabulary> Default for Outbox<K> {
     fn default() -> Self {
         Self { lines: Lines::default(), appended: 0, synced: 0, waiting: VecDeque::new() }
     }
 }
 
-impl<K: Kind<Record: Serialize>> Outbox<K> {
+impl<K: Vocabulary<Record: Serialize>> Outbox<K> {
     /// Takes a record for the journal; effects that are admitted from now on wait for it.
     pub(super) fn persist(&mut self, record: &K::Record) {
         self.lines.push(record);
@@ -113,7 +113,7 @@ mod tests {
     use crate::machine::{NodeCall, NodeMessage, PingHost};
 
     struct Toy;
-    impl Kind for Toy {
+    impl Vocabulary for Toy {
         type Message = NodeMessage;
         type Call = NodeCall;
         type Timer = ();

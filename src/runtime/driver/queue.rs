@@ -47,23 +47,23 @@ impl Shared {
 }
 
 /// The way into a queue. Dropping it closes the queue.
-pub(super) struct WayIn {
+pub(super) struct FrameSender {
     shared: Arc<Shared>,
     most: usize,
 }
 
 /// The way out of a queue, for one thread.
-pub(super) struct WayOut {
+pub(super) struct FrameReceiver {
     shared: Arc<Shared>,
 }
 
 /// A queue of at most `most` frames.
-pub(super) fn queue(most: usize) -> (WayIn, WayOut) {
+pub(super) fn queue(most: usize) -> (FrameSender, FrameReceiver) {
     let shared = Arc::new(Shared::default());
-    (WayIn { shared: Arc::clone(&shared), most }, WayOut { shared })
+    (FrameSender { shared: Arc::clone(&shared), most }, FrameReceiver { shared })
 }
 
-impl WayIn {
+impl FrameSender {
     /// Appends a frame, without blocking.
     pub(super) fn push(&self, frame: Frame) -> Result<(), NotTaken> {
         let mut inner = self.shared.lock();
@@ -83,14 +83,14 @@ impl WayIn {
     }
 }
 
-impl Drop for WayIn {
+impl Drop for FrameSender {
     fn drop(&mut self) {
         self.shared.lock().is_closed = true;
         self.shared.moved.notify_one();
     }
 }
 
-impl WayOut {
+impl FrameReceiver {
     /// Takes the next frame, once there is one; `None` if the queue is closed and empty.
     pub(super) fn wait(&self) -> Option<Frame> {
         let mut inner = self.shared.lock();
@@ -113,7 +113,7 @@ impl WayOut {
     }
 }
 
-impl WayOut {
+impl FrameReceiver {
     /// Takes no more frames, and returns those that were never taken out.
     pub(super) fn abandon(&self) -> VecDeque<Frame> {
         let mut inner = self.shared.lock();
@@ -122,7 +122,7 @@ impl WayOut {
     }
 }
 
-impl Drop for WayOut {
+impl Drop for FrameReceiver {
     fn drop(&mut self) {
         self.abandon();
     }

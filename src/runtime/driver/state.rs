@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - Nothing here blocks: no socket, disk, thread or full queue is waited for. Work that would
-//!   block becomes a [`Chore`], done by the caller after it has released the lock.
+//!   block becomes a [`Deferred`], done by the caller after it has released the lock.
 //! - A message enters its link's queue in the order in which it was decided.
 //! - A link is in the table from just before the machine learns of it until just before the machine
 //!   learns of its end.
@@ -13,15 +13,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::options::{Limits, Sink};
+use super::options::{ConnectionLimits, EventSink};
 
 use super::Drivable;
-use super::counters::Counters;
+use super::counters::DriverCounters;
 use super::link::{Enqueued, Frame, Link, QUEUE_FRAMES_MAX};
 use super::outbox::Outbox;
-use super::queue::WayIn;
+use super::queue::FrameSender;
 use crate::machine::timer::TimerQueue;
-use crate::machine::{Effect, Effects, Input, LinkId, NodeCall, PingHost, Ticket};
+use crate::machine::{DialId, Effect, Effects, Input, LinkId, NodeCall, PingHost};
 use crate::model::{Endpoint, Now, Time};
 use crate::proto::line::{self, LINE_BYTES_MAX};
 use crate::proto::message::Message;
@@ -44,10 +44,10 @@ pub(super) struct State<M: Drivable> {
     links_ever: u64,
     /// Empty between inputs; kept for its memory.
     fx: Effects<M>,
-    chores: Vec<Chore>,
-    events: Box<dyn Sink<M::Event>>,
-    counters: Arc<Counters>,
-    limits: Limits,
+    deferred: Vec<Deferred>,
+    events: Box<dyn EventSink<M::Event>>,
+    counters: Arc<DriverCounters>,
+    limits: ConnectionLimits,
     /// Links that were hung up and have not ended, in that order.
     draining: VecDeque<LinkId>,
 }
@@ -76,16 +76,16 @@ pub(super) enum Armed {
 
 struct Entry {
     /// Queue of frames; `None` once the link is to be closed: the writer drains the queue and ends.
-    frames: Option<WayIn>,
+    frames: Option<FrameSender>,
     link: Arc<Link>,
 }
 
 /// Work to be done without the lock.
-pub(super) enum Chore {
+pub(super) enum Deferred {
     /// End a link's connection at once.
     Cut(Arc<Link>),
     /// Try to connect.
-    Dial { ticket: Ticket, to: Endpoint, timeout: Duration },
+    Dial { ticket: DialId, to: Endpoint, timeout: Duration },
     /// Ask the system `ping`.
     PingHost(IpAddr),
 }
@@ -93,9 +93,9 @@ pub(super) enum Chore {
 impl<M: Drivable> State<M> {
     pub(super) fn new(
         machine: M,
-        events: Box<dyn Sink<M::Event>>,
-        counters: Arc<Counters>,
-        limits: Limits,
+        events: Box<dyn EventSink<M::Event>>,
+        counters: Arc<DriverCounters>,
+        limits: ConnectionLimits,
     ) -> Self {
         Self {
             machine,
@@ -109,7 +109,7 @@ impl<M: Drivable> State<M> {
             links: BTreeMap::new(),
             links_ever: 0,
             fx: Effects::default(),
-            chores: Vec::new(),
+            deferred: Vec::new(),
             events,
             counters,
             limits,
@@ -167,9 +167,9 @@ impl<M: Drivable> State<M> {
             }
             Effect::Hangup { link } => self.hang_up(link, "closed by this node"),
             Effect::Dial(NodeCall { ticket, to, timeout }) => {
-                self.chores.push(Chore::Dial { ticket, to, timeout });
+                self.deferred.push(Deferred::Dial { ticket, to, timeout });
             }
-            Effect::Extra(PingHost { host }) => self.chores.push(Chore::PingHost(host)),
+            Effect::Extra(PingHost { host }) => self.deferred.push(Deferred::PingHost(host)),
             Effect::Emit(event) => {
                 if !self.events.take(now, event) {
                     self.counters.events_dropped.add(1);
@@ -182,8 +182,8 @@ impl<M: Drivable> State<M> {
     }
 
     /// Takes the work to be done without the lock.
-    pub(super) fn take_chores(&mut self) -> Vec<Chore> {
-        mem::take(&mut self.chores)
+    pub(super) fn take_chores(&mut self) -> Vec<Deferred> {
+        mem::take(&mut self.deferred)
     }
 
     /// True if the timer thread would miss the earliest deadline unless it is woken.
@@ -199,7 +199,7 @@ impl<M: Drivable> State<M> {
     }
 
     /// Adds a link to the table, under a new number, before the machine learns of it.
-    pub(super) fn add_link(&mut self, link: Arc<Link>, frames: WayIn) -> LinkId {
+    pub(super) fn add_link(&mut self, link: Arc<Link>, frames: FrameSender) -> LinkId {
         self.links_ever += 1;
         let id = LinkId(self.links_ever);
         self.links.insert(id, Entry { frames: Some(frames), link });
@@ -247,7 +247,7 @@ impl<M: Drivable> State<M> {
                 entry.link.set_end(reason);
                 entry.frames = None;
                 self.counters.refused_slow.add(1);
-                self.chores.push(Chore::Cut(Arc::clone(&entry.link)));
+                self.deferred.push(Deferred::Cut(Arc::clone(&entry.link)));
             }
             // The writer has failed and set the reason; the reader is about to report the end.
             Enqueued::WriterGone => {
@@ -269,7 +269,7 @@ impl<M: Drivable> State<M> {
             entry.link.set_end("strangers do not read what waits for them all".to_owned());
             entry.frames = None;
             self.counters.refused_slow.add(1);
-            self.chores.push(Chore::Cut(Arc::clone(&entry.link)));
+            self.deferred.push(Deferred::Cut(Arc::clone(&entry.link)));
             if entry.link.discharge(usize::MAX) <= self.limits.unread_bytes_max {
                 return;
             }
@@ -288,7 +288,7 @@ impl<M: Drivable> State<M> {
             && let Some(oldest) = self.draining.pop_front()
             && let Some(entry) = self.links.get(&oldest)
         {
-            self.chores.push(Chore::Cut(Arc::clone(&entry.link)));
+            self.deferred.push(Deferred::Cut(Arc::clone(&entry.link)));
         }
     }
 
@@ -302,8 +302,8 @@ impl<M: Drivable> State<M> {
 
     /// Ends all links at once.
     pub(super) fn cut_all(&mut self) {
-        let links = self.links.values().map(|entry| Chore::Cut(Arc::clone(&entry.link)));
-        self.chores.extend(links);
+        let links = self.links.values().map(|entry| Deferred::Cut(Arc::clone(&entry.link)));
+        self.deferred.extend(links);
     }
 }
 

@@ -18,9 +18,9 @@ use crate::model::Time;
 use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::counters::Counter;
-use crate::runtime::driver::lobby::{Lobby, turn_away};
-use crate::runtime::driver::options::{Connection, places_of_callers};
-use crate::runtime::thread::Crew;
+use crate::runtime::driver::options::{RawConnection, places_of_callers};
+use crate::runtime::driver::pending::{PendingConnections, turn_away};
+use crate::runtime::thread::ThreadGroup;
 
 /// Pause after a failure to accept that would at once repeat itself.
 const BACKOFF: Duration = Duration::from_millis(100);
@@ -28,23 +28,23 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// The threads and sockets of an engine.
 #[derive(Debug)]
 pub(in crate::runtime) struct Acceptor {
-    pub(in crate::runtime) crew: Crew,
-    pub(in crate::runtime) lobby: Lobby,
-    seats: Arc<AtomicUsize>,
-    door: Mutex<Option<Door>>,
+    pub(in crate::runtime) threads: ThreadGroup,
+    pub(in crate::runtime) pending: PendingConnections,
+    permits: Arc<AtomicUsize>,
+    listener_handle: Mutex<Option<ListenerHandle>>,
     silent_max: usize,
     links_max: usize,
 }
 
 #[derive(Debug)]
-struct Door {
+struct ListenerHandle {
     listener: Option<Arc<TcpListener>>,
     open: Sender<Never>,
 }
 
 /// Counters of refused connections.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::runtime) struct Refused<'a> {
+pub(in crate::runtime) struct RejectionCounters<'a> {
     /// Connections refused for want of room.
     pub(in crate::runtime) full: &'a Counter,
     /// Silent connections closed because there were too many of them.
@@ -56,34 +56,36 @@ impl Acceptor {
     /// in all.
     pub(in crate::runtime) fn new(silent_max: usize, links_max: usize) -> Self {
         Self {
-            crew: Crew::default(),
-            lobby: Lobby::default(),
-            seats: Arc::default(),
-            door: Mutex::new(None),
+            threads: ThreadGroup::default(),
+            pending: PendingConnections::default(),
+            permits: Arc::default(),
+            listener_handle: Mutex::new(None),
             silent_max,
             links_max,
         }
     }
 
-    /// Opens the door, if there is a listener; the returned channel is disconnected by
+    /// Starts to listen, if there is a listener; the returned channel is disconnected by
     /// [`Self::shut`].
     pub(in crate::runtime) fn open(&self, listener: Option<&Arc<TcpListener>>) -> Receiver<Never> {
         let (open, stopping) = bounded(0);
-        let door = Door { listener: listener.cloned(), open };
-        *self.door.lock().expect("nothing under this lock can panic") = Some(door);
+        let listener_handle = ListenerHandle { listener: listener.cloned(), open };
+        *self.listener_handle.lock().expect("nothing under this lock can panic") =
+            Some(listener_handle);
         stopping
     }
 
     /// Admits no connection any more, and closes those that have not proved a key.
     pub(in crate::runtime) fn shut(&self) {
-        let door = self.door.lock().expect("nothing under this lock can panic").take();
-        if let Some(Door { listener, open }) = door {
+        let listener_handle =
+            self.listener_handle.lock().expect("nothing under this lock can panic").take();
+        if let Some(ListenerHandle { listener, open }) = listener_handle {
             drop(open);
             if let Some(listener) = listener {
                 wake(&listener);
             }
         }
-        self.lobby.shut();
+        self.pending.shut();
     }
 
     /// Accepts connections until [`Self::shut`]; each is served on a thread of its own.
@@ -92,18 +94,18 @@ impl Acceptor {
         name: &str,
         (listener, stopping): (&TcpListener, &Receiver<Never>),
         full: &Counter,
-        serve: &(impl Fn(Connection) + Clone + Send + 'static),
+        serve: &(impl Fn(RawConnection) + Clone + Send + 'static),
     ) {
         let receive = |stream, from| {
             let (serve, stream) = (serve.clone(), Arc::new(stream));
-            let serve = move || serve(Connection::new(stream, Vec::new(), from));
-            if self.crew.spawn(thread_name(name, from), serve).is_err() {
+            let serve = move || serve(RawConnection::new(stream, Vec::new(), from));
+            if self.threads.spawn(thread_name(name, from), serve).is_err() {
                 full.add(1);
             }
         };
         accept_loop(listener, stopping, receive, |err| {
             log::debug!("cannot accept connections: {err}");
-            self.lobby.evict_one();
+            self.pending.evict_one();
         });
     }
 
@@ -111,10 +113,10 @@ impl Acceptor {
     /// another one gets the words of `busy` and is closed.
     pub(in crate::runtime) fn host<T>(
         &self,
-        connection: Connection,
-        refused: Refused<'_>,
+        connection: RawConnection,
+        refused: RejectionCounters<'_>,
         busy: impl FnOnce() -> Vec<u8>,
-        greet: impl FnOnce(Connection) -> Option<T>,
+        shake_hands: impl FnOnce(RawConnection) -> Option<T>,
         converse: impl FnOnce(T),
     ) {
         let places = places_of_callers(self.links_max);
@@ -123,15 +125,15 @@ impl Acceptor {
             return turn_away(connection.stream(), &busy());
         };
         let (stream, from) = (connection.share_stream(), connection.from().ip());
-        let admitted = self.lobby.admit(&stream, from, self.silent_max);
+        let admitted = self.pending.admit(&stream, from, self.silent_max);
         let Some((number, evicted)) = admitted else { return };
         if let Some(evicted) = evicted {
             refused.silent.add(1);
             turn_away(&evicted, &busy());
         }
-        let greeted = greet(connection);
-        let is_ours = self.lobby.has_spoken(number);
-        self.lobby.leave(number);
+        let greeted = shake_hands(connection);
+        let is_ours = self.pending.has_spoken(number);
+        self.pending.leave(number);
         if let Some(ends) = greeted
             && is_ours
         {
@@ -140,21 +142,21 @@ impl Acceptor {
     }
 
     /// Takes room for one more own call.
-    pub(in crate::runtime) fn sit(&self) -> Option<Seat> {
+    pub(in crate::runtime) fn sit(&self) -> Option<ConnectionPermit> {
         self.sit_below(self.links_max)
     }
 
-    fn sit_below(&self, max: usize) -> Option<Seat> {
-        let seat = Seat(Arc::clone(&self.seats));
-        let taken = self.seats.fetch_add(1, Ordering::Relaxed);
-        (taken < max).then_some(seat)
+    fn sit_below(&self, max: usize) -> Option<ConnectionPermit> {
+        let permit = ConnectionPermit(Arc::clone(&self.permits));
+        let taken = self.permits.fetch_add(1, Ordering::Relaxed);
+        (taken < max).then_some(permit)
     }
 }
 
 /// Room for one connection, until it is dropped.
-pub(in crate::runtime) struct Seat(Arc<AtomicUsize>);
+pub(in crate::runtime) struct ConnectionPermit(Arc<AtomicUsize>);
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -162,11 +164,11 @@ impl Drop for Seat {
 
 /// Detects the dialect of a connection from its first bytes, which can be read again; an error if
 /// it is not clear by the deadline.
-pub(in crate::runtime) fn hear_opening(
-    mut connection: Connection,
+pub(in crate::runtime) fn read_opening(
+    mut connection: RawConnection,
     clock: Clock,
     deadline: Time,
-) -> io::Result<(Connection, Dialect)> {
+) -> io::Result<(RawConnection, Dialect)> {
     let mut bytes = vec![0; OPENING_BYTES_MAX];
     let mut heard = 0;
     loop {
@@ -184,15 +186,15 @@ pub(in crate::runtime) fn hear_opening(
         if let Detection::Is(dialect) = detect(&bytes[..heard]) {
             bytes.truncate(heard);
             let (stream, from) = (connection.share_stream(), connection.from());
-            return Ok((Connection::new(stream, bytes, from), dialect));
+            return Ok((RawConnection::new(stream, bytes, from), dialect));
         }
     }
 }
 
-/// Connects within `patience`; the lobby can close the socket meanwhile. `None` if there is no room
+/// Connects within `patience`; the set of pending connections can close the socket meanwhile. `None` if there is no room
 /// for it, or it was closed.
 pub(in crate::runtime) fn connect<T>(
-    lobby: &Lobby,
+    pending: &PendingConnections,
     addr: SocketAddr,
     patience: Duration,
     talk: impl FnOnce(Arc<TcpStream>) -> T,
@@ -203,7 +205,7 @@ pub(in crate::runtime) fn connect<T>(
         Ok(socket) => Arc::new(TcpStream::from(socket)),
         Err(error) => return Some(Err(error)),
     };
-    let number = lobby.admit_dial(&stream)?;
+    let number = pending.admit_dial(&stream)?;
     let connected = socket2::SockRef::from(&*stream)
         .connect_timeout(&addr.into(), patience)
         .and_then(|()| Ok(stream.local_addr()? == stream.peer_addr()?));
@@ -214,7 +216,7 @@ pub(in crate::runtime) fn connect<T>(
         Ok(true) => Err(ErrorKind::ConnectionRefused.into()),
         Err(error) => Err(error),
     };
-    lobby.leave(number).then_some(outcome)
+    pending.leave(number).then_some(outcome)
 }
 
 /// Name of a thread, of which Linux keeps 15 bytes.
@@ -253,12 +255,12 @@ pub(in crate::runtime) fn accept_loop(
 pub(in crate::runtime) fn wake(listener: &TcpListener) {
     // On Linux this is enough; elsewhere it fails, and a call to oneself does it.
     if socket2::SockRef::from(listener).shutdown(Shutdown::Both).is_err() {
-        let _ = listener.local_addr().map(knock);
+        let _ = listener.local_addr().map(connect_to_wake);
     }
 }
 
 /// Connects to a listener of this process once, and hangs up.
-fn knock(addr: SocketAddr) {
+fn connect_to_wake(addr: SocketAddr) {
     let mut addr = addr;
     if addr.ip().is_unspecified() {
         addr.set_ip(match addr {
@@ -292,8 +294,8 @@ mod tests {
             (Acceptor::new(64, 32), Counter::default(), Counter::default());
         let call = |converse: &dyn Fn()| {
             let stream = Arc::new(TcpStream::connect(addr).unwrap());
-            let refused = Refused { full: &full, silent: &silent };
-            let connection = Connection::new(stream, Vec::new(), addr);
+            let refused = RejectionCounters { full: &full, silent: &silent };
+            let connection = RawConnection::new(stream, Vec::new(), addr);
             acceptor.host(connection, refused, Vec::new, |_| Some(()), |()| converse());
         };
         let mine: Vec<_> = (0..29).map(|_| acceptor.sit().unwrap()).collect();

@@ -20,7 +20,7 @@ use crate::machine::timer::TimerQueue;
 use crate::machine::{Effect, Effects, Input, LinkId, Machine as _};
 use crate::model::Time;
 use crate::proto::sealed::Sealer;
-use crate::runtime::driver::options::Sink;
+use crate::runtime::driver::options::EventSink;
 use crate::runtime::engine::LINGER;
 
 /// Largest number of links that linger after they were hung up; above it the oldest is cut. Each
@@ -78,7 +78,7 @@ pub(in crate::runtime) struct EngineLoop<S: Service> {
     /// Number of entries written in this life before the machine's first record.
     pub(in crate::runtime) preface: u64,
     pub(in crate::runtime) has_failed: bool,
-    sink: Box<dyn Sink<S::Notification>>,
+    sink: Box<dyn EventSink<S::Notification>>,
     timers: TimerQueue<TimerOf<S>>,
     outs: BTreeMap<LinkId, LinkOut<S::Form>>,
     /// Links with bytes to send.
@@ -93,7 +93,7 @@ impl<S: Service> EngineLoop<S> {
     pub(in crate::runtime) fn new(
         shared: &Arc<Shared<S>>,
         state: S::State,
-        sink: Box<dyn Sink<S::Notification>>,
+        sink: Box<dyn EventSink<S::Notification>>,
     ) -> Self {
         Self {
             shared: Arc::clone(shared),
@@ -291,7 +291,7 @@ impl<S: Service> EngineLoop<S> {
             Ok(Sent::WantsWriter) => {
                 let writer = Arc::clone(&out.writer);
                 let name = format!("write:{}", link.0);
-                if self.shared.acceptor.crew.spawn(name, move || writer.write()).is_err() {
+                if self.shared.acceptor.threads.spawn(name, move || writer.write()).is_err() {
                     out.writer.cut();
                 }
             }

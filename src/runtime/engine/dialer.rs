@@ -15,7 +15,7 @@ impl<S: Service> Shared<S> {
         let (target, failure) = S::target(call);
         let (shared, failed) = (Arc::clone(self), failure.clone());
         let name = format!("call:{}", S::port_of(&target));
-        let spawned = self.acceptor.crew.spawn(name, move || {
+        let spawned = self.acceptor.threads.spawn(name, move || {
             if shared.call(&target).is_err() {
                 shared.submit(Input::DialFailed(failed));
             }

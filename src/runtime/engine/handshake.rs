@@ -9,16 +9,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::acceptor::{connect, hear_opening};
+use super::acceptor::{connect, read_opening};
 use super::core_queue::Closed;
-use super::link::Ends;
-use super::service::{Dialog, Service};
+use super::link::AuthenticatedConnection;
+use super::service::{HandshakeDialect, Service};
 use super::shared::Shared;
-use super::timed::Timed;
+use super::timed::DeadlineStream;
 use crate::model::{PublicKey, Time};
 use crate::proto::dialect::Dialect;
-use crate::proto::sealed::{self, HandshakeError as KeyError, Incoming, Sealed, Sealer};
-use crate::runtime::driver::options::{Connection, Serve};
+use crate::proto::sealed::{self, PlainOrSealed, SealError as KeyError, Sealed, Sealer};
+use crate::runtime::driver::options::{RawConnection, ServeConnection};
 
 /// Buffer size of each reader: most messages are short, and a batch passes through it quickly.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
@@ -81,13 +81,13 @@ impl<C> From<Closed> for HandshakeError<C> {
 /// Other end of an accepted connection.
 pub(in crate::runtime) enum Caller<S: Service> {
     /// An end that has proved its key.
-    Peer(Box<Ends<S>>),
+    Peer(Box<AuthenticatedConnection<S>>),
     /// An end whose dialect another server serves.
-    Guest(Arc<dyn Serve>, Connection),
+    Guest(Arc<dyn ServeConnection>, RawConnection),
 }
 
 /// Connection whose ends are still to prove their keys.
-pub(in crate::runtime) struct Handshake<D: Dialog> {
+pub(in crate::runtime) struct Handshake<D: HandshakeDialect> {
     /// Binding of the connection, if it is encrypted.
     pub(in crate::runtime) binding: Option<Binding>,
     input: D::Reader,
@@ -98,19 +98,19 @@ pub(in crate::runtime) struct Handshake<D: Dialog> {
     sealer: Option<Sealer>,
 }
 
-impl<D: Dialog> Handshake<D> {
-    fn new(timed: Timed, form: D::Form, sealed: Option<Sealed>) -> Self {
+impl<D: HandshakeDialect> Handshake<D> {
+    fn new(timed: DeadlineStream, form: D::Form, sealed: Option<Sealed>) -> Self {
         let (stream, deadline, reads) = (timed.stream(), timed.deadline(), timed.reads());
         let (sealer, opener, binding) = match sealed {
             None => (None, None, None),
             Some(it) => (Some(it.sealer), Some(it.opener), Some(it.binding)),
         };
-        let input = D::reader(form, Incoming::new(timed, READ_BUFFER_BYTES, opener));
+        let input = D::reader(form, PlainOrSealed::new(timed, READ_BUFFER_BYTES, opener));
         Self { binding, input, form, deadline, reads, stream, sealer }
     }
 
     /// Sends a message.
-    pub(in crate::runtime) fn say(&mut self, word: &D::Word) -> io::Result<()> {
+    pub(in crate::runtime) fn write_word(&mut self, word: &D::Word) -> io::Result<()> {
         let bytes = D::encode(self.form, word);
         let sealed = self.sealer.as_mut().map(|sealer| sealer.seal(&bytes));
         // Some kilobytes at the beginning of a connection: they always fit.
@@ -118,26 +118,30 @@ impl<D: Dialog> Handshake<D> {
     }
 
     /// Waits for a message.
-    pub(in crate::runtime) fn hear(&mut self) -> Result<D::Word, HandshakeError<D::Code>> {
+    pub(in crate::runtime) fn read_word(&mut self) -> Result<D::Word, HandshakeError<D::Code>> {
         let ended = || HandshakeError::Io(ErrorKind::UnexpectedEof.into());
-        D::hear(&mut self.input)?.ok_or_else(ended)
+        D::read_word(&mut self.input)?.ok_or_else(ended)
     }
 }
 
 impl<S: Service> Handshake<S> {
-    fn ends(self, peer: S::Peer) -> Ends<S> {
+    fn ends(self, peer: S::Peer) -> AuthenticatedConnection<S> {
         let Self { input, form, deadline, reads, stream, sealer, .. } = self;
-        Ends { input, form, deadline, reads, stream, sealer, peer }
+        AuthenticatedConnection { input, form, deadline, reads, stream, sealer, peer }
     }
 }
 
 impl<S: Service> Shared<S> {
     /// Does the handshake of an accepted connection. `None` if it failed, which is counted.
-    pub(super) fn greet(&self, connection: Connection, told: Option<Dialect>) -> Option<Caller<S>> {
+    pub(super) fn shake_hands(
+        &self,
+        connection: RawConnection,
+        known_dialect: Option<Dialect>,
+    ) -> Option<Caller<S>> {
         let from = connection.from();
         let deadline = self.clock.now().mono.after(self.limits.handshake_timeout);
         let _ = connection.stream().set_nodelay(true);
-        match self.answer(connection, told, deadline) {
+        match self.answer(connection, known_dialect, deadline) {
             Ok(caller) => Some(caller),
             Err(error) => {
                 match &error {
@@ -157,21 +161,21 @@ impl<S: Service> Shared<S> {
 
     fn answer(
         &self,
-        connection: Connection,
-        told: Option<Dialect>,
+        connection: RawConnection,
+        known_dialect: Option<Dialect>,
         deadline: Time,
     ) -> Result<Caller<S>, HandshakeError<S::Code>> {
-        let (connection, dialect) = match told {
+        let (connection, dialect) = match known_dialect {
             Some(dialect) => (connection, dialect),
-            None => hear_opening(connection, self.clock, deadline)?,
+            None => read_opening(connection, self.clock, deadline)?,
         };
         // Another port's acceptor has its own servers, this engine among them.
-        if told.is_none()
+        if known_dialect.is_none()
             && let Some(server) = self.guests.get(dialect)
         {
             return Ok(Caller::Guest(server, connection));
         }
-        let mut timed = Timed::new(connection, self.clock, deadline);
+        let mut timed = DeadlineStream::new(connection, self.clock, deadline);
         let form = S::form_of(dialect);
         let (form, sealed) = match (form, dialect, &self.keys) {
             (Some(form), _, None) => (form, None),
@@ -192,7 +196,7 @@ impl<S: Service> Shared<S> {
             Ok(peer) => Ok(Caller::Peer(Box::new(handshake.ends(peer)))),
             Err(error) => {
                 if let HandshakeError::Refuses(code, reason) = &error {
-                    let _ = handshake.say(&self.service.refusal(code, reason));
+                    let _ = handshake.write_word(&self.service.refusal(code, reason));
                 }
                 Err(error)
             }
@@ -204,9 +208,9 @@ impl<S: Service> Shared<S> {
         &self,
         addr: SocketAddr,
         target: &S::Target,
-    ) -> Result<Ends<S>, HandshakeError<S::Code>> {
+    ) -> Result<AuthenticatedConnection<S>, HandshakeError<S::Code>> {
         let talk = |stream| self.introduce(addr, target, stream);
-        let outcome = connect(&self.acceptor.lobby, addr, self.limits.dial_timeout, talk);
+        let outcome = connect(&self.acceptor.pending, addr, self.limits.dial_timeout, talk);
         outcome.ok_or(HandshakeError::Closed)??
     }
 
@@ -215,10 +219,11 @@ impl<S: Service> Shared<S> {
         addr: SocketAddr,
         target: &S::Target,
         stream: Arc<TcpStream>,
-    ) -> Result<Ends<S>, HandshakeError<S::Code>> {
+    ) -> Result<AuthenticatedConnection<S>, HandshakeError<S::Code>> {
         let deadline = self.clock.now().mono.after(self.limits.handshake_timeout);
         let _ = stream.set_nodelay(true);
-        let mut timed = Timed::new(Connection::new(stream, Vec::new(), addr), self.clock, deadline);
+        let mut timed =
+            DeadlineStream::new(RawConnection::new(stream, Vec::new(), addr), self.clock, deadline);
         let sealed = match &self.keys {
             None => None,
             Some(keys) => {

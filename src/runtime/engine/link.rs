@@ -19,7 +19,7 @@ use crate::proto::sealed::Sealer;
 pub(in crate::runtime) const GARBLED_MAX: u32 = 64;
 
 /// Connection over which both ends have proved their keys.
-pub(in crate::runtime) struct Ends<S: Service> {
+pub(in crate::runtime) struct AuthenticatedConnection<S: Service> {
     pub(super) input: S::Reader,
     pub(super) form: S::Form,
     pub(super) deadline: Arc<AtomicU64>,
@@ -31,8 +31,9 @@ pub(in crate::runtime) struct Ends<S: Service> {
 
 impl<S: Service> Shared<S> {
     /// Registers a connection and reads it to its end, on the calling thread.
-    pub(super) fn converse(&self, ends: Ends<S>) {
-        let Ends { mut input, form, deadline, reads, stream, sealer, peer } = ends;
+    pub(super) fn converse(&self, ends: AuthenticatedConnection<S>) {
+        let AuthenticatedConnection { mut input, form, deadline, reads, stream, sealer, peer } =
+            ends;
         deadline.store(u64::MAX, Ordering::Relaxed);
         let is_ready = stream.set_read_timeout(None).is_ok()
             && stream.set_write_timeout(Some(self.limits.write_timeout)).is_ok();

@@ -5,7 +5,7 @@
 //! write once the system takes no more (`link_writer`); one writes the log (`log_writer`), one
 //! makes the calls that the machine does not order, one accepts (`acceptor`). The differences
 //! between the machines are in [`service::Service`], and those between their handshakes in
-//! [`service::Dialog`].
+//! [`service::HandshakeDialect`].
 //!
 //! Invariant: after [`shared::Shared::stop`] no thread and no socket is left, and all entries
 //! handed to the log are there.

@@ -6,7 +6,7 @@ use crate::runtime::driver::counters::Counter;
 
 /// Limits of one engine. Each protects the process from the other ends of its sockets.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct EngineLimits {
     /// Time-out of a new connection until both ends have proved their keys.
     pub handshake_timeout: Duration,
     /// Time-out of a call to be connected.
@@ -21,7 +21,7 @@ pub struct Limits {
     pub links_max: usize,
 }
 
-impl Default for Limits {
+impl Default for EngineLimits {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(5),
@@ -35,7 +35,7 @@ impl Default for Limits {
 
 /// Counters of connections and messages.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct EngineCounters {
     /// Connections over which both ends have proved their keys.
     pub links: Counter,
     /// Accepted connections closed for want of room.

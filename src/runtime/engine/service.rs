@@ -10,24 +10,24 @@ use super::core::EngineLoop;
 use super::handshake::{Handshake, HandshakeError};
 use super::link_writer::LinkWriter;
 use super::shared::Shared;
-use super::timed::Timed;
-use crate::machine::{Effect, Input, Kind, LinkId, Machine, Never};
+use super::timed::DeadlineStream;
+use crate::machine::{Effect, Input, LinkId, Machine, Never, Vocabulary};
 use crate::model::Time;
 use crate::proto::dialect::Dialect;
-use crate::proto::sealed::Incoming;
+use crate::proto::sealed::PlainOrSealed;
 
 /// Message of the machine of a service.
-pub(in crate::runtime) type MessageOf<S> = <<S as Service>::Machine as Kind>::Message;
+pub(in crate::runtime) type MessageOf<S> = <<S as Service>::Machine as Vocabulary>::Message;
 
 /// Call that the machine of a service orders.
-pub(in crate::runtime) type CallOf<S> = <<S as Service>::Machine as Kind>::Call;
+pub(in crate::runtime) type CallOf<S> = <<S as Service>::Machine as Vocabulary>::Call;
 
 /// Timer of the machine of a service.
-pub(in crate::runtime) type TimerOf<S> = <<S as Service>::Machine as Kind>::Timer;
+pub(in crate::runtime) type TimerOf<S> = <<S as Service>::Machine as Vocabulary>::Timer;
 
 /// A machine on an engine: its state beside the machine, its dialect and its log. The value is
 /// shared by all threads of the engine.
-pub(in crate::runtime) trait Service: Dialog {
+pub(in crate::runtime) trait Service: HandshakeDialect {
     /// Machine that the engine runs.
     type Machine: Machine<
             Message: Send,
@@ -44,7 +44,7 @@ pub(in crate::runtime) trait Service: Dialog {
     /// Messages to the core thread that only this service has.
     type Extra: Send;
     /// Reports to the sink.
-    type Notification: From<<Self::Machine as Kind>::Event> + 'static;
+    type Notification: From<<Self::Machine as Vocabulary>::Event> + 'static;
     /// Entries of the log.
     type Entry: Send + 'static;
     /// A message, with all that its bytes depend on.
@@ -77,16 +77,16 @@ pub(in crate::runtime) trait Service: Dialog {
     fn before_timer(_core: &mut EngineLoop<Self>, _timer: &TimerOf<Self>) {}
 
     /// Notes an event before it is reported.
-    fn before_event(core: &mut EngineLoop<Self>, event: &<Self::Machine as Kind>::Event);
+    fn before_event(core: &mut EngineLoop<Self>, event: &<Self::Machine as Vocabulary>::Event);
 
     /// Notes that a message waits to be sent on a link.
     fn after_send(_core: &mut EngineLoop<Self>, _link: LinkId, _said: &Self::Said) {}
 
     /// Carries out an effect that only this machine has.
-    fn carry_out(core: &mut EngineLoop<Self>, effect: <Self::Machine as Kind>::ExtraEffect);
+    fn carry_out(core: &mut EngineLoop<Self>, effect: <Self::Machine as Vocabulary>::ExtraEffect);
 
     /// Adds a record to the entries for the log.
-    fn persist(core: &mut EngineLoop<Self>, record: <Self::Machine as Kind>::Record);
+    fn persist(core: &mut EngineLoop<Self>, record: <Self::Machine as Vocabulary>::Record);
 
     /// Ends a batch: all messages that waited were taken.
     fn end_batch(core: &mut EngineLoop<Self>);
@@ -126,7 +126,7 @@ pub(in crate::runtime) trait Service: Dialog {
     fn target(call: CallOf<Self>) -> (Self::Target, <Self::Machine as Machine>::CallFailure);
 
     /// Makes the calls that the machine does not order, until `stopping` is disconnected.
-    fn seek(shared: &Arc<Shared<Self>>, stopping: &Receiver<Never>);
+    fn dial_members(shared: &Arc<Shared<Self>>, stopping: &Receiver<Never>);
 
     /// Notes that a call has succeeded, before its connection is read.
     fn on_called(shared: &Shared<Self>, target: &Self::Target, peer: &Self::Peer);
@@ -140,7 +140,9 @@ pub(in crate::runtime) trait Service: Dialog {
 }
 
 /// The words with which both ends of a connection prove their keys.
-pub(in crate::runtime) trait Dialog: Sized + Send + Sync + 'static {
+pub(in crate::runtime) trait HandshakeDialect:
+    Sized + Send + Sync + 'static
+{
     /// Name of the engine, for threads.
     const NAME: &'static str;
     /// The engine in words, for people.
@@ -170,10 +172,12 @@ pub(in crate::runtime) trait Dialog: Sized + Send + Sync + 'static {
     fn form_of(dialect: Dialect) -> Option<Self::Form>;
 
     /// Reader of a connection's messages.
-    fn reader(form: Self::Form, incoming: Incoming<Timed>) -> Self::Reader;
+    fn reader(form: Self::Form, incoming: PlainOrSealed<DeadlineStream>) -> Self::Reader;
 
     /// Reads a message of the handshake; `None` at the end of the stream.
-    fn hear(input: &mut Self::Reader) -> Result<Option<Self::Word>, HandshakeError<Self::Code>>;
+    fn read_word(
+        input: &mut Self::Reader,
+    ) -> Result<Option<Self::Word>, HandshakeError<Self::Code>>;
 
     /// Bytes of a message of the handshake.
     fn encode(form: Self::Form, word: &Self::Word) -> Vec<u8>;

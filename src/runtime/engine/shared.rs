@@ -8,29 +8,29 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::acceptor::{Acceptor, Refused};
+use super::acceptor::{Acceptor, RejectionCounters};
 use super::core::{CoreMsg, EngineLoop};
 use super::core_queue::{Closed, CoreQueue};
 use super::handshake::Caller;
 use super::log_writer::LogWriter;
-use super::options::{Counters, Limits};
+use super::options::{EngineCounters, EngineLimits};
 use super::service::Service;
 use crate::machine::{Input, LinkId};
 use crate::model::{KeyPair, Nonce, Rng};
 use crate::proto::dialect::Dialect;
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
-use crate::runtime::driver::lobby::{NO_ROOM, busy_line};
-use crate::runtime::driver::options::{Connection, Dialects, Serve};
+use crate::runtime::driver::options::{DialectServers, RawConnection, ServeConnection};
+use crate::runtime::driver::pending::{NO_ROOM, busy_line};
 use crate::runtime::engine::CUT_GRACE;
 
 /// State that all threads of an engine share.
 pub(in crate::runtime) struct Shared<S: Service> {
     pub(in crate::runtime) clock: Clock,
-    pub(in crate::runtime) limits: Limits,
-    pub(in crate::runtime) counters: Counters,
+    pub(in crate::runtime) limits: EngineLimits,
+    pub(in crate::runtime) counters: EngineCounters,
     /// Servers of accepted connections of other dialects.
-    pub(in crate::runtime) guests: Dialects,
+    pub(in crate::runtime) guests: DialectServers,
     pub(in crate::runtime) keys_of_mine: KeyPair,
     pub(in crate::runtime) keys: Option<Arc<ClusterKeys>>,
     /// Address that is listened at, if any.
@@ -46,9 +46,9 @@ pub(in crate::runtime) struct Shared<S: Service> {
 }
 
 /// Setup of an engine.
-pub(in crate::runtime) struct Setup {
-    pub(in crate::runtime) limits: Limits,
-    pub(in crate::runtime) guests: Dialects,
+pub(in crate::runtime) struct EngineSetup {
+    pub(in crate::runtime) limits: EngineLimits,
+    pub(in crate::runtime) guests: DialectServers,
     pub(in crate::runtime) keys_of_mine: KeyPair,
     pub(in crate::runtime) keys: Option<Arc<ClusterKeys>>,
     pub(in crate::runtime) addr: Option<SocketAddr>,
@@ -62,13 +62,13 @@ struct Links<I> {
 }
 
 impl<S: Service> Shared<S> {
-    pub(in crate::runtime) fn new(setup: Setup, service: S) -> Arc<Self> {
-        let Setup { limits, guests, keys_of_mine, keys, addr, rng } = setup;
+    pub(in crate::runtime) fn new(setup: EngineSetup, service: S) -> Arc<Self> {
+        let EngineSetup { limits, guests, keys_of_mine, keys, addr, rng } = setup;
         Arc::new(Self {
             clock: Clock::start(),
             acceptor: Acceptor::new(limits.silent_max, limits.links_max),
             limits,
-            counters: Counters::default(),
+            counters: EngineCounters::default(),
             guests,
             keys_of_mine,
             keys,
@@ -93,7 +93,7 @@ impl<S: Service> Shared<S> {
     ) -> io::Result<()> {
         let shared = Arc::clone(self);
         let name = format!("{}:{name}", S::NAME);
-        self.acceptor.crew.spawn(name, move || work(&shared))
+        self.acceptor.threads.spawn(name, move || work(&shared))
     }
 
     /// Starts the threads that own the machine, make calls and accept connections. That of the log
@@ -110,7 +110,7 @@ impl<S: Service> Shared<S> {
         let listener = listener.map(Arc::new);
         let stopping = self.acceptor.open(listener.as_ref());
         let seeking = stopping.clone();
-        self.spawn("seek", move |shared| S::seek(shared, &seeking))?;
+        self.spawn("seek", move |shared| S::dial_members(shared, &seeking))?;
         if let Some(listener) = listener {
             self.spawn("accept", move |shared| {
                 let hosting = Arc::clone(shared);
@@ -152,9 +152,9 @@ impl<S: Service> Shared<S> {
         for (stream, _) in open.into_values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
-        self.acceptor.lobby.clear();
+        self.acceptor.pending.clear();
         let deadline = self.clock.now().mono.after(CUT_GRACE);
-        let left = self.acceptor.crew.wait(&self.clock, deadline);
+        let left = self.acceptor.threads.wait(&self.clock, deadline);
         if left > 0 {
             log::warn!("{left} threads of {} have not ended {CUT_GRACE:?} after its end", S::ABOUT);
         }
@@ -223,24 +223,25 @@ impl<S: Service> Shared<S> {
     }
 
     /// Words for a caller for which there is no room.
-    fn busy(&self, told: Option<Dialect>) -> Vec<u8> {
+    fn busy(&self, known_dialect: Option<Dialect>) -> Vec<u8> {
         if self.keys.is_some() {
             return busy_line();
         }
-        let form = told.and_then(S::form_of).unwrap_or_else(S::own_form);
+        let form = known_dialect.and_then(S::form_of).unwrap_or_else(S::own_form);
         S::encode(form, &self.service.busy(NO_ROOM))
     }
 
     /// Serves an accepted connection from its first byte to its end.
-    fn host(self: &Arc<Self>, connection: Connection, told: Option<Dialect>) {
+    fn host(self: &Arc<Self>, connection: RawConnection, known_dialect: Option<Dialect>) {
         let counters = &self.counters;
-        let refused = Refused { full: &counters.refused_full, silent: &counters.refused_silent };
-        let greet = |connection| self.greet(connection, told);
+        let refused =
+            RejectionCounters { full: &counters.refused_full, silent: &counters.refused_silent };
+        let shake_hands = |connection| self.shake_hands(connection, known_dialect);
         self.acceptor.host(
             connection,
             refused,
-            || self.busy(told),
-            greet,
+            || self.busy(known_dialect),
+            shake_hands,
             |caller| match caller {
                 Caller::Peer(ends) => self.converse(*ends),
                 Caller::Guest(server, connection) => server.serve(connection),
@@ -250,14 +251,14 @@ impl<S: Service> Shared<S> {
 }
 
 /// Server of connections that another listener accepts, and whose dialect it has detected.
-pub(in crate::runtime) struct Server<S: Service>(
+pub(in crate::runtime) struct SharedPortServer<S: Service>(
     pub(in crate::runtime) Arc<Shared<S>>,
     pub(in crate::runtime) Dialect,
 );
 
-impl<S: Service> Serve for Server<S> {
-    fn serve(&self, connection: Connection) {
-        let _place = self.0.acceptor.crew.join();
+impl<S: Service> ServeConnection for SharedPortServer<S> {
+    fn serve(&self, connection: RawConnection) {
+        let _place = self.0.acceptor.threads.join();
         self.0.host(connection, Some(self.1));
     }
 }

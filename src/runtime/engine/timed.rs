@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::Time;
 use crate::runtime::clock::Clock;
-use crate::runtime::driver::options::Connection;
+use crate::runtime::driver::options::RawConnection;
 
 /// A connection that fails at a deadline, until that is lifted: a byte now and then gains no time.
 #[derive(Debug)]
-pub(in crate::runtime) struct Timed {
-    connection: Connection,
+pub(in crate::runtime) struct DeadlineStream {
+    connection: RawConnection,
     clock: Clock,
     deadline: Arc<AtomicU64>,
     reads: Arc<AtomicU64>,
 }
 
-impl Timed {
-    pub(in crate::runtime) fn new(connection: Connection, clock: Clock, deadline: Time) -> Self {
+impl DeadlineStream {
+    pub(in crate::runtime) fn new(connection: RawConnection, clock: Clock, deadline: Time) -> Self {
         let deadline = Arc::new(AtomicU64::new(deadline.as_micros()));
         Self { connection, clock, deadline, reads: Arc::default() }
     }
@@ -48,7 +48,7 @@ impl Timed {
     }
 }
 
-impl Read for Timed {
+impl Read for DeadlineStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if let Some(left) = self.left()? {
             self.connection.stream().set_read_timeout(Some(left))?;
@@ -59,7 +59,7 @@ impl Read for Timed {
     }
 }
 
-impl io::Write for Timed {
+impl io::Write for DeadlineStream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.connection.stream().set_write_timeout(self.left()?)?;
         self.connection.stream().write(buf)

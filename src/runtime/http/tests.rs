@@ -11,13 +11,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Takes POST at `/echo` and answers everything else with its path.
 struct Echo;
 
-impl Handler for Echo {
+impl HttpHandler for Echo {
     fn refuse(&self, head: &Head) -> Option<Response> {
         let is_taken = head.method == "GET" || head.path == "/echo";
         (!is_taken).then(|| Response::text(405, "no").with("Allow", "GET"))
     }
 
-    fn answer(&self, request: &Request) -> Response {
+    fn answer(&self, request: &HttpRequest) -> Response {
         let body = [request.head.path.as_bytes(), b"|", &request.body].concat();
         Response::new(200, "text/plain", body)
     }
@@ -29,11 +29,11 @@ struct Call {
     ended: crossbeam_channel::Receiver<()>,
 }
 
-fn server(access: Access) -> Arc<Server> {
-    Arc::new(Server::new(Arc::new(Echo), access, Arc::default()))
+fn server(access: Access) -> Arc<HttpServer> {
+    Arc::new(HttpServer::new(Arc::new(Echo), access, Arc::default()))
 }
 
-fn call(server: &Arc<Server>) -> Call {
+fn call(server: &Arc<HttpServer>) -> Call {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -41,7 +41,7 @@ fn call(server: &Arc<Server>) -> Call {
     let (tell, ended) = crossbeam_channel::bounded(1);
     let server = Arc::clone(server);
     thread::spawn("http", move || {
-        server.serve(Connection::new(Arc::new(accepted), Vec::new(), from));
+        server.serve(RawConnection::new(Arc::new(accepted), Vec::new(), from));
         let _ = tell.send(());
     })
     .unwrap();
@@ -156,8 +156,8 @@ fn every_fault_is_answered_counted_and_ends_its_connection() {
 }
 
 /// A server with these time-outs.
-fn hasty(request: Duration, idle: Duration) -> Arc<Server> {
-    let mut server = Server::new(Arc::new(Echo), Access::Any, Arc::default());
+fn hasty(request: Duration, idle: Duration) -> Arc<HttpServer> {
+    let mut server = HttpServer::new(Arc::new(Echo), Access::Any, Arc::default());
     server.pace = Pace { request, idle, write: request };
     Arc::new(server)
 }
@@ -246,7 +246,7 @@ fn with_loopback_access_a_foreign_name_or_address_is_refused() {
     let server = server(Access::Loopback);
     let from: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let asked = |host: &str, from: SocketAddr| {
-        let mut reader = Reader::default();
+        let mut reader = RequestParser::default();
         reader.feed(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
         server.bar(&reader.head().unwrap().unwrap(), from).map(|it| it.status)
     };

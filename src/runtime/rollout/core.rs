@@ -1,7 +1,7 @@
 //! State of the core thread of a rollout, and the steps that surround the machine: the beginning of
 //! its history, the nodes that are let in, the operators that wait for an answer.
 
-use crate::proto::rollout::{Cause, Genesis, NodeId};
+use crate::proto::rollout::{AbortCause, Genesis, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use crossbeam_channel::Sender;
 
 use super::KillPoint;
 use super::engine::Entry;
-use super::options::{Habits, Told};
-use super::service::{Peer, Roll};
-use super::stage::{Phase, Stage};
+use super::node_state::{NodeState, Phase};
+use super::options::{ConfigOverrides, RolloutNotification};
+use super::service::{Peer, RolloutService};
 use crate::machine::rollout::{
-    Answer, Command, Config, ExtraInput, Input, Memory, Opening, Request, Rollout,
+    Command, CommandRequest, CommandResult, Config, ExtraInput, Input, Opening, Rollout,
+    RolloutMemory,
 };
-use crate::machine::{LinkId, Ticket};
+use crate::machine::{DialId, LinkId};
 use crate::model::{KeyPair, PublicKey, Time};
 use crate::runtime::engine::core::EngineLoop;
 use crate::runtime::files::os_rng;
@@ -24,9 +25,9 @@ use crate::runtime::files::os_rng;
 const ADMISSION_PAUSE: Duration = Duration::from_millis(700);
 
 /// Message to the core thread that only a rollout has.
-pub(super) enum Extra {
+pub(super) enum RolloutCoreMsg {
     /// An order of an operator.
-    Command(Command, Sender<Answer>),
+    Command(Command, Sender<CommandResult>),
     /// A name, and the key that the fleet vouches for.
     Vouch(NodeId, PublicKey, Sender<bool>),
     /// The keys of all members whose end the seeds certify.
@@ -36,32 +37,32 @@ pub(super) enum Extra {
 }
 
 /// State of the core thread beside its links.
-pub(super) struct State {
-    pub(super) stage: Stage,
+pub(super) struct RolloutCoreState {
+    pub(super) node_state: NodeState,
     pub(super) kill_at: Option<KillPoint>,
     /// Content of the log, until the machine begins.
-    past: Option<(Genesis, Memory)>,
-    habits: Option<Habits>,
-    waiting: BTreeMap<Ticket, Sender<Answer>>,
+    past: Option<(Genesis, RolloutMemory)>,
+    overrides: Option<ConfigOverrides>,
+    waiting: BTreeMap<DialId, Sender<CommandResult>>,
     last_ticket: u64,
     /// Order in flight that lets a node in, if any; `admission_at` is the earliest time of the
     /// next.
-    admission: Option<Ticket>,
+    admission: Option<DialId>,
     admission_at: Time,
 }
 
-impl State {
+impl RolloutCoreState {
     pub(super) fn new(
-        stage: Stage,
-        past: Option<(Genesis, Memory)>,
-        habits: Habits,
+        node_state: NodeState,
+        past: Option<(Genesis, RolloutMemory)>,
+        overrides: ConfigOverrides,
         kill_at: Option<KillPoint>,
     ) -> Self {
         Self {
-            stage,
+            node_state,
             kill_at,
             past,
-            habits: Some(habits),
+            overrides: Some(overrides),
             waiting: BTreeMap::new(),
             last_ticket: 0,
             admission: None,
@@ -70,7 +71,7 @@ impl State {
     }
 
     fn is_asked(&self) -> bool {
-        self.admission.is_none() && self.stage.is_asked()
+        self.admission.is_none() && self.node_state.is_asked()
     }
 
     /// Time at which a node is to be let in, if one is.
@@ -83,13 +84,13 @@ impl State {
         self.waiting.clear();
     }
 
-    fn ticket(&mut self) -> Ticket {
+    fn ticket(&mut self) -> DialId {
         self.last_ticket += 1;
-        Ticket(self.last_ticket)
+        DialId(self.last_ticket)
     }
 
     /// Passes the answer to a command on.
-    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) {
+    pub(super) fn answer(&mut self, ticket: DialId, answer: CommandResult) {
         if self.admission == Some(ticket) {
             self.admission = None;
         } else if let Some(reply) = self.waiting.remove(&ticket) {
@@ -99,7 +100,7 @@ impl State {
     }
 }
 
-impl EngineLoop<Roll> {
+impl EngineLoop<RolloutService> {
     /// Resumes the history of the log, or begins one if all of it is known.
     pub(super) fn begin_or_wait(&mut self) {
         match self.state.past.take() {
@@ -108,20 +109,20 @@ impl EngineLoop<Roll> {
         }
     }
 
-    pub(super) fn take(&mut self, extra: Extra) {
+    pub(super) fn take(&mut self, extra: RolloutCoreMsg) {
         match extra {
-            Extra::Command(command, reply) => self.command(command, reply),
-            Extra::Vouch(node, key, reply) => {
+            RolloutCoreMsg::Command(command, reply) => self.command(command, reply),
+            RolloutCoreMsg::Vouch(node, key, reply) => {
                 // The caller may have gone meanwhile.
-                let _ = reply.try_send(self.state.stage.asking.vouch(node, key));
+                let _ = reply.try_send(self.state.node_state.pending_members.vouch(node, key));
                 self.state.admission_at = Time::ZERO;
             }
-            Extra::Dead(keys) => {
-                self.state.stage.asking.bury(keys.clone());
+            RolloutCoreMsg::Dead(keys) => {
+                self.state.node_state.pending_members.mark_dead(keys.clone());
                 self.handle(Input::Extra(ExtraInput::Dead { keys }));
             }
-            Extra::Admit(node, digits, reply) => {
-                let meant = self.state.stage.asking.admit(&node, &digits);
+            RolloutCoreMsg::Admit(node, digits, reply) => {
+                let meant = self.state.node_state.pending_members.admit(&node, &digits);
                 if let [key] = meant[..] {
                     self.make_room(&node, key);
                 }
@@ -134,7 +135,7 @@ impl EngineLoop<Roll> {
     /// Hangs up on the node that holds this name with another key, as an operator wants the name
     /// for this one.
     fn make_room(&mut self, node: &NodeId, key: PublicKey) {
-        let Phase::Running { rollout, .. } = &self.state.stage.phase else { return };
+        let Phase::Running { rollout, .. } = &self.state.node_state.phase else { return };
         if let Some((link, _)) = rollout.stranger(node).filter(|it| it.1 != key) {
             let now = self.shared.clock.now().mono;
             self.hang_up(now, link);
@@ -147,83 +148,87 @@ impl EngineLoop<Roll> {
         let Peer { other, is_caller, joins, genesis } = peer;
         let (node, key) = (other.node_id.clone(), other.key);
         let place = is_caller.then(|| (node.clone(), other.host.clone(), other.port));
-        let is_known = match &self.state.stage.phase {
+        let is_known = match &self.state.node_state.phase {
             Phase::Running { rollout, .. } => rollout.roster().has(&node),
             Phase::Forming(_) => !joins,
         };
-        if self.state.stage.asking.is_wanted(&other) {
+        if self.state.node_state.pending_members.is_wanted(&other) {
             self.make_room(&node, key);
         }
         if !is_known {
-            let is_linked = match &self.state.stage.phase {
+            let is_linked = match &self.state.node_state.phase {
                 Phase::Running { rollout, .. } => !rollout.is_claimed(&node, key),
                 Phase::Forming(_) => true,
             };
-            self.state.stage.asking.came(other, joins, is_linked);
+            self.state.node_state.pending_members.came(other, joins, is_linked);
         }
-        match &mut self.state.stage.phase {
+        match &mut self.state.node_state.phase {
             Phase::Running { .. } => {
                 self.handle(Input::Opened { link, opening: Opening { node, key } });
                 if let Some((node, host, port)) = place {
                     self.handle(Input::Extra(ExtraInput::Called { node, host, port }));
                 }
             }
-            Phase::Forming(forming) => {
-                if let Some(genesis) = forming.arrived(link, (node, key), genesis) {
-                    self.begin(genesis, Memory::default(), true);
+            Phase::Forming(bootstrapping) => {
+                if let Some(genesis) = bootstrapping.arrived(link, (node, key), genesis) {
+                    self.begin(genesis, RolloutMemory::default(), true);
                 }
             }
         }
     }
 
     fn begin_if_complete(&mut self) {
-        let Phase::Forming(forming) = &self.state.stage.phase else { return };
-        if let Some(genesis) = forming.complete() {
-            self.begin(genesis, Memory::default(), true);
+        let Phase::Forming(bootstrapping) = &self.state.node_state.phase else { return };
+        if let Some(genesis) = bootstrapping.complete() {
+            self.begin(genesis, RolloutMemory::default(), true);
         }
     }
 
     /// Begins a new history, or resumes that of the log.
-    fn begin(&mut self, genesis: Genesis, memory: Memory, is_new: bool) {
-        let Some(habits) = self.state.habits.take() else { return };
+    fn begin(&mut self, genesis: Genesis, memory: RolloutMemory, is_new: bool) {
+        let Some(overrides) = self.state.overrides.take() else { return };
         let me = self.shared.service.me.node_id.clone();
         let rng = match os_rng() {
             Ok(rng) => rng,
             Err(error) => return self.fail(error.to_string()),
         };
         let mut config = Config::new(me.clone(), genesis.roster.clone(), genesis.state.clone());
-        habits(&mut config);
-        if let Phase::Forming(forming) = &self.state.stage.phase {
-            config.places = forming.places();
+        overrides(&mut config);
+        if let Phase::Forming(bootstrapping) = &self.state.node_state.phase {
+            config.places = bootstrapping.places();
         }
         let keys = KeyPair::from_secret(self.shared.keys_of_mine.secret_bytes());
         let rollout = Box::new(Rollout::new(config, keys, rng, memory));
         let phase = Phase::Running { rollout, genesis: genesis.clone() };
-        let before = std::mem::replace(&mut self.state.stage.phase, phase);
+        let before = std::mem::replace(&mut self.state.node_state.phase, phase);
         let nodes = genesis.roster.nodes().map(|it| it.node_id.clone()).collect();
         if is_new {
-            self.notify(Told::Founded(nodes));
+            self.notify(RolloutNotification::Founded(nodes));
             self.preface = 1;
             self.entries.push(Entry::Genesis { node_id: me, genesis });
         }
         self.handle(Input::Start);
-        let keys = self.state.stage.asking.dead.clone();
+        let keys = self.state.node_state.pending_members.dead.clone();
         self.handle(Input::Extra(ExtraInput::Dead { keys }));
-        if let Phase::Forming(forming) = before {
-            for (link, node, key) in forming.arrived {
+        if let Phase::Forming(bootstrapping) = before {
+            for (link, node, key) in bootstrapping.arrived {
                 self.handle(Input::Opened { link, opening: Opening { node, key } });
             }
-            for (link, msg) in forming.early {
+            for (link, msg) in bootstrapping.early {
                 self.handle(Input::Received { link, msg });
             }
         }
     }
 
-    fn command(&mut self, command: Command, reply: Sender<Answer>) {
-        if let Phase::Forming(forming) = &self.state.stage.phase {
-            let waits_for = forming.waits_for().join(", ");
+    fn command(&mut self, command: Command, reply: Sender<CommandResult>) {
+        if let Phase::Forming(bootstrapping) = &self.state.node_state.phase {
+            let waits_for = bootstrapping.waits_for().join(", ");
             let reason = format!("this node has not begun; it waits for {waits_for}");
-            let _ = reply.try_send(Answer::Refused { cause: Cause::Roster, reason, running: None });
+            let _ = reply.try_send(CommandResult::Refused {
+                cause: AbortCause::Roster,
+                reason,
+                running: None,
+            });
             return;
         }
         if self.has_failed {
@@ -232,7 +237,7 @@ impl EngineLoop<Roll> {
         }
         let ticket = self.state.ticket();
         self.state.waiting.insert(ticket, reply);
-        self.handle(Input::Command(Request { ticket, command }));
+        self.handle(Input::Command(CommandRequest { ticket, command }));
     }
 
     /// Lets in the next node that is to be let in, one at a time.
@@ -242,11 +247,14 @@ impl EngineLoop<Roll> {
             return;
         }
         self.state.admission_at = now.after(ADMISSION_PAUSE);
-        let Phase::Running { rollout, .. } = &self.state.stage.phase else { return };
-        if let Some(roster) = self.state.stage.asking.next(rollout) {
+        let Phase::Running { rollout, .. } = &self.state.node_state.phase else { return };
+        if let Some(roster) = self.state.node_state.pending_members.next(rollout) {
             let ticket = self.state.ticket();
             self.state.admission = Some(ticket);
-            self.handle(Input::Command(Request { ticket, command: Command::Roster(roster) }));
+            self.handle(Input::Command(CommandRequest {
+                ticket,
+                command: Command::Roster(roster),
+            }));
         }
     }
 }

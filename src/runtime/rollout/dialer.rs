@@ -44,20 +44,23 @@ impl Call {
 impl Shared {
     /// Reports the reason for which a call fails; the same reason is reported once.
     pub(super) fn note_refusal(&self, call: &Call, reason: &str) {
-        let mut told = self.service.told.lock().expect("nothing under this lock can panic");
-        if told.insert(call.at.clone(), reason.to_owned()).as_deref() != Some(reason) {
-            drop(told);
+        let mut last_errors =
+            self.service.last_errors.lock().expect("nothing under this lock can panic");
+        if last_errors.insert(call.at.clone(), reason.to_owned()).as_deref() != Some(reason) {
+            drop(last_errors);
             let name = call.node.as_ref().map_or_else(String::new, |it| format!("{it} at "));
             self.note(format!("{name}{}: {reason}", call.at));
         }
     }
 
-    /// Makes the calls of [`Stage::calls`](super::stage::Stage::calls), until the node stops.
-    pub(super) fn seek(self: &Arc<Self>, stopping: &Receiver<Never>) {
+    /// Makes the calls of [`Stage::calls`](super::node_state::NodeState::calls), until the node stops.
+    pub(super) fn dial_members(self: &Arc<Self>, stopping: &Receiver<Never>) {
         let started = self.clock.now().mono;
         loop {
             let has_waited = self.clock.now().mono.since(started) >= TURN;
-            let Ok(calls) = self.ask(move |state| state.stage.calls(has_waited)) else { return };
+            let Ok(calls) = self.ask(move |state| state.node_state.calls(has_waited)) else {
+                return;
+            };
             for call in calls {
                 self.seek_at(call, stopping.clone());
             }
@@ -77,7 +80,7 @@ impl Shared {
         let forget = |shared: &Self, at: &str| {
             shared.service.busy.lock().expect("nothing under this lock can panic").remove(at);
         };
-        let spawned = self.acceptor.crew.spawn("seek", move || {
+        let spawned = self.acceptor.threads.spawn("seek", move || {
             if shared.call(&call).is_err() {
                 let _ = stopping.recv_timeout(PAUSE);
             }

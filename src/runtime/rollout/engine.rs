@@ -1,6 +1,6 @@
 //! Engine of a node that rolls out: its port, its log and its threads.
 //!
-//! Invariant: after [`Engine::stop`] no thread and no socket is left, and everything handed to the
+//! Invariant: after [`RolloutEngine::stop`] no thread and no socket is left, and everything handed to the
 //! disk is there.
 
 use std::collections::BTreeSet;
@@ -13,22 +13,27 @@ use std::sync::{Arc, Mutex};
 use crossbeam_channel::bounded;
 use serde::{Deserialize, Serialize};
 
-use super::core::{Extra, State};
-use super::forming::Forming;
-use super::options::{Admits, Founding, Options, Place, Recovered, Standing, StartError};
-use super::service::Roll;
-use super::stage::{Asking, Phase, Stage};
-use crate::machine::rollout::{Aborted, Answer, Command, ExtraInput, Input, Memory, Record};
+use super::bootstrapping::Bootstrapping;
+use super::core::{RolloutCoreMsg, RolloutCoreState};
+use super::node_state::{NodeState, PendingMembers, Phase};
+use super::options::{
+    AdmissionPolicy, EngineStatus, HistoryBootstrap, NodeAddr, ReplayReport, RolloutOptions,
+    RolloutStartError,
+};
+use super::service::RolloutService;
+use crate::machine::rollout::{
+    Aborted, Command, CommandResult, ExtraInput, Input, Record, RolloutMemory,
+};
 use crate::model::{KeyPair, PublicKey};
 use crate::proto::dialect::Dialect;
 use crate::proto::rollout::{
     Committed, Genesis, HealthSnapshot, ModelId, NodeId, Participant, Roster, TxId,
 };
-use crate::runtime::driver::options::Serve;
+use crate::runtime::driver::options::ServeConnection;
 use crate::runtime::engine::core::{CoreMsg, EngineLoop};
 use crate::runtime::engine::core_queue::Closed;
-use crate::runtime::engine::options::Counters;
-use crate::runtime::engine::shared::Setup;
+use crate::runtime::engine::options::EngineCounters;
+use crate::runtime::engine::shared::EngineSetup;
 use crate::runtime::files::{make_dirs, os_rng};
 use crate::runtime::journal::{Journal, JournalError};
 use crate::runtime::{engine, listen};
@@ -50,78 +55,79 @@ pub(super) enum Entry {
 
 /// Handle of a running node. Dropping it leaves the node running: see [`Self::stop`].
 #[derive(Clone)]
-pub struct Engine {
+pub struct RolloutEngine {
     shared: Arc<Shared>,
 }
 
 /// State shared by all threads of the engine.
-pub(super) type Shared = engine::shared::Shared<Roll>;
+pub(super) type Shared = engine::shared::Shared<RolloutService>;
 
 /// Error of a request to a node that is stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StandingError;
+pub struct StoppingError;
 
-impl fmt::Display for StandingError {
+impl fmt::Display for StoppingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("this node is stopping")
     }
 }
 
-impl Error for StandingError {}
+impl Error for StoppingError {}
 
 /// Content of the log: the beginning of the history, and the memory of its records; none if empty.
-type Past = Option<(Genesis, Memory)>;
+type Past = Option<(Genesis, RolloutMemory)>;
 
-impl Engine {
+impl RolloutEngine {
     /// Starts a node.
     ///
     /// # Errors
     /// Fails if its log cannot be used, its port is taken, or the system has no room.
-    pub fn start(options: Options) -> Result<(Self, Recovered), StartError> {
+    pub fn start(options: RolloutOptions) -> Result<(Self, ReplayReport), RolloutStartError> {
         let (journal, past, recovered) = open(&options)?;
         let listener = options.listen.map(|addr| listen::bind(addr.ip(), addr.port())).transpose();
-        let listener = listener.map_err(StartError::Listen)?;
+        let listener = listener.map_err(RolloutStartError::Listen)?;
         let addr = listener.as_ref().and_then(|it| it.local_addr().ok());
         let (host, port) = options.at;
         let port = if port == 0 { addr.map_or(0, |it| it.port()) } else { port };
         let key = options.keys.public();
         let me = Participant { node_id: options.me, host, port, key };
-        let founding = checked(options.founding, &me)?;
-        let joins = match &founding {
-            Founding::Join(places) => places.clone(),
-            Founding::By(_) => Vec::new(),
+        let bootstrap = checked(options.bootstrap, &me)?;
+        let joins = match &bootstrap {
+            HistoryBootstrap::Join(places) => places.clone(),
+            HistoryBootstrap::By(_) => Vec::new(),
         };
         let has_key = options.cluster_keys.is_some();
-        let admits = if has_key { Admits::Anybody } else { options.admits };
-        let forming = Forming::new(me.clone(), founding, options.initial);
-        let asking = Asking::new(admits, joins);
+        let policy = if has_key { AdmissionPolicy::Anybody } else { options.policy };
+        let bootstrapping = Bootstrapping::new(me.clone(), bootstrap, options.initial);
+        let pending_members = PendingMembers::new(policy, joins);
         let strangers_max = options.limits.strangers_max;
-        let stage = Stage::new(Phase::Forming(Box::new(forming)), asking, strangers_max);
-        let setup = Setup {
+        let node_state =
+            NodeState::new(Phase::Forming(Box::new(bootstrapping)), pending_members, strangers_max);
+        let setup = EngineSetup {
             limits: options.limits.engine,
             guests: options.guests,
             keys_of_mine: options.keys,
             keys: options.cluster_keys,
             addr,
-            rng: os_rng().map_err(StartError::Files)?,
+            rng: os_rng().map_err(RolloutStartError::Files)?,
         };
-        let service = Roll { me, busy: Mutex::default(), told: Mutex::default() };
+        let service = RolloutService { me, busy: Mutex::default(), last_errors: Mutex::default() };
         let shared = Shared::new(setup, service);
-        let state = State::new(stage, past, options.habits, options.kill_at);
+        let state = RolloutCoreState::new(node_state, past, options.overrides, options.kill_at);
         let core = EngineLoop::new(&shared, state, options.sink);
         let engine = Self { shared };
         match engine.start_threads(core, journal, listener) {
             Ok(()) => Ok((engine, recovered)),
             Err(error) => {
                 engine.stop();
-                Err(StartError::Threads(error))
+                Err(RolloutStartError::Threads(error))
             }
         }
     }
 
     fn start_threads(
         &self,
-        core: EngineLoop<Roll>,
+        core: EngineLoop<RolloutService>,
         mut journal: Journal<Entry>,
         listener: Option<TcpListener>,
     ) -> io::Result<()> {
@@ -148,12 +154,12 @@ impl Engine {
     }
 
     /// Returns a server of connections that another listener accepts, and that speak this dialect.
-    pub fn server(&self, dialect: Dialect) -> Arc<dyn Serve> {
-        Arc::new(engine::shared::Server(Arc::clone(&self.shared), dialect))
+    pub fn server(&self, dialect: Dialect) -> Arc<dyn ServeConnection> {
+        Arc::new(engine::shared::SharedPortServer(Arc::clone(&self.shared), dialect))
     }
 
     /// Returns the counters of connections and messages.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &EngineCounters {
         &self.shared.counters
     }
 
@@ -162,11 +168,11 @@ impl Engine {
     ///
     /// # Errors
     /// Fails if the node is stopping.
-    pub fn command(&self, command: Command) -> Result<Answer, StandingError> {
-        let (tell, told) = bounded(1);
-        let pushed = self.extra(Extra::Command(command, tell));
-        pushed.map_err(|_| StandingError)?;
-        told.recv().map_err(|_| StandingError)
+    pub fn command(&self, command: Command) -> Result<CommandResult, StoppingError> {
+        let (reply, answer) = bounded(1);
+        let pushed = self.extra(RolloutCoreMsg::Command(command, reply));
+        pushed.map_err(|_| StoppingError)?;
+        answer.recv().map_err(|_| StoppingError)
     }
 
     /// Reports a window of traffic that the data plane has measured. False once the node is
@@ -198,17 +204,17 @@ impl Engine {
     ///
     /// # Errors
     /// Fails if the node is stopping.
-    pub fn vouch(&self, node: NodeId, key: PublicKey) -> Result<bool, StandingError> {
-        let (tell, told) = bounded(1);
-        let pushed = self.extra(Extra::Vouch(node, key, tell));
-        pushed.map_err(|_| StandingError)?;
-        told.recv().map_err(|_| StandingError)
+    pub fn vouch(&self, node: NodeId, key: PublicKey) -> Result<bool, StoppingError> {
+        let (reply, answer) = bounded(1);
+        let pushed = self.extra(RolloutCoreMsg::Vouch(node, key, reply));
+        pushed.map_err(|_| StoppingError)?;
+        answer.recv().map_err(|_| StoppingError)
     }
 
     /// Reports the keys of all members whose end the fleet's seeds certify now, in place of those
     /// of the last report. False once the node is stopping.
     pub fn dead(&self, keys: BTreeSet<PublicKey>) -> bool {
-        self.extra(Extra::Dead(keys)).is_ok()
+        self.extra(RolloutCoreMsg::Dead(keys)).is_ok()
     }
 
     /// Lets a node in under this name whose key begins with these digits, or with any if there are
@@ -216,26 +222,28 @@ impl Engine {
     ///
     /// # Errors
     /// Fails if the node is stopping.
-    pub fn admit(&self, node: NodeId, digits: String) -> Result<Vec<PublicKey>, StandingError> {
-        let (tell, told) = bounded(1);
-        let pushed = self.extra(Extra::Admit(node, digits, tell));
-        pushed.map_err(|_| StandingError)?;
-        told.recv().map_err(|_| StandingError)
+    pub fn admit(&self, node: NodeId, digits: String) -> Result<Vec<PublicKey>, StoppingError> {
+        let (reply, answer) = bounded(1);
+        let pushed = self.extra(RolloutCoreMsg::Admit(node, digits, reply));
+        pushed.map_err(|_| StoppingError)?;
+        answer.recv().map_err(|_| StoppingError)
     }
 
     /// Returns the status of the node. Must not be called by the sink.
     ///
     /// # Errors
     /// Fails if the node is stopping.
-    pub fn standing(&self) -> Result<Standing, StandingError> {
+    pub fn standing(&self) -> Result<EngineStatus, StoppingError> {
         let (me, clock) = (self.shared.service.me.node_id.clone(), self.shared.clock);
-        let ask = move |state: &mut State| state.stage.standing(&me, clock.now().mono);
-        let mut standing = self.shared.ask(ask).map_err(|_| StandingError)?;
-        if let Standing::Running { status, refusals, .. } = &mut standing {
-            let told = self.shared.service.told.lock().expect("nothing under this lock can panic");
+        let ask =
+            move |state: &mut RolloutCoreState| state.node_state.standing(&me, clock.now().mono);
+        let mut standing = self.shared.ask(ask).map_err(|_| StoppingError)?;
+        if let EngineStatus::Running { status, refusals, .. } = &mut standing {
+            let answer =
+                self.shared.service.last_errors.lock().expect("nothing under this lock can panic");
             for peer in status.peers.iter().filter(|it| !it.is_linked) {
                 let known = status.roster.get(&peer.node_id);
-                let why = known.and_then(|it| told.get(&format!("{}:{}", it.host, it.port)));
+                let why = known.and_then(|it| answer.get(&format!("{}:{}", it.host, it.port)));
                 refusals.extend(why.map(|why| (peer.node_id.clone(), why.clone())));
             }
         }
@@ -247,8 +255,8 @@ impl Engine {
     ///
     /// # Errors
     /// Fails if the node is stopping.
-    pub fn history(&self, most: usize) -> Result<(Vec<Committed>, Vec<Aborted>), StandingError> {
-        let ask = move |state: &mut State| match &state.stage.phase {
+    pub fn history(&self, most: usize) -> Result<(Vec<Committed>, Vec<Aborted>), StoppingError> {
+        let ask = move |state: &mut RolloutCoreState| match &state.node_state.phase {
             Phase::Forming(_) => (Vec::new(), Vec::new()),
             Phase::Running { rollout, .. } => {
                 let committed = rollout.history();
@@ -260,10 +268,10 @@ impl Engine {
                 )
             }
         };
-        self.shared.ask(ask).map_err(|_| StandingError)
+        self.shared.ask(ask).map_err(|_| StoppingError)
     }
 
-    fn extra(&self, extra: Extra) -> Result<(), Closed> {
+    fn extra(&self, extra: RolloutCoreMsg) -> Result<(), Closed> {
         self.shared.queue.push(CoreMsg::Extra(extra), 0)
     }
 
@@ -274,7 +282,7 @@ impl Engine {
     }
 }
 
-impl fmt::Debug for Engine {
+impl fmt::Debug for RolloutEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Participant { node_id, host, port, .. } = &self.shared.service.me;
         f.debug_struct("Engine").field("node_id", node_id).field("at", &(host, port)).finish()
@@ -282,17 +290,21 @@ impl fmt::Debug for Engine {
 }
 
 /// Opens the log and reads it, or creates an empty one.
-fn open(options: &Options) -> Result<(Journal<Entry>, Past, Recovered), StartError> {
+fn open(
+    options: &RolloutOptions,
+) -> Result<(Journal<Entry>, Past, ReplayReport), RolloutStartError> {
     let path = &options.log;
     let io = |action| {
-        move |source| StartError::Log(JournalError::Io { action, path: path.clone(), source })
+        move |source| {
+            RolloutStartError::Log(JournalError::Io { action, path: path.clone(), source })
+        }
     };
     if let Some(dir) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
         make_dirs(dir, 0o777).map_err(io("create the folder of"))?;
     }
-    let (journal, entries, torn) = Journal::<Entry>::open(path).map_err(StartError::Log)?;
-    let recovered = Recovered { records: entries.len(), torn };
-    let foreign = |reason: String| StartError::Foreign { log: path.clone(), reason };
+    let (journal, entries, torn) = Journal::<Entry>::open(path).map_err(RolloutStartError::Log)?;
+    let recovered = ReplayReport { records: entries.len(), torn };
+    let foreign = |reason: String| RolloutStartError::Foreign { log: path.clone(), reason };
     let mut entries = entries.into_iter();
     let past = match entries.next() {
         None => None,
@@ -301,7 +313,7 @@ fn open(options: &Options) -> Result<(Journal<Entry>, Past, Recovered), StartErr
             return Err(foreign(format!("it is the log of {node_id}, not of {}", options.me)));
         }
         Some(Entry::Genesis { genesis, .. }) => {
-            let mut memory = Memory::default();
+            let mut memory = RolloutMemory::default();
             for entry in entries {
                 match entry {
                     Entry::Record(record) => memory.replay(*record),
@@ -314,15 +326,20 @@ fn open(options: &Options) -> Result<(Journal<Entry>, Past, Recovered), StartErr
     Ok((journal, past, recovered))
 }
 
-/// Returns the founding with this node among its places, once all are checked but the keys that are
+/// Returns the beginning with this node among its addresses, once all are checked but the keys that are
 /// not known yet.
-fn checked(founding: Founding, me: &Participant) -> Result<Founding, StartError> {
-    let Founding::By(mut places) = founding else { return Ok(founding) };
+fn checked(
+    bootstrap: HistoryBootstrap,
+    me: &Participant,
+) -> Result<HistoryBootstrap, RolloutStartError> {
+    let HistoryBootstrap::By(mut places) = bootstrap else { return Ok(bootstrap) };
     let Participant { node_id, host, port, key } = me.clone();
     match places.iter_mut().find(|it| it.node_id == node_id) {
-        None => places.push(Place { node_id, host, port, key: Some(key) }),
+        None => places.push(NodeAddr { node_id, host, port, key: Some(key) }),
         Some(mine) if mine.key.is_some_and(|it| it != key) => {
-            return Err(StartError::Roster("this node's own key is another one than was named"));
+            return Err(RolloutStartError::Roster(
+                "this node's own key is another one than was named",
+            ));
         }
         Some(mine) => mine.key = Some(key),
     }
@@ -332,14 +349,14 @@ fn checked(founding: Founding, me: &Participant) -> Result<Founding, StartError>
         number += 1;
         KeyPair::from_secret([number; 32]).public()
     };
-    let participant = |it: &Place| Participant {
+    let participant = |it: &NodeAddr| Participant {
         node_id: it.node_id.clone(),
         host: it.host.clone(),
         port: it.port,
         key: it.key.unwrap_or_else(&mut stand_in),
     };
-    Roster::new(places.iter().map(participant).collect()).map_err(StartError::Roster)?;
-    Ok(Founding::By(places))
+    Roster::new(places.iter().map(participant).collect()).map_err(RolloutStartError::Roster)?;
+    Ok(HistoryBootstrap::By(places))
 }
 
 #[cfg(test)]
@@ -348,31 +365,31 @@ mod tests {
 
     use super::*;
     use crate::proto::rollout::RoutingState;
-    use crate::runtime::driver::options::Dialects;
-    use crate::runtime::rollout::Limits;
+    use crate::runtime::driver::options::DialectServers;
+    use crate::runtime::rollout::RolloutLimits;
     use crate::runtime::thread;
 
     /// A node that takes part alone, so that its history begins at once.
-    fn alone(dir: &tempfile::TempDir) -> Engine {
+    fn alone(dir: &tempfile::TempDir) -> RolloutEngine {
         let (sink, _) = bounded(1_000);
         let model = |text: &str| text.parse().unwrap();
-        let options = Options {
+        let options = RolloutOptions {
             listen: None,
             keys: KeyPair::from_secret([1; 32]),
             me: "node-a".parse().unwrap(),
             at: ("127.0.0.1".to_owned(), 1),
             log: dir.path().join("log"),
-            founding: Founding::By(Vec::new()),
+            bootstrap: HistoryBootstrap::By(Vec::new()),
             initial: RoutingState::initial(model("v1"), model("v2")),
-            habits: Box::new(|_| {}),
+            overrides: Box::new(|_| {}),
             cluster_keys: None,
-            admits: Admits::Vouched,
-            guests: Dialects::default(),
-            limits: Limits::default(),
+            policy: AdmissionPolicy::Vouched,
+            guests: DialectServers::default(),
+            limits: RolloutLimits::default(),
             kill_at: None,
             sink: Box::new(sink),
         };
-        Engine::start(options).unwrap().0
+        RolloutEngine::start(options).unwrap().0
     }
 
     #[test]
@@ -381,13 +398,13 @@ mod tests {
         let engine = alone(&dir);
         engine.shared.fail("no space is left".to_owned());
         let (reply, replied) = bounded(1);
-        let asking = engine.clone();
+        let pending_members = engine.clone();
         let operator = thread::spawn("operator", move || {
-            reply.send(asking.command(Command::Pause)).unwrap();
+            reply.send(pending_members.command(Command::Pause)).unwrap();
         });
         let answer = replied.recv_timeout(Duration::from_secs(20));
         engine.stop();
         operator.unwrap().join().unwrap();
-        assert_eq!(answer, Ok(Err(StandingError)));
+        assert_eq!(answer, Ok(Err(StoppingError)));
     }
 }

@@ -8,13 +8,13 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use super::dialer::Call;
 use super::engine::Shared;
-use super::service::{Peer, Roll};
+use super::service::{Peer, RolloutService};
 use crate::proto::dialect::Dialect;
-use crate::proto::rollout::{Form, ReadError, Reader};
-use crate::proto::sealed::{HandshakeError as KeyError, Incoming};
+use crate::proto::rollout::{Encoding, EncodingError, RolloutReader};
+use crate::proto::sealed::{PlainOrSealed, SealError as KeyError};
 use crate::runtime::engine::handshake::{Handshake, HandshakeError};
-use crate::runtime::engine::service::Dialog;
-use crate::runtime::engine::timed::Timed;
+use crate::runtime::engine::service::HandshakeDialect;
+use crate::runtime::engine::timed::DeadlineStream;
 
 /// Longest reason that is passed on, in characters.
 const REASON_CHARS_MAX: usize = 300;
@@ -22,35 +22,35 @@ const REASON_CHARS_MAX: usize = 300;
 /// Reason why a handshake failed.
 pub(super) type Error = HandshakeError<()>;
 
-impl Dialog for Roll {
+impl HandshakeDialect for RolloutService {
     const NAME: &'static str = "roll";
     const ABOUT: &'static str = "a rollout";
-    const FORMS: &'static [Form] = &[Form::Line, Form::Frame];
+    const FORMS: &'static [Encoding] = &[Encoding::Line, Encoding::Frame];
 
-    type Form = Form;
-    type Reader = Reader<Incoming<Timed>>;
+    type Form = Encoding;
+    type Reader = RolloutReader<PlainOrSealed<DeadlineStream>>;
     type Word = Greeting;
     type Code = ();
     type Target = Call;
     type Peer = Peer;
     type PeerId = NodeId;
 
-    fn own_form() -> Form {
-        Form::Line
+    fn own_form() -> Encoding {
+        Encoding::Line
     }
 
-    fn form_of(dialect: Dialect) -> Option<Form> {
+    fn form_of(dialect: Dialect) -> Option<Encoding> {
         if dialect == Dialect::Rollout {
-            return Some(Form::Line);
+            return Some(Encoding::Line);
         }
-        (dialect == Dialect::Framed).then_some(Form::Frame)
+        (dialect == Dialect::Framed).then_some(Encoding::Frame)
     }
 
-    fn reader(form: Form, incoming: Incoming<Timed>) -> Self::Reader {
-        Reader::new(form, incoming)
+    fn reader(form: Encoding, incoming: PlainOrSealed<DeadlineStream>) -> Self::Reader {
+        RolloutReader::new(form, incoming)
     }
 
-    fn hear(input: &mut Self::Reader) -> Result<Option<Greeting>, Error> {
+    fn read_word(input: &mut Self::Reader) -> Result<Option<Greeting>, Error> {
         let Some(json) = input.read_text().map_err(unreadable)? else { return Ok(None) };
         let wrong = |err: serde_json::Error| {
             refused(format!("not a greeting: {err}").chars().take(REASON_CHARS_MAX).collect())
@@ -58,7 +58,7 @@ impl Dialog for Roll {
         serde_json::from_slice(json).map(Some).map_err(wrong)
     }
 
-    fn encode(form: Form, word: &Greeting) -> Vec<u8> {
+    fn encode(form: Encoding, word: &Greeting) -> Vec<u8> {
         form.enclose(&json_of(word))
     }
 
@@ -70,7 +70,7 @@ impl Dialog for Roll {
         nack(reason)
     }
 
-    fn turn_away(&self, dialect: Dialect, form: Option<Form>) -> (Option<Vec<u8>>, Error) {
+    fn turn_away(&self, dialect: Dialect, form: Option<Encoding>) -> (Option<Vec<u8>>, Error) {
         match (dialect, form) {
             (_, Some(form)) => {
                 let reason = "this node listens to holders of its cluster key only: use \
@@ -79,7 +79,7 @@ impl Dialog for Roll {
                 (Some(words), HandshakeError::Key(KeyError::WrongKey))
             }
             (Dialect::Native | Dialect::Unknown, None) => {
-                let words = Self::encode(Form::Line, &nack("a connection begins with ENROLL"));
+                let words = Self::encode(Encoding::Line, &nack("a connection begins with ENROLL"));
                 (Some(words), HandshakeError::Dialect(dialect))
             }
             (_, None) => (None, HandshakeError::Dialect(dialect)),
@@ -99,7 +99,7 @@ impl Dialog for Roll {
     }
 
     fn identify(shared: &Shared, handshake: &mut Handshake<Self>) -> Result<Peer, Error> {
-        let Greeting::Enroll(enroll) = handshake.hear()? else {
+        let Greeting::Enroll(enroll) = handshake.read_word()? else {
             return Err(refuses("a connection begins with ENROLL"));
         };
         let challenge = enroll.challenge(
@@ -108,17 +108,17 @@ impl Dialog for Roll {
             shared.nonce(),
             handshake.binding,
         );
-        handshake.say(&Greeting::EnrollChallenge(challenge.clone()))?;
-        let Greeting::EnrollProof(proof) = handshake.hear()? else {
+        handshake.write_word(&Greeting::EnrollChallenge(challenge.clone()))?;
+        let Greeting::EnrollProof(proof) = handshake.read_word()? else {
             return Err(refuses("an ENROLL_CHALLENGE is answered by ENROLL_PROOF"));
         };
         if !enroll.is_proved_by(&proof, &challenge, handshake.binding) {
             return Err(refuses("the proof is not the key's"));
         }
         let caller = enroll.caller.clone();
-        let answer = shared.ask(move |state| state.stage.admits(&caller))?;
+        let answer = shared.ask(move |state| state.node_state.policy(&caller))?;
         let genesis = answer.map_err(refused)?;
-        handshake.say(&Greeting::EnrollAck(Box::new(EnrollAck { genesis })))?;
+        handshake.write_word(&Greeting::EnrollAck(Box::new(EnrollAck { genesis })))?;
         Ok(Peer { other: enroll.caller, is_caller: true, joins: enroll.joins, genesis: None })
     }
 
@@ -130,8 +130,8 @@ impl Dialog for Roll {
     ) -> Result<Peer, Error> {
         let enroll =
             Enroll { caller: shared.service.me.clone(), nonce: shared.nonce(), joins: call.joins };
-        handshake.say(&Greeting::Enroll(enroll.clone()))?;
-        let answer = handshake.hear()?;
+        handshake.write_word(&Greeting::Enroll(enroll.clone()))?;
+        let answer = handshake.read_word()?;
         let Greeting::EnrollChallenge(challenge) = answer else { return Err(unexpected(&answer)) };
         let node = &challenge.node_id;
         if let Some(wanted) = call.node.as_ref().filter(|it| *it != node) {
@@ -150,14 +150,14 @@ impl Dialog for Roll {
             return Err(HandshakeError::Refuses((), format!("{node} does not prove its key")));
         }
         let proof = enroll.prove(&shared.keys_of_mine, &challenge, handshake.binding);
-        handshake.say(&Greeting::EnrollProof(proof))?;
-        let answer = handshake.hear()?;
+        handshake.write_word(&Greeting::EnrollProof(proof))?;
+        let answer = handshake.read_word()?;
         let Greeting::EnrollAck(ack) = answer else { return Err(unexpected(&answer)) };
         let (node_id, key) = (challenge.node_id, challenge.key);
         let other = Participant { node_id, host: addr.ip().to_string(), port: addr.port(), key };
         let asked = other.clone();
         // The node that was called must own its name too.
-        shared.ask(move |state| state.stage.admits(&asked))?.map_err(refused)?;
+        shared.ask(move |state| state.node_state.policy(&asked))?.map_err(refused)?;
         Ok(Peer { other, is_caller: false, joins: false, genesis: ack.genesis })
     }
 }
@@ -167,13 +167,13 @@ fn json_of(greeting: &Greeting) -> Vec<u8> {
         .expect("greetings are plain data with text keys, which always have a JSON form")
 }
 
-fn unreadable(err: ReadError) -> Error {
+fn unreadable(err: EncodingError) -> Error {
     match err {
-        ReadError::Io(err) => HandshakeError::Io(err),
-        ReadError::TooLong
-        | ReadError::Empty
-        | ReadError::Truncated
-        | ReadError::Malformed { .. } => refused(err.to_string()),
+        EncodingError::Io(err) => HandshakeError::Io(err),
+        EncodingError::TooLong
+        | EncodingError::Empty
+        | EncodingError::Truncated
+        | EncodingError::Malformed { .. } => refused(err.to_string()),
     }
 }
 

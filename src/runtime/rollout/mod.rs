@@ -6,25 +6,26 @@
 //! The node runs on [`crate::runtime::engine`]. The beginning of the history is agreed before the
 //! machine begins (`forming`).
 
+mod bootstrapping;
 mod core;
 mod dialer;
 mod engine;
-mod forming;
 mod handshake;
 #[cfg(feature = "fault-injection")]
 mod kill;
 #[cfg(not(feature = "fault-injection"))]
 mod no_kill;
+mod node_state;
 mod options;
 mod service;
-mod stage;
 
-pub use crate::runtime::engine::options::Counters;
-pub use engine::{Engine, StandingError};
+pub use crate::runtime::engine::options::EngineCounters;
+pub use engine::{RolloutEngine, StoppingError};
 #[cfg(feature = "fault-injection")]
 pub use kill::KillPoint;
 #[cfg(not(feature = "fault-injection"))]
 pub use no_kill::KillPoint;
 pub use options::{
-    Admits, Claim, Founding, Habits, Limits, Options, Place, Recovered, Standing, StartError, Told,
+    AdmissionPolicy, ConfigOverrides, EngineStatus, HistoryBootstrap, NodeAddr, ReplayReport,
+    RolloutLimits, RolloutNotification, RolloutOptions, RolloutStartError, UnknownKey,
 };

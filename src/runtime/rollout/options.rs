@@ -12,11 +12,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::KillPoint;
-use crate::machine::rollout::{Config, Event, NodeStatus, Serving};
+use crate::machine::rollout::{Config, Event, NodeStatus, ServedState};
 use crate::model::{KeyPair, PublicKey};
 use crate::proto::rollout::{Committed, ModelId, NodeId, RoutingState, TxId};
 use crate::proto::sealed::ClusterKeys;
-use crate::runtime::driver::options::{Dialects, Sink};
+use crate::runtime::driver::options::{DialectServers, EventSink};
 use crate::runtime::engine::options as engine;
 use crate::runtime::files::FilesError;
 use crate::runtime::journal::{JournalError, TornTail};
@@ -24,23 +24,23 @@ use crate::runtime::listen;
 
 /// Limits of one engine. Each protects the process from the other ends of its sockets.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct RolloutLimits {
     /// Limits of its connections.
-    pub engine: engine::Limits,
+    pub engine: engine::EngineLimits,
     /// Largest number of linked nodes that are not in the roster; above this more are refused.
     pub strangers_max: usize,
 }
 
-impl Default for Limits {
+impl Default for RolloutLimits {
     fn default() -> Self {
-        let engine = engine::Limits { links_max: 512, ..engine::Limits::default() };
+        let engine = engine::EngineLimits { links_max: 512, ..engine::EngineLimits::default() };
         Self { engine, strangers_max: 16 }
     }
 }
 
 /// Name and address of a node as an operator writes them, before its key is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct NodeAddr {
     /// Name of the node.
     pub node_id: NodeId,
     /// Host name or address of the node.
@@ -51,7 +51,7 @@ pub struct Place {
     pub key: Option<PublicKey>,
 }
 
-impl FromStr for Place {
+impl FromStr for NodeAddr {
     type Err = &'static str;
 
     /// Parses `NAME=HOST:PORT`, with `@` and the key in hexadecimal digits behind it if the key is
@@ -78,16 +78,16 @@ impl FromStr for Place {
 
 /// Beginning of the history of a node whose log has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Founding {
+pub enum HistoryBootstrap {
     /// A history of these nodes and this one, which begins once all have proved their keys.
-    By(Vec<Place>),
+    By(Vec<NodeAddr>),
     /// The history of the node at one of these addresses, which is asked to let this one in.
     Join(Vec<String>),
 }
 
 /// Condition under which a node that asks is added to the roster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admits {
+pub enum AdmissionPolicy {
     /// An operator, or the fleet, has vouched for its key.
     Vouched,
     /// It has proved a key.
@@ -95,10 +95,10 @@ pub enum Admits {
 }
 
 /// Changes the default configuration of a machine.
-pub type Habits = Box<dyn FnOnce(&mut Config) + Send>;
+pub type ConfigOverrides = Box<dyn FnOnce(&mut Config) + Send>;
 
 /// Options of an engine.
-pub struct Options {
+pub struct RolloutOptions {
     /// Address to listen at; none if another listener passes its connections to `Engine::server`.
     pub listen: Option<SocketAddr>,
     /// Key pair of this node.
@@ -110,32 +110,32 @@ pub struct Options {
     /// File of the log of transactions.
     pub log: PathBuf,
     /// Beginning of the history, if the log has none.
-    pub founding: Founding,
+    pub bootstrap: HistoryBootstrap,
     /// Routing state of version 1, if this node founds the history.
     pub initial: RoutingState,
     /// Changes the default configuration of the machine.
-    pub habits: Habits,
+    pub overrides: ConfigOverrides,
     /// Cluster keys; with them connections are encrypted, and a node without one is refused.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
     /// Condition under which a node is added to the roster; with cluster keys, always
-    /// [`Admits::Anybody`].
-    pub admits: Admits,
+    /// [`AdmissionPolicy::Anybody`].
+    pub policy: AdmissionPolicy,
     /// Servers of accepted connections of other dialects; the others are closed.
-    pub guests: Dialects,
+    pub guests: DialectServers,
     /// Limits of the engine.
-    pub limits: Limits,
+    pub limits: RolloutLimits,
     /// Point at which the process kills itself, for tests.
     pub kill_at: Option<KillPoint>,
     /// Receiver of the reports. It is called by the thread that owns the machine, so it must not
     /// block.
-    pub sink: Box<dyn Sink<Told>>,
+    pub sink: Box<dyn EventSink<RolloutNotification>>,
 }
 
 /// Report of an engine to its sink.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub enum RolloutNotification {
     /// The data plane serves this state from now on.
-    Serve(Serving),
+    Serve(ServedState),
     /// The machine reports an event.
     Event(Event),
     /// The server of this version is to answer one request; the result goes to `Engine::probed`.
@@ -159,7 +159,7 @@ pub enum Told {
 
 /// Key that came under a name that no node of the roster has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
+pub struct UnknownKey {
     /// Key that came under the name.
     pub key: PublicKey,
     /// True if the node of this key is linked; else another key holds the name here.
@@ -171,7 +171,7 @@ pub struct Claim {
 /// Status of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
-pub enum Standing {
+pub enum EngineStatus {
     /// The node has no history yet.
     Forming {
         /// Name of the node.
@@ -185,10 +185,11 @@ pub enum Standing {
         #[serde(flatten)]
         status: Box<NodeStatus>,
         /// Address and short key of each linked node that asks to be let in.
-        asking: BTreeMap<NodeId, String>,
+        #[serde(rename = "asking")]
+        pending_members: BTreeMap<NodeId, String>,
         /// Keys that came under names that no node of the roster has.
         #[serde(default)]
-        claims: BTreeMap<NodeId, Vec<Claim>>,
+        claims: BTreeMap<NodeId, Vec<UnknownKey>>,
         /// Reason for which calls to an unlinked node of the roster fail: a refusal, or a host
         /// without an address.
         #[serde(default)]
@@ -198,7 +199,7 @@ pub enum Standing {
 
 /// Result of reading the log at the start.
 #[derive(Clone, Debug)]
-pub struct Recovered {
+pub struct ReplayReport {
     /// Number of entries of the log.
     pub records: usize,
     /// Part of the log that a crash tore, if any.
@@ -207,9 +208,9 @@ pub struct Recovered {
 
 /// Error of starting an engine.
 #[derive(Debug)]
-pub enum StartError {
+pub enum RolloutStartError {
     /// The port cannot be listened on.
-    Listen(listen::StartError),
+    Listen(listen::ListenError),
     /// The log cannot be used.
     Log(JournalError),
     /// The log is of another node, or is malformed.
@@ -227,7 +228,7 @@ pub enum StartError {
     Threads(io::Error),
 }
 
-impl fmt::Display for StartError {
+impl fmt::Display for RolloutStartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(error) => error.fmt(f),
@@ -242,7 +243,7 @@ impl fmt::Display for StartError {
     }
 }
 
-impl Error for StartError {
+impl Error for RolloutStartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Listen(error) => Some(error),
@@ -260,19 +261,19 @@ mod tests {
 
     #[test]
     fn a_place_is_a_name_an_address_and_perhaps_a_key() {
-        let place: Place = "node-b=127.0.0.1:60002".parse().unwrap();
+        let place: NodeAddr = "node-b=127.0.0.1:60002".parse().unwrap();
         assert_eq!(
             (place.node_id.as_str(), &*place.host, place.port),
             ("node-b", "127.0.0.1", 60_002)
         );
         assert_eq!(place.key, None);
         let key = KeyPair::from_secret([7; 32]).public();
-        let place: Place = format!("b=[::1]:7@{key}").parse().unwrap();
+        let place: NodeAddr = format!("b=[::1]:7@{key}").parse().unwrap();
         assert_eq!((&*place.host, place.key), ("[::1]", Some(key)));
         let wrong =
             ["", "b", "b=", "b=c", "b=c:0", "b=:7", "b=::1:7", "=c:7", "b c=d:7", "b=c:7@x"];
         for text in wrong {
-            assert!(text.parse::<Place>().is_err(), "{text}");
+            assert!(text.parse::<NodeAddr>().is_err(), "{text}");
         }
     }
 }

@@ -6,29 +6,29 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::Receiver;
 
-use super::core::{Extra, State};
+use super::core::{RolloutCoreMsg, RolloutCoreState};
 use super::dialer::Call;
 use super::engine::{Entry, Shared};
 use super::handshake::{Error, nack};
-use super::options::Told;
-use super::stage::Phase;
+use super::node_state::Phase;
+use super::options::RolloutNotification;
 use crate::machine::rollout::{Effect, Event, ExtraEffect, Input, Record, Rollout};
 use crate::machine::{LinkId, Never};
 use crate::model::Time;
-use crate::proto::rollout::{Form, ReadError, Said, encode};
+use crate::proto::rollout::{Encoding, EncodingError, StatedMessage, encode};
 use crate::runtime::engine::core::{CoreMsg, EngineLoop};
 use crate::runtime::engine::link::GARBLED_MAX;
 use crate::runtime::engine::link_writer::LinkWriter;
-use crate::runtime::engine::service::{Dialog, Service};
+use crate::runtime::engine::service::{HandshakeDialect, Service};
 
 /// State of a rollout that all threads share.
-pub(super) struct Roll {
+pub(super) struct RolloutService {
     /// This node's name, address and key.
     pub(super) me: Participant,
-    /// Addresses that [`Service::seek`] has called, and which are being called or are linked.
+    /// Addresses that [`Service::dial_members`] has called, and which are being called or are linked.
     pub(super) busy: Mutex<BTreeSet<String>>,
     /// Last reported reason for which calls to an address fail, by address.
-    pub(super) told: Mutex<BTreeMap<String, String>>,
+    pub(super) last_errors: Mutex<BTreeMap<String, String>>,
 }
 
 /// Other end of a connection, whose key is proved.
@@ -43,20 +43,20 @@ pub(super) struct Peer {
     pub(super) genesis: Option<Genesis>,
 }
 
-type Core = EngineLoop<Roll>;
+type Core = EngineLoop<RolloutService>;
 
-impl Service for Roll {
+impl Service for RolloutService {
     type Machine = Rollout;
-    type State = State;
-    type Extra = Extra;
-    type Notification = Told;
+    type State = RolloutCoreState;
+    type Extra = RolloutCoreMsg;
+    type Notification = RolloutNotification;
     type Entry = Entry;
-    type Said = Said;
+    type Said = StatedMessage;
 
     const LOST: log::Level = log::Level::Warn;
 
-    fn machine(state: &mut State) -> Option<&mut Rollout> {
-        match &mut state.stage.phase {
+    fn machine(state: &mut RolloutCoreState) -> Option<&mut Rollout> {
+        match &mut state.node_state.phase {
             Phase::Forming(_) => None,
             Phase::Running { rollout, .. } => Some(rollout),
         }
@@ -66,7 +66,7 @@ impl Service for Roll {
         core.begin_or_wait();
     }
 
-    fn on_extra(core: &mut Core, extra: Extra) {
+    fn on_extra(core: &mut Core, extra: RolloutCoreMsg) {
         core.take(extra);
     }
 
@@ -75,9 +75,11 @@ impl Service for Roll {
     }
 
     fn on_input(core: &mut Core, input: Input) {
-        match (&mut core.state.stage.phase, input) {
-            (Phase::Forming(forming), Input::Closed { link, .. }) => forming.left(link),
-            (Phase::Forming(forming), Input::Received { link, msg }) => forming.hear(link, msg),
+        match (&mut core.state.node_state.phase, input) {
+            (Phase::Forming(bootstrapping), Input::Closed { link, .. }) => bootstrapping.left(link),
+            (Phase::Forming(bootstrapping), Input::Received { link, msg }) => {
+                bootstrapping.hear(link, msg)
+            }
             (_, input) => core.handle(input),
         }
     }
@@ -95,7 +97,7 @@ impl Service for Roll {
         }
     }
 
-    fn after_send(core: &mut Core, link: LinkId, said: &Said) {
+    fn after_send(core: &mut Core, link: LinkId, said: &StatedMessage) {
         if let Some(point) = core.state.kill_at.filter(|it| it.comes_after(&said.message)) {
             core.flush(link);
             point.die();
@@ -104,11 +106,11 @@ impl Service for Roll {
 
     fn carry_out(core: &mut Core, effect: ExtraEffect) {
         match effect {
-            ExtraEffect::Serve(serving) => core.notify(Told::Serve(serving)),
+            ExtraEffect::Serve(serving) => core.notify(RolloutNotification::Serve(serving)),
             ExtraEffect::Decide { txid, commit, proof } => {
-                core.notify(Told::Decide { txid, commit, proof });
+                core.notify(RolloutNotification::Decide { txid, commit, proof });
             }
-            ExtraEffect::Probe(model) => core.notify(Told::Probe(model)),
+            ExtraEffect::Probe(model) => core.notify(RolloutNotification::Probe(model)),
             ExtraEffect::Answer(ticket, answer) => core.state.answer(ticket, answer),
         }
     }
@@ -121,27 +123,27 @@ impl Service for Roll {
         core.let_in();
     }
 
-    fn deadline(state: &State) -> Option<Time> {
+    fn deadline(state: &RolloutCoreState) -> Option<Time> {
         state.deadline()
     }
 
-    fn on_failed(state: &mut State) {
+    fn on_failed(state: &mut RolloutCoreState) {
         state.drop_waiting();
     }
 
-    fn note(text: String) -> Told {
-        Told::Note(text)
+    fn note(text: String) -> RolloutNotification {
+        RolloutNotification::Note(text)
     }
 
-    fn failed(reason: String) -> Told {
-        Told::Failed(reason)
+    fn failed(reason: String) -> RolloutNotification {
+        RolloutNotification::Failed(reason)
     }
 
-    fn said(shared: &Shared, message: Message) -> Said {
-        Said { sender: shared.service.me.node_id.clone(), message }
+    fn said(shared: &Shared, message: Message) -> StatedMessage {
+        StatedMessage { sender: shared.service.me.node_id.clone(), message }
     }
 
-    fn append(form: Form, said: &Said, bytes: &mut Vec<u8>) {
+    fn append(form: Encoding, said: &StatedMessage, bytes: &mut Vec<u8>) {
         bytes.append(&mut encode(form, said));
     }
 
@@ -154,15 +156,17 @@ impl Service for Roll {
         let mut garbled = 0;
         loop {
             let reason = match input.read() {
-                Ok(Some(Said { sender, message: msg })) if sender == *peer => {
+                Ok(Some(StatedMessage { sender, message: msg })) if sender == *peer => {
                     let item = CoreMsg::Input(Input::Received { link, msg });
                     let pushed = shared.queue.push(item, input.message_bytes());
                     pushed.map_err(|_| "this node is stopping".to_owned())?;
                     continue;
                 }
-                Ok(Some(Said { sender, .. })) => format!("{sender} is not who proved this key"),
+                Ok(Some(StatedMessage { sender, .. })) => {
+                    format!("{sender} is not who proved this key")
+                }
                 Ok(None) => return Ok(()),
-                Err(ReadError::Malformed { reason }) => reason,
+                Err(EncodingError::Malformed { reason }) => reason,
                 Err(error) if error.is_recoverable() => error.to_string(),
                 Err(error) => {
                     // The next message cannot be found: the other end is told, and the connection
@@ -186,13 +190,14 @@ impl Service for Roll {
         (Call { node: Some(node_id.clone()), key: Some(key), at, joins: false }, node_id)
     }
 
-    fn seek(shared: &Arc<Shared>, stopping: &Receiver<Never>) {
-        shared.seek(stopping);
+    fn dial_members(shared: &Arc<Shared>, stopping: &Receiver<Never>) {
+        shared.dial_members(stopping);
     }
 
     fn on_called(shared: &Shared, call: &Call, _peer: &Peer) {
-        let mut told = shared.service.told.lock().expect("nothing under this lock can panic");
-        told.remove(&call.at);
+        let mut last_errors =
+            shared.service.last_errors.lock().expect("nothing under this lock can panic");
+        last_errors.remove(&call.at);
     }
 
     fn on_call_failed(shared: &Shared, call: &Call, error: &Error) {
@@ -203,16 +208,16 @@ impl Service for Roll {
     }
 }
 
-impl From<Event> for Told {
+impl From<Event> for RolloutNotification {
     fn from(event: Event) -> Self {
         Self::Event(event)
     }
 }
 
 /// Tells the other end of a connection the fault of its message.
-fn refuse(shared: &Shared, writer: &LinkWriter, form: Form, reason: &str) {
+fn refuse(shared: &Shared, writer: &LinkWriter, form: Encoding, reason: &str) {
     // With a cluster key the core thread seals all that is sent, so no other thread may write.
     if shared.keys.is_none() {
-        let _ = writer.send(Roll::encode(form, &nack(reason)));
+        let _ = writer.send(RolloutService::encode(form, &nack(reason)));
     }
 }

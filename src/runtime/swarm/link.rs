@@ -8,7 +8,7 @@
 //! - A closed connection drains first: the writer sends the queue, ends its direction, gives the
 //!   other end a moment to read, and only then lets go.
 
-use crate::proto::swarm::{Message, PeerId, PieceIndex, Tongue};
+use crate::proto::swarm::{Message, PeerId, PieceIndex, ProtocolVariant};
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,14 +19,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::net::SendFlags;
 
 use super::engine::Shared;
-use super::outgoing::{Item, Outgoing};
-use super::room::Room;
-use super::store::{Part, StoreError};
-use crate::machine::swarm::{ExtraInput, Input, Place};
+use super::outgoing::{Outgoing, OutgoingItem};
+use super::store::{ContentStoreError, PieceRange};
+use super::task::SwarmTask;
+use crate::machine::swarm::{ExtraInput, Input, PeerAddrId};
 use crate::machine::{LinkId, Never};
-use crate::proto::sealed::{Incoming, Opener, Sealer};
-use crate::proto::swarm::frame::{Decoder, Frame, Limits, piece_head};
-use crate::runtime::driver::options::Connection;
+use crate::proto::sealed::{Opener, PlainOrSealed, Sealer};
+use crate::proto::swarm::frame::{Decoder, Frame, FrameLimits, piece_head};
+use crate::runtime::driver::options::RawConnection;
 use crate::runtime::engine::LINGER;
 
 /// Buffer size of each reader: pieces pass it by, all other messages are short.
@@ -51,14 +51,14 @@ const KEEP_ALIVE_TRIES: u32 = 4;
 
 /// State of a connection that all its threads share.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct SharedLink {
     stream: Arc<TcpStream>,
     pub(super) outgoing: Outgoing,
     is_hung_up: AtomicBool,
     end: OnceLock<&'static str>,
 }
 
-impl Line {
+impl SharedLink {
     /// Sends the queue, and then ends the connection.
     pub(super) fn hang_up(&self, reason: &'static str) {
         let _ = self.end.set(reason);
@@ -74,9 +74,9 @@ impl Line {
 }
 
 /// A connection over which both handshakes were exchanged.
-pub(super) struct Ends {
+pub(super) struct OpenConnection {
     /// Source of the connection's further bytes.
-    pub(super) input: Incoming<Limited>,
+    pub(super) input: PlainOrSealed<Limited>,
     /// The socket of the connection.
     pub(super) stream: Arc<TcpStream>,
     /// Encryption of outgoing bytes, if the connection is encrypted.
@@ -87,18 +87,18 @@ pub(super) struct Ends {
 
 /// A connection that is read no faster than all swarms together may.
 pub(super) struct Limited {
-    connection: Connection,
+    connection: RawConnection,
     shared: Arc<Shared>,
 }
 
 impl Limited {
     pub(super) fn new(
-        connection: Connection,
+        connection: RawConnection,
         shared: &Arc<Shared>,
         opener: Option<Opener>,
-    ) -> Incoming<Self> {
+    ) -> PlainOrSealed<Self> {
         let limited = Self { connection, shared: Arc::clone(shared) };
-        Incoming::new(limited, READ_BUFFER_BYTES, opener)
+        PlainOrSealed::new(limited, READ_BUFFER_BYTES, opener)
     }
 }
 
@@ -112,14 +112,14 @@ impl Read for Limited {
     }
 }
 
-impl Room {
+impl SwarmTask {
     /// Talks to a neighbor until either end closes, on the calling thread.
-    pub(super) fn converse(self: &Arc<Self>, ends: Ends, place: Option<Place>) {
-        let _place = self.crew.join();
-        let Ends { input, stream, sealer, peer } = ends;
+    pub(super) fn converse(self: &Arc<Self>, ends: OpenConnection, place: Option<PeerAddrId>) {
+        let _place = self.threads.join();
+        let OpenConnection { input, stream, sealer, peer } = ends;
         let port = stream.peer_addr().map_or(0, |addr| addr.port());
         prepare(&stream, self.shared().limits.write_timeout);
-        let line = Arc::new(Line {
+        let shared_link = Arc::new(SharedLink {
             stream,
             outgoing: Outgoing::default(),
             is_hung_up: AtomicBool::new(false),
@@ -127,28 +127,32 @@ impl Room {
         });
         let (reading, reader_done) = bounded(0);
         let id = self.shared().number_link();
-        let (room, writing) = (Arc::clone(self), Arc::clone(&line));
-        let spawned = self.crew.spawn(format!("up:{port}"), move || {
-            room.write_link(id, &writing, sealer, &reader_done);
+        let (task, writing) = (Arc::clone(self), Arc::clone(&shared_link));
+        let spawned = self.threads.spawn(format!("up:{port}"), move || {
+            task.write_link(id, &writing, sealer, &reader_done);
         });
-        if spawned.is_err() || !self.admit(id, &line, peer, place) {
-            line.outgoing.abandon();
-            line.cut();
+        if spawned.is_err() || !self.admit(id, &shared_link, peer, place) {
+            shared_link.outgoing.abandon();
+            shared_link.cut();
             return;
         }
         self.shared().counters.links.add(1);
-        self.read_link(id, &line, input, reading);
+        self.read_link(id, &shared_link, input, reading);
     }
 
     fn read_link(
         self: &Arc<Self>,
         id: LinkId,
-        line: &Arc<Line>,
-        input: Incoming<Limited>,
+        shared_link: &Arc<SharedLink>,
+        input: PlainOrSealed<Limited>,
         reading: Sender<Never>,
     ) {
-        let tongue = if self.share().is_some() { Tongue::Share } else { Tongue::Assignment };
-        let mut decoder = Decoder::new(Limits { tongue, pieces: self.store().pieces() });
+        let variant = if self.share().is_some() {
+            ProtocolVariant::Share
+        } else {
+            ProtocolVariant::Assignment
+        };
+        let mut decoder = Decoder::new(FrameLimits { variant, pieces: self.store().pieces() });
         let mut input = input;
         let clock = self.shared().clock;
         let mut told = clock.now().mono;
@@ -189,59 +193,61 @@ impl Room {
         if let Some((index, offset, data)) = decoder.into_part() {
             self.submit(Input::Extra(ExtraInput::Part { link: id, index, offset, data }));
         }
-        if line.is_hung_up.load(Ordering::Relaxed) {
+        if shared_link.is_hung_up.load(Ordering::Relaxed) {
             // The last messages may be on their way, and unread input would take them back.
             let _ = io::copy(&mut input.take(DISCARD_BYTES_MAX), &mut io::sink());
         }
         self.dismiss(id);
-        line.outgoing.abandon();
+        shared_link.outgoing.abandon();
         drop(reading);
-        line.cut();
+        shared_link.cut();
     }
 
     fn write_link(
         self: &Arc<Self>,
         id: LinkId,
-        line: &Line,
+        shared_link: &SharedLink,
         mut sealer: Option<Sealer>,
         reader_done: &Receiver<Never>,
     ) {
         let mut outcome = Ok(());
         while outcome.is_ok()
-            && let Some(item) = line.outgoing.wait(BATCH_BYTES)
+            && let Some(item) = shared_link.outgoing.wait(BATCH_BYTES)
         {
             outcome = match item {
-                Item::Message(bytes) => {
+                OutgoingItem::Message(bytes) => {
                     self.shared().up.take(bytes.len());
-                    send(&line.stream, &mut sealer, &bytes, false)
+                    send(&shared_link.stream, &mut sealer, &bytes, false)
                 }
-                Item::Piece(index, offset) => self.upload(id, line, &mut sealer, (index, offset)),
+                OutgoingItem::Piece(index, offset) => {
+                    self.upload(id, shared_link, &mut sealer, (index, offset))
+                }
             };
         }
         match outcome {
             Ok(()) => {
-                let _ = line.stream.shutdown(Shutdown::Write);
+                let _ = shared_link.stream.shutdown(Shutdown::Write);
                 // No message is ever sent here: the wait ends when the reader does, or in time.
                 let _ = reader_done.recv_timeout(LINGER);
             }
             Err(err) => log::debug!("cannot write to a neighbor in a swarm: {err}"),
         }
-        line.outgoing.abandon();
-        line.cut();
+        shared_link.outgoing.abandon();
+        shared_link.cut();
     }
 
     fn upload(
         self: &Arc<Self>,
         link: LinkId,
-        line: &Line,
+        shared_link: &SharedLink,
         sealer: &mut Option<Sealer>,
         (index, offset): (PieceIndex, u32),
     ) -> io::Result<()> {
         let found = self.store().parts(index);
         let mut parts = match found {
             Ok(parts) => parts,
-            Err(StoreError::Changed { .. }) => {
-                return self.upload_changed(link, line, sealer, (index, offset));
+            Err(ContentStoreError::Changed { .. }) => {
+                return self.upload_changed(link, shared_link, sealer, (index, offset));
             }
             Err(err) => {
                 self.fail(err.to_string());
@@ -258,9 +264,9 @@ impl Room {
         let bytes: u64 = parts.iter().map(|part| part.len).sum();
         let head = piece_head(index, offset, u32::try_from(bytes).map_err(io::Error::other)?);
         self.shared().up.take(head.len());
-        send(&line.stream, sealer, &head, bytes > 0)?;
+        send(&shared_link.stream, sealer, &head, bytes > 0)?;
         for part in parts {
-            self.send_part(&line.stream, sealer, &part)?;
+            self.send_part(&shared_link.stream, sealer, &part)?;
         }
         self.submit(Input::Extra(ExtraInput::Uploaded { link, index, bytes }));
         Ok(())
@@ -270,7 +276,7 @@ impl Room {
     fn upload_changed(
         self: &Arc<Self>,
         link: LinkId,
-        line: &Line,
+        shared_link: &SharedLink,
         sealer: &mut Option<Sealer>,
         (index, offset): (PieceIndex, u32),
     ) -> io::Result<()> {
@@ -288,7 +294,7 @@ impl Room {
             return Ok(());
         }
         if !is_good {
-            let err = StoreError::Changed { path: self.store().path_of_piece(index) };
+            let err = ContentStoreError::Changed { path: self.store().path_of_piece(index) };
             self.fail(err.to_string());
             return Ok(());
         }
@@ -296,12 +302,12 @@ impl Room {
         let bytes = data.len() as u64;
         let head = piece_head(index, offset, u32::try_from(bytes).map_err(io::Error::other)?);
         self.shared().up.take(head.len());
-        send(&line.stream, sealer, &head, bytes > 0)?;
+        send(&shared_link.stream, sealer, &head, bytes > 0)?;
         let mut left = data;
         while !left.is_empty() {
             let share = self.shared().up.share(left.len().min(SEAL_BYTES));
             self.shared().up.take(share);
-            send(&line.stream, sealer, &left[..share], false)?;
+            send(&shared_link.stream, sealer, &left[..share], false)?;
             self.traffic.went(share as u64);
             left = &left[share..];
         }
@@ -313,7 +319,7 @@ impl Room {
         &self,
         stream: &TcpStream,
         sealer: &mut Option<Sealer>,
-        part: &Part,
+        part: &PieceRange,
     ) -> io::Result<()> {
         let (mut at, end) = (part.offset, part.offset + part.len);
         let mut data = Vec::new();
@@ -368,7 +374,7 @@ pub(super) fn send(
 
 /// Moves at most `most` bytes of a part from the file to the socket; at least one.
 #[cfg(target_os = "linux")]
-fn move_bytes(stream: &TcpStream, part: &Part, at: u64, most: usize) -> io::Result<usize> {
+fn move_bytes(stream: &TcpStream, part: &PieceRange, at: u64, most: usize) -> io::Result<usize> {
     let mut at = at;
     loop {
         match rustix::fs::sendfile(stream, &*part.file, Some(&mut at), most) {
@@ -383,7 +389,7 @@ fn move_bytes(stream: &TcpStream, part: &Part, at: u64, most: usize) -> io::Resu
 
 /// Moves at most `most` bytes of a part from the file to the socket; at least one.
 #[cfg(not(target_os = "linux"))]
-fn move_bytes(stream: &TcpStream, part: &Part, at: u64, most: usize) -> io::Result<usize> {
+fn move_bytes(stream: &TcpStream, part: &PieceRange, at: u64, most: usize) -> io::Result<usize> {
     use std::os::unix::fs::FileExt;
     let mut data = vec![0; most.min(SEAL_BYTES)];
     part.file.read_exact_at(&mut data, at)?;

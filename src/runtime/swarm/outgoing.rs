@@ -19,7 +19,7 @@ const ITEMS_MAX: usize = 128 * 1024;
 
 /// An item to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Item {
+pub(super) enum OutgoingItem {
     /// A message, encoded.
     Message(Vec<u8>),
     /// A piece from the disk, from this byte on.
@@ -32,7 +32,7 @@ pub(super) struct Full;
 
 #[derive(Debug, Default)]
 struct Inner {
-    items: VecDeque<Item>,
+    items: VecDeque<OutgoingItem>,
     bytes: usize,
     is_closed: bool,
     /// True if the writer sleeps until there is an item; waking costs a system call.
@@ -48,12 +48,12 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// Appends an item, without blocking. After [`Self::close`] it is dropped.
-    pub(super) fn push(&self, item: Item) -> Result<(), Full> {
+    pub(super) fn push(&self, item: OutgoingItem) -> Result<(), Full> {
         let mut inner = self.lock();
         if inner.is_closed {
             return Ok(());
         }
-        if let Item::Message(bytes) = &item {
+        if let OutgoingItem::Message(bytes) = &item {
             if inner.bytes + bytes.len() > BYTES_MAX {
                 return Err(Full);
             }
@@ -75,8 +75,8 @@ impl Outgoing {
     pub(super) fn drop_pieces(&self) -> Vec<PieceIndex> {
         let mut dropped = Vec::new();
         self.lock().items.retain(|item| match item {
-            Item::Message(_) => true,
-            Item::Piece(index, _) => {
+            OutgoingItem::Message(_) => true,
+            OutgoingItem::Piece(index, _) => {
                 dropped.push(*index);
                 false
             }
@@ -87,8 +87,10 @@ impl Outgoing {
     /// Removes one piece; false if it is not queued.
     pub(super) fn drop_piece(&self, index: PieceIndex) -> bool {
         let mut inner = self.lock();
-        let at =
-            inner.items.iter().position(|item| matches!(item, Item::Piece(it, _) if *it == index));
+        let at = inner
+            .items
+            .iter()
+            .position(|item| matches!(item, OutgoingItem::Piece(it, _) if *it == index));
         at.is_some_and(|at| inner.items.remove(at).is_some())
     }
 
@@ -110,7 +112,7 @@ impl Outgoing {
 
     /// Takes the next item, once there is one; `None` if the queue is closed and empty. Messages
     /// that wait together are taken together, up to `most` bytes.
-    pub(super) fn wait(&self, most: usize) -> Option<Item> {
+    pub(super) fn wait(&self, most: usize) -> Option<OutgoingItem> {
         let mut inner = self.lock();
         loop {
             match inner.take(most) {
@@ -130,13 +132,13 @@ impl Outgoing {
 }
 
 impl Inner {
-    fn take(&mut self, most: usize) -> Option<Item> {
+    fn take(&mut self, most: usize) -> Option<OutgoingItem> {
         let mut batch = match self.items.pop_front()? {
-            Item::Message(bytes) => bytes,
-            piece @ Item::Piece(..) => return Some(piece),
+            OutgoingItem::Message(bytes) => bytes,
+            piece @ OutgoingItem::Piece(..) => return Some(piece),
         };
         let mut taken = batch.len();
-        while let Some(Item::Message(next)) = self.items.front()
+        while let Some(OutgoingItem::Message(next)) = self.items.front()
             && batch.len() + next.len() <= most
         {
             batch.extend_from_slice(next);
@@ -144,7 +146,7 @@ impl Inner {
             self.items.pop_front();
         }
         self.bytes -= taken;
-        Some(Item::Message(batch))
+        Some(OutgoingItem::Message(batch))
     }
 }
 
@@ -152,12 +154,12 @@ impl Inner {
 mod tests {
     use super::*;
 
-    fn message(text: &str) -> Item {
-        Item::Message(text.as_bytes().to_vec())
+    fn message(text: &str) -> OutgoingItem {
+        OutgoingItem::Message(text.as_bytes().to_vec())
     }
 
-    fn piece(index: u32) -> Item {
-        Item::Piece(PieceIndex(index), 0)
+    fn piece(index: u32) -> OutgoingItem {
+        OutgoingItem::Piece(PieceIndex(index), 0)
     }
 
     #[test]
@@ -190,7 +192,7 @@ mod tests {
     #[test]
     fn there_is_a_bound_to_what_waits() {
         let queue = Outgoing::default();
-        assert_eq!(queue.push(Item::Message(vec![0; BYTES_MAX])), Ok(()));
+        assert_eq!(queue.push(OutgoingItem::Message(vec![0; BYTES_MAX])), Ok(()));
         assert_eq!(queue.push(message("a")), Err(Full));
         assert_eq!(queue.push(piece(1)), Ok(()));
         assert_eq!(queue.abandon(), [PieceIndex(1)]);

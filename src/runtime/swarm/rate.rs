@@ -106,7 +106,7 @@ mod tests {
         let throttle = Arc::new(Throttle::new(clock, Some(RATE)));
         let moved = Arc::new(AtomicU64::new(0));
         let begun = clock.now().mono;
-        let crew: Vec<_> = (0..4)
+        let threads: Vec<_> = (0..4)
             .map(|number| {
                 let (throttle, moved) = (Arc::clone(&throttle), Arc::clone(&moved));
                 thread::spawn(format!("mover:{number}"), move || {
@@ -118,7 +118,7 @@ mod tests {
                 })
             })
             .collect();
-        for thread in crew {
+        for thread in threads {
             thread.unwrap().join().unwrap();
         }
         let took = clock.now().mono.since(begun).as_secs_f64();

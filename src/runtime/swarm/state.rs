@@ -7,19 +7,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::joined::Phase;
-use super::link::Line;
-use super::outgoing::Item;
-use super::room::{Keep, View};
+use super::handle::ContentPhase;
+use super::link::SharedLink;
+use super::outgoing::OutgoingItem;
 use super::store::Store;
+use super::task::{DiskTask, SwarmView};
 use crate::machine::LinkId;
 use crate::machine::swarm::{
-    DialFailure, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Outcome, Place, Swarm, Timer,
+    DialFailure, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, PeerAddrId, Swarm,
+    SwarmOutcome, Timer,
 };
 use crate::machine::timer::TimerQueue;
 use crate::model::{Now, Time};
 use crate::proto::swarm::frame::encode;
-use crate::runtime::driver::options::Sink;
+use crate::runtime::driver::options::EventSink;
 
 /// State under the lock.
 pub(super) struct State {
@@ -27,29 +28,29 @@ pub(super) struct State {
     pub(super) timers: TimerQueue<Timer>,
     /// The deadline that the timer thread sleeps until.
     pub(super) armed: Option<Time>,
-    pub(super) links: BTreeMap<LinkId, Arc<Line>>,
-    pub(super) places: BTreeMap<Place, Vec<SocketAddr>>,
-    pub(super) events: Box<dyn Sink<Event>>,
-    pub(super) phase: Phase,
-    pub(super) ended: Option<Outcome>,
+    pub(super) links: BTreeMap<LinkId, Arc<SharedLink>>,
+    pub(super) places: BTreeMap<PeerAddrId, Vec<SocketAddr>>,
+    pub(super) events: Box<dyn EventSink<Event>>,
+    pub(super) phase: ContentPhase,
+    pub(super) ended: Option<SwarmOutcome>,
     pub(super) is_open: bool,
     pub(super) effects: Fx,
 }
 
 /// Work to be done without the lock.
 #[derive(Default)]
-pub(super) struct Chores {
+pub(super) struct DeferredWork {
     pub(super) jobs: Vec<(PieceIndex, Vec<u8>, LinkId, Option<Hash>)>,
-    pub(super) dials: Vec<(Place, Vec<SocketAddr>)>,
-    pub(super) cuts: Vec<Arc<Line>>,
-    pub(super) keeps: Vec<Keep>,
+    pub(super) dials: Vec<(PeerAddrId, Vec<SocketAddr>)>,
+    pub(super) cuts: Vec<Arc<SharedLink>>,
+    pub(super) keeps: Vec<DiskTask>,
     pub(super) has_new_phase: bool,
 }
 
 impl State {
     /// Status of the swarm.
-    pub(super) fn view(&self) -> View {
-        View {
+    pub(super) fn view(&self) -> SwarmView {
+        SwarmView {
             phase: self.phase.clone(),
             ended: self.ended.clone(),
             status: self.machine.status(),
@@ -64,19 +65,19 @@ impl State {
         now: Now,
         effect: Effect,
         inputs: &mut VecDeque<Input>,
-        chores: &mut Chores,
+        deferred: &mut DeferredWork,
         store: &Store,
     ) {
         match effect {
-            Effect::Send { link, msg } => self.send(link, &msg, inputs, chores),
+            Effect::Send { link, msg } => self.send(link, &msg, inputs, deferred),
             Effect::SendAll { links, msg } => {
                 for link in links {
-                    self.send(link, &msg, inputs, chores);
+                    self.send(link, &msg, inputs, deferred);
                 }
             }
             Effect::Persist(never) => match never {},
             Effect::Extra(ExtraEffect::Upload(link, index, offset)) => {
-                self.push(link, Item::Piece(index, offset), chores);
+                self.push(link, OutgoingItem::Piece(index, offset), deferred);
             }
             Effect::Extra(ExtraEffect::Drop(link, index)) => {
                 if self.links.get(&link).is_some_and(|it| it.outgoing.drop_piece(index)) {
@@ -84,23 +85,23 @@ impl State {
                 }
             }
             Effect::Extra(ExtraEffect::Store { index, data, from, expected }) => {
-                chores.jobs.push((index, data, from, expected));
+                deferred.jobs.push((index, data, from, expected));
             }
             Effect::Dial(place) => match self.places.get(&place) {
-                Some(addrs) => chores.dials.push((place, addrs.clone())),
+                Some(addrs) => deferred.dials.push((place, addrs.clone())),
                 None => {
                     let reason = "there is no such address".to_owned();
                     inputs.push_back(Input::DialFailed(DialFailure { place, reason }));
                 }
             },
             Effect::Hangup { link } => {
-                if let Some(line) = self.links.remove(&link) {
-                    line.hang_up("closed by this peer");
+                if let Some(shared_link) = self.links.remove(&link) {
+                    shared_link.hang_up("closed by this peer");
                 }
             }
             Effect::SetTimer { timer, after: span } => self.timers.set(timer, now.mono.after(span)),
             Effect::StopTimer(timer) => self.timers.stop(&timer),
-            Effect::Emit(event) => self.emit(now, event, inputs, chores, store),
+            Effect::Emit(event) => self.emit(now, event, inputs, deferred, store),
         }
     }
 
@@ -109,24 +110,24 @@ impl State {
         link: LinkId,
         msg: &Message,
         inputs: &mut VecDeque<Input>,
-        chores: &mut Chores,
+        deferred: &mut DeferredWork,
     ) {
         if *msg == Message::Choke
-            && let Some(line) = self.links.get(&link)
+            && let Some(shared_link) = self.links.get(&link)
         {
-            let dropped = line.outgoing.drop_pieces();
+            let dropped = shared_link.outgoing.drop_pieces();
             let told = |index| Input::Extra(ExtraInput::Uploaded { link, index, bytes: 0 });
             inputs.extend(dropped.into_iter().map(told));
         }
-        self.push(link, Item::Message(encode(msg)), chores);
+        self.push(link, OutgoingItem::Message(encode(msg)), deferred);
     }
 
-    fn push(&mut self, link: LinkId, item: Item, chores: &mut Chores) {
-        let Some(line) = self.links.get(&link) else { return };
-        if line.outgoing.push(item).is_err() {
-            line.hang_up("the other end does not read what it is sent");
+    fn push(&mut self, link: LinkId, item: OutgoingItem, deferred: &mut DeferredWork) {
+        let Some(shared_link) = self.links.get(&link) else { return };
+        if shared_link.outgoing.push(item).is_err() {
+            shared_link.hang_up("the other end does not read what it is sent");
             // Its reader ends, and reports that to the machine.
-            chores.cuts.push(Arc::clone(line));
+            deferred.cuts.push(Arc::clone(shared_link));
         }
     }
 
@@ -135,34 +136,34 @@ impl State {
         now: Now,
         event: Event,
         inputs: &mut VecDeque<Input>,
-        chores: &mut Chores,
+        deferred: &mut DeferredWork,
         store: &Store,
     ) {
         match &event {
             Event::Complete => {
-                if self.phase == Phase::Fetching {
-                    self.phase = Phase::Finishing;
-                    chores.keeps.push(Keep::Finish);
-                    chores.has_new_phase = true;
+                if self.phase == ContentPhase::Fetching {
+                    self.phase = ContentPhase::Finishing;
+                    deferred.keeps.push(DiskTask::Finish);
+                    deferred.has_new_phase = true;
                 }
             }
             Event::FileList(text) => {
                 if store.wants_list() {
                     match store.lay_out(text) {
-                        Ok(()) => chores.keeps.push(Keep::List),
+                        Ok(()) => deferred.keeps.push(DiskTask::List),
                         Err(err) => {
                             inputs.push_back(Input::Extra(ExtraInput::DiskFailed(err.to_string())));
                         }
                     }
-                    chores.has_new_phase = true;
+                    deferred.has_new_phase = true;
                 }
             }
             Event::Ended(outcome) => {
                 self.ended = Some(outcome.clone());
-                if let Outcome::DiskFailed(reason) = outcome {
-                    self.phase = Phase::Failed(reason.clone());
+                if let SwarmOutcome::DiskFailed(reason) = outcome {
+                    self.phase = ContentPhase::Failed(reason.clone());
                 }
-                chores.has_new_phase = true;
+                deferred.has_new_phase = true;
             }
             Event::Connected(_)
             | Event::ConnectedFrom(_)

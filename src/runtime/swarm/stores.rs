@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::room::Room;
+use super::task::SwarmTask;
 use crate::machine::LinkId;
 use crate::machine::swarm::{ExtraInput, Input, Stored, leaf_hash};
 use crate::proto::swarm::{Hash, PieceIndex};
-use crate::runtime::thread::Crew;
+use crate::runtime::thread::ThreadGroup;
 
 /// Number of threads that check and write: a disk takes no more at once, and a link has its own
 /// reader.
@@ -31,7 +31,7 @@ const SPARE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A piece to be checked and written.
 pub(super) struct Job {
-    pub(super) room: Arc<Room>,
+    pub(super) task: Arc<SwarmTask>,
     pub(super) index: PieceIndex,
     pub(super) data: Vec<u8>,
     pub(super) from: LinkId,
@@ -46,11 +46,11 @@ pub(super) struct Stores {
 }
 
 impl Stores {
-    pub(super) fn start(crew: &Crew) -> io::Result<Self> {
+    pub(super) fn start(threads: &ThreadGroup) -> io::Result<Self> {
         let (way_in, way_out) = bounded::<Job>(WAITING_MAX);
         for number in 0..THREADS {
             let way_out: Receiver<Job> = way_out.clone();
-            crew.spawn(format!("store:{number}"), move || {
+            threads.spawn(format!("store:{number}"), move || {
                 for job in &way_out {
                     job.run();
                 }
@@ -98,17 +98,17 @@ impl Job {
     fn run(self) {
         let mut jobs = vec![self];
         while let Some(job) = jobs.pop() {
-            let Self { room, index, data, from, expected } = job;
+            let Self { task, index, data, from, expected } = job;
             let outcome = if expected.is_some_and(|hash| hash != leaf_hash(&data)) {
                 Stored::False
             } else {
-                match room.store().write_piece(index, &data) {
+                match task.store().write_piece(index, &data) {
                     Ok(()) => Stored::Yes,
                     Err(err) => Stored::Failed(err.to_string()),
                 }
             };
-            room.stores().give_back(data);
-            jobs.extend(room.step(Input::Extra(ExtraInput::Stored { index, from, outcome })));
+            task.stores().give_back(data);
+            jobs.extend(task.step(Input::Extra(ExtraInput::Stored { index, from, outcome })));
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::machine::{
-    CallFailure, Effect, Effects, HostPinged, Input, Kind, Machine, NodeCall, NodeOpening, PingHost,
+    CallFailure, Effect, Effects, HostPinged, Input, Machine, NodeCall, NodeOpening, PingHost,
+    Vocabulary,
 };
 use crate::model::Now;
 use crate::sim::Simulated;
@@ -21,7 +22,7 @@ struct Clerk {
     numbers: Vec<u64>,
 }
 
-impl Kind for Clerk {
+impl Vocabulary for Clerk {
     type Message = u64;
     type Call = NodeCall;
     type Timer = u64;
@@ -66,8 +67,8 @@ impl Simulated for Clerk {
 #[test]
 fn what_is_not_held_back_overtakes_the_disk_and_syncs_are_told_by_their_records() {
     let notes = |is_held, snapshot_percent| {
-        let mut options = Options::default();
-        options.weather.fsync = Span::millis(100, 100);
+        let mut options = WorldOptions::default();
+        options.weather.fsync = DurationRange::millis(100, 100);
         options.weather.snapshot_percent = snapshot_percent;
         let mut world = World::new(1, options);
         let new = move |boot: crate::sim::Boot<'_, u64>| Clerk {

@@ -1,12 +1,12 @@
 //! Tests of links, paths, strangers and liars.
 
-use super::toy::{Order, Told, text_of, words};
+use super::toy::{Order, ToyReport, text_of, words};
 use super::*;
 use crate::machine::{DialError, HostAnswer, LinkId};
 
 #[test]
 fn a_dial_is_answered_by_what_is_there() {
-    let mut world = idle_world(3, Options::default());
+    let mut world = idle_world(3, WorldOptions::default());
     world.crash(at(2));
     world.vanish(at(3));
     let nobody = Endpoint::new(ip(2), 9);
@@ -16,7 +16,7 @@ fn a_dial_is_answered_by_what_is_there() {
     }
     let answers =
         [DialError::Refused, DialError::TimedOut, DialError::TimedOut, DialError::Refused];
-    assert_eq!(told(&world, 1), answers.map(Told::Failed));
+    assert_eq!(told(&world, 1), answers.map(ToyReport::Failed));
     let times: Vec<_> = world.events().iter().map(|(at, _, _)| at.as_micros() / 1_000).collect();
     assert!(times[0] < 100, "a refusal takes a round trip, not {} ms", times[0]);
     assert_eq!(times[1], 11_000);
@@ -24,7 +24,7 @@ fn a_dial_is_answered_by_what_is_there() {
 
 #[test]
 fn a_dial_over_a_path_that_heals_in_time_succeeds() {
-    let mut world = idle_world(2, Options::default());
+    let mut world = idle_world(2, WorldOptions::default());
     world.cut(at(1), at(2));
     dial(&mut world, 1, 2);
     world.run_for(2 * SECOND);
@@ -35,7 +35,7 @@ fn a_dial_over_a_path_that_heals_in_time_succeeds() {
 
 #[test]
 fn a_sender_gives_a_silent_path_up_in_the_end() {
-    let mut world = linked_world(Options { patience: 10 * SECOND, ..Options::default() });
+    let mut world = linked_world(WorldOptions { patience: 10 * SECOND, ..WorldOptions::default() });
     world.vanish(at(2));
     world.run_for(30 * SECOND);
     assert_eq!(told(&world, 1), [], "who says nothing learns nothing");
@@ -43,13 +43,13 @@ fn a_sender_gives_a_silent_path_up_in_the_end() {
     world.run_for(9 * SECOND);
     assert_eq!(told(&world, 1), []);
     world.run_for(2 * SECOND);
-    assert!(matches!(told(&world, 1)[..], [Told::Down(_)]));
-    assert_eq!(world.tally().troubles(Trouble::LinkTimedOut), 1);
+    assert!(matches!(told(&world, 1)[..], [ToyReport::Down(_)]));
+    assert_eq!(world.tally().troubles(FaultEffect::LinkTimedOut), 1);
 }
 
 #[test]
 fn a_cut_holds_what_is_said_and_healing_lets_it_go_in_order() {
-    let mut world = linked_world(Options::default());
+    let mut world = linked_world(WorldOptions::default());
     world.cut(at(1), at(2));
     for text in ["one", "two", "three"] {
         world.command(at(1), Order::Say(text));
@@ -68,14 +68,14 @@ fn a_cut_holds_what_is_said_and_healing_lets_it_go_in_order() {
 
 #[test]
 fn a_path_cut_one_way_still_carries_the_other_way() {
-    let mut world = linked_world(Options::default());
+    let mut world = linked_world(WorldOptions::default());
     world.cut_one_way(at(1), at(2));
     world.command(at(1), Order::Say("held"));
     world.command(at(2), Order::Say("heard"));
     dial(&mut world, 1, 2);
     dial(&mut world, 2, 1);
     world.run_for(6 * SECOND);
-    let failed = Told::Failed(DialError::TimedOut);
+    let failed = ToyReport::Failed(DialError::TimedOut);
     assert_eq!(told(&world, 1), [heard("heard"), failed.clone()]);
     assert_eq!(told(&world, 2), [failed]);
     world.mend(at(1), at(2));
@@ -85,7 +85,7 @@ fn a_path_cut_one_way_still_carries_the_other_way() {
 
 #[test]
 fn a_deaf_host_is_heard_and_a_mute_one_hears() {
-    let mut world = idle_world(3, Options::default());
+    let mut world = idle_world(3, WorldOptions::default());
     for (from, to) in [(1, 2), (2, 3), (3, 1)] {
         dial(&mut world, from, to);
     }
@@ -99,11 +99,11 @@ fn a_deaf_host_is_heard_and_a_mute_one_hears() {
     dial(&mut world, 1, 2);
     dial(&mut world, 2, 3);
     world.run_for(6 * SECOND);
-    let failed = Told::Failed(DialError::TimedOut);
-    assert_eq!(told(&world, 1)[..], [Told::Failed(DialError::TimedOut)], "it hears nothing");
+    let failed = ToyReport::Failed(DialError::TimedOut);
+    assert_eq!(told(&world, 1)[..], [ToyReport::Failed(DialError::TimedOut)], "it hears nothing");
     assert_eq!(told(&world, 2), [heard("hello"), failed], "it hears the deaf and not the mute");
     assert_eq!(told(&world, 3), [heard("hello"), heard("hello")], "it hears both");
-    assert_eq!(world.tally().faults(Fault::CutOneWay), 2);
+    assert_eq!(world.tally().faults(WeatherFault::CutOneWay), 2);
     world.deafen(at(1), false);
     world.mute(at(3), false);
     world.run_for(SECOND);
@@ -113,7 +113,7 @@ fn a_deaf_host_is_heard_and_a_mute_one_hears() {
 
 #[test]
 fn a_partition_divides_groups_and_leaves_the_rest_alone() {
-    let mut world = idle_world(5, Options::default());
+    let mut world = idle_world(5, WorldOptions::default());
     world.partition(&[&[at(1), at(2)], &[at(3), at(4)]]);
     for to in [2, 3, 5] {
         dial(&mut world, 1, to);
@@ -122,7 +122,7 @@ fn a_partition_divides_groups_and_leaves_the_rest_alone() {
     world.run_for(10 * SECOND);
     let links = [(1, 2), (1, 3), (1, 5), (3, 5)].map(|(a, b)| world.open_links(at(a), at(b)));
     assert_eq!(links, [1, 0, 1, 1]);
-    assert_eq!(world.tally().faults(Fault::Partition), 1);
+    assert_eq!(world.tally().faults(WeatherFault::Partition), 1);
     world.heal();
     dial(&mut world, 1, 3);
     world.run_for(SECOND);
@@ -131,31 +131,34 @@ fn a_partition_divides_groups_and_leaves_the_rest_alone() {
 
 #[test]
 fn a_reset_loses_what_is_under_way_and_tells_both_ends_once() {
-    let mut world = linked_world(Options::default());
+    let mut world = linked_world(WorldOptions::default());
     world.command(at(1), Order::Say("lost"));
     world.reset_link(at(1), at(2));
     world.command(at(2), Order::Say("in vain, for nobody told me yet"));
     world.run_for(10 * SECOND);
     for number in [1, 2] {
-        assert!(matches!(told(&world, number)[..], [Told::Down(_)]));
+        assert!(matches!(told(&world, number)[..], [ToyReport::Down(_)]));
     }
     let tally = world.tally();
-    assert_eq!(tally.faults(Fault::Reset), 1);
-    assert_eq!(tally.troubles(Trouble::LostInFlight), 1);
-    assert_eq!(tally.troubles(Trouble::SentInVain), 1);
+    assert_eq!(tally.faults(WeatherFault::Reset), 1);
+    assert_eq!(tally.troubles(FaultEffect::LostInFlight), 1);
+    assert_eq!(tally.troubles(FaultEffect::SentInVain), 1);
 }
 
 #[test]
 fn a_hangup_delivers_what_was_said_and_closes_both_ends_once() {
-    let mut world = linked_world(Options::default());
+    let mut world = linked_world(WorldOptions::default());
     world.command(at(1), Order::Say("goodbye"));
     world.command(at(1), Order::Hangup);
     world.run_for(10 * SECOND);
-    assert!(matches!(told(&world, 1)[..], [Told::Down(_)]));
+    assert!(matches!(told(&world, 1)[..], [ToyReport::Down(_)]));
     let other = told(&world, 2);
-    assert!(other[0] == heard("goodbye") && matches!(other[1..], [Told::Down(_)]), "{other:?}");
+    assert!(
+        other[0] == heard("goodbye") && matches!(other[1..], [ToyReport::Down(_)]),
+        "{other:?}"
+    );
 
-    let mut world = linked_world(Options::default());
+    let mut world = linked_world(WorldOptions::default());
     world.command(at(1), Order::Hangup);
     world.command(at(2), Order::Hangup);
     world.run_for(10 * SECOND);
@@ -164,32 +167,32 @@ fn a_hangup_delivers_what_was_said_and_closes_both_ends_once() {
 
 #[test]
 fn too_much_on_a_link_closes_it() {
-    let mut world = linked_world(Options { queue_max: 3, ..Options::default() });
+    let mut world = linked_world(WorldOptions { queue_max: 3, ..WorldOptions::default() });
     for _ in 0..4 {
         world.command(at(1), Order::Say("flood"));
     }
     world.run_for(SECOND);
-    assert!(matches!(told(&world, 1)[..], [Told::Down(_)]));
-    assert!(matches!(told(&world, 2)[..], [Told::Down(_)]));
-    assert_eq!(world.tally().troubles(Trouble::QueueFull), 1);
+    assert!(matches!(told(&world, 1)[..], [ToyReport::Down(_)]));
+    assert!(matches!(told(&world, 2)[..], [ToyReport::Down(_)]));
+    assert_eq!(world.tally().troubles(FaultEffect::QueueFull), 1);
 }
 
 #[test]
 fn a_machine_that_uses_a_link_against_its_knowledge_is_stopped() {
-    let mut world = linked_world(Options::default());
+    let mut world = linked_world(WorldOptions::default());
     let link = world.machine(at(1)).unwrap().links()[0];
     let said = failure(|| assert!(world.command(at(1), Order::HangupAndSay)));
     assert!(said.contains("SEED=5") && said.contains("10.0.0.1:6000"), "{said}");
     assert!(said.contains("hung up") && said.contains("another thing"), "{said}");
 
-    let mut world = linked_world(Options::default());
+    let mut world = linked_world(WorldOptions::default());
     world.crash(at(2));
     world.command(at(1), Order::Say("in vain"));
     world.run_for(SECOND);
     let said = failure(|| assert!(world.command(at(1), Order::SayOn(link, "hello"))));
     assert!(said.contains("is closed"), "{said}");
 
-    let mut world = linked_world(Options::default());
+    let mut world = linked_world(WorldOptions::default());
     let said = failure(|| assert!(world.command(at(1), Order::SayOn(LinkId(1_000), "hello"))));
     assert!(said.contains("never was"), "{said}");
     let other = world.machine(at(2)).unwrap().links()[0];
@@ -198,7 +201,7 @@ fn a_machine_that_uses_a_link_against_its_knowledge_is_stopped() {
 
 #[test]
 fn a_ping_asks_the_host_and_not_the_process() {
-    let mut world = idle_world(4, Options::default());
+    let mut world = idle_world(4, WorldOptions::default());
     world.crash(at(2));
     world.vanish(at(3));
     world.cut_one_way(at(4), at(1));
@@ -208,12 +211,12 @@ fn a_ping_asks_the_host_and_not_the_process() {
     }
     let answers =
         [HostAnswer::Answered, HostAnswer::Silent, HostAnswer::Silent, HostAnswer::Silent];
-    assert_eq!(told(&world, 1), answers.map(Told::Pinged));
+    assert_eq!(told(&world, 1), answers.map(ToyReport::Pinged));
 }
 
 #[test]
 fn a_tampering_host_says_something_else() {
-    let mut world = linked_world(Options::default());
+    let mut world = linked_world(WorldOptions::default());
     world.set_tamper(
         at(1),
         Box::new(|_, out| {
@@ -225,12 +228,12 @@ fn a_tampering_host_says_something_else() {
     world.command(at(1), Order::Say("truth"));
     world.run_for(SECOND);
     assert_eq!(told(&world, 2), ["lie", "another"].map(heard));
-    assert_eq!(world.tally().troubles(Trouble::Tampered), 1);
+    assert_eq!(world.tally().troubles(FaultEffect::Tampered), 1);
 }
 
 #[test]
 fn an_intruder_can_say_anything_and_is_answered() {
-    let mut world = idle_world(1, Options::default());
+    let mut world = idle_world(1, WorldOptions::default());
     let stranger = world.intruder_dial(ip(66), at(1));
     world.intruder_send(stranger, words(1, "let me in"));
     world.intruder_garble(stranger, "no json");
@@ -238,7 +241,7 @@ fn an_intruder_can_say_anything_and_is_answered() {
     world.run_for(SECOND);
     assert_eq!(world.intruder_state(stranger), IntruderState::Open);
     let told = told(&world, 1);
-    assert_eq!(told[1..], [heard("let me in"), Told::Garbled("no json".to_owned())]);
+    assert_eq!(told[1..], [heard("let me in"), ToyReport::Garbled("no json".to_owned())]);
     world.command(at(1), Order::Say("no"));
     world.command(at(1), Order::Hangup);
     world.run_for(SECOND);
@@ -258,7 +261,7 @@ fn an_intruder_can_say_anything_and_is_answered() {
 #[test]
 fn on_a_lossy_path_everything_comes_and_in_order_but_late() {
     let weather = Weather { loss_ppm: 200_000, ..Weather::calm() };
-    let mut world = linked_world(Options { weather, ..Options::default() });
+    let mut world = linked_world(WorldOptions { weather, ..WorldOptions::default() });
     world.set_meter(|_| 7);
     let mut waits = Vec::new();
     for _ in 0..200 {
@@ -286,24 +289,24 @@ fn on_a_lossy_path_everything_comes_and_in_order_but_late() {
 #[test]
 fn calls_and_pings_get_lost_too() {
     let weather = Weather { loss_ppm: 500_000, ..Weather::calm() };
-    let mut world = idle_world(2, Options { weather, ..Options::default() });
+    let mut world = idle_world(2, WorldOptions { weather, ..WorldOptions::default() });
     for _ in 0..60 {
         world.command(at(1), Order::PingHost(ip(2)));
         dial(&mut world, 1, 2);
         world.run_for(10 * SECOND);
     }
     let told = told(&world, 1);
-    let count = |what: &dyn Fn(&Told) -> bool| told.iter().filter(|it| what(it)).count();
-    let silent = count(&|it| *it == Told::Pinged(HostAnswer::Silent));
+    let count = |what: &dyn Fn(&ToyReport) -> bool| told.iter().filter(|it| what(it)).count();
+    let silent = count(&|it| *it == ToyReport::Pinged(HostAnswer::Silent));
     assert!((30..60).contains(&silent), "three of four pings are lost, not {silent} of 60");
-    let late = count(&|it| *it == Told::Failed(DialError::TimedOut));
+    let late = count(&|it| *it == ToyReport::Failed(DialError::TimedOut));
     assert!((5..50).contains(&late), "calls are repeated, and may fail all the same: {late}");
 }
 
 #[test]
 fn a_system_that_backs_off_may_be_late_by_as_long_as_the_path_was_silent() {
     let late_by = |backs_off, seed| {
-        let mut world = World::new(seed, Options { backs_off, ..Options::default() });
+        let mut world = World::new(seed, WorldOptions { backs_off, ..WorldOptions::default() });
         for number in [1, 2] {
             world.add_host(at(number), Box::new(Toy::idle));
             world.boot(at(number));

@@ -11,10 +11,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::{
-    Fault, IntruderState, Options, Span, Tally, Trouble, Weather, World, for_each_seed, single_seed,
+    DurationRange, FaultCounts, FaultEffect, IntruderState, Weather, WeatherFault, World,
+    WorldOptions, for_each_seed, single_seed,
 };
 use crate::model::{Endpoint, Time};
-use toy::{Order, Told, Toy};
+use toy::{Order, Toy, ToyReport};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -31,7 +32,7 @@ fn millis(count: u64) -> Duration {
 }
 
 /// Hosts 1 to `count`, booted, that act only on orders.
-fn idle_world(count: u8, options: Options) -> World<Toy> {
+fn idle_world(count: u8, options: WorldOptions) -> World<Toy> {
     let mut world = World::new(5, options);
     for number in 1..=count {
         world.add_host(at(number), Box::new(Toy::idle));
@@ -41,7 +42,7 @@ fn idle_world(count: u8, options: Options) -> World<Toy> {
 }
 
 /// Host 1 and 2 with one link, dialed by 1.
-fn linked_world(options: Options) -> World<Toy> {
+fn linked_world(options: WorldOptions) -> World<Toy> {
     let mut world = idle_world(2, options);
     dial(&mut world, 1, 2);
     world.run_for(SECOND);
@@ -54,13 +55,13 @@ fn dial(world: &mut World<Toy>, from: u8, to: u8) {
     assert!(world.command(at(from), Order::Dial(at(to), 5 * SECOND)));
 }
 
-fn told(world: &World<Toy>, number: u8) -> Vec<Told> {
+fn told(world: &World<Toy>, number: u8) -> Vec<ToyReport> {
     let events = world.events().iter();
     events.filter(|(_, by, _)| *by == at(number)).map(|(_, _, told)| told.clone()).collect()
 }
 
-fn heard(text: &str) -> Told {
-    Told::Heard(text.to_owned())
+fn heard(text: &str) -> ToyReport {
+    ToyReport::Heard(text.to_owned())
 }
 
 fn failure(action: impl FnOnce()) -> String {
@@ -70,7 +71,8 @@ fn failure(action: impl FnOnce()) -> String {
 
 /// Eight busy hosts in a drawn storm for 40 seconds.
 fn stormy_world(seed: u64, weather: &Weather) -> World<Toy> {
-    let options = Options { weather: weather.clone(), patience: 15 * SECOND, ..Options::default() };
+    let options =
+        WorldOptions { weather: weather.clone(), patience: 15 * SECOND, ..WorldOptions::default() };
     let mut world = World::new(seed, options);
     let all: Vec<_> = (1..=8).map(at).collect();
     for endpoint in &all {
@@ -85,7 +87,7 @@ fn stormy_world(seed: u64, weather: &Weather) -> World<Toy> {
 /// Checks that every note in an event is on its author's disk or in its memory of it.
 fn told_is_durable(world: &World<Toy>) -> Result<(), String> {
     for (time, by, told) in world.events() {
-        if let Told::Noted(number) = told
+        if let ToyReport::Noted(number) = told
             && !world.records(*by).contains(number)
         {
             return Err(format!("{by} told of {number} at {time:?}, which its disk has not"));
@@ -110,7 +112,7 @@ fn storms_break_no_promise_and_every_fault_is_met() {
     let tallies = for_each_seed(60, |seed| {
         let mut weather = Weather::draw(seed);
         if seed % 2 == 1 {
-            weather = weather.with(Fault::Kill).with(Fault::SlowDisk);
+            weather = weather.with(WeatherFault::Kill).with(WeatherFault::SlowDisk);
             weather.death_ppm = 200;
         }
         let mut world = stormy_world(seed, &weather);
@@ -122,7 +124,7 @@ fn storms_break_no_promise_and_every_fault_is_met() {
         assert!(world.hosts().all(|host| world.is_up(host)), "calm brings everybody back");
         let mut ended = BTreeSet::new();
         for (_, by, told) in world.events() {
-            if let Told::Down(link) = told {
+            if let ToyReport::Down(link) = told {
                 assert!(ended.insert((*by, *link)), "{by} was told twice of the end of {link:?}");
             }
         }
@@ -131,23 +133,23 @@ fn storms_break_no_promise_and_every_fault_is_met() {
     if single_seed().is_some() {
         return;
     }
-    let mut all = Tally::default();
+    let mut all = FaultCounts::default();
     tallies.iter().for_each(|tally| all += tally);
-    for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::Wipe) {
+    for fault in WeatherFault::ALL.into_iter().filter(|fault| *fault != WeatherFault::Wipe) {
         assert!(all.faults(fault) > 0, "{fault:?} never happened");
         assert!(tallies.iter().any(|tally| tally.faults(fault) == 0), "{fault:?} always happened");
     }
     for trouble in [
-        Trouble::LostInFlight,
-        Trouble::SentInVain,
-        Trouble::Held,
-        Trouble::LinkTimedOut,
-        Trouble::DialRefused,
-        Trouble::DialTimedOut,
-        Trouble::LostRecord,
-        Trouble::KeptUnsynced,
-        Trouble::Snapshot,
-        Trouble::HandledLate,
+        FaultEffect::LostInFlight,
+        FaultEffect::SentInVain,
+        FaultEffect::Held,
+        FaultEffect::LinkTimedOut,
+        FaultEffect::DialRefused,
+        FaultEffect::DialTimedOut,
+        FaultEffect::LostRecord,
+        FaultEffect::KeptUnsynced,
+        FaultEffect::Snapshot,
+        FaultEffect::HandledLate,
     ] {
         assert!(all.troubles(trouble) > 0, "{trouble:?} was never met");
     }
@@ -155,8 +157,8 @@ fn storms_break_no_promise_and_every_fault_is_met() {
 
 #[test]
 fn effects_that_pass_the_disk_would_be_noticed() {
-    let mut weather = Weather::calm().with(Fault::Crash);
-    weather.fsync = Span::millis(50, 200);
+    let mut weather = Weather::calm().with(WeatherFault::Crash);
+    weather.fsync = DurationRange::millis(50, 200);
     let broken = |leaky| {
         (0..10).any(|seed| {
             let mut world = stormy_world(seed, &weather);

@@ -11,8 +11,8 @@ use std::time::Duration;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::machine::{
-    CallFailure, DialError, Effects, HostAnswer, HostPinged, Input, Kind, LinkId, Machine,
-    NodeCall, NodeMachine, NodeMessage, NodeOpening, PingHost, Ticket,
+    CallFailure, DialError, DialId, Effects, HostAnswer, HostPinged, Input, LinkId, Machine,
+    NodeCall, NodeMachine, NodeMessage, NodeOpening, PingHost, Vocabulary,
 };
 use crate::model::{Endpoint, Now, Rng};
 use crate::proto::refusal::{ErrorCode, ErrorReply};
@@ -41,7 +41,7 @@ pub(super) enum Order {
 
 /// Events of the toy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum ToyReport {
     Up(LinkId),
     Down(LinkId),
     Failed(DialError),
@@ -77,12 +77,12 @@ pub(super) struct Toy {
     tickets: u64,
 }
 
-impl Kind for Toy {
+impl Vocabulary for Toy {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Alarm;
     type Record = u64;
-    type Event = Told;
+    type Event = ToyReport;
     type ExtraEffect = PingHost;
 }
 
@@ -123,12 +123,12 @@ impl Toy {
         self.notes.push(number);
         fx.persist(number);
         self.say(&format!("note {number}"), fx);
-        fx.emit(Told::Noted(number));
+        fx.emit(ToyReport::Noted(number));
     }
 
     fn dial(&mut self, to: Endpoint, timeout: Duration, fx: &mut Effects<Self>) {
         self.tickets += 1;
-        fx.dial(Ticket(self.tickets), to, timeout);
+        fx.dial(DialId(self.tickets), to, timeout);
     }
 
     fn hang_up(&mut self, fx: &mut Effects<Self>) {
@@ -217,25 +217,25 @@ impl Machine for Toy {
             Input::Opened { link, opening: NodeOpening::Accepted { .. } }
             | Input::Opened { link, opening: NodeOpening::Dialed { .. } } => {
                 assert!(self.links.insert(link, Line::default()).is_none(), "{link:?} came twice");
-                fx.emit(Told::Up(link));
+                fx.emit(ToyReport::Up(link));
             }
-            Input::DialFailed(CallFailure { reason, .. }) => fx.emit(Told::Failed(reason)),
+            Input::DialFailed(CallFailure { reason, .. }) => fx.emit(ToyReport::Failed(reason)),
             Input::Received { link, msg } => {
                 let line = self.links.get_mut(&link).expect("an open link");
                 line.heard += 1;
                 assert_eq!(number_of(&msg), line.heard, "order on {link:?}");
-                fx.emit(Told::Heard(text_of(&msg).to_owned()));
+                fx.emit(ToyReport::Heard(text_of(&msg).to_owned()));
             }
-            Input::Garbled { reason, .. } => fx.emit(Told::Garbled(reason)),
+            Input::Garbled { reason, .. } => fx.emit(ToyReport::Garbled(reason)),
             Input::Closed { link, .. } => {
                 assert!(self.links.remove(&link).is_some(), "{link:?} closed twice or never open");
-                fx.emit(Told::Down(link));
+                fx.emit(ToyReport::Down(link));
             }
             Input::Expired(Alarm::Live) => self.live(fx),
-            Input::Expired(Alarm::Tick) => fx.emit(Told::Ticked(now)),
+            Input::Expired(Alarm::Tick) => fx.emit(ToyReport::Ticked(now)),
             Input::Expired(Alarm::Spin) => fx.set_timer(Alarm::Spin, Duration::ZERO),
             Input::Synced { .. } => unreachable!("the simulator holds back"),
-            Input::Extra(HostPinged { answer, .. }) => fx.emit(Told::Pinged(answer)),
+            Input::Extra(HostPinged { answer, .. }) => fx.emit(ToyReport::Pinged(answer)),
             Input::Command(order) => self.obey(order, fx),
         }
     }

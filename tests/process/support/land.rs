@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use folkmoot::cli::fleet::{Happening, Story};
+use folkmoot::cli::fleet::{FleetLog, LogEvent};
 use folkmoot::model::Endpoint;
 use folkmoot::runtime::clock::Clock;
 use serde_json::Value;
@@ -36,7 +36,7 @@ pub struct Land {
     pub net: Net,
     seeds: Vec<Endpoint>,
     peers: Vec<Endpoint>,
-    story: Story,
+    story: FleetLog,
     dir: tempfile::TempDir,
     clock: Clock,
     peer_args: Vec<String>,
@@ -61,7 +61,7 @@ impl Land {
         let dir = tempfile::Builder::new().prefix("folkmoot-").tempdir().expect("a directory");
         let config: String = seeds.iter().map(|seed| format!("{seed}\n")).collect();
         fs::write(dir.path().join("config.txt"), config).expect("a file can be written");
-        let story = Story::follow(dir.path().join("log.jsonl")).expect("a log can be made");
+        let story = FleetLog::follow(dir.path().join("log.jsonl")).expect("a log can be made");
         let (clock, peer_args) = (Clock::start(), words(peer_args));
         Some(Self { running: BTreeMap::new(), net, seeds, peers, story, dir, clock, peer_args })
     }
@@ -193,14 +193,14 @@ impl Land {
     }
 
     /// Everything that was told since `mark`.
-    pub fn lines(&mut self, mark: usize) -> Vec<Happening> {
+    pub fn lines(&mut self, mark: usize) -> Vec<LogEvent> {
         self.mark();
         self.story.lines()[mark..].to_vec()
     }
 
     /// Waits until `reached` holds of all that was told.
     #[track_caller]
-    pub fn wait(&mut self, what: &str, reached: impl FnMut(&[Happening]) -> bool) {
+    pub fn wait(&mut self, what: &str, reached: impl FnMut(&[LogEvent]) -> bool) {
         let outcome = self.story.wait(PATIENCE, reached);
         if !outcome.expect("every line of the log is whole") {
             panic!("not within {PATIENCE:?}: {what}\n{}", self.told());
@@ -213,8 +213,8 @@ impl Land {
         &mut self,
         mark: usize,
         what: &str,
-        wanted: impl Fn(&Happening) -> bool,
-    ) -> Happening {
+        wanted: impl Fn(&LogEvent) -> bool,
+    ) -> LogEvent {
         self.wait(what, |lines| lines[mark..].iter().any(&wanted));
         self.lines(mark).into_iter().find(wanted).expect("it was just there")
     }
@@ -345,7 +345,7 @@ impl Land {
     /// the others.
     #[track_caller]
     pub fn await_gossip(&mut self, mark: usize, members: &[Endpoint]) {
-        let id = |line: &Happening| {
+        let id = |line: &LogEvent| {
             let number = |field| line.number(field).expect("it has one");
             (line.endpoint("origin").expect("it has one"), number("incarnation"), number("number"))
         };
@@ -420,7 +420,7 @@ impl Land {
     pub fn told(&mut self) -> String {
         let lines = self.lines(0);
         let lines = lines.iter().filter(|it| !it.event.starts_with("gossip"));
-        let lines: Vec<_> = lines.map(Happening::line).collect();
+        let lines: Vec<_> = lines.map(LogEvent::line).collect();
         let skipped = lines.len().saturating_sub(200);
         let errors = fs::read_to_string(self.dir.path().join("stderr.txt")).unwrap_or_default();
         let fallen = self.fallen();
@@ -451,13 +451,13 @@ pub fn alive(list: &List) -> BTreeSet<Life> {
 }
 
 /// The life that a line is about.
-pub fn life(line: &Happening) -> Life {
+pub fn life(line: &LogEvent) -> Life {
     let life = line.number("incarnation").expect("it names the life");
     (line.endpoint("endpoint").expect("it names the endpoint"), life)
 }
 
 /// Whether a line says that this seed has lost its quorum, or has one again.
-pub fn quorum(line: &Happening, seed: Endpoint, reached: bool) -> bool {
+pub fn quorum(line: &LogEvent, seed: Endpoint, reached: bool) -> bool {
     of(line, seed, "quorum") && line.fields.get("reached") == Some(&Value::Bool(reached))
 }
 

@@ -12,12 +12,12 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use folkmoot::model::statement::{
-    Admission, Confirmation, Finding, NeighborList, RegisterReq, Subject,
+    Admission, Confirmation, Finding, MemberInstance, NeighborList, RegisterReq,
 };
 use folkmoot::model::{
     Endpoint, Incarnation, KeyPair, Nonce, PublicKey, Rng, Signature, SigningBytes, WallTime,
 };
-use folkmoot::proto::hello::{Card, Hello, HelloAck, HelloProof, Intent, VERSION};
+use folkmoot::proto::hello::{Hello, HelloAck, HelloProof, Intent, NodeInfo, VERSION};
 use folkmoot::proto::line::encode;
 use folkmoot::proto::liveness::{DeadReport, Pong, fixed_text};
 use folkmoot::proto::message::Message;
@@ -45,20 +45,20 @@ pub fn wall() -> WallTime {
     Clock::start().now().wall
 }
 
-/// What proves `card`'s key to the holder of `challenger`.
+/// What proves `info`'s key to the holder of `challenger`.
 pub fn proof(
     domain: &str,
-    card: &Card,
+    info: &NodeInfo,
     nonce: &Nonce,
     challenger: &PublicKey,
     keys: &KeyPair,
 ) -> Signature {
     let statement = SigningBytes::new(domain)
         .number(u64::from(VERSION))
-        .number(card.seed.map_or(0, |seed| u64::from(seed.0)))
-        .endpoint(card.endpoint)
-        .incarnation(card.incarnation)
-        .key(&card.key)
+        .number(info.seed.map_or(0, |seed| u64::from(seed.0)))
+        .endpoint(info.endpoint)
+        .incarnation(info.incarnation)
+        .key(&info.key)
         .nonce(nonce)
         .key(challenger);
     keys.sign(&statement)
@@ -67,22 +67,22 @@ pub fn proof(
 /// What came of a handshake.
 pub enum Shaken {
     /// It stands; the other end's card.
-    Open(Client, Box<Card>),
+    Open(Client, Box<NodeInfo>),
     /// The other end said no, in these words.
     Refused(String),
 }
 
-/// Calls `to` and shakes hands as `card`, with the proof made by `keys`.
+/// Calls `to` and shakes hands as `info`, with the proof made by `keys`.
 #[track_caller]
-pub fn shake(to: Endpoint, card: &Card, keys: &KeyPair, intent: Intent) -> Shaken {
+pub fn shake(to: Endpoint, info: &NodeInfo, keys: &KeyPair, intent: Intent) -> Shaken {
     let mut client = Client::connect(to);
     let nonce = Nonce::random(&mut rng());
-    client.send(Hello { version: VERSION, intent, nonce, card: card.clone() });
+    client.send(Hello { version: VERSION, intent, nonce, info: info.clone() });
     match client.receive() {
         Some(Message::HelloAck(ack)) => {
-            let proof = proof(CALLER, card, &ack.nonce, &ack.card.key, keys);
+            let proof = proof(CALLER, info, &ack.nonce, &ack.info.key, keys);
             client.send(HelloProof { proof });
-            Shaken::Open(client, Box::new(ack.card))
+            Shaken::Open(client, Box::new(ack.info))
         }
         Some(Message::Error(error)) => Shaken::Refused(error.reason),
         other => panic!("no handshake: {other:?}"),
@@ -95,15 +95,15 @@ pub struct Link {
     stream: Mutex<TcpStream>,
     inbox: Receiver<Message>,
     /// Who is at the other end.
-    pub card: Card,
+    pub info: NodeInfo,
 }
 
 impl Link {
-    fn open(mut client: Client, card: Card) -> Arc<Self> {
+    fn open(mut client: Client, info: NodeInfo) -> Arc<Self> {
         let stream = client.stream().try_clone().expect("a socket can be shared");
         stream.set_read_timeout(None).expect("a socket takes options");
         let (tell, inbox) = bounded(INBOX_MAX);
-        let this = Arc::new(Self { stream: Mutex::new(stream), inbox, card });
+        let this = Arc::new(Self { stream: Mutex::new(stream), inbox, info });
         let weak = Arc::downgrade(&this);
         thread::spawn("actor", move || {
             while let Some(msg) = client.receive() {
@@ -165,7 +165,7 @@ impl Drop for Link {
 
 struct Shared {
     keys: KeyPair,
-    card: Mutex<Card>,
+    info: Mutex<NodeInfo>,
     called: Sender<Arc<Link>>,
     is_over: AtomicBool,
 }
@@ -191,11 +191,11 @@ impl Member {
     pub fn at(place: Endpoint, keys: KeyPair, incarnation: Incarnation) -> Self {
         let listener = TcpListener::bind(place.socket_addr()).expect("the port is free");
         let endpoint = Endpoint::from(listener.local_addr().expect("it is bound"));
-        let card = Card::new(Subject { endpoint, incarnation, key: keys.public() });
+        let info = NodeInfo::new(MemberInstance { endpoint, incarnation, key: keys.public() });
         let (called, callers) = bounded(1_024);
         let shared = Arc::new(Shared {
             keys,
-            card: Mutex::new(card),
+            info: Mutex::new(info),
             called,
             is_over: AtomicBool::new(false),
         });
@@ -214,16 +214,16 @@ impl Member {
         member
     }
 
-    pub fn card(&self) -> Card {
-        self.shared.card.lock().expect("no test thread panics here").clone()
+    pub fn info(&self) -> NodeInfo {
+        self.shared.info.lock().expect("no test thread panics here").clone()
     }
 
-    pub fn subject(&self) -> Subject {
-        self.card().subject()
+    pub fn subject(&self) -> MemberInstance {
+        self.info().subject()
     }
 
     pub fn endpoint(&self) -> Endpoint {
-        self.card().endpoint
+        self.info().endpoint
     }
 
     pub fn keys(&self) -> &KeyPair {
@@ -239,8 +239,8 @@ impl Member {
     /// Opens a link.
     #[track_caller]
     pub fn call(&self, to: Endpoint) -> Arc<Link> {
-        match shake(to, &self.card(), self.keys(), Intent::Link) {
-            Shaken::Open(client, card) => Link::open(client, *card),
+        match shake(to, &self.info(), self.keys(), Intent::Link) {
+            Shaken::Open(client, info) => Link::open(client, *info),
             Shaken::Refused(reason) => panic!("{to} refused: {reason}"),
         }
     }
@@ -255,9 +255,9 @@ impl Member {
             if let Some(reason) = link.refusal() {
                 return reason;
             }
-            let other = link.card.endpoint;
+            let other = link.info.endpoint;
             let mut callers = std::iter::from_fn(|| self.callers.recv_timeout(PATIENCE).ok());
-            *link = callers.find(|it| it.card.endpoint == other).expect("one link stays");
+            *link = callers.find(|it| it.info.endpoint == other).expect("one link stays");
         }
     }
 
@@ -272,7 +272,7 @@ impl Member {
             self.seeds.iter().map(|link| await_certificate(link)).collect();
         let certificate = certificates.first().cloned();
         assert!(certificate.as_ref().is_some_and(|it| it.subject() == subject));
-        self.shared.card.lock().expect("no test thread panics here").certificate = certificate;
+        self.shared.info.lock().expect("no test thread panics here").certificate = certificate;
     }
 
     /// States its neighbors to the seeds, and from now on to whoever shakes hands with it.
@@ -281,18 +281,18 @@ impl Member {
         for link in &self.seeds {
             link.send(list.clone());
         }
-        let mut card = self.shared.card.lock().expect("no test thread panics here");
-        card.neighbors = neighbors.to_vec();
-        card.degree = u32::try_from(neighbors.len()).expect("few");
+        let mut info = self.shared.info.lock().expect("no test thread panics here");
+        info.neighbors = neighbors.to_vec();
+        info.degree = u32::try_from(neighbors.len()).expect("few");
     }
 
     /// Its signed finding about `subject`, true or not.
-    pub fn finding(&self, subject: Subject, finding: Finding) -> Confirmation {
+    pub fn finding(&self, subject: MemberInstance, finding: Finding) -> Confirmation {
         Confirmation::sign(&subject, finding, (self.endpoint(), self.keys()), wall())
     }
 
     /// A report of its own about `subject`, with these findings.
-    pub fn report(&self, subject: Subject, confirmations: Vec<Confirmation>) -> DeadReport {
+    pub fn report(&self, subject: MemberInstance, confirmations: Vec<Confirmation>) -> DeadReport {
         let (at, reporter) = (wall(), self.endpoint());
         DeadReport {
             text: fixed_text(subject.endpoint, at, reporter),
@@ -348,16 +348,16 @@ fn listen(listener: &TcpListener, shared: &Arc<Shared>) {
 /// The called side of a handshake.
 fn answer(mut client: Client, shared: &Shared) {
     let Some(Message::Hello(hello)) = client.receive() else { return };
-    let card = shared.card.lock().expect("no test thread panics here").clone();
-    let proof = proof(CALLED, &card, &hello.nonce, &hello.card.key, &shared.keys);
+    let info = shared.info.lock().expect("no test thread panics here").clone();
+    let proof = proof(CALLED, &info, &hello.nonce, &hello.info.key, &shared.keys);
     let nonce = Nonce::random(&mut rng());
-    client.send(HelloAck { version: VERSION, nonce, proof, card });
+    client.send(HelloAck { version: VERSION, nonce, proof, info });
     if hello.intent == Intent::Probe {
         // The caller hangs up when it has seen enough.
         let _ = client.line();
         return;
     }
     if let Some(Message::HelloProof(_)) = client.receive() {
-        let _ = shared.called.try_send(Link::open(client, hello.card));
+        let _ = shared.called.try_send(Link::open(client, hello.info));
     }
 }

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use folkmoot::cli::fleet::{Fleet, Happening, Plan};
+use folkmoot::cli::fleet::{Fleet, FleetLayout, LogEvent};
 use folkmoot::cli::query::fetch_members;
 use folkmoot::model::{Endpoint, Time};
 use folkmoot::proto::membership::MemberLine;
@@ -86,7 +86,7 @@ impl Scene {
         (seed_args, peer_args): (&str, &str),
     ) -> Self {
         let first = ports();
-        let plan = Plan {
+        let plan = FleetLayout {
             exe,
             seeds,
             seed_port: first,
@@ -135,7 +135,7 @@ impl Scene {
         }
         self.wait("the seeds vote", |lines| {
             // One that remembers votes at once, and has nothing to say about it.
-            let votes = |it: &Happening| {
+            let votes = |it: &LogEvent| {
                 it.event == "ready" || it.event == "started" && it.number("members") > Some(0)
             };
             let lines = &lines[before..];
@@ -167,14 +167,14 @@ impl Scene {
     }
 
     /// Everything that was told so far.
-    pub fn lines(&mut self) -> Vec<Happening> {
+    pub fn lines(&mut self) -> Vec<LogEvent> {
         self.mark();
         self.fleet.story().lines().to_vec()
     }
 
     /// Waits until `reached` holds of all that was told.
     #[track_caller]
-    pub fn wait(&mut self, what: &str, reached: impl FnMut(&[Happening]) -> bool) {
+    pub fn wait(&mut self, what: &str, reached: impl FnMut(&[LogEvent]) -> bool) {
         let outcome = self.fleet.story().wait(PATIENCE, reached);
         if !outcome.expect("every line of the log is whole") {
             panic!("not within {PATIENCE:?}: {what}\n{}", self.told());
@@ -183,7 +183,7 @@ impl Scene {
 
     /// Waits for `span` and makes sure that meanwhile nothing is told that must not happen.
     #[track_caller]
-    pub fn never(&mut self, what: &str, span: Duration, bad: impl Fn(&Happening) -> bool) {
+    pub fn never(&mut self, what: &str, span: Duration, bad: impl Fn(&LogEvent) -> bool) {
         let found = self.fleet.story().wait(span, |lines| lines.iter().any(&bad));
         if found.expect("every line of the log is whole") {
             panic!("it happened: {what}\n{}", self.told());
@@ -262,11 +262,8 @@ impl Scene {
     /// What happened last, for whoever has to find out why a test failed.
     pub fn told(&mut self) -> String {
         let lines = self.lines();
-        let lines: Vec<_> = lines
-            .iter()
-            .filter(|it| !it.event.starts_with("gossip"))
-            .map(Happening::line)
-            .collect();
+        let lines: Vec<_> =
+            lines.iter().filter(|it| !it.event.starts_with("gossip")).map(LogEvent::line).collect();
         let skipped = lines.len().saturating_sub(80);
         let fallen = self.fleet.fallen();
         let complaints = self.fleet.complaints();
@@ -275,39 +272,39 @@ impl Scene {
 }
 
 /// Whether a line is `node`'s and tells `event`.
-pub fn of(line: &Happening, node: Endpoint, event: &str) -> bool {
+pub fn of(line: &LogEvent, node: Endpoint, event: &str) -> bool {
     line.node == node && line.event == event
 }
 
 /// Whether a line tells `event` about `endpoint`.
-pub fn about(line: &Happening, endpoint: Endpoint, event: &str) -> bool {
+pub fn about(line: &LogEvent, endpoint: Endpoint, event: &str) -> bool {
     line.event == event && line.endpoint("endpoint") == Some(endpoint)
 }
 
 /// The lines among `lines` that tell of one of these events. On a machine that keeps a node from
 /// running in time suspicions are right, and do not count; the node says so by `doubtful`.
-pub fn doubts<'a>(lines: &'a [Happening], events: &[&str]) -> Vec<&'a Happening> {
+pub fn doubts<'a>(lines: &'a [LogEvent], events: &[&str]) -> Vec<&'a LogEvent> {
     let is_late = lines.iter().any(|it| it.event == "doubtful");
     let comes_of_load =
-        |it: &Happening| is_late && ["unlinked", "suspected", "confirmed"].contains(&&*it.event);
+        |it: &LogEvent| is_late && ["unlinked", "suspected", "confirmed"].contains(&&*it.event);
     lines.iter().filter(|it| events.contains(&&*it.event) && !comes_of_load(it)).collect()
 }
 
 /// The endpoints in a list of a line.
-pub fn endpoints(line: &Happening, field: &str) -> Vec<Endpoint> {
+pub fn endpoints(line: &LogEvent, field: &str) -> Vec<Endpoint> {
     let list = line.fields.get(field).and_then(|it| it.as_array());
     let parse = |it: &serde_json::Value| it.as_str()?.parse().ok();
     list.map(|list| list.iter().filter_map(parse).collect()).unwrap_or_default()
 }
 
 /// The seeds in a line's list of voters.
-pub fn voters(line: &Happening) -> Vec<u64> {
+pub fn voters(line: &LogEvent) -> Vec<u64> {
     let list = line.fields.get("seeds").and_then(|it| it.as_array());
     list.map(|list| list.iter().filter_map(serde_json::Value::as_u64).collect()).unwrap_or_default()
 }
 
 /// The neighbors that each peer has announced last.
-pub fn neighborhoods(lines: &[Happening]) -> BTreeMap<Endpoint, Vec<Endpoint>> {
+pub fn neighborhoods(lines: &[LogEvent]) -> BTreeMap<Endpoint, Vec<Endpoint>> {
     let mut all = BTreeMap::new();
     for line in lines.iter().filter(|line| line.role == "peer") {
         match line.event.as_str() {
@@ -320,7 +317,7 @@ pub fn neighborhoods(lines: &[Happening]) -> BTreeMap<Endpoint, Vec<Endpoint>> {
 }
 
 /// The incarnation under which a peer was admitted last.
-pub fn life_of(lines: &[Happening], peer: Endpoint) -> u64 {
+pub fn life_of(lines: &[LogEvent], peer: Endpoint) -> u64 {
     let mut lives = lines.iter().filter(|it| of(it, peer, "admitted"));
     let last = lives.next_back().expect("the peer was admitted");
     last.number("incarnation").expect("an admission names the incarnation")

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use folkmoot::machine::broadcast::{self, Broadcast, BroadcastMetrics, Config, Verdict};
+use folkmoot::machine::broadcast::{self, Broadcast, BroadcastMetrics, CertificateVerdict, Config};
 use folkmoot::machine::{
-    CallFailure, Effects, HostPinged, Input, Kind, LinkId, Machine, Never, NodeCall, NodeMachine,
-    NodeMessage, NodeOpening, PingHost, Ticket,
+    CallFailure, DialId, Effects, HostPinged, Input, LinkId, Machine, Never, NodeCall, NodeMachine,
+    NodeMessage, NodeOpening, PingHost, Vocabulary,
 };
 use folkmoot::model::{Data, Endpoint, Incarnation, KeyPair, MessageId, Now, Rng};
-use folkmoot::sim::{Boot, Options, Span, Weather, World};
+use folkmoot::sim::{Boot, DurationRange, Weather, World, WorldOptions};
 use rand::{RngExt as _, SeedableRng as _};
 
 /// The pause before a broken link is made again.
@@ -25,7 +25,7 @@ const REDIAL: Duration = Duration::from_millis(300);
 pub(crate) struct Host {
     pub broadcast: Broadcast,
     calls: Vec<Endpoint>,
-    dialing: BTreeMap<Ticket, Endpoint>,
+    dialing: BTreeMap<DialId, Endpoint>,
     dialed: BTreeMap<LinkId, Endpoint>,
     tickets: u64,
     life: Incarnation,
@@ -49,7 +49,7 @@ impl From<broadcast::Timer> for Timer {
     }
 }
 
-impl Kind for Host {
+impl Vocabulary for Host {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -77,13 +77,15 @@ impl Host {
 
     fn dial(&mut self, to: Endpoint, fx: &mut Effects<Self>) {
         self.tickets += 1;
-        self.dialing.insert(Ticket(self.tickets), to);
-        fx.dial(Ticket(self.tickets), to, Duration::from_secs(3));
+        self.dialing.insert(DialId(self.tickets), to);
+        fx.dial(DialId(self.tickets), to, Duration::from_secs(3));
     }
 
     fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Effects<Self>) {
         self.with(fx, |it, part| match msg {
-            Message::Publish(msg) => it.on_publish(now, link, msg, |_| Verdict::Fails, part),
+            Message::Publish(msg) => {
+                it.on_publish(now, link, msg, |_| CertificateVerdict::Fails, part)
+            }
             Message::Announce(msg) => it.on_announce(now, link, &msg, part),
             Message::Graft(msg) => it.on_graft(now, link, &msg, part),
             Message::Prune(_) => it.on_prune(link),
@@ -197,8 +199,8 @@ impl Cast {
 
     pub(crate) fn with(seed: u64, count: u16, config: Config) -> Self {
         let config = Config { requires_proof: false, ..config };
-        let weather = Weather { latency: Span::micros(1_000, 20_000), ..Weather::calm() };
-        let options = Options { weather, steps_max: u64::MAX, ..Options::default() };
+        let weather = Weather { latency: DurationRange::micros(1_000, 20_000), ..Weather::calm() };
+        let options = WorldOptions { weather, steps_max: u64::MAX, ..WorldOptions::default() };
         let mut world = World::new(seed, options);
         let mut rng = Rng::seed_from_u64(seed);
         let mut ends: Vec<u16> = vec![0];

@@ -5,22 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use folkmoot::machine::chat::{
-    Command, Config, Effect, Event, ExtraEffect, ExtraInput, Fx, Group, Input, Memory, Opening,
-    Record, Role, Status, Timer,
+    ChatMemory, ChatStatus, Command, Config, Effect, Event, ExtraEffect, ExtraInput, Fx, Input,
+    Opening, Record, Replica, Role, Timer,
 };
 use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::proto::chat::entry::{
-    At, Body, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+    Body, ChatText, Entry, GroupId, HostPort, Member, MemberId, Membership, MsgId, Origin, SeqNo,
+    Term,
 };
-use folkmoot::proto::chat::message::{Intent, Message, SeqChat};
+use folkmoot::proto::chat::message::{JoinIntent, Message, SeqChat};
 use rand::SeedableRng as _;
 
 pub(crate) const GROUP: GroupId = GroupId([7; 16]);
 
 pub(crate) fn member(id: u32) -> Member {
     let key = KeyPair::generate(&mut Rng::seed_from_u64(u64::from(id))).public();
-    let at = At { host: [127, 0, 0, 1].into(), port: 6_000 + u16::try_from(id).expect("few") };
+    let at =
+        HostPort { host: [127, 0, 0, 1].into(), port: 6_000 + u16::try_from(id).expect("few") };
     Member { id: MemberId(id), at, key }
 }
 
@@ -34,10 +36,10 @@ pub(crate) fn entry(seq: u64, term: u64, leader: u32, body: Body) -> Arc<Entry> 
     })
 }
 
-pub(crate) fn chat(author: u32, number: u64) -> Chat {
+pub(crate) fn chat(author: u32, number: u64) -> ChatText {
     let origin = Origin { member: MemberId(author), client: 0 };
     let msg_id = MsgId { origin, number };
-    Chat { msg_id, room_id: "general".into(), payload: format!("text {number}").into() }
+    ChatText { msg_id, room_id: "general".into(), payload: format!("text {number}").into() }
 }
 
 /// A message of entries of `leader` after (`prev_seq`, `prev_term`).
@@ -65,7 +67,7 @@ pub(crate) fn begun(me: u32, count: u32) -> Vec<Record> {
     let Member { id, key, .. } = member(me);
     vec![
         Record::Group { group: GROUP, me: id, key },
-        Record::Term { term: Term(1), promised_to: None },
+        Record::Term { term: Term(1), voted_for: None },
         Record::Entry(entry(1, 1, 1, Body::Membership(Arc::new(membership)))),
         Record::Commit { seq_no: SeqNo(1) },
     ]
@@ -73,7 +75,7 @@ pub(crate) fn begun(me: u32, count: u32) -> Vec<Record> {
 
 /// One member.
 pub(crate) struct Hand {
-    pub(crate) group: Option<Group>,
+    pub(crate) group: Option<Replica>,
     pub(crate) records: Vec<Record>,
     pub(crate) events: Vec<Event>,
     pub(crate) delivered: Vec<Arc<Entry>>,
@@ -143,11 +145,11 @@ impl Hands {
         hand.before = hand.records.len();
         hand.timers.clear();
         let records = hand.records.clone();
-        let memory = Memory { founds: false, group: None, snapshot: None, records };
+        let memory = ChatMemory { bootstrap: false, group: None, snapshot: None, records };
         // Each process draws other numbers.
         self.next += 2;
         let rng = Rng::seed_from_u64(u64::from(id) + (self.next << 32));
-        hand.group = Some(Group::new(self.config.clone(), member(id), rng, memory));
+        hand.group = Some(Replica::new(self.config.clone(), member(id), rng, memory));
         self.input(id, Input::Start);
     }
 
@@ -173,7 +175,7 @@ impl Hands {
         self.links.insert((b, link_b), (a, link_a));
         for (at, link, other, is_ours) in [(a, link_a, b, true), (b, link_b, a, false)] {
             if self.hands.get(&at).is_some_and(|it| it.group.is_some()) {
-                let (member, intent) = (member(other), Intent::Member);
+                let (member, intent) = (member(other), JoinIntent::Member);
                 self.input(
                     at,
                     Input::Opened {
@@ -278,7 +280,7 @@ impl Hands {
         self.now = until;
     }
 
-    pub(crate) fn status(&self, id: u32) -> Status {
+    pub(crate) fn status(&self, id: u32) -> ChatStatus {
         self.hands[&id].group.as_ref().expect("it runs").status()
     }
 

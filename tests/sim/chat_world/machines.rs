@@ -119,7 +119,7 @@ impl World {
         self.world.replace_disk(self.at(node), Vec::new());
         self.note(node, 0);
         let it = &mut self.nodes[node];
-        it.desk.lock().expect("one thread runs a world").founds = false;
+        it.desk.lock().expect("one thread runs a world").bootstrap = false;
         (it.is_spent, it.is_removed, it.backup) = (false, false, None);
         self.start(node);
     }

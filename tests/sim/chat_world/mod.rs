@@ -11,10 +11,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use folkmoot::machine::chat::{self, Config, Event, Group};
+use folkmoot::machine::chat::{self, Config, Event, Replica};
 use folkmoot::model::{Endpoint, KeyPair, Rng, Time};
-use folkmoot::proto::chat::entry::{At, Body, Member, MemberId, Origin};
-use folkmoot::sim::{self, Boot, Options, Span};
+use folkmoot::proto::chat::entry::{Body, HostPort, Member, MemberId, Origin};
+use folkmoot::sim::{self, Boot, DurationRange, WorldOptions};
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::services::chat::{ChatHost, Command, Desk, Log, Record, Told, ends_process};
@@ -91,13 +91,13 @@ impl World {
         (count, opens_unsynced): (u16, bool),
     ) -> Self {
         let mut rng = Rng::seed_from_u64(seed);
-        let options = Options {
+        let options = WorldOptions {
             weather: weather.of_network(),
             patience: Duration::from_micros(weather.patience),
             timers_first: rng.random_bool(0.5),
             backs_off: true,
             opens_unsynced,
-            ..Options::default()
+            ..WorldOptions::default()
         };
         let mut it = Self {
             world: sim::World::new(seed, options),
@@ -121,7 +121,8 @@ impl World {
         };
         for id in 1..=count {
             let key = KeyPair::generate(&mut Rng::seed_from_u64(u64::from(id))).public();
-            let at = At { host: [10, 3, 0, u8::try_from(id).expect("few")].into(), port: 6_000 };
+            let at =
+                HostPort { host: [10, 3, 0, u8::try_from(id).expect("few")].into(), port: 6_000 };
             it.add(Member { id: MemberId(u32::from(id)), at, key }, id == 1);
             let micros = it.rng.random_range(200..2_000);
             it.set_disk(usize::from(id) - 1, micros);
@@ -130,10 +131,10 @@ impl World {
     }
 
     /// Adds a machine for this member.
-    fn add(&mut self, member: Member, founds: bool) {
+    fn add(&mut self, member: Member, bootstrap: bool) {
         let desk = Desk {
             config: self.config.clone(),
-            founds,
+            bootstrap,
             me: Arc::new(Mutex::new(member.clone())),
             book: Arc::clone(&self.book),
             syncs_at_open: !self.opens_unsynced,
@@ -183,7 +184,7 @@ impl World {
     }
 
     /// The machine of a member that takes part.
-    pub(crate) fn group(&self, node: usize) -> Option<&Group> {
+    pub(crate) fn group(&self, node: usize) -> Option<&Replica> {
         self.world.machine(self.at(node))?.group()
     }
 
@@ -328,7 +329,7 @@ impl World {
 
     /// A flush takes so many microseconds at most.
     pub(crate) fn set_disk(&mut self, node: usize, micros: u64) {
-        self.world.set_fsync(self.at(node), Some(Span::micros(micros / 4, micros)));
+        self.world.set_fsync(self.at(node), Some(DurationRange::micros(micros / 4, micros)));
     }
 
     /// The machine has another address from now on, and perhaps another key.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use folkmoot::machine::chat::{Command, Role};
 use folkmoot::model::Rng;
-use folkmoot::sim::{self, Span};
+use folkmoot::sim::{self, DurationRange};
 use rand::RngExt as _;
 
 use super::{Due, World};
@@ -69,7 +69,7 @@ impl Weather {
     /// The weather of the network alone.
     pub(crate) fn of_network(&self) -> sim::Weather {
         sim::Weather {
-            latency: Span::micros(50, 100),
+            latency: DurationRange::micros(50, 100),
             jitter: Duration::from_micros(self.delay),
             loss_ppm: (self.slow * 1e6) as u32,
             torn_tails: true,

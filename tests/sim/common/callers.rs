@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use folkmoot::model::{Endpoint, Incarnation, KeyPair, Nonce, Rng, SigningBytes};
 use folkmoot::node::Node;
-use folkmoot::proto::hello::{Card, Hello, HelloProof, Intent, VERSION};
+use folkmoot::proto::hello::{Hello, HelloProof, Intent, NodeInfo, VERSION};
 use folkmoot::proto::message::Message;
 use folkmoot::sim::{Intruder, IntruderState, World};
 use rand::SeedableRng as _;
@@ -16,7 +16,7 @@ const FROM: [u8; 4] = [10, 9, 9, 9];
 pub(crate) struct Callers {
     keys: KeyPair,
     /// Calls under way, and whether the proof was sent.
-    calls: Vec<(Intruder, Card, bool)>,
+    calls: Vec<(Intruder, NodeInfo, bool)>,
 }
 
 impl Callers {
@@ -25,8 +25,8 @@ impl Callers {
     }
 
     /// A card that says that they are at `endpoint`.
-    pub(crate) fn card(&self, endpoint: Endpoint) -> Card {
-        Card {
+    pub(crate) fn info(&self, endpoint: Endpoint) -> NodeInfo {
+        NodeInfo {
             seed: None,
             endpoint,
             incarnation: Incarnation(0),
@@ -41,29 +41,29 @@ impl Callers {
     }
 
     /// Calls `target` with this card.
-    pub(crate) fn call(&mut self, world: &mut World<Node>, target: Endpoint, card: Card) {
+    pub(crate) fn call(&mut self, world: &mut World<Node>, target: Endpoint, info: NodeInfo) {
         let intruder = world.intruder_dial(IpAddr::from(FROM), target);
         let nonce = Nonce::random(&mut Rng::seed_from_u64(7));
-        let (version, intent, said) = (VERSION, Intent::Link, card.clone());
-        world.intruder_send(intruder, Hello { version, intent, nonce, card: said });
-        self.calls.push((intruder, card, false));
+        let (version, intent, said) = (VERSION, Intent::Link, info.clone());
+        world.intruder_send(intruder, Hello { version, intent, nonce, info: said });
+        self.calls.push((intruder, info, false));
     }
 
     /// Proves the key on each link that was challenged since the last time.
     pub(crate) fn prove(&mut self, world: &mut World<Node>) {
-        for (intruder, card, is_proved) in &mut self.calls {
+        for (intruder, info, is_proved) in &mut self.calls {
             let inbox = world.intruder_inbox(*intruder);
             let challenge = inbox.iter().find_map(|(_, msg)| {
                 let Message::HelloAck(ack) = msg else { return None };
-                Some((ack.nonce, ack.card.key))
+                Some((ack.nonce, ack.info.key))
             });
             let Some((nonce, challenger)) = challenge.filter(|_| !*is_proved) else { continue };
             let statement = SigningBytes::new("folkmoot/hello-proof/1")
                 .number(u64::from(VERSION))
-                .number(card.seed.map_or(0, |seed| u64::from(seed.0)))
-                .endpoint(card.endpoint)
-                .incarnation(card.incarnation)
-                .key(&card.key)
+                .number(info.seed.map_or(0, |seed| u64::from(seed.0)))
+                .endpoint(info.endpoint)
+                .incarnation(info.incarnation)
+                .key(&info.key)
                 .nonce(&nonce)
                 .key(&challenger);
             world.intruder_send(*intruder, HelloProof { proof: self.keys.sign(&statement) });

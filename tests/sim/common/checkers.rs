@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot::machine::membership::{applicant, authority};
 use folkmoot::machine::{gossip, overlay};
-use folkmoot::model::entry::Status;
-use folkmoot::model::statement::{ProposalKind, Subject};
+use folkmoot::model::entry::MemberState;
+use folkmoot::model::statement::{MemberInstance, ProposalKind};
 use folkmoot::model::{Endpoint, Incarnation, PublicKey, SeedId, Time};
 use folkmoot::node::{Event, peer_kind, seed_kind};
-use folkmoot::proto::gossip::MessageId;
+use folkmoot::proto::gossip::GossipId;
 
 use super::{Carries, Fleet};
 
@@ -42,7 +42,7 @@ fn one_vote_per_life(fleet: &Fleet<impl Carries>) {
         if fleet.book.endpoint(*seed) != Some(*host) {
             continue; // Another seed's vote, as counted here.
         }
-        let Subject { endpoint, incarnation, key } = proposal.subject;
+        let MemberInstance { endpoint, incarnation, key } = proposal.subject;
         let earlier = given.insert((*host, endpoint, incarnation, proposal.kind), key);
         assert!(
             earlier.is_none_or(|earlier| earlier == key),
@@ -144,7 +144,7 @@ fn nobody_acts_without_a_certificate(fleet: &Fleet<impl Carries>) {
 
 /// G2: no process hears a message twice.
 fn gossip_is_heard_once(fleet: &Fleet<impl Carries>) {
-    let mut heard: BTreeSet<(Endpoint, MessageId)> = BTreeSet::new();
+    let mut heard: BTreeSet<(Endpoint, GossipId)> = BTreeSet::new();
     for (at, host, event) in fleet.events() {
         match event {
             Event::Peer(peer_kind::Event::Started { .. }) => {
@@ -201,8 +201,8 @@ pub(crate) fn undelivered(
     peers: &[Endpoint],
     since: Time,
 ) -> Vec<(String, Endpoint)> {
-    let mut made: BTreeMap<MessageId, String> = BTreeMap::new();
-    let mut known: BTreeSet<(Endpoint, MessageId)> = BTreeSet::new();
+    let mut made: BTreeMap<GossipId, String> = BTreeMap::new();
+    let mut known: BTreeSet<(Endpoint, GossipId)> = BTreeSet::new();
     for (at, host, event) in fleet.events() {
         let Event::Peer(peer_kind::Event::Gossip { event, .. }) = event else { continue };
         match event {
@@ -229,8 +229,8 @@ pub(crate) fn undelivered(
 pub(crate) fn seeds_agree(fleet: &Fleet<impl Carries>) -> bool {
     let mut registries = fleet.seeds.iter().filter_map(|seed| fleet.seed(*seed)).map(|node| {
         let registry = node.authority().registry();
-        let line = |entry: &folkmoot::model::entry::Entry| (entry.subject, entry.status());
-        registry.entries().map(line).collect::<Vec<(Subject, Status)>>()
+        let line = |entry: &folkmoot::model::entry::RegistryEntry| (entry.subject, entry.status());
+        registry.entries().map(line).collect::<Vec<(MemberInstance, MemberState)>>()
     });
     let first = registries.next();
     registries.all(|other| Some(&other) == first.as_ref())
@@ -258,7 +258,7 @@ pub(crate) fn lives_have_one_key(fleet: &Fleet<impl Carries>, liars: &BTreeSet<S
     for (at, host, event) in fleet.events() {
         match of_authority(event) {
             Some(authority::Event::Voted { proposal, seed, yes: true, .. }) => {
-                let Subject { endpoint, incarnation, key } = proposal.subject;
+                let MemberInstance { endpoint, incarnation, key } = proposal.subject;
                 if liars.contains(seed) {
                     continue;
                 }

@@ -9,10 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use folkmoot::model::entry::Entry;
+use folkmoot::model::entry::RegistryEntry;
 use folkmoot::model::statement::{
-    Admission, Ban, Because, Confirmation, Finding, Leave, NeighborList, Proposal, ProposalKind,
-    RegisterReq, Removal, Subject, Vote,
+    Admission, Ban, Confirmation, Finding, Leave, MemberInstance, NeighborList, Proposal,
+    ProposalKind, RegisterReq, Removal, RemovalReason, Vote,
 };
 use folkmoot::model::{Endpoint, Incarnation, Rng, SeedId, WallTime};
 use folkmoot::proto::liveness::{DeadReport, SuspectReq, fixed_text};
@@ -21,7 +21,7 @@ use folkmoot::proto::membership::{
 };
 use folkmoot::proto::message::Message;
 use folkmoot::proto::refusal::{ErrorCode, ErrorReply};
-use folkmoot::sim::Outgoing;
+use folkmoot::sim::TamperedMessage;
 use rand::RngExt as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 
@@ -73,7 +73,7 @@ impl Lie {
 #[derive(Default)]
 struct Memory {
     /// The lives the gang has seen, the latest of each endpoint.
-    lives: BTreeMap<Endpoint, Subject>,
+    lives: BTreeMap<Endpoint, MemberInstance>,
     said: Vec<Message>,
 }
 
@@ -106,32 +106,37 @@ pub(crate) fn corrupt(fleet: &mut Fleet, seeds: &[SeedId], lies: &BTreeSet<Lie>)
 }
 
 /// Nobody: an endpoint that no host has, and a key that no member has.
-pub(crate) fn ghost() -> Subject {
+pub(crate) fn ghost() -> MemberInstance {
     let endpoint = peer_endpoint(9_999);
-    Subject { endpoint, incarnation: Incarnation(7), key: keys_of(endpoint).public() }
+    MemberInstance { endpoint, incarnation: Incarnation(7), key: keys_of(endpoint).public() }
 }
 
 fn is_seed(endpoint: Option<Endpoint>) -> bool {
     endpoint.is_some_and(|it| it.port() == 5001)
 }
 
-fn admission(subject: Subject, votes: Vec<Vote>) -> Admission {
-    let Subject { endpoint, incarnation, key } = subject;
+fn admission(subject: MemberInstance, votes: Vec<Vote>) -> Admission {
+    let MemberInstance { endpoint, incarnation, key } = subject;
     Admission { endpoint, incarnation, key, votes }
 }
 
-fn removal(subject: Subject, votes: Vec<Vote>) -> Removal {
-    Removal { because: Because::Death, lives: vec![subject], votes, confirmations: Vec::new() }
+fn removal(subject: MemberInstance, votes: Vec<Vote>) -> Removal {
+    Removal {
+        because: RemovalReason::Death,
+        lives: vec![subject],
+        votes,
+        confirmations: Vec::new(),
+    }
 }
 
 /// The wall clock of the world.
-pub(crate) fn wall(epoch: WallTime, outgoing: &Outgoing<'_>) -> WallTime {
+pub(crate) fn wall(epoch: WallTime, outgoing: &TamperedMessage<'_>) -> WallTime {
     WallTime(epoch.0 + outgoing.at.as_micros() / 1_000)
 }
 
 /// `witness`'s finding about `subject`, signed with its true key.
 pub(crate) fn finding(
-    subject: &Subject,
+    subject: &MemberInstance,
     witness: Endpoint,
     found: Finding,
     at: WallTime,
@@ -141,12 +146,12 @@ pub(crate) fn finding(
 
 /// `reporter`'s report of `subject`'s death with these findings.
 pub(crate) fn report(
-    subject: &Subject,
+    subject: &MemberInstance,
     reporter: Endpoint,
     at: WallTime,
     confirmations: Vec<Confirmation>,
 ) -> DeadReport {
-    let Subject { endpoint, incarnation, .. } = *subject;
+    let MemberInstance { endpoint, incarnation, .. } = *subject;
     let text = fixed_text(endpoint, at, reporter);
     DeadReport { text, endpoint, incarnation, reporter, at, confirmations }
 }
@@ -157,7 +162,7 @@ impl Gang {
     }
 
     /// What leaves the lying seed `me` in place of an honest message.
-    fn say(&self, rng: &mut Rng, me: SeedId, outgoing: &Outgoing<'_>) -> Vec<Message> {
+    fn say(&self, rng: &mut Rng, me: SeedId, outgoing: &TamperedMessage<'_>) -> Vec<Message> {
         self.remember(rng, outgoing.msg);
         let mut said = self.bend(rng, me, outgoing);
         // Only on links that are open for sure: behind a ping, its answer or a digest.
@@ -178,7 +183,7 @@ impl Gang {
             Message::RegisterCommit(it) => Some(it.subject()),
             Message::RegisterVote(it) => {
                 let RegisterVote { endpoint, incarnation, key, .. } = *it;
-                Some(Subject { endpoint, incarnation, key })
+                Some(MemberInstance { endpoint, incarnation, key })
             }
             Message::SeedDeadVote(_)
             | Message::SeedDeadCommit(_)
@@ -210,7 +215,7 @@ impl Gang {
     }
 
     /// An honest message, bent.
-    fn bend(&self, rng: &mut Rng, me: SeedId, outgoing: &Outgoing<'_>) -> Vec<Message> {
+    fn bend(&self, rng: &mut Rng, me: SeedId, outgoing: &TamperedMessage<'_>) -> Vec<Message> {
         let to_seed = is_seed(outgoing.to);
         let is_first_half = outgoing
             .to
@@ -265,7 +270,7 @@ impl Gang {
     }
 
     /// A lie of the gang's own, for whoever is at the other end.
-    fn invent(&self, rng: &mut Rng, me: SeedId, outgoing: &Outgoing<'_>) -> Vec<Message> {
+    fn invent(&self, rng: &mut Rng, me: SeedId, outgoing: &TamperedMessage<'_>) -> Vec<Message> {
         let (to_seed, at) = (is_seed(outgoing.to), wall(self.epoch, outgoing));
         let Some(lie) = self.lies.iter().choose(rng) else { return vec![] };
         let (victim, memory) = {
@@ -298,11 +303,17 @@ impl Gang {
 
     /// Everything the gang can bring up against somebody who lives: its own yes, witnesses with
     /// true keys, a report, and the request to look for oneself.
-    fn accuse(&self, rng: &mut Rng, me: SeedId, victim: &Subject, at: WallTime) -> Vec<Message> {
+    fn accuse(
+        &self,
+        rng: &mut Rng,
+        me: SeedId,
+        victim: &MemberInstance,
+        at: WallTime,
+    ) -> Vec<Message> {
         let bribed = self.bribed.iter().filter(|it| **it != victim.endpoint);
         let found: Vec<_> =
             bribed.map(|it| finding(victim, *it, Finding::Silent, at)).take(12).collect();
-        let Subject { endpoint, incarnation, key } = *victim;
+        let MemberInstance { endpoint, incarnation, key } = *victim;
         match rng.random_range(0..4) {
             0 => vec![self.dead_vote(me, victim, true, (at, found)).into()],
             1 => match found.first().map(|it| it.witness) {
@@ -315,26 +326,29 @@ impl Gang {
     }
 
     /// Its own operator wants somebody out, or so it says.
-    fn order(&self, rng: &mut Rng, me: SeedId, victim: &Subject, at: WallTime) -> Message {
+    fn order(&self, rng: &mut Rng, me: SeedId, victim: &MemberInstance, at: WallTime) -> Message {
         let number = Incarnation(rng.random_range(0..4));
         let (kind, subject) = match rng.random_range(0..2) {
             0 => (ProposalKind::Evict, *victim),
-            _ => (ProposalKind::Ban, Subject { incarnation: number, ..*victim }),
+            _ => (ProposalKind::Ban, MemberInstance { incarnation: number, ..*victim }),
         };
         let Vote { seed, at, signature, .. } = self.sign(&Proposal { kind, subject }, me, at);
-        let Subject { endpoint, incarnation, key } = subject;
+        let MemberInstance { endpoint, incarnation, key } = subject;
         SeedOrderVote { kind, endpoint, incarnation, key, seed, at, signature }.into()
     }
 
     /// A yes for one key here and for another there, in the same life; and a yes to a removal
     /// in place of a yes to an admission.
     fn equivocate(&self, me: SeedId, vote: &RegisterVote, is_honest: bool) -> Vec<Message> {
-        let subject =
-            Subject { endpoint: vote.endpoint, incarnation: vote.incarnation, key: vote.key };
+        let subject = MemberInstance {
+            endpoint: vote.endpoint,
+            incarnation: vote.incarnation,
+            key: vote.key,
+        };
         if is_honest {
             return vec![self.register_vote(me, subject, vote.request, vote.at).into()];
         }
-        let other = Subject { key: ghost().key, ..subject };
+        let other = MemberInstance { key: ghost().key, ..subject };
         let request = RegisterReq::sign(other, &keys_of(ghost().endpoint)).signature;
         vec![
             self.register_vote(me, other, request, vote.at).into(),
@@ -343,15 +357,15 @@ impl Gang {
     }
 
     /// Certificates that a quorum of honest seeds has not made.
-    fn forge(&self, rng: &mut Rng, victim: &Subject, at: WallTime) -> Vec<Message> {
+    fn forge(&self, rng: &mut Rng, victim: &MemberInstance, at: WallTime) -> Vec<Message> {
         let (kind, subject) = match rng.random_range(0..6) {
             0 => (ProposalKind::Admit, ghost()),
             1 => (
                 ProposalKind::Admit,
-                Subject { incarnation: victim.incarnation.next(0), ..*victim },
+                MemberInstance { incarnation: victim.incarnation.next(0), ..*victim },
             ),
             2 => (ProposalKind::Evict, *victim),
-            3 => (ProposalKind::Ban, Subject { incarnation: Incarnation(1), ..*victim }),
+            3 => (ProposalKind::Ban, MemberInstance { incarnation: Incarnation(1), ..*victim }),
             _ => (ProposalKind::Remove, *victim),
         };
         let own = self.seeds.iter();
@@ -372,12 +386,12 @@ impl Gang {
         let proof: Message = match kind {
             ProposalKind::Admit => {
                 let proof = admission(subject, votes);
-                let entries = vec![Entry::admitted(proof.clone())];
+                let entries = vec![RegistryEntry::admitted(proof.clone())];
                 let page = SeedSyncResp { entries, ..SeedSyncResp::default() };
                 if in_page { page.into() } else { proof.into() }
             }
             ProposalKind::Ban => {
-                let Subject { endpoint, key, .. } = subject;
+                let MemberInstance { endpoint, key, .. } = subject;
                 let ban = Ban { endpoint, key, number: subject.incarnation.0, votes };
                 let page = SeedSyncResp { bans: vec![ban.clone()], ..SeedSyncResp::default() };
                 if in_page { page.into() } else { ban.into() }
@@ -385,15 +399,18 @@ impl Gang {
             ProposalKind::Remove | ProposalKind::Evict => {
                 let mut proof = removal(subject, votes);
                 if kind == ProposalKind::Evict {
-                    proof.because = Because::Eviction;
+                    proof.because = RemovalReason::Eviction;
                 }
                 let removals = vec![Arc::new(proof.clone())];
                 let page = SeedSyncResp { removals, ..SeedSyncResp::default() };
                 if in_page { page.into() } else { proof.into() }
             }
         };
-        let leave =
-            Leave::sign(Subject { key: ghost().key, ..*victim }, at, &keys_of(ghost().endpoint));
+        let leave = Leave::sign(
+            MemberInstance { key: ghost().key, ..*victim },
+            at,
+            &keys_of(ghost().endpoint),
+        );
         let list = NeighborList::sign(
             victim,
             u64::MAX,
@@ -417,7 +434,7 @@ impl Gang {
     fn dead_vote(
         &self,
         me: SeedId,
-        subject: &Subject,
+        subject: &MemberInstance,
         yes: bool,
         (at, confirmations): (WallTime, Vec<Confirmation>),
     ) -> SeedDeadVote {
@@ -437,7 +454,7 @@ impl Gang {
     fn register_vote(
         &self,
         me: SeedId,
-        subject: Subject,
+        subject: MemberInstance,
         request: folkmoot::model::Signature,
         at: WallTime,
     ) -> RegisterVote {
@@ -481,7 +498,7 @@ impl Gang {
     }
 }
 
-fn subject_of(vote: &SeedDeadVote) -> Subject {
+fn subject_of(vote: &SeedDeadVote) -> MemberInstance {
     *vote.lives.first().expect("a vote is about somebody")
 }
 
@@ -535,7 +552,7 @@ fn lying_page(rng: &mut Rng, honest: &SeedSyncResp) -> Message {
 }
 
 /// The lying seed `me`'s yes to the ghost's key at an endpoint: valid in every part.
-pub(crate) fn welcome(me: u16, subject: &Subject, at: WallTime) -> RegisterVote {
+pub(crate) fn welcome(me: u16, subject: &MemberInstance, at: WallTime) -> RegisterVote {
     let voter = (SeedId(me), &keys_of(super::seed_endpoint(me)));
     let vote = Vote::sign(ProposalKind::Admit, &[*subject], voter, at);
     RegisterVote {

@@ -12,7 +12,7 @@ use folkmoot::machine::membership::seedbook::{SeedAddress, SeedBook};
 use folkmoot::machine::quorum::QuorumRule;
 use folkmoot::model::{Endpoint, KeyPair, Rng, SeedId, Time, WallTime};
 use folkmoot::node::{Event, Node, PeerConfig, PeerNode, Record, SeedConfig, SeedNode};
-use folkmoot::sim::{Boot, Options, Simulated, World};
+use folkmoot::sim::{Boot, Simulated, World, WorldOptions};
 use rand::SeedableRng as _;
 
 /// How a fleet is made.
@@ -24,7 +24,7 @@ pub(crate) struct Plan {
     pub pinned: bool,
     pub seed_config: SeedConfig,
     pub peer_config: PeerConfig,
-    pub options: Options,
+    pub options: WorldOptions,
     /// The time between two peers' starts.
     pub stagger: Duration,
     /// Hosts whose list of seeds is another one: these seeds, in this order.
@@ -42,7 +42,7 @@ impl Default for Plan {
             pinned: false,
             seed_config: SeedConfig::default(),
             peer_config: PeerConfig::default(),
-            options: Options::default(),
+            options: WorldOptions::default(),
             stagger: Duration::from_millis(200),
             twins: false,
             drift: Vec::new(),
@@ -305,14 +305,14 @@ impl<M: Carries> Fleet<M> {
     }
 }
 
-fn seed_record(record: &Record) -> Option<<SeedNode as folkmoot::machine::Kind>::Record> {
+fn seed_record(record: &Record) -> Option<<SeedNode as folkmoot::machine::Vocabulary>::Record> {
     match record {
         Record::Seed(record) => Some(record.clone()),
         Record::Peer(_) => None,
     }
 }
 
-fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::machine::Kind>::Record> {
+fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::machine::Vocabulary>::Record> {
     match record {
         Record::Peer(record) => Some(record.clone()),
         Record::Seed(_) => None,

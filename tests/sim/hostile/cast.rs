@@ -5,11 +5,13 @@ use std::sync::OnceLock;
 
 use folkmoot::machine::membership::seedbook::{SeedAddress, SeedBook};
 use folkmoot::machine::quorum::QuorumRule;
-use folkmoot::model::statement::{Admission, Because, ProposalKind, Removal, Subject, Vote};
+use folkmoot::model::statement::{
+    Admission, MemberInstance, ProposalKind, Removal, RemovalReason, Vote,
+};
 use folkmoot::model::{
     Endpoint, Incarnation, KeyPair, Nonce, PublicKey, SeedId, Signature, SigningBytes, WallTime,
 };
-use folkmoot::proto::hello::{Card, VERSION};
+use folkmoot::proto::hello::{NodeInfo, VERSION};
 
 use super::source::Source;
 
@@ -68,12 +70,12 @@ impl Actor {
     }
 
     /// Its present life; lives are numbered from 0.
-    pub fn subject(self, life: u64) -> Subject {
+    pub fn subject(self, life: u64) -> MemberInstance {
         let incarnation = match self {
             Self::Seed(_) => Incarnation(0),
             Self::Peer(_) => Incarnation(LIFE + life),
         };
-        Subject { endpoint: self.endpoint(), incarnation, key: self.keys().public() }
+        MemberInstance { endpoint: self.endpoint(), incarnation, key: self.keys().public() }
     }
 
     /// Who listens there.
@@ -83,7 +85,7 @@ impl Actor {
     }
 
     /// What it says of itself.
-    pub fn card(self, life: u64) -> Card {
+    pub fn info(self, life: u64) -> NodeInfo {
         let seed = match self {
             Self::Seed(seed) => Some(SeedId(seed)),
             Self::Peer(_) => None,
@@ -92,7 +94,7 @@ impl Actor {
             Self::Seed(_) => None,
             Self::Peer(_) => Some(admission(self.subject(life))),
         };
-        Card { seed, certificate, ..Card::new(self.subject(life)) }
+        NodeInfo { seed, certificate, ..NodeInfo::new(self.subject(life)) }
     }
 }
 
@@ -109,31 +111,36 @@ pub fn book(pinned: bool) -> SeedBook {
 }
 
 /// A yes of each of these seeds.
-pub fn votes(kind: ProposalKind, subject: Subject, seeds: &[u16]) -> Vec<Vote> {
+pub fn votes(kind: ProposalKind, subject: MemberInstance, seeds: &[u16]) -> Vec<Vote> {
     votes_on(kind, &[subject], seeds)
 }
 
 /// A yes of each of these seeds, for all of `lives`.
-pub fn votes_on(kind: ProposalKind, lives: &[Subject], seeds: &[u16]) -> Vec<Vote> {
+pub fn votes_on(kind: ProposalKind, lives: &[MemberInstance], seeds: &[u16]) -> Vec<Vote> {
     let vote = |seed: &u16| Vote::sign(kind, lives, (SeedId(*seed), Actor::Seed(*seed).keys()), AT);
     seeds.iter().map(vote).collect()
 }
 
 /// The proof that `subject` is in, by the two seeds that are never under test.
-pub fn admission(subject: Subject) -> Admission {
-    let Subject { endpoint, incarnation, key } = subject;
+pub fn admission(subject: MemberInstance) -> Admission {
+    let MemberInstance { endpoint, incarnation, key } = subject;
     Admission { endpoint, incarnation, key, votes: votes(ProposalKind::Admit, subject, &[2, 3]) }
 }
 
 /// The proof that `subject` is out.
-pub fn removal(subject: Subject) -> Removal {
+pub fn removal(subject: MemberInstance) -> Removal {
     let votes = votes(ProposalKind::Remove, subject, &[2, 3]);
-    Removal { because: Because::Death, lives: vec![subject], votes, confirmations: Vec::new() }
+    Removal {
+        because: RemovalReason::Death,
+        lives: vec![subject],
+        votes,
+        confirmations: Vec::new(),
+    }
 }
 
 /// Whether these votes prove the proposal for all of `lives`, found out without the book under
 /// test.
-pub fn proves(kind: ProposalKind, lives: &[Subject], votes: &[Vote]) -> bool {
+pub fn proves(kind: ProposalKind, lives: &[MemberInstance], votes: &[Vote]) -> bool {
     let says_yes = |seed: &u16| {
         let key = Actor::Seed(*seed).keys().public();
         votes.iter().any(|vote| vote.seed == SeedId(*seed) && vote.is_valid(kind, lives, &key))
@@ -144,16 +151,16 @@ pub fn proves(kind: ProposalKind, lives: &[Subject], votes: &[Vote]) -> bool {
 /// What proves a card's key to the holder of `challenger`.
 pub fn proof(
     domain: &str,
-    card: &Card,
+    info: &NodeInfo,
     (nonce, challenger): (&Nonce, &PublicKey),
     keys: &KeyPair,
 ) -> Signature {
     let statement = SigningBytes::new(domain)
         .number(u64::from(VERSION))
-        .number(card.seed.map_or(0, |seed| u64::from(seed.0)))
-        .endpoint(card.endpoint)
-        .incarnation(card.incarnation)
-        .key(&card.key)
+        .number(info.seed.map_or(0, |seed| u64::from(seed.0)))
+        .endpoint(info.endpoint)
+        .incarnation(info.incarnation)
+        .key(&info.key)
         .nonce(nonce)
         .key(challenger);
     keys.sign(&statement)
@@ -213,7 +220,7 @@ pub fn moment(src: &mut Source<'_>) -> WallTime {
 }
 
 /// A life: mostly a peer's own, in one of three incarnations.
-pub fn subject(src: &mut Source<'_>) -> Subject {
+pub fn subject(src: &mut Source<'_>) -> MemberInstance {
     let life = (src.byte() % 8).saturating_sub(5);
     let mut subject = Actor::peer(src).subject(u64::from(life));
     match src.byte() % 24 {

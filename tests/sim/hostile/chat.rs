@@ -1,21 +1,22 @@
 //! A member of a group that chats, among members and strangers that say anything.
 
 use folkmoot::proto::chat::entry::{
-    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+    Body, ChainHash, ChatText, Entry, GroupId, HostPort, Member, MemberId, Membership, MsgId,
+    Origin, SeqNo, Term,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use folkmoot::machine::chat::{
-    Command, Config, Effect, ExtraInput, Fx, Group, Input, Memory, Opening, Record, Timer,
+    ChatMemory, Command, Config, Effect, ExtraInput, Fx, Input, Opening, Record, Replica, Timer,
 };
 use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::proto::chat::message::{
-    CatchupReq, ChatAck, ChatReq, Consent, Coordinator, Election, ElectionOk, Heartbeat, Intent,
-    JoinAck, Message, Nack, NackCode, SeqAck, SeqChat, SeqNack, TakeNow, TakeoverReq, VerifyReq,
-    VerifyResp,
+    CatchupReq, ChatAck, ChatReq, Consent, Coordinator, Election, ElectionOk, JoinAck, JoinIntent,
+    LeaderHeartbeat, Message, Nack, NackCode, SeqAck, SeqChat, SeqNack, TakeNow, TakeoverReq,
+    VerifyReq, VerifyResp,
 };
 use rand::SeedableRng as _;
 
@@ -33,13 +34,13 @@ fn member(id: u32) -> Member {
     let key = KeyPair::from_secret([id as u8; 32]).public();
     Member {
         id: MemberId(id),
-        at: At { host: [127, 0, 0, 1].into(), port: 6_000 + id as u16 },
+        at: HostPort { host: [127, 0, 0, 1].into(), port: 6_000 + id as u16 },
         key,
     }
 }
 
 struct Desk {
-    group: Group,
+    group: Replica,
     records: Vec<Record>,
     written: u64,
     now: Time,
@@ -49,8 +50,8 @@ struct Desk {
 impl Desk {
     fn new(records: Vec<Record>) -> Self {
         let memory =
-            Memory { founds: false, group: None, snapshot: None, records: records.clone() };
-        let group = Group::new(Config::default(), member(ME), Rng::seed_from_u64(1), memory);
+            ChatMemory { bootstrap: false, group: None, snapshot: None, records: records.clone() };
+        let group = Replica::new(Config::default(), member(ME), Rng::seed_from_u64(1), memory);
         let links = BTreeMap::new();
         let mut desk = Self { group, records, written: 0, now: Time::ZERO, links };
         desk.step(Input::Start);
@@ -86,10 +87,10 @@ fn number(fits: u64, src: &mut Source<'_>) -> u64 {
     if src.chance(60) { fits } else { src.number() }
 }
 
-fn chat(by: u32, src: &mut Source<'_>) -> Chat {
+fn chat(by: u32, src: &mut Source<'_>) -> ChatText {
     let origin = Origin { member: MemberId(by), client: u64::from(src.byte() % 3) };
     let msg_id = MsgId { origin, number: number(1, src).max(1) };
-    Chat { msg_id, room_id: "general".into(), payload: "text".into() }
+    ChatText { msg_id, room_id: "general".into(), payload: "text".into() }
 }
 
 /// Entries after a place: a piece of a log, or something like it.
@@ -116,7 +117,12 @@ fn said(desk: &Desk, by: u32, src: &mut Source<'_>) -> Message {
     let last_seq = SeqNo(number(status.last.0, src));
     let commit = SeqNo(number(status.commit.0, src));
     match src.byte() % 17 {
-        0 => Message::Heartbeat(Heartbeat { sender_id, term, commit, hash: Chain::default() }),
+        0 => Message::Heartbeat(LeaderHeartbeat {
+            sender_id,
+            term,
+            commit,
+            hash: ChainHash::default(),
+        }),
         1 => {
             let (trial, force) = (src.chance(50), src.chance(50));
             Message::Election(Election { sender_id, term, last_term, last_seq, trial, force })
@@ -169,7 +175,7 @@ fn said(desk: &Desk, by: u32, src: &mut Source<'_>) -> Message {
             Message::VerifyReq(VerifyReq { sender_id, question: src.number(), at })
         }
         _ => {
-            let hashes = vec![(SeqNo(src.number()), Chain::default())];
+            let hashes = vec![(SeqNo(src.number()), ChainHash::default())];
             Message::VerifyResp(VerifyResp { sender_id, question: src.number(), commit, hashes })
         }
     }
@@ -184,7 +190,7 @@ fn begun(src: &mut Source<'_>) -> Vec<Record> {
     let (seq_no, term, leader, time) = (SeqNo(1), Term(1), MemberId(1), WallTime(0));
     vec![
         Record::Group { group: GROUP, me: id, key },
-        Record::Term { term: Term(number(1, src).max(1)), promised_to: None },
+        Record::Term { term: Term(number(1, src).max(1)), voted_for: None },
         Record::Entry(Arc::new(Entry { seq_no, term, leader, time, body })),
         Record::Commit { seq_no: SeqNo(1) },
     ]
@@ -215,7 +221,7 @@ pub fn chat_group(bytes: &[u8]) {
             }
             (_, None) => {
                 next += 1;
-                let (link, member, intent) = (LinkId(next), member(by), Intent::Member);
+                let (link, member, intent) = (LinkId(next), member(by), JoinIntent::Member);
                 desk.links.insert(link, by);
                 let life = Some(u64::from(by));
                 desk.step(Input::Opened {

@@ -13,8 +13,8 @@ use folkmoot::model::SeedId;
 use folkmoot::model::statement::{Admission, ProposalKind, Removal};
 use folkmoot::node::{SeedConfig, SeedNode};
 use folkmoot::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
-use folkmoot::proto::http::{BODY_BYTES_MAX, Fault, Head, Reader, TARGET_BYTES_MAX};
-use folkmoot::proto::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
+use folkmoot::proto::http::{BODY_BYTES_MAX, Head, RequestFault, RequestParser, TARGET_BYTES_MAX};
+use folkmoot::proto::line::{LINE_BYTES_MAX, LineError, LineReader, encode};
 use folkmoot::proto::message::Message;
 use folkmoot::runtime::journal::{Journal, JournalError, Lines};
 use rand::SeedableRng as _;
@@ -54,18 +54,18 @@ pub fn survives(msg: &Message) {
     assert_eq!(line.iter().position(|&byte| byte == b'\n'), Some(line.len() - 1), "not one line");
     match LineReader::new(&line[..]).read() {
         Ok(Some(again)) => assert_eq!(again, *msg, "another message was read than was written"),
-        Err(ReadError::TooLong) if line.len() > LINE_BYTES_MAX => {}
+        Err(LineError::TooLong) if line.len() > LINE_BYTES_MAX => {}
         other => panic!("{} was not read back: {other:?}", msg.name()),
     }
 }
 
-fn names_the_problem(error: &ReadError) {
+fn names_the_problem(error: &LineError) {
     let text = error.to_string();
     let is_named = match error {
-        ReadError::Io(_) => false,
-        ReadError::TooLong => text.contains("262144"),
-        ReadError::Truncated => text.contains("newline"),
-        ReadError::Malformed { reason } => !reason.is_empty() && reason.chars().count() <= 200,
+        LineError::Io(_) => false,
+        LineError::TooLong => text.contains("262144"),
+        LineError::Truncated => text.contains("newline"),
+        LineError::Malformed { reason } => !reason.is_empty() && reason.chars().count() <= 200,
     };
     assert!(is_named, "says nothing: {error}");
 }
@@ -95,8 +95,8 @@ pub fn http(bytes: &[u8]) {
 }
 
 /// The requests in `bytes`, which come `step` at a time, and the fault that ends them, if any.
-fn requests(bytes: &[u8], step: usize) -> (Vec<(Head, Vec<u8>)>, Option<Fault>) {
-    let (mut reader, mut read, mut open) = (Reader::default(), Vec::new(), None::<Head>);
+fn requests(bytes: &[u8], step: usize) -> (Vec<(Head, Vec<u8>)>, Option<RequestFault>) {
+    let (mut reader, mut read, mut open) = (RequestParser::default(), Vec::new(), None::<Head>);
     for piece in bytes.chunks(step) {
         reader.feed(piece);
         loop {

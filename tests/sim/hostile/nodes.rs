@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use folkmoot::machine::membership::applicant;
 use folkmoot::machine::membership::authority::{self, Record};
 use folkmoot::machine::{LinkId, gossip, overlay, session};
-use folkmoot::model::entry::{Entry, Status};
+use folkmoot::model::entry::{MemberState, RegistryEntry};
 use folkmoot::model::statement::ProposalKind;
 use folkmoot::model::{Rng, SeedId};
 use folkmoot::node::peer_kind::Command as PeerCommand;
@@ -63,7 +63,7 @@ impl Player for SeedNode {
         for ban in registry.bans() {
             assert!(proves(ProposalKind::Ban, &[ban.subject()], &ban.votes), "banned unproved");
         }
-        let alive = registry.entries().filter(|it| it.status() == Status::Alive).count();
+        let alive = registry.entries().filter(|it| it.status() == MemberState::Alive).count();
         assert_eq!(alive, registry.alive_count(), "the living were counted wrong");
         let status = self.status();
         assert!(status.admissions_open <= ADMISSIONS_MAX, "too many admissions");
@@ -98,8 +98,8 @@ impl Player for SeedNode {
     }
 }
 
-fn check_entry(entry: &Entry, ledger: &mut Ledger) {
-    let Entry { subject, admission, removal, leave } = entry;
+fn check_entry(entry: &RegistryEntry, ledger: &mut Ledger) {
+    let RegistryEntry { subject, admission, removal, leave } = entry;
     if let Some(admission) = admission {
         assert_eq!(admission.subject(), *subject);
         assert!(proves(ProposalKind::Admit, &[*subject], &admission.votes), "admitted unproved");
@@ -121,7 +121,7 @@ fn check_entry(entry: &Entry, ledger: &mut Ledger) {
     assert!(held.is_none_or(|held| held <= life), "an earlier life came back");
     // Two keys under one life need a quorum that lies; the lower key then stands for that life.
     let rank = (life, Reverse(subject.key));
-    if entry.status() == Status::Alive {
+    if entry.status() == MemberState::Alive {
         let ended = ledger.ended.get(&endpoint);
         assert!(ended.is_none_or(|ended| *ended < rank), "the dead came back: {entry:?}");
     } else {

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use folkmoot::machine::rollout::{
-    Command, Config, Effect, Event, ExtraInput, Fx, Input, Memory, Opening, Record, Request,
-    Rollout, Timer,
+    Command, CommandRequest, Config, Effect, Event, ExtraInput, Fx, Input, Opening, Record,
+    Rollout, RolloutMemory, Timer,
 };
-use folkmoot::machine::{LinkId, Machine as _, Ticket};
+use folkmoot::machine::{DialId, LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::proto::rollout::{
-    Brake, Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
-    Form, Genesis, Gone, HealthSnapshot, Heartbeat, Kind, Mark, Message, ModelHealth, NodeId,
-    Outcome, Participant, Plan, PrepareResp, Proof, Proposal, Reader, RecallReq, RecallResp,
-    Resolution, Roster, RoutingState, Said, StateReq, StateResp, Status, TxId, Vote, Weights, Word,
-    encode,
+    AbortCause, Brake, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
+    Encoding, Genesis, GoneNodes, HealthSnapshot, Heartbeat, Message, ModelHealth, NodeId,
+    Participant, Plan, PrepareResp, RecallReq, RecallResp, RemovalAuthority, Resolution,
+    RolloutReader, Roster, RoutingState, RoutingStatus, StateReq, StateResp, StatedMessage, TxEnd,
+    TxId, TxKind, TxMark, TxProof, TxProposal, TxVote, Weights, encode,
 };
 use rand::SeedableRng as _;
 
@@ -62,12 +62,12 @@ struct Desk {
     links: BTreeMap<LinkId, usize>,
     /// Versions that were said to be split, each with who did.
     split: BTreeSet<(NodeId, u64)>,
-    proposed: Option<Proposal>,
+    proposed: Option<TxProposal>,
 }
 
 impl Desk {
     fn new(records: Vec<Record>) -> Self {
-        let mut memory = Memory::default();
+        let mut memory = RolloutMemory::default();
         records.iter().cloned().for_each(|it| memory.replay(it));
         let config = Config::new(node(0), roster(), initial());
         let machine = Rollout::new(config, keys(0), Rng::seed_from_u64(1), memory);
@@ -133,10 +133,10 @@ impl Desk {
 
 /// A message is read from both forms as it was written.
 fn survives(msg: &Message) {
-    for form in [Form::Line, Form::Frame] {
-        let said = Said { sender: node(1), message: msg.clone() };
+    for form in [Encoding::Line, Encoding::Frame] {
+        let said = StatedMessage { sender: node(1), message: msg.clone() };
         let bytes = encode(form, &said);
-        let again = Reader::new(form, &bytes[..]).read();
+        let again = RolloutReader::new(form, &bytes[..]).read();
         assert_eq!(again.ok().flatten(), Some(said), "another message than was written");
     }
 }
@@ -149,7 +149,7 @@ fn number(fits: u64, src: &mut Source<'_>) -> u64 {
 fn txid(by: usize, src: &mut Source<'_>) -> TxId {
     let at = if src.chance(70) { by } else { src.below(NAMES.len()) };
     let (epoch, counter) = (number(1, src), number(1 + u64::from(src.byte() % 4), src));
-    TxId { node: node(at), epoch, counter, kind: src.one(&Kind::ALL) }
+    TxId { node: node(at), epoch, counter, kind: src.one(&TxKind::ALL) }
 }
 
 fn plan(src: &mut Source<'_>) -> Plan {
@@ -174,7 +174,7 @@ fn plan(src: &mut Source<'_>) -> Plan {
 }
 
 /// A proposal that may follow what is served, alone or with what it settles.
-fn proposal(desk: &Desk, by: usize, depth: u8, src: &mut Source<'_>) -> Proposal {
+fn proposal(desk: &Desk, by: usize, depth: u8, src: &mut Source<'_>) -> TxProposal {
     if src.chance(30)
         && let Some(proposed) = &desk.proposed
     {
@@ -184,7 +184,7 @@ fn proposal(desk: &Desk, by: usize, depth: u8, src: &mut Source<'_>) -> Proposal
     let settles = (depth > 0 && src.chance(50)).then(|| proposal(desk, 2, depth - 1, src));
     let mut txid = txid(by, src);
     if settles.is_some() && src.chance(80) {
-        txid.kind = Kind::Roster;
+        txid.kind = TxKind::Roster;
     }
     let (before, base) = match &settles {
         Some(it) if src.chance(50) => (it.state.version, it.state.digest()),
@@ -197,35 +197,35 @@ fn proposal(desk: &Desk, by: usize, depth: u8, src: &mut Source<'_>) -> Proposal
             &status.state.canary_model_id,
             u32::from(src.byte()),
         ),
-        status: Status::Committed,
+        status: RoutingStatus::Committed,
         txid: Some(txid.clone()),
         timestamp: WallTime(u64::from(src.byte())),
         ..status.state.clone()
     };
     let left: Vec<_> = status.roster.nodes().filter(|it| it.node_id != node(2)).cloned().collect();
     let new_roster =
-        (txid.kind == Kind::Roster).then(|| Roster::new(left).unwrap_or_else(|_| roster()));
+        (txid.kind == TxKind::Roster).then(|| Roster::new(left).unwrap_or_else(|_| roster()));
     let settles = settles.map(|it| Box::new(committed(it, src)));
-    let is_gone = settles.is_some() || txid.kind == Kind::Roster && src.chance(50);
-    let by = if src.chance(50) { Word::Seeds } else { Word::Operator };
-    let gone = is_gone.then(|| Gone { nodes: [node(2)].into(), settles, by });
-    let plan = matches!(txid.kind, Kind::Start | Kind::Retry).then(|| plan(src));
+    let is_gone = settles.is_some() || txid.kind == TxKind::Roster && src.chance(50);
+    let by = if src.chance(50) { RemovalAuthority::Seeds } else { RemovalAuthority::Operator };
+    let gone = is_gone.then(|| GoneNodes { nodes: [node(2)].into(), settles, by });
+    let plan = matches!(txid.kind, TxKind::Start | TxKind::Retry).then(|| plan(src));
     let base = if src.chance(85) { base } else { Digest(src.array()) };
     let roster = if src.chance(90) { status.roster.digest() } else { Digest(src.array()) };
-    Proposal { txid, state, base, roster, new_roster, plan, note: String::new(), gone }
+    TxProposal { txid, state, base, roster, new_roster, plan, note: String::new(), gone }
 }
 
 /// With votes of all but the node itself, of all, of few; or with an operator's word.
-fn committed(proposal: Proposal, src: &mut Source<'_>) -> Committed {
+fn committed(proposal: TxProposal, src: &mut Source<'_>) -> Committed {
     let digest = proposal.digest();
     let from = src.one(&[0, 1, 1, 2]);
-    let vote = |at| Vote::commit(&keys(at), &node(at), &proposal.txid, &digest);
+    let vote = |at| TxVote::commit(&keys(at), &node(at), &proposal.txid, &digest);
     let votes = (from..MEMBERS).map(vote).collect();
     let resolution = src.chance(20).then(|| {
         let at = WallTime(src.number());
         Resolution::new(&keys(1), &node(1), &proposal.txid, Choice::Commit, at)
     });
-    Committed { proposal, proof: Proof { votes, resolution } }
+    Committed { proposal, proof: TxProof { votes, resolution } }
 }
 
 fn health(by: usize, src: &mut Source<'_>) -> HealthSnapshot {
@@ -248,11 +248,12 @@ fn said(desk: &Desk, by: usize, src: &mut Source<'_>) -> Message {
         1 => {
             let running = desk.proposed.as_ref().filter(|_| src.chance(70));
             let txid = running.map_or_else(|| txid(by, src), |it| it.txid.clone());
-            let commit = running.map(|it| Vote::commit(&keys(by), &node(by), &txid, &it.digest()));
+            let commit =
+                running.map(|it| TxVote::commit(&keys(by), &node(by), &txid, &it.digest()));
             let vote = if src.chance(80) { Choice::Commit } else { Choice::Abort };
-            let abort = || Vote::abort(&keys(by), &node(by), &txid);
+            let abort = || TxVote::abort(&keys(by), &node(by), &txid);
             let signed = commit.filter(|_| vote == Choice::Commit).unwrap_or_else(abort);
-            let cause = (vote == Choice::Abort).then_some(Cause::Busy);
+            let cause = (vote == Choice::Abort).then_some(AbortCause::Busy);
             Message::PrepareResp(PrepareResp {
                 txid: txid.clone(),
                 vote,
@@ -264,17 +265,17 @@ fn said(desk: &Desk, by: usize, src: &mut Source<'_>) -> Message {
         2 | 3 => {
             let Committed { mut proposal, proof } = committed(proposal(desk, by, 1, src), src);
             // A decision's state is as far as its kind says.
-            proposal.state.status = Status::Committed;
+            proposal.state.status = RoutingStatus::Committed;
             let txid = proposal.txid.clone();
             let (kind, proposal, reason) = (Choice::Commit, Some(proposal), String::new());
             Message::Decision(Box::new(Decision { txid, kind, proposal, proof, reason }))
         }
         4 => {
-            let course = status.course.as_ref().map(|it| it.id.clone());
+            let course = status.progress.as_ref().map(|it| it.id.clone());
             let brake = src.chance(30).then(|| Brake {
                 course: course.unwrap_or_else(|| txid(by, src)),
                 version: number(1, src),
-                kind: src.one(&Kind::ALL),
+                kind: src.one(&TxKind::ALL),
                 reason: String::new(),
             });
             Message::Heartbeat(Heartbeat {
@@ -292,8 +293,7 @@ fn said(desk: &Desk, by: usize, src: &mut Source<'_>) -> Message {
         8 => {
             let Committed { proposal, proof } = committed(proposal(desk, by, 1, src), src);
             let txid = proposal.txid.clone();
-            let outcome =
-                src.one(&[Outcome::Commit, Outcome::Abort, Outcome::Uncertain, Outcome::Refused]);
+            let outcome = src.one(&[TxEnd::Commit, TxEnd::Abort, TxEnd::Uncertain, TxEnd::Refused]);
             let proposal = Some(proposal);
             Message::DecisionResp(Box::new(DecisionResp { txid, outcome, proposal, proof }))
         }
@@ -307,7 +307,8 @@ fn said(desk: &Desk, by: usize, src: &mut Source<'_>) -> Message {
         _ if src.chance(30) => Message::RecallReq(RecallReq { question: src.number() }),
         _ => {
             let question = if src.chance(90) { desk.question } else { src.number() };
-            let mark = |src: &mut Source<'_>| Mark { epoch: number(1, src), counter: src.number() };
+            let mark =
+                |src: &mut Source<'_>| TxMark { epoch: number(1, src), counter: src.number() };
             let seen = (0..MEMBERS).map(|at| (node(at), mark(src))).collect();
             Message::RecallResp(RecallResp { question, seen })
         }
@@ -316,7 +317,7 @@ fn said(desk: &Desk, by: usize, src: &mut Source<'_>) -> Message {
 
 /// What an operator, a timer or the data plane does.
 fn done(desk: &Desk, src: &mut Source<'_>) -> Input {
-    let ticket = Ticket(1);
+    let ticket = DialId(1);
     match src.byte() % 8 {
         0 => Input::Expired(Timer::Heartbeat),
         1 => Input::Expired(Timer::Votes),
@@ -326,19 +327,19 @@ fn done(desk: &Desk, src: &mut Source<'_>) -> Input {
         5 => {
             let prepared = desk.machine.prepared().map(|it| it.txid.clone());
             let txid = prepared.unwrap_or_else(|| txid(0, src));
-            Input::Command(Request {
+            Input::Command(CommandRequest {
                 ticket,
                 command: Command::Resolve { txid, commit: src.chance(50) },
             })
         }
         6 => {
             let nodes = [node(2)].into();
-            Input::Command(Request { ticket, command: Command::Gone { nodes } })
+            Input::Command(CommandRequest { ticket, command: Command::Gone { nodes } })
         }
         _ => {
             let commands =
                 [Command::Pause, Command::Resume, Command::Abort, Command::Promote { full: false }];
-            Input::Command(Request { ticket, command: src.one(&commands) })
+            Input::Command(CommandRequest { ticket, command: src.one(&commands) })
         }
     }
 }
@@ -349,7 +350,7 @@ fn past(src: &mut Source<'_>) -> Vec<Record> {
         return Vec::new();
     }
     let mut records = vec![Record::Epoch { epoch: number(1, src) }];
-    let mark = Mark { epoch: number(0, src), counter: src.number() };
+    let mark = TxMark { epoch: number(0, src), counter: src.number() };
     let unsure = if src.chance(30) { [(node(0), mark)].into() } else { BTreeMap::new() };
     records.push(Record::Recalled { unsure });
     if src.chance(30) {

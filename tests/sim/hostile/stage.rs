@@ -11,11 +11,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use folkmoot::machine::{
-    CallFailure, DialError, Effect, Effects, HostAnswer, HostPinged, Input, LinkId, NodeCall,
-    NodeMachine, NodeOpening, PingHost, Ticket,
+    CallFailure, DialError, DialId, Effect, Effects, HostAnswer, HostPinged, Input, LinkId,
+    NodeCall, NodeMachine, NodeOpening, PingHost,
 };
 use folkmoot::model::{Endpoint, Nonce, Now, PublicKey, Time, WallTime};
-use folkmoot::proto::hello::{Card, Hello, HelloAck, HelloProof, Intent, VERSION};
+use folkmoot::proto::hello::{Hello, HelloAck, HelloProof, Intent, NodeInfo, VERSION};
 use folkmoot::proto::line::{LINE_BYTES_MAX, encode};
 
 use super::cast::{AT, Actor, CALLED, CALLER, moment, proof};
@@ -59,7 +59,7 @@ pub struct Ledger {
     /// The highest ended life of each endpoint, and its key.
     pub ended: BTreeMap<Endpoint, (u64, Reverse<PublicKey>)>,
     /// The registry's entries as they were last checked.
-    pub entries: BTreeMap<Endpoint, folkmoot::model::entry::Entry>,
+    pub entries: BTreeMap<Endpoint, folkmoot::model::entry::RegistryEntry>,
     /// What each yes was given to, by what there may be one of.
     pub given: BTreeMap<String, String>,
 }
@@ -71,7 +71,7 @@ struct Link {
     /// The last challenge that the machine put, and its key.
     challenge: Option<(Nonce, PublicKey)>,
     /// The card by which the other end introduced itself.
-    card: Option<Card>,
+    info: Option<NodeInfo>,
     /// Whom the machine wanted, if it called.
     called: Option<Endpoint>,
 }
@@ -94,8 +94,8 @@ pub struct Stage<M: Player> {
     live: BTreeSet<LinkId>,
     /// Hung up by the machine; its driver has not said yet that they are closed.
     hung: Vec<LinkId>,
-    dials: Vec<(Ticket, Endpoint)>,
-    tickets: BTreeSet<Ticket>,
+    dials: Vec<(DialId, Endpoint)>,
+    tickets: BTreeSet<DialId>,
     hosts: Vec<IpAddr>,
     timers: BTreeMap<M::Timer, Time>,
     last_link: u64,
@@ -152,12 +152,12 @@ impl<M: Player> Stage<M> {
     }
 
     /// Whom the machine is calling.
-    pub fn dials(&self) -> &[(Ticket, Endpoint)] {
+    pub fn dials(&self) -> &[(DialId, Endpoint)] {
         &self.dials
     }
 
     /// The same, for the caller to answer.
-    pub fn take_dials(&mut self) -> Vec<(Ticket, Endpoint)> {
+    pub fn take_dials(&mut self) -> Vec<(DialId, Endpoint)> {
         std::mem::take(&mut self.dials)
     }
 
@@ -178,7 +178,7 @@ impl<M: Player> Stage<M> {
             self.serve();
         }
         for peer in (1..=peers).map(Actor::Peer).filter(|it| *it != M::ME) {
-            self.call_in(peer, peer.card(0), Intent::Link, true);
+            self.call_in(peer, peer.info(0), Intent::Link, true);
         }
         self.serve();
     }
@@ -207,9 +207,9 @@ impl<M: Player> Stage<M> {
             0..=13 => self.say_something(src),
             14..=16 => {
                 let (who, intent) = (Actor::any(src), intent(src));
-                let card = if src.chance(70) { who.card(0) } else { words::card(who, src) };
+                let info = if src.chance(70) { who.info(0) } else { words::node_info(who, src) };
                 let is_true = !src.chance(10);
-                self.call_in(who, card, intent, is_true);
+                self.call_in(who, info, intent, is_true);
             }
             17 | 18 => self.some_dial(src),
             19..=22 => self.some_timer(src),
@@ -280,18 +280,18 @@ impl<M: Player> Stage<M> {
 
     /// Somebody calls and shakes hands, with a true proof or without.
     #[allow(clippy::needless_pass_by_value, reason = "a card is made for one call")]
-    pub fn call_in(&mut self, who: Actor, card: Card, intent: Intent, is_true: bool) -> LinkId {
+    pub fn call_in(&mut self, who: Actor, info: NodeInfo, intent: Intent, is_true: bool) -> LinkId {
         if self.links.len() >= LINKS_MAX {
             return LinkId(self.last_link);
         }
         let link = self.accept(who.endpoint().ip());
         let nonce = words::nonce(&mut Source::new(&who.keys().public().as_bytes()[..16]));
-        self.receive(link, Hello { version: VERSION, intent, nonce, card: card.clone() }.into());
+        self.receive(link, Hello { version: VERSION, intent, nonce, info: info.clone() }.into());
         let Some(entry) = self.links.get_mut(&link) else { return link };
-        (entry.who, entry.card) = (Some(who), Some(card.clone()));
+        (entry.who, entry.info) = (Some(who), Some(info.clone()));
         if let Some((nonce, challenger)) = entry.challenge {
             let keys = if is_true { who.keys() } else { Actor::Peer(6).keys() };
-            let proof = proof(CALLER, &card, (&nonce, &challenger), keys);
+            let proof = proof(CALLER, &info, (&nonce, &challenger), keys);
             self.receive(link, HelloProof { proof }.into());
         }
         link
@@ -314,7 +314,7 @@ impl<M: Player> Stage<M> {
 
     fn answer_dial(
         &mut self,
-        ticket: Ticket,
+        ticket: DialId,
         to: Endpoint,
         who: Option<Actor>,
         src: &mut Source<'_>,
@@ -323,17 +323,17 @@ impl<M: Player> Stage<M> {
             _ = self.dialed(ticket, to, None);
             return;
         };
-        let card = if src.chance(25) { words::card(who, src) } else { who.card(0) };
+        let info = if src.chance(25) { words::node_info(who, src) } else { who.info(0) };
         let keys = if src.chance(8) { Actor::any(src) } else { who };
-        self.answer_with(ticket, to, (who, keys), card);
+        self.answer_with(ticket, to, (who, keys), info);
     }
 
     /// A call is connected, and `who` answers with this card and a true proof.
-    pub fn answer_dial_as(&mut self, ticket: Ticket, to: Endpoint, who: Actor, card: Card) {
-        self.answer_with(ticket, to, (who, who), card);
+    pub fn answer_dial_as(&mut self, ticket: DialId, to: Endpoint, who: Actor, info: NodeInfo) {
+        self.answer_with(ticket, to, (who, who), info);
     }
 
-    fn dialed(&mut self, ticket: Ticket, to: Endpoint, who: Option<Actor>) -> LinkId {
+    fn dialed(&mut self, ticket: DialId, to: Endpoint, who: Option<Actor>) -> LinkId {
         self.last_link += 1;
         let link = LinkId(self.last_link);
         self.links.insert(link, Link { who, called: Some(to), ..Link::default() });
@@ -344,17 +344,17 @@ impl<M: Player> Stage<M> {
 
     fn answer_with(
         &mut self,
-        ticket: Ticket,
+        ticket: DialId,
         to: Endpoint,
         (who, signer): (Actor, Actor),
-        card: Card,
+        info: NodeInfo,
     ) {
         let link = self.dialed(ticket, to, Some(who));
         let Some(entry) = self.links.get_mut(&link) else { return };
-        entry.card = Some(card.clone());
+        entry.info = Some(info.clone());
         if let Some((nonce, challenger)) = entry.challenge {
-            let proof = proof(CALLED, &card, (&nonce, &challenger), signer.keys());
-            self.receive(link, HelloAck { version: VERSION, nonce, proof, card }.into());
+            let proof = proof(CALLED, &info, (&nonce, &challenger), signer.keys());
+            self.receive(link, HelloAck { version: VERSION, nonce, proof, info }.into());
         }
     }
 
@@ -501,8 +501,8 @@ impl<M: Player> Stage<M> {
     fn hear(&mut self, link: LinkId, msg: Message) {
         if let Some(entry) = self.links.get_mut(&link) {
             match &msg {
-                Message::Hello(hello) => entry.challenge = Some((hello.nonce, hello.card.key)),
-                Message::HelloAck(ack) => entry.challenge = Some((ack.nonce, ack.card.key)),
+                Message::Hello(hello) => entry.challenge = Some((hello.nonce, hello.info.key)),
+                Message::HelloAck(ack) => entry.challenge = Some((ack.nonce, ack.info.key)),
                 _ => {}
             }
         }

@@ -1,15 +1,15 @@
 //! A swarm among neighbors that say anything.
 
-use folkmoot::proto::swarm::Tongue;
+use folkmoot::proto::swarm::ProtocolVariant;
 use std::time::Duration;
 
 use folkmoot::machine::swarm::{
-    Bitfield, Config, Effect, ExtraEffect, ExtraInput, Files, Fx, Input, Opening, Place, Roster,
-    Setup, Stored, Swarm, Timer, Tree, leaf_hash,
+    Bitfield, Config, Effect, ExtraEffect, ExtraInput, FileListState, Fx, Input, Opening,
+    PeerAddrId, Stored, Swarm, SwarmRoster, SwarmSetup, Timer, Tree, leaf_hash,
 };
 use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{Now, Rng, Ticket, Time, WallTime};
-use folkmoot::proto::swarm::frame::{Decoder, Frame, Limits, encode};
+use folkmoot::proto::swarm::frame::{Decoder, Frame, FrameLimits, encode};
 use folkmoot::proto::swarm::handshake::{Expect, Handshake};
 use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces};
 use rand::SeedableRng as _;
@@ -85,7 +85,7 @@ impl Desk {
 }
 
 /// A swarm of three pieces: which kind, and how much of it is there, is in `first`.
-fn setup(first: u8, is_share: bool) -> (Pieces, Setup) {
+fn setup(first: u8, is_share: bool) -> (Pieces, SwarmSetup) {
     let pieces = Pieces::new(11, 4).expect("three pieces");
     let leaves: Vec<_> = CONTENTS.iter().map(|it| leaf_hash(it)).collect();
     let whole = Tree::of_leaves(&leaves);
@@ -103,14 +103,14 @@ fn setup(first: u8, is_share: bool) -> (Pieces, Setup) {
         6 => whole,
         _ => Tree::of_root(pieces.count(), whole.root()),
     };
-    let setup = Setup {
+    let setup = SwarmSetup {
         config,
         me: PeerId(1),
         pieces,
         have,
-        roster: (!is_share).then(|| Roster::new(ids)),
+        roster: (!is_share).then(|| SwarmRoster::new(ids)),
         tree: is_share.then_some(tree),
-        files: Files::None,
+        files: FileListState::None,
     };
     (pieces, setup)
 }
@@ -131,7 +131,7 @@ pub fn swarm(bytes: &[u8]) {
         is_checked: is_share,
     };
     desk.step(Input::Start);
-    let tongue = if is_share { Tongue::Share } else { Tongue::Assignment };
+    let variant = if is_share { ProtocolVariant::Share } else { ProtocolVariant::Assignment };
     // Each word: what happens, at whose link, and then the bytes of a frame.
     let mut open: Vec<LinkId> = Vec::new();
     let mut made = 0;
@@ -143,7 +143,7 @@ pub fn swarm(bytes: &[u8]) {
             (0, _) | (_, None) => {
                 made += 1;
                 let (link, peer) = (LinkId(made), PeerId(2 + u32::from(whom % 6)));
-                let place = (whom & 1 == 1).then_some(Place(peer.0));
+                let place = (whom & 1 == 1).then_some(PeerAddrId(peer.0));
                 open.push(link);
                 desk.step(Input::Opened { link, opening: Opening { peer, place } });
             }
@@ -160,7 +160,7 @@ pub fn swarm(bytes: &[u8]) {
                     Timer::Unchoke,
                     Timer::Optimistic,
                     Timer::Answer(link),
-                    Timer::Redial(Place(u32::from(*whom))),
+                    Timer::Redial(PeerAddrId(u32::from(*whom))),
                     Timer::GiveUp,
                 ];
                 desk.step(Input::Expired(timers[usize::from(*whom) % timers.len()]));
@@ -176,7 +176,7 @@ pub fn swarm(bytes: &[u8]) {
                 desk.step(Input::Received { link, msg });
             }
             (_, Some(link)) => {
-                let mut decoder = Decoder::new(Limits { tongue, pieces });
+                let mut decoder = Decoder::new(FrameLimits { variant, pieces });
                 let mut source = frame;
                 while let Ok(Some(frame)) = decoder.read_from(&mut source, |_| ()) {
                     if let Frame::Message(msg) = frame {

@@ -3,21 +3,21 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use folkmoot::model::entry::{Entry, Status};
+use folkmoot::model::entry::{MemberState, RegistryEntry};
 use folkmoot::model::statement::{
-    Admission, Ban, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
-    Removal, Subject, Vote,
+    Admission, Ban, Confirmation, Finding, Leave, MemberInstance, NeighborList, ProposalKind,
+    RegisterReq, Removal, RemovalReason, Vote,
 };
 use folkmoot::model::{Data, Endpoint, Incarnation, MessageId, Nonce, SeedId, Signature};
 use folkmoot::proto::broadcast::{
     Announce, Graft, Have, Lack, Lacking, Offer, Part, PartReq, Prune, Publish, Reached, Receipt,
     Slow,
 };
-use folkmoot::proto::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
+use folkmoot::proto::direct::{DeliveryVerdict, DirectAck, DirectMsg, DirectPart, DirectPartReq};
 use folkmoot::proto::discovery::{Contact, FindNode, Found, NodeId};
 use folkmoot::proto::gossip;
 use folkmoot::proto::gossip::{GossipDigest, GossipMsg};
-use folkmoot::proto::hello::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey};
+use folkmoot::proto::hello::{Bye, Hello, HelloAck, HelloProof, Intent, NodeInfo, SeedKey};
 use folkmoot::proto::liveness;
 use folkmoot::proto::liveness::{DeadReport, Ping, Pong, SuspectReq};
 use folkmoot::proto::membership::{
@@ -56,10 +56,9 @@ fn handshake(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
     let intent = src.one(&[Intent::Link, Intent::Errand, Intent::Probe, Intent::Direct]);
     let nonce = nonce(src);
     match kind {
-        0 => Hello { version, intent, nonce, card: card(speaker, src) }.into(),
-        1 => {
-            HelloAck { version, nonce, proof: junk_signature(src), card: card(speaker, src) }.into()
-        }
+        0 => Hello { version, intent, nonce, info: node_info(speaker, src) }.into(),
+        1 => HelloAck { version, nonce, proof: junk_signature(src), info: node_info(speaker, src) }
+            .into(),
         2 => HelloProof { proof: junk_signature(src) }.into(),
         3 => Bye { reason: src.text() }.into(),
         _ => ErrorReply::new(src.one(&CODES), src.text()).into(),
@@ -84,21 +83,21 @@ pub fn nonce(src: &mut Source<'_>) -> Nonce {
 }
 
 /// A card of `speaker`, true or not.
-pub fn card(speaker: Actor, src: &mut Source<'_>) -> Card {
-    let mut card = speaker.card(u64::from(src.byte() % 8).saturating_sub(5));
+pub fn node_info(speaker: Actor, src: &mut Source<'_>) -> NodeInfo {
+    let mut info = speaker.info(u64::from(src.byte() % 8).saturating_sub(5));
     match src.byte() % 16 {
-        0 => card.seed = Some(SeedId(src.number() as u16)),
-        1 => card.endpoint = place(src),
-        2 => card.key = key(src),
-        3 => card.incarnation = Incarnation(src.number()),
-        4 => card.certificate = None,
-        5 | 6 => card.certificate = Some(admission(src)),
-        7 => card.neighbors = endpoints(256, src),
-        8 => card.seed_keys = seed_keys(src),
-        9 => card.degree = src.number() as u32,
+        0 => info.seed = Some(SeedId(src.number() as u16)),
+        1 => info.endpoint = place(src),
+        2 => info.key = key(src),
+        3 => info.incarnation = Incarnation(src.number()),
+        4 => info.certificate = None,
+        5 | 6 => info.certificate = Some(admission(src)),
+        7 => info.neighbors = endpoints(256, src),
+        8 => info.seed_keys = seed_keys(src),
+        9 => info.degree = src.number() as u32,
         _ => {}
     }
-    card
+    info
 }
 
 fn seed_keys(src: &mut Source<'_>) -> Vec<SeedKey> {
@@ -113,7 +112,7 @@ fn endpoints(limit: usize, src: &mut Source<'_>) -> Vec<Endpoint> {
 }
 
 /// Votes: of a quorum, of fewer, doubled, foreign, forged, for another proposal, too many.
-fn votes(kind: ProposalKind, subject: Subject, src: &mut Source<'_>) -> Vec<Vote> {
+fn votes(kind: ProposalKind, subject: MemberInstance, src: &mut Source<'_>) -> Vec<Vote> {
     let some: [&[u16]; 6] = [&[2, 3], &[3, 2], &[1, 2, 3], &[2], &[3, 3], &[]];
     let mut votes = cast::votes(kind, subject, src.one(&some));
     match src.byte() % 16 {
@@ -144,13 +143,13 @@ fn votes(kind: ProposalKind, subject: Subject, src: &mut Source<'_>) -> Vec<Vote
 
 fn admission(src: &mut Source<'_>) -> Admission {
     let subject = subject(src);
-    let Subject { endpoint, incarnation, key } = subject;
+    let MemberInstance { endpoint, incarnation, key } = subject;
     Admission { endpoint, incarnation, key, votes: votes(ProposalKind::Admit, subject, src) }
 }
 
 fn removal(src: &mut Source<'_>) -> Removal {
     let subject = subject(src);
-    let because = src.one(&[Because::Death, Because::Death, Because::Eviction]);
+    let because = src.one(&[RemovalReason::Death, RemovalReason::Death, RemovalReason::Eviction]);
     let mut lives = vec![subject];
     let mut votes = votes(because.kind(), subject, src);
     if src.chance(40) {
@@ -166,7 +165,7 @@ fn removal(src: &mut Source<'_>) -> Removal {
     Removal { because, lives, votes, confirmations: findings(&subject, src) }
 }
 
-fn findings(about: &Subject, src: &mut Source<'_>) -> Vec<Confirmation> {
+fn findings(about: &MemberInstance, src: &mut Source<'_>) -> Vec<Confirmation> {
     match src.length(256) {
         few @ 0..8 => (0..few).map(|_| finding(about, None, src)).collect(),
         many => vec![finding(about, None, src); many],
@@ -176,7 +175,7 @@ fn findings(about: &Subject, src: &mut Source<'_>) -> Vec<Confirmation> {
 const FINDINGS: [Finding; 4] =
     [Finding::Refused, Finding::Silent, Finding::Replaced, Finding::Alive];
 
-fn finding(about: &Subject, by: Option<Actor>, src: &mut Source<'_>) -> Confirmation {
+fn finding(about: &MemberInstance, by: Option<Actor>, src: &mut Source<'_>) -> Confirmation {
     let witness = by.unwrap_or_else(|| Actor::peer(src));
     let (found, at) = (src.one(&FINDINGS), moment(src));
     if src.chance(10) {
@@ -189,7 +188,7 @@ fn finding(about: &Subject, by: Option<Actor>, src: &mut Source<'_>) -> Confirma
 }
 
 /// The keys of whoever listens where `subject` does, or of somebody.
-fn signer(subject: &Subject, src: &mut Source<'_>) -> Actor {
+fn signer(subject: &MemberInstance, src: &mut Source<'_>) -> Actor {
     let owner = Actor::at(subject.endpoint).filter(|it| it.keys().public() == subject.key);
     let other = Actor::any(src);
     owner.filter(|_| !src.chance(8)).unwrap_or(other)
@@ -211,7 +210,7 @@ fn voter(speaker: Actor, src: &mut Source<'_>) -> SeedId {
 
 /// The signature of a yes: true, of another, or none.
 fn yes(
-    (kind, lives): (ProposalKind, &[Subject]),
+    (kind, lives): (ProposalKind, &[MemberInstance]),
     seed: SeedId,
     at: folkmoot::model::WallTime,
     src: &mut Source<'_>,
@@ -259,7 +258,7 @@ fn registration(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
             let line = |_| MemberLine {
                 endpoint: place(src),
                 incarnation: Incarnation(src.number()),
-                status: src.one(&[Status::Alive, Status::Removed, Status::Left]),
+                status: src.one(&[MemberState::Alive, MemberState::Removed, MemberState::Left]),
                 since: moment(src),
                 degree: src.number() as u32,
             };
@@ -358,7 +357,7 @@ fn broadcast(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
 /// Of its speaker or of somebody else, true or altered.
 fn published(speaker: Actor, src: &mut Source<'_>) -> Publish {
     let author = if src.chance(70) { speaker } else { Actor::any(src) };
-    let Subject { endpoint: origin, incarnation, key } = author.subject(0);
+    let MemberInstance { endpoint: origin, incarnation, key } = author.subject(0);
     let data = Data::from(vec![src.byte(); src.one(&[0, 5, 5, 5, 65_536, 70_000, 2_000_000])]);
     let size = if src.chance(10) { src.number() } else { data.len() as u64 };
     let topic = if src.chance(10) { src.text() } else { "news".to_owned() };
@@ -389,7 +388,7 @@ fn published(speaker: Actor, src: &mut Source<'_>) -> Publish {
 
 fn death(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
     let about = subject(src);
-    let Subject { endpoint, incarnation, key } = about;
+    let MemberInstance { endpoint, incarnation, key } = about;
     match kind {
         14 => {
             let life = u64::from(src.byte() % 8).saturating_sub(5);
@@ -447,14 +446,14 @@ fn order(speaker: Actor, src: &mut Source<'_>) -> Message {
         subject.incarnation = Incarnation(u64::from(src.byte() % 4));
     }
     let signature = yes((kind, &[subject]), seed, at, src).unwrap_or_else(|| junk_signature(src));
-    let Subject { endpoint, incarnation, key } = subject;
+    let MemberInstance { endpoint, incarnation, key } = subject;
     SeedOrderVote { kind, endpoint, incarnation, key, seed, at, signature }.into()
 }
 
 fn ban(src: &mut Source<'_>) -> Ban {
-    let Subject { endpoint, key, .. } = subject(src);
+    let MemberInstance { endpoint, key, .. } = subject(src);
     let number = if src.chance(80) { u64::from(src.byte() % 6) } else { src.number() };
-    let about = Subject { endpoint, incarnation: Incarnation(number), key };
+    let about = MemberInstance { endpoint, incarnation: Incarnation(number), key };
     Ban { endpoint, key, number, votes: votes(ProposalKind::Ban, about, src) }
 }
 
@@ -463,14 +462,14 @@ fn leave(src: &mut Source<'_>) -> Leave {
     Leave::sign(about, moment(src), signer(&about, src).keys())
 }
 
-fn entry(src: &mut Source<'_>) -> Entry {
+fn entry(src: &mut Source<'_>) -> RegistryEntry {
     let mut entry = match src.byte() % 4 {
         0 => {
             let removal = removal(src);
-            Entry::removed(*removal.lives.first().expect("there is one"), Arc::new(removal))
+            RegistryEntry::removed(*removal.lives.first().expect("there is one"), Arc::new(removal))
         }
-        1 => Entry::left(leave(src)),
-        _ => Entry::admitted(admission(src)),
+        1 => RegistryEntry::left(leave(src)),
+        _ => RegistryEntry::admitted(admission(src)),
     };
     match src.byte() % 16 {
         0 => entry.subject = subject(src),
@@ -564,7 +563,12 @@ fn direct(kind: usize, src: &mut Source<'_>) -> Message {
             DirectMsg { number, life: Incarnation(life), topic, size, digest, data }.into()
         }
         32 => {
-            let verdicts = [Verdict::Taken, Verdict::Refused, Verdict::Busy, Verdict::Unknown];
+            let verdicts = [
+                DeliveryVerdict::Taken,
+                DeliveryVerdict::Refused,
+                DeliveryVerdict::Busy,
+                DeliveryVerdict::Unknown,
+            ];
             DirectAck { number, verdict: src.one(&verdicts), reason: src.text() }.into()
         }
         33 => {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use folkmoot::machine::rollout::{Command, StartOrder};
 use folkmoot::model::{PublicKey, WallTime};
 use folkmoot::proto::rollout::{
-    Choice, Committed, Decision, DecisionResp, Gate, Message, NodeId, Outcome, Participant,
-    PrepareResp, Proof, Proposal, RecallResp, Resolution, Roster, StateResp, Vote,
+    Choice, Committed, Decision, DecisionResp, Gate, Message, NodeId, Participant, PrepareResp,
+    RecallResp, Resolution, Roster, StateResp, TxEnd, TxProof, TxProposal, TxVote,
 };
 use rand::RngExt as _;
 
@@ -225,25 +225,25 @@ fn say_again(world: &mut World) {
 }
 
 /// What a stranger can say: everything but a member's signature.
-fn lies(world: &mut World, proposal: &Proposal) -> Vec<Message> {
+fn lies(world: &mut World, proposal: &TxProposal) -> Vec<Message> {
     let (keys, txid) = (&world.mallory, &proposal.txid);
     let names: Vec<NodeId> = world.nodes.iter().map(|it| it.id.clone()).collect();
-    let votes = |choice: Choice| -> Vec<Vote> {
+    let votes = |choice: Choice| -> Vec<TxVote> {
         let vote = |name: &NodeId| match choice {
-            Choice::Commit => Vote::commit(keys, name, txid, &proposal.digest()),
-            Choice::Abort => Vote::abort(keys, name, txid),
+            Choice::Commit => TxVote::commit(keys, name, txid, &proposal.digest()),
+            Choice::Abort => TxVote::abort(keys, name, txid),
         };
         names.iter().map(vote).collect()
     };
     let kind = if world.is_even() { Choice::Commit } else { Choice::Abort };
     let word = Resolution::new(keys, &names[0], txid, kind, WallTime(1));
-    let proofs = [Proof::of(votes(kind)), Proof { votes: Vec::new(), resolution: Some(word) }];
+    let proofs = [TxProof::of(votes(kind)), TxProof { votes: Vec::new(), resolution: Some(word) }];
     let mut lies = Vec::new();
     for proof in proofs {
         let (txid, content) = (txid.clone(), Some(proposal.clone()));
         let committed = vec![Committed { proposal: proposal.clone(), proof: proof.clone() }];
         lies.push(Message::StateResp(StateResp { committed }));
-        let outcome = if kind == Choice::Commit { Outcome::Commit } else { Outcome::Refused };
+        let outcome = if kind == Choice::Commit { TxEnd::Commit } else { TxEnd::Refused };
         let resp = DecisionResp {
             txid: txid.clone(),
             outcome,
@@ -270,7 +270,7 @@ fn lies(world: &mut World, proposal: &Proposal) -> Vec<Message> {
 fn lie(world: &mut World, at: usize) {
     let real = world.said.iter().rev().find_map(|(_, _, msg)| {
         let Message::PrepareReq(it) = msg else { return None };
-        Some(Proposal::from((**it).clone()))
+        Some(TxProposal::from((**it).clone()))
     });
     let Some(mut proposal) = real else { return };
     if world.rng.random_bool(0.3) {

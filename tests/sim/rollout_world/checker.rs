@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use folkmoot::machine::Ticket;
-use folkmoot::machine::rollout::{Answer, Breaks, Command, Decides, Event, Phase, Record, Rollout};
+use folkmoot::machine::DialId;
+use folkmoot::machine::rollout::{
+    Command, CommandResult, DecisionAuthority, DisabledRules, Event, Phase, Record, Rollout,
+};
 use folkmoot::model::Time;
 use folkmoot::proto::rollout::{
-    Cause, Choice, Committed, Digest, Kind, Message, NodeId, Roster, RoutingState, Status, TxId,
-    Vote,
+    AbortCause, Choice, Committed, Digest, Message, NodeId, Roster, RoutingState, RoutingStatus,
+    TxId, TxKind, TxVote,
 };
 
 use super::{World, ms};
@@ -38,7 +40,7 @@ pub(crate) struct Checker {
     /// The last version that each node served, and whether its next is its first since a start.
     served: BTreeMap<usize, u64>,
     is_first: BTreeSet<usize>,
-    waiting: BTreeMap<Ticket, (usize, Time)>,
+    waiting: BTreeMap<DialId, (usize, Time)>,
     runs_since: BTreeMap<usize, (TxId, Time)>,
     pub(crate) lost_coordinators: BTreeSet<usize>,
     /// Whether what is long past is forgotten, so that who was away passes over it.
@@ -168,20 +170,20 @@ impl Checker {
         self.signed.retain(|(node, _)| node != id);
     }
 
-    pub(crate) fn on_command(&mut self, at: usize, ticket: Ticket, now: Time) {
+    pub(crate) fn on_command(&mut self, at: usize, ticket: DialId, now: Time) {
         self.waiting.insert(ticket, (at, now));
     }
 
-    pub(crate) fn on_answer(&mut self, ticket: Ticket, answer: &Answer) {
+    pub(crate) fn on_answer(&mut self, ticket: DialId, answer: &CommandResult) {
         let Some((at, _)) = self.waiting.remove(&ticket) else {
             let what = format!("T6: {ticket:?} is answered twice or unasked: {answer:?}");
             return self.violation(what);
         };
         match answer {
-            Answer::Committed { txid, .. } => self.committed(txid, None),
-            Answer::Aborted { txid, .. } => self.was_aborted(&name_of(at), txid),
-            Answer::Refused { cause, running, .. } => {
-                let is_busy = matches!(cause, Cause::Busy | Cause::InDoubt);
+            CommandResult::Committed { txid, .. } => self.committed(txid, None),
+            CommandResult::Aborted { txid, .. } => self.was_aborted(&name_of(at), txid),
+            CommandResult::Refused { cause, running, .. } => {
+                let is_busy = matches!(cause, AbortCause::Busy | AbortCause::InDoubt);
                 if is_busy && running.is_none() {
                     self.violation("T6: busy, and nobody says with what".to_owned());
                 }
@@ -211,7 +213,7 @@ impl Checker {
         let is_committed = |txid: &TxId| {
             disk.iter().any(|it| matches!(it, Record::Committed(it) if it.proposal.txid == *txid))
         };
-        let (txid, votes): (&TxId, Vec<&Vote>) = match msg {
+        let (txid, votes): (&TxId, Vec<&TxVote>) = match msg {
             Message::PrepareResp(it) => (&it.txid, it.signed.iter().collect()),
             Message::Decision(it) => (&it.txid, it.proof.votes.iter().collect()),
             Message::DecisionResp(it) => (&it.txid, it.proof.votes.iter().collect()),
@@ -327,7 +329,7 @@ impl Checker {
     }
 
     pub(crate) fn on_serve(&mut self, at: usize, state: &RoutingState, is_again: bool) {
-        if state.status != Status::Committed {
+        if state.status != RoutingStatus::Committed {
             self.violation(format!("T1: what is served is {:?}", state.status));
         }
         if let Some(txid) = &state.txid
@@ -383,7 +385,7 @@ impl World {
             }
             let by = self.nodes.iter().position(|it| it.id == prepared.txid.node).expect("known");
             let is_lost = self.checker.lost_coordinators.contains(&by);
-            if !is_lost || self.decides == Decides::Log {
+            if !is_lost || self.decides == DecisionAuthority::Log {
                 return Err(format!("T5: {} is still in doubt about {}", node.id, prepared.txid));
             }
         }
@@ -426,12 +428,12 @@ impl World {
             let Some(ticket) = self.command(at, Command::Roster(roster)) else { continue };
             self.run_for(ms(2600))?;
             match self.answers.get(&ticket) {
-                Some(Answer::Committed { txid, .. }) => {
-                    assert_eq!(txid.kind, Kind::Roster);
+                Some(CommandResult::Committed { txid, .. }) => {
+                    assert_eq!(txid.kind, TxKind::Roster);
                     return self.check_end();
                 }
                 Some(_) => {}
-                None if self.decides == Decides::Log => {}
+                None if self.decides == DecisionAuthority::Log => {}
                 None => return Err("T6: the last command is not answered".to_owned()),
             }
         }
@@ -452,9 +454,9 @@ pub(crate) struct End<'a> {
 pub(crate) fn check_end(nodes: &[End<'_>], may_leap: bool) -> Result<(), String> {
     let all = nodes.iter().map(|it| it.machine.status(it.now));
     let newest = all.max_by_key(|it| it.state.version).expect("there are some");
-    if newest.course.as_ref().is_some_and(|it| it.phase == Phase::Running)
+    if newest.progress.as_ref().is_some_and(|it| it.phase == Phase::Running)
         && nodes.iter().any(|it| it.errors == Some(50) && newest.roster.has(it.id))
-        && newest.course.as_ref().is_some_and(|it| it.plan.to.as_str() == "v2")
+        && newest.progress.as_ref().is_some_and(|it| it.plan.to.as_str() == "v2")
     {
         return Err("T8: a gate fails, and nothing is rolled back".to_owned());
     }
@@ -484,7 +486,7 @@ pub(crate) fn check_end(nodes: &[End<'_>], may_leap: bool) -> Result<(), String>
         if !versions.eq(first..=status.state.version) {
             return Err(format!("T6: {} has a gap in its history", node.id));
         }
-        if status.digest == newest.digest && status.course != newest.course {
+        if status.digest == newest.digest && status.progress != newest.progress {
             return Err(format!("T5: {} is at another step", node.id));
         }
         let lags = status.digest != newest.digest;
@@ -497,4 +499,4 @@ pub(crate) fn check_end(nodes: &[End<'_>], may_leap: bool) -> Result<(), String>
 }
 
 /// All rules are kept.
-pub(crate) const WHOLE: Breaks = Breaks::NONE;
+pub(crate) const WHOLE: DisabledRules = DisabledRules::NONE;

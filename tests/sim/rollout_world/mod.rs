@@ -19,15 +19,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use folkmoot::machine::Ticket;
+use folkmoot::machine::DialId;
 use folkmoot::machine::rollout::{
-    Answer, Breaks, Command, Config, Decides, Event, Record, Request, Rollout,
+    Command, CommandRequest, CommandResult, Config, DecisionAuthority, DisabledRules, Event,
+    Record, Rollout,
 };
 use folkmoot::model::{Endpoint, KeyPair, Rng, Time};
 use folkmoot::proto::rollout::{
-    Committed, Form, Message, NodeId, Participant, Roster, RoutingState, TxId, Word,
+    Committed, Encoding, Message, NodeId, Participant, RemovalAuthority, Roster, RoutingState, TxId,
 };
-use folkmoot::sim::{self, Boot, Fault, Options, Span, Weather};
+use folkmoot::sim::{self, Boot, DurationRange, Weather, WeatherFault, WorldOptions};
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::services::rollout::{Command as Call, Desk, MODELS, RolloutHost, Told, model};
@@ -46,11 +47,11 @@ pub(crate) const fn ms(count: u64) -> Duration {
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) seed: u64,
-    pub(crate) breaks: Breaks,
+    pub(crate) breaks: DisabledRules,
     /// Slow disks and many deaths, whatever is drawn.
     pub(crate) is_harsh: bool,
     /// None: drawn.
-    pub(crate) decides: Option<Decides>,
+    pub(crate) decides: Option<DecisionAuthority>,
     /// Logs are opened without a sync, to show that one is needed.
     pub(crate) opens_unsynced: bool,
 }
@@ -122,8 +123,8 @@ pub(crate) struct World {
     /// Who is on which side of a partition.
     pub(crate) sides: Vec<u8>,
     latency: u64,
-    pub(crate) decides: Decides,
-    breaks: Breaks,
+    pub(crate) decides: DecisionAuthority,
+    breaks: DisabledRules,
     /// The chance of a death at an effect, in a million.
     pub(crate) crash_ppm: u32,
     pub(crate) is_calm: bool,
@@ -133,7 +134,7 @@ pub(crate) struct World {
     /// What was said, to be said again.
     said: Vec<(usize, usize, Message)>,
     pub(crate) tickets: u64,
-    pub(crate) answers: BTreeMap<Ticket, Answer>,
+    pub(crate) answers: BTreeMap<DialId, CommandResult>,
     is_harsh: bool,
     pub(crate) has_odd_rosters: bool,
     pub(crate) lost: BTreeSet<usize>,
@@ -141,7 +142,7 @@ pub(crate) struct World {
     /// How many committed transactions a node keeps whole.
     history_max: usize,
     /// Whether what is said crosses the wire as bytes.
-    form: Option<Form>,
+    form: Option<Encoding>,
     /// In a million, how often a death takes the disk with it.
     loss_ppm: u32,
     /// Whether nodes have servers of their own, which have to answer.
@@ -178,8 +179,8 @@ impl World {
         let has_odd_rosters = rng.random_bool(0.08);
         let decided_in_log = rng.random_bool(0.25);
         let decides = setup.decides.unwrap_or(match decided_in_log {
-            true => Decides::Log,
-            false => Decides::Coordinator,
+            true => DecisionAuthority::Log,
+            false => DecisionAuthority::Coordinator,
         });
         let nodes = all.iter().map(|(me, keys)| Node {
             id: me.node_id.clone(),
@@ -196,7 +197,7 @@ impl World {
         let latency = *[200, 1000, 20_000, 300_000].get(rng.random_range(0..4)).unwrap();
         let mallory = KeyPair::generate(&mut rng);
         let opens_unsynced = setup.opens_unsynced;
-        let options = Options { opens_unsynced, ..Options::default() };
+        let options = WorldOptions { opens_unsynced, ..WorldOptions::default() };
         let mut world = Self {
             world: sim::World::new(setup.seed, options),
             sides: vec![0; nodes.len()],
@@ -219,7 +220,7 @@ impl World {
             lost: BTreeSet::new(),
             mallory,
             history_max: [1, 3, 10_000][rng.random_range(0..3)],
-            form: [None, None, Some(Form::Line), Some(Form::Frame)][rng.random_range(0..4)],
+            form: [None, None, Some(Encoding::Line), Some(Encoding::Frame)][rng.random_range(0..4)],
             loss_ppm: 0,
             has_servers: rng.random_bool(0.3),
             down_for: None,
@@ -233,7 +234,7 @@ impl World {
             chaos::odd_rosters(&mut world, &all);
         }
         world.checker.may_leap = world.history_max < 100;
-        world.checker.is_timed = decides == Decides::Coordinator;
+        world.checker.is_timed = decides == DecisionAuthority::Coordinator;
         world.crash_ppm = *[0, 300, 2000].get(world.rng.random_range(0..3)).unwrap();
         if setup.is_harsh {
             world.crash_ppm = 5000;
@@ -271,7 +272,7 @@ impl World {
         self.world.add_host(place(at), Box::new(factory));
         self.nodes[at].desk = Some(desk);
         if self.nodes[at].slow_disk {
-            self.world.set_fsync(place(at), Some(Span::micros(100, 400_000)));
+            self.world.set_fsync(place(at), Some(DurationRange::micros(100, 400_000)));
         }
     }
 
@@ -279,14 +280,14 @@ impl World {
     fn set_weather(&mut self) {
         let latency = if self.is_calm { self.latency.min(20_000) } else { self.latency };
         self.world.set_weather(Weather {
-            latency: Span::micros(latency / 2, latency / 2),
+            latency: DurationRange::micros(latency / 2, latency / 2),
             jitter: Duration::from_micros(latency),
             loss_ppm: if self.is_calm { 0 } else { 10_000 },
-            fsync: Span::micros(100, 3_000),
+            fsync: DurationRange::micros(100, 3_000),
             snapshot_percent: 5,
             torn_tails: true,
             death_ppm: self.crash_ppm,
-            lasting: Span::millis(10, 6_000),
+            lasting: DurationRange::millis(10, 6_000),
             ..Weather::calm()
         });
     }
@@ -626,7 +627,7 @@ impl World {
             }
         }
         let tally = self.world.tally();
-        let deaths = tally.faults(Fault::Crash) + tally.faults(Fault::Kill);
+        let deaths = tally.faults(WeatherFault::Crash) + tally.faults(WeatherFault::Kill);
         self.figures.crashes = usize::try_from(deaths).expect("few");
     }
 
@@ -715,12 +716,12 @@ impl World {
         }
     }
 
-    pub(crate) fn command(&mut self, at: usize, command: Command) -> Option<Ticket> {
+    pub(crate) fn command(&mut self, at: usize, command: Command) -> Option<DialId> {
         self.machine(at)?;
         self.tickets += 1;
-        let ticket = Ticket(self.tickets);
+        let ticket = DialId(self.tickets);
         self.checker.on_command(at, ticket, self.now());
-        self.world.command(place(at), Call::Order(Request { ticket, command }));
+        self.world.command(place(at), Call::Order(CommandRequest { ticket, command }));
         Some(ticket)
     }
 
@@ -741,7 +742,7 @@ impl World {
             && let Some(gone) = &it.proposal.gone
         {
             figures.gone += 1;
-            figures.by_seeds += usize::from(gone.by == Word::Seeds);
+            figures.by_seeds += usize::from(gone.by == RemovalAuthority::Seeds);
             figures.settled += usize::from(gone.settles.is_some());
         }
         let is_back = *event == Event::Recalled && self.lost.remove(&at);

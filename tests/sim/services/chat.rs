@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use folkmoot::machine::chat::{
-    self, Config, Event, ExtraEffect, ExtraInput, Fx, Group, Memory, Opening, Role, Rule, Snapshot,
-    apply_typed,
+    self, ChatMemory, Config, Event, ExtraEffect, ExtraInput, Fx, Opening, Replica, Role, Rule,
+    Snapshot, apply_typed,
 };
 use folkmoot::machine::{
-    CallFailure, Effect, Effects, HostPinged, Input, Kind, LinkId, Machine, NodeCall, NodeOpening,
-    PingHost, Ticket,
+    CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeCall,
+    NodeOpening, PingHost, Vocabulary,
 };
 use folkmoot::model::{Endpoint, Now, Rng};
-use folkmoot::proto::chat::entry::{Chat, Entry, GroupId, Member, MsgId, Origin, SeqNo, Term};
-use folkmoot::proto::chat::message::{ChatReq, Consent, Intent, JoinAck, Message, VerifyResp};
+use folkmoot::proto::chat::entry::{ChatText, Entry, GroupId, Member, MsgId, Origin, SeqNo, Term};
+use folkmoot::proto::chat::message::{ChatReq, Consent, JoinAck, JoinIntent, Message, VerifyResp};
 use folkmoot::sim::Simulated;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -92,7 +92,7 @@ pub(crate) enum Told {
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) config: Config,
-    pub(crate) founds: bool,
+    pub(crate) bootstrap: bool,
     /// The member as its operator configured it.
     pub(crate) me: Arc<Mutex<Member>>,
     /// Where others may be.
@@ -126,7 +126,7 @@ enum Link {
 pub(crate) struct Log {
     pub(crate) records: usize,
     pub(crate) entries: Vec<Arc<Entry>>,
-    typed: Vec<Chat>,
+    typed: Vec<ChatText>,
 }
 
 impl Log {
@@ -152,7 +152,7 @@ impl Log {
     }
 
     /// What was typed, as the disk has it.
-    pub(crate) fn typed(&self) -> &[Chat] {
+    pub(crate) fn typed(&self) -> &[ChatText] {
         &self.typed
     }
 
@@ -166,7 +166,7 @@ impl Log {
 }
 
 /// What a restart finds: everything, or no more than it must.
-fn memory(records: &[Record], founds: bool, rng: &mut Rng) -> Memory {
+fn memory(records: &[Record], bootstrap: bool, rng: &mut Rng) -> ChatMemory {
     let mut snapshot = None;
     let mut group = None;
     for record in records {
@@ -186,17 +186,17 @@ fn memory(records: &[Record], founds: bool, rng: &mut Rng) -> Memory {
         Record::Group(record) => Some(record),
         Record::Snapshot(_) => None,
     });
-    Memory { founds, group, snapshot, records: own.filter(is_kept).cloned().collect() }
+    ChatMemory { bootstrap, group, snapshot, records: own.filter(is_kept).cloned().collect() }
 }
 
 /// A process that is a member of a chat.
 #[derive(Debug)]
 pub(crate) struct ChatHost {
     /// None: it did not begin, or has ended.
-    group: Option<Group>,
+    group: Option<Replica>,
     me: Member,
     book: Arc<Mutex<Vec<Member>>>,
-    founds: bool,
+    bootstrap: bool,
     log: Log,
     /// All of its records, for a log that is written anew.
     kept: Vec<Record>,
@@ -206,7 +206,7 @@ pub(crate) struct ChatHost {
     is_rewound: bool,
     ledger: Ledger<bool>,
     delivered: SeqNo,
-    calls: BTreeMap<Ticket, Call>,
+    calls: BTreeMap<DialId, Call>,
     tickets: u64,
     links: BTreeMap<LinkId, Link>,
     /// Links of programs, which are not the network's.
@@ -227,16 +227,16 @@ impl ChatHost {
         if desk.syncs_at_open {
             desk.noted.fetch_max(before, Ordering::Relaxed);
         }
-        let memory = memory(records, desk.founds, &mut rng);
+        let memory = memory(records, desk.bootstrap, &mut rng);
         let machine_rng = Rng::seed_from_u64(rng.random());
-        let group =
-            (!is_rewound).then(|| Group::new(desk.config.clone(), me.clone(), machine_rng, memory));
+        let group = (!is_rewound)
+            .then(|| Replica::new(desk.config.clone(), me.clone(), machine_rng, memory));
         Self {
             delivered: group.as_ref().map_or(SeqNo(0), |it| it.status().commit),
             group,
             me,
             book: Arc::clone(&desk.book),
-            founds: desk.founds,
+            bootstrap: desk.bootstrap,
             log,
             kept: records.to_vec(),
             before,
@@ -254,7 +254,7 @@ impl ChatHost {
     }
 
     /// The machine, while the process takes part.
-    pub(crate) const fn group(&self) -> Option<&Group> {
+    pub(crate) const fn group(&self) -> Option<&Replica> {
         self.group.as_ref()
     }
 
@@ -269,7 +269,7 @@ impl ChatHost {
 
     fn dial(&mut self, call: Call, fx: &mut Effects<Self>) {
         self.tickets += 1;
-        let ticket = Ticket(self.tickets);
+        let ticket = DialId(self.tickets);
         fx.dial(ticket, Self::endpoint(&call.to), CALL_TIMEOUT);
         self.calls.insert(ticket, call);
     }
@@ -406,7 +406,7 @@ impl ChatHost {
                 fx.stop_timer(Timer::Handshake(link));
                 let known = self.group.as_ref();
                 let ack = known.filter(|it| it.admits(&caller, group).is_ok());
-                let Some(ack) = ack.and_then(Group::introduction) else {
+                let Some(ack) = ack.and_then(Replica::introduction) else {
                     fx.send(link, Word::Refused);
                     return self.hang_up(link, fx);
                 };
@@ -414,7 +414,7 @@ impl ChatHost {
                 self.links.insert(link, Link::Open);
                 let life = Some(life);
                 let opening =
-                    Opening { member: caller, intent: Intent::Member, is_ours: false, life };
+                    Opening { member: caller, intent: JoinIntent::Member, is_ours: false, life };
                 self.hand(now, Input::Opened { link, opening }, fx);
             }
             (Some(Link::Greeted(call)), Word::Welcome { called, ack }) => {
@@ -427,7 +427,7 @@ impl ChatHost {
                 }
                 fx.emit(Told::Count("connection"));
                 self.links.insert(link, Link::Open);
-                let (intent, life) = (Intent::Member, ack.life);
+                let (intent, life) = (JoinIntent::Member, ack.life);
                 let opening = Opening { member: called, intent, is_ours: true, life };
                 self.hand(now, Input::Opened { link, opening }, fx);
                 if self.links.contains_key(&link) {
@@ -455,7 +455,7 @@ impl ChatHost {
         let status = group.status();
         let is_joining = status.role == Role::Joining;
         let is_lost = is_joining || status.leader.is_none() && self.rng.random_bool(0.3);
-        if is_lost && !(self.founds && is_joining) {
+        if is_lost && !(self.bootstrap && is_joining) {
             let book = self.book.lock().expect("one thread runs a world").clone();
             let to = book[self.rng.random_range(0..book.len())].clone();
             if to.id != self.me.id {
@@ -474,12 +474,12 @@ impl ChatHost {
         let link = LinkId(u64::MAX - program as u64);
         let id = self.me.id;
         if self.programs.insert(link, program).is_none() {
-            let (intent, life) = (Intent::Client, None);
+            let (intent, life) = (JoinIntent::Client, None);
             let opening = Opening { member: self.me.clone(), intent, is_ours: false, life };
             self.hand(now, Input::Opened { link, opening }, fx);
         }
         let origin = Origin { member: id, client };
-        let chat = Chat {
+        let chat = ChatText {
             msg_id: MsgId { origin, number },
             room_id: "general".into(),
             payload: program_text(program, number).into(),
@@ -525,7 +525,7 @@ fn count_message(msg: &Message, fx: &mut Effects<ChatHost>) {
     fx.emit(Told::Count(what));
 }
 
-impl Kind for ChatHost {
+impl Vocabulary for ChatHost {
     type Message = Word;
     type Call = NodeCall;
     type Timer = Timer;

@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use folkmoot::machine::rollout::Request;
+use folkmoot::machine::rollout::CommandRequest;
 use folkmoot::machine::{
-    CallFailure, Effect, Effects, HostPinged, Input, Kind, LinkId, Machine, NodeCall, NodeMessage,
-    NodeOpening, PingHost, Ticket,
+    CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeCall,
+    NodeMessage, NodeOpening, PingHost, Vocabulary,
 };
 use folkmoot::model::{Now, PublicKey};
 use folkmoot::node::peer_kind;
@@ -45,7 +45,7 @@ const SERVICES: u64 = 4;
 
 impl Service {
     /// The service whose call it is, by the process's ticket.
-    const fn of(ticket: Ticket) -> Self {
+    const fn of(ticket: DialId) -> Self {
         match ticket.0 % SERVICES {
             0 => Self::Node,
             1 => Self::Chat,
@@ -264,7 +264,7 @@ impl Member {
 enum Common {
     Start,
     Accepted(LinkId, IpAddr),
-    Dialed(LinkId, Ticket),
+    Dialed(LinkId, DialId),
     DialFailed(CallFailure),
     Received(LinkId, Word),
     Closed(LinkId, String),
@@ -308,7 +308,7 @@ fn run<P: Part>(
             Effect::Send { link, msg } => fx.send(link, P::word(msg)),
             Effect::SendAll { links, msg } => fx.send_all(links, P::word(msg)),
             Effect::Dial(NodeCall { ticket, to, timeout }) => {
-                let ticket = Ticket(ticket.0 * SERVICES + P::SERVICE as u64);
+                let ticket = DialId(ticket.0 * SERVICES + P::SERVICE as u64);
                 fx.dial(ticket, to, timeout);
             }
             Effect::Hangup { link } => fx.hangup(link),
@@ -324,7 +324,7 @@ fn run<P: Part>(
     }
 }
 
-impl Kind for Member {
+impl Vocabulary for Member {
     type Message = Word;
     type Call = NodeCall;
     type Timer = Timer;
@@ -356,12 +356,12 @@ impl Machine for Member {
                 let service = Service::of(ticket);
                 self.links.insert(link, service);
                 fx.send(link, Word::To(service));
-                let ticket = Ticket(ticket.0 / SERVICES);
+                let ticket = DialId(ticket.0 / SERVICES);
                 self.hand(now, service, Common::Dialed(link, ticket), fx);
             }
             Input::DialFailed(CallFailure { ticket, reason }) => {
                 let service = Service::of(ticket);
-                let failure = CallFailure { ticket: Ticket(ticket.0 / SERVICES), reason };
+                let failure = CallFailure { ticket: DialId(ticket.0 / SERVICES), reason };
                 self.hand(now, service, Common::DialFailed(failure), fx);
             }
             Input::Received { link, msg: Word::To(service) } => {
@@ -448,8 +448,8 @@ impl Simulated for Member {
 }
 
 /// An order to a rollout, as a command to its process.
-pub(crate) fn order(ticket: Ticket, command: folkmoot::machine::rollout::Command) -> Command {
-    Command::Rollout(rollout::Command::Order(Request { ticket, command }))
+pub(crate) fn order(ticket: DialId, command: folkmoot::machine::rollout::Command) -> Command {
+    Command::Rollout(rollout::Command::Order(CommandRequest { ticket, command }))
 }
 
 impl Carries for Member {

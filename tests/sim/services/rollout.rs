@@ -7,16 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use folkmoot::machine::rollout::{
-    self, Answer, Config, Event, ExtraEffect, ExtraInput, Fx, Memory, Opening, Request, Rollout,
+    self, CommandRequest, CommandResult, Config, Event, ExtraEffect, ExtraInput, Fx, Opening,
+    Rollout, RolloutMemory,
 };
 use folkmoot::machine::{
-    CallFailure, Effect, Effects, HostPinged, Input, Kind, LinkId, Machine, NodeCall, NodeOpening,
-    PingHost, Ticket,
+    CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeCall,
+    NodeOpening, PingHost, Vocabulary,
 };
 use folkmoot::model::{Endpoint, KeyPair, Now, PublicKey, Rng};
 use folkmoot::proto::rollout::{
-    Committed, Form, HealthSnapshot, Message, ModelHealth, ModelId, NodeId, Participant, Reader,
-    RoutingState, Said, TxId, encode,
+    Committed, Encoding, HealthSnapshot, Message, ModelHealth, ModelId, NodeId, Participant,
+    RolloutReader, RoutingState, StatedMessage, TxId, encode,
 };
 use folkmoot::sim::Simulated;
 use rand::{RngExt as _, SeedableRng as _};
@@ -57,7 +58,7 @@ pub(crate) enum Timer {
 /// A request to the process.
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
-    Order(Request),
+    Order(CommandRequest),
     /// Percentage of errors of the new version here; none: too few requests.
     Errors(Option<u64>),
     /// Its servers answer all probes from now on.
@@ -107,7 +108,7 @@ pub(crate) enum Told {
     },
     /// The machine's event.
     Event(Event),
-    Answer(Ticket, Answer),
+    Answer(DialId, CommandResult),
     /// A decision is to be put into the log of decisions.
     Decide {
         txid: TxId,
@@ -130,7 +131,7 @@ pub(crate) struct Desk {
     /// How many committed transactions it keeps whole.
     pub(crate) history_max: usize,
     /// Whether what is said crosses the wire as bytes.
-    pub(crate) form: Option<Form>,
+    pub(crate) form: Option<Encoding>,
     /// Chance that a server does not answer a probe.
     pub(crate) silent_servers: f64,
     /// Percentage of errors of the new version here; none: too few requests.
@@ -153,8 +154,8 @@ pub(crate) struct RolloutHost {
     me: NodeId,
     key: PublicKey,
     records: Vec<rollout::Record>,
-    form: Option<Form>,
-    calls: BTreeMap<Ticket, NodeId>,
+    form: Option<Encoding>,
+    calls: BTreeMap<DialId, NodeId>,
     tickets: u64,
     links: BTreeMap<LinkId, Link>,
     /// Strangers of the test, whose links are not the network's.
@@ -175,7 +176,7 @@ pub(crate) struct RolloutHost {
 impl RolloutHost {
     pub(crate) fn new(desk: &Desk, records: &[rollout::Record], seed: u64) -> Self {
         let mut rng = Rng::seed_from_u64(seed);
-        let mut memory = Memory::keeping(desk.history_max);
+        let mut memory = RolloutMemory::keeping(desk.history_max);
         records.iter().cloned().for_each(|it| memory.replay(it));
         let machine_rng = Rng::seed_from_u64(rng.random());
         let config = desk.config.clone();
@@ -261,7 +262,7 @@ impl RolloutHost {
             }
             Effect::Dial(participant) => {
                 self.tickets += 1;
-                let ticket = Ticket(self.tickets);
+                let ticket = DialId(self.tickets);
                 fx.dial(ticket, Self::place(&participant), CALL_TIMEOUT);
                 self.calls.insert(ticket, participant.node_id);
             }
@@ -297,9 +298,9 @@ impl RolloutHost {
         }
         let msg = match self.form {
             Some(form) => {
-                let said = Said { sender: self.me.clone(), message: msg };
+                let said = StatedMessage { sender: self.me.clone(), message: msg };
                 let bytes = encode(form, &said);
-                let read = Reader::new(form, &bytes[..]).read();
+                let read = RolloutReader::new(form, &bytes[..]).read();
                 read.expect("what a node says is a message").expect("and a whole one").message
             }
             None => msg,
@@ -380,13 +381,13 @@ impl RolloutHost {
     /// T8: whoever sees its own canary fail for a second sends nothing to it any more.
     fn look_at_brake(&mut self, now: Now, fx: &mut Effects<Self>) {
         let status = self.machine.status(now.mono);
-        let is_judged = |it: &rollout::Course| {
+        let is_judged = |it: &rollout::RolloutProgress| {
             let is_live = it.phase == rollout::Phase::Running;
             is_live && it.plan.to == model("v2") && !it.plan.gates.is_empty()
         };
         let is_bad = self.errors == Some(50)
             && status.roster.has(&self.me)
-            && status.course.as_ref().is_some_and(is_judged);
+            && status.progress.as_ref().is_some_and(is_judged);
         let bad = is_bad.then_some(status.digest);
         let was_bad = std::mem::replace(&mut self.was_bad, bad);
         if bad.is_some() && was_bad == bad && self.is_braked == Some(false) {
@@ -412,7 +413,7 @@ impl RolloutHost {
     }
 }
 
-impl Kind for RolloutHost {
+impl Vocabulary for RolloutHost {
     type Message = Word;
     type Call = NodeCall;
     type Timer = Timer;

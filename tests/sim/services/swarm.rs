@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use folkmoot::machine::swarm::{
-    self, Bitfield, Config, DialFailure, Event, ExtraEffect, ExtraInput, Files, Fx, Opening, Place,
-    Roster, Setup, Stored, Swarm, Tree, leaf_hash,
+    self, Bitfield, Config, DialFailure, Event, ExtraEffect, ExtraInput, FileListState, Fx,
+    Opening, PeerAddrId, Stored, Swarm, SwarmRoster, SwarmSetup, Tree, leaf_hash,
 };
 use folkmoot::machine::{
-    CallFailure, Effect, Effects, HostPinged, Input, Kind, LinkId, Machine, NodeCall, NodeOpening,
-    PingHost, Ticket,
+    CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeCall,
+    NodeOpening, PingHost, Vocabulary,
 };
 use folkmoot::model::{Endpoint, Now, Rng, Time};
 use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces};
@@ -109,7 +109,7 @@ pub(crate) struct Desk {
 #[derive(Clone, Debug)]
 enum Link {
     Accepted,
-    Greeted(Place),
+    Greeted(PeerAddrId),
     Open,
     /// The machine has hung it up; nothing comes until it is told of the end.
     HungUp,
@@ -136,7 +136,7 @@ pub(crate) struct SwarmHost {
     desk: Desk,
     disk: BTreeMap<PieceIndex, Vec<u8>>,
     has_ended: bool,
-    calls: BTreeMap<Ticket, Place>,
+    calls: BTreeMap<DialId, PeerAddrId>,
     tickets: u64,
     links: BTreeMap<LinkId, Link>,
     unchoked: BTreeSet<LinkId>,
@@ -162,14 +162,14 @@ impl SwarmHost {
             true => tree.clone(),
             false => Tree::of_root(count, tree.root()),
         });
-        let setup = Setup {
+        let setup = SwarmSetup {
             config: desk.config.clone(),
             me: desk.me,
             pieces: desk.pieces,
             have,
-            roster: tree.is_none().then(|| Roster::new(desk.roster.iter().copied())),
+            roster: tree.is_none().then(|| SwarmRoster::new(desk.roster.iter().copied())),
             tree,
-            files: Files::None,
+            files: FileListState::None,
         };
         Self {
             machine: Swarm::new(setup, Rng::seed_from_u64(rng.random())),
@@ -253,7 +253,7 @@ impl SwarmHost {
             }
             Effect::Dial(place) => {
                 self.tickets += 1;
-                let ticket = Ticket(self.tickets);
+                let ticket = DialId(self.tickets);
                 fx.dial(ticket, self.desk.places[&PeerId(place.0)], CALL_TIMEOUT);
                 self.calls.insert(ticket, place);
             }
@@ -407,7 +407,7 @@ impl SwarmHost {
         self.hand(now, Input::Opened { link, opening }, fx);
     }
 
-    fn fail_call(&mut self, now: Now, place: Place, fx: &mut Effects<Self>) {
+    fn fail_call(&mut self, now: Now, place: PeerAddrId, fx: &mut Effects<Self>) {
         let reason = "refused".to_owned();
         self.hand(now, Input::DialFailed(DialFailure { place, reason }), fx);
     }
@@ -431,7 +431,7 @@ impl SwarmHost {
     }
 }
 
-impl Kind for SwarmHost {
+impl Vocabulary for SwarmHost {
     type Message = Word;
     type Call = NodeCall;
     type Timer = Timer;
@@ -451,7 +451,7 @@ impl Machine for SwarmHost {
             Input::Start => {
                 self.hand(now, Input::Start, fx);
                 for peer in self.desk.known.clone() {
-                    self.hand(now, Input::Extra(ExtraInput::Known(Place(peer.0))), fx);
+                    self.hand(now, Input::Extra(ExtraInput::Known(PeerAddrId(peer.0))), fx);
                 }
             }
             // Whoever is through takes no more calls.

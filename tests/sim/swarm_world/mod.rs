@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use folkmoot::machine::swarm::{Config, Event, Outcome, Swarm, Tree, leaf_hash};
+use folkmoot::machine::swarm::{Config, Event, Swarm, SwarmOutcome, Tree, leaf_hash};
 use folkmoot::model::{Endpoint, Rng, Time};
-use folkmoot::proto::swarm::{PeerId, PieceIndex, Pieces, Tongue};
-use folkmoot::sim::{self, Boot, Options, Span, Weather};
+use folkmoot::proto::swarm::{PeerId, PieceIndex, Pieces, ProtocolVariant};
+use folkmoot::sim::{self, Boot, DurationRange, Weather, WorldOptions};
 use rand::{RngExt as _, SeedableRng as _};
 
 pub(crate) use crate::services::swarm::Manner;
@@ -25,7 +25,7 @@ pub(crate) struct Peer {
     pub(crate) rate: u64,
     /// The content on its disk, before its first start and after a run.
     pub(crate) disk: BTreeMap<PieceIndex, Vec<u8>>,
-    pub(crate) outcome: Option<Outcome>,
+    pub(crate) outcome: Option<SwarmOutcome>,
     pub(crate) events: Vec<Event>,
     pub(crate) complete_at: Option<Time>,
 }
@@ -81,7 +81,7 @@ impl World {
         };
         let all: Vec<_> = (0..pieces.count()).map(PieceIndex).collect();
         let leaves: Vec<_> = all.iter().map(|index| leaf_hash(range(*index))).collect();
-        let tree = (config.tongue == Tongue::Share).then(|| Tree::of_leaves(&leaves));
+        let tree = (config.variant == ProtocolVariant::Share).then(|| Tree::of_leaves(&leaves));
         let peers = (1_001..).zip(seeds).map(|(id, is_seed)| Peer {
             id: PeerId(id),
             manner: Manner::Honest,
@@ -137,13 +137,15 @@ impl World {
     /// All peers, as they are before anybody starts.
     fn begin(&self) -> sim::World<SwarmHost> {
         let weather = Weather {
-            latency: Span { min: self.latency, max: self.latency },
+            latency: DurationRange { min: self.latency, max: self.latency },
             jitter: Duration::from_micros(500),
             ..Weather::calm()
         };
         let steps_max = 30_000_000;
-        let mut world =
-            sim::World::new(self.seed, Options { weather, steps_max, ..Options::default() });
+        let mut world = sim::World::new(
+            self.seed,
+            WorldOptions { weather, steps_max, ..WorldOptions::default() },
+        );
         let ids: Vec<_> = self.peers.iter().map(|it| it.id).collect();
         let has_all = |it: &Peer| it.complete_at == Some(Time::ZERO);
         for (at, peer) in self.peers.iter().enumerate() {

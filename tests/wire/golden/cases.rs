@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use folkmoot::machine::membership::registry::Registry;
 use folkmoot::machine::session::{self, Session};
-use folkmoot::machine::{Effect, Effects, LinkId, Ticket};
-use folkmoot::model::entry::{Entry, Status};
+use folkmoot::machine::{DialId, Effect, Effects, LinkId};
+use folkmoot::model::entry::{MemberState, RegistryEntry};
 use folkmoot::model::statement::{
-    Admission, Ban, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
-    Removal, Subject, Vote,
+    Admission, Ban, Confirmation, Finding, Leave, MemberInstance, NeighborList, ProposalKind,
+    RegisterReq, Removal, RemovalReason, Vote,
 };
 use folkmoot::model::{
     Data, Endpoint, Incarnation, KeyPair, MessageId, PublicKey, Rng, SeedId, Signature,
@@ -20,11 +20,11 @@ use folkmoot::proto::broadcast::{
     Announce, Graft, Have, Lack, Lacking, Offer, Part, PartReq, Prune, Publish, Reached, Receipt,
     Slow,
 };
-use folkmoot::proto::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
+use folkmoot::proto::direct::{DeliveryVerdict, DirectAck, DirectMsg, DirectPart, DirectPartReq};
 use folkmoot::proto::discovery::{Contact, FindNode, Found, NodeId};
 use folkmoot::proto::gossip;
 use folkmoot::proto::gossip::{GossipDigest, GossipMsg};
-use folkmoot::proto::hello::{Bye, Card, Intent, SeedKey};
+use folkmoot::proto::hello::{Bye, Intent, NodeInfo, SeedKey};
 use folkmoot::proto::liveness;
 use folkmoot::proto::liveness::{DeadReport, Ping, Pong, SuspectReq};
 use folkmoot::proto::membership::{
@@ -74,8 +74,8 @@ pub(crate) fn endpoint(port: u16) -> Endpoint {
     Endpoint::new([127, 0, 0, 1].into(), port)
 }
 
-pub(crate) fn subject(port: u16) -> Subject {
-    Subject { endpoint: endpoint(port), incarnation: LIFE, key: peer_keys(port).public() }
+pub(crate) fn subject(port: u16) -> MemberInstance {
+    MemberInstance { endpoint: endpoint(port), incarnation: LIFE, key: peer_keys(port).public() }
 }
 
 fn votes(kind: ProposalKind, seeds: &[u16]) -> Vec<Vote> {
@@ -85,7 +85,7 @@ fn votes(kind: ProposalKind, seeds: &[u16]) -> Vec<Vote> {
 }
 
 pub(crate) fn admission() -> Admission {
-    let Subject { endpoint, incarnation, key } = subject(6001);
+    let MemberInstance { endpoint, incarnation, key } = subject(6001);
     Admission { endpoint, incarnation, key, votes: votes(ProposalKind::Admit, &[1, 3]) }
 }
 
@@ -99,7 +99,7 @@ fn buckets(after: Option<Endpoint>) -> SeedSyncReq {
 
 fn removed() -> Removal {
     Removal {
-        because: Because::Death,
+        because: RemovalReason::Death,
         lives: vec![subject(6001)],
         votes: votes(ProposalKind::Remove, &[1, 2]),
         confirmations: vec![
@@ -111,7 +111,7 @@ fn removed() -> Removal {
 
 /// The first ban of an endpoint.
 fn ban() -> Ban {
-    let Subject { endpoint, key, .. } = subject(6005);
+    let MemberInstance { endpoint, key, .. } = subject(6005);
     let unsigned = Ban { endpoint, key, number: 1, votes: Vec::new() };
     let vote = |seed: u16| {
         let voter = (SeedId(seed), &seed_keys(seed));
@@ -123,21 +123,21 @@ fn ban() -> Ban {
 /// Two lives that ended together; seed 2 has signed for a third as well.
 fn removed_together() -> Removal {
     let (lives, third) = (vec![subject(6001), subject(6002)], subject(6003));
-    let vote = |seed: u16, lives: &[Subject]| {
+    let vote = |seed: u16, lives: &[MemberInstance]| {
         Vote::sign(ProposalKind::Remove, lives, (SeedId(seed), &seed_keys(seed)), AT)
     };
     let wider = Vote { others: vec![third], ..vote(2, &[lives[0], lives[1], third]) };
     let votes = vec![vote(1, &lives), wider];
     let confirmations = vec![confirmation(6004, Finding::Refused)];
-    Removal { because: Because::Death, lives, votes, confirmations }
+    Removal { because: RemovalReason::Death, lives, votes, confirmations }
 }
 
-fn peer_card(port: u16) -> Card {
-    Card::new(subject(port))
+fn peer_card(port: u16) -> NodeInfo {
+    NodeInfo::new(subject(port))
 }
 
-fn member_card() -> Card {
-    Card {
+fn member_card() -> NodeInfo {
+    NodeInfo {
         degree: 2,
         neighbors: vec![endpoint(6002), endpoint(6003)],
         certificate: Some(admission()),
@@ -145,37 +145,37 @@ fn member_card() -> Card {
     }
 }
 
-fn seed_card(seed: u16) -> Card {
+fn seed_card(seed: u16) -> NodeInfo {
     let known = |seed| SeedKey {
         seed: SeedId(seed),
         key: seed_keys(seed).public(),
         at: Some(endpoint(5000 + seed)),
     };
-    let life = Subject {
+    let life = MemberInstance {
         endpoint: endpoint(5000 + seed),
         incarnation: Incarnation(0),
         key: seed_keys(seed).public(),
     };
-    Card {
+    NodeInfo {
         seed: Some(SeedId(seed)),
         seed_keys: vec![known(1), known(2)],
         seeds: vec![7, 3_735_928_559],
         fleet: Some("staging".to_owned()),
-        ..Card::new(life)
+        ..NodeInfo::new(life)
     }
 }
 
 /// Two sessions shake hands; returns the lines that cross, in order.
-fn shake(intent: Intent, caller: (Card, KeyPair), called: (Card, KeyPair)) -> Vec<Message> {
+fn shake(intent: Intent, caller: (NodeInfo, KeyPair), called: (NodeInfo, KeyPair)) -> Vec<Message> {
     let to = called.0.endpoint;
-    let session = |(card, keys): (Card, KeyPair), rng| {
-        Session::new(session::Config::default(), keys, card, Rng::seed_from_u64(rng))
+    let session = |(info, keys): (NodeInfo, KeyPair), rng| {
+        Session::new(session::Config::default(), keys, info, Rng::seed_from_u64(rng))
     };
     let (mut caller, mut called) = (session(caller, 1), session(called, 2));
     let link = LinkId(1);
     let mut fx = Effects::default();
     caller.call(to, intent, Duration::from_secs(1), &mut fx);
-    caller.on_dialed(Ticket(1), link, None, &mut fx);
+    caller.on_dialed(DialId(1), link, None, &mut fx);
     called.on_accepted(link, to.ip(), None, &mut Effects::default());
     let mut crossed = Vec::new();
     loop {
@@ -193,7 +193,7 @@ fn shake(intent: Intent, caller: (Card, KeyPair), called: (Card, KeyPair)) -> Ve
 fn handshake() -> Vec<(&'static str, Message)> {
     let newcomer = (peer_card(6001), peer_keys(6001));
     let member = (member_card(), peer_keys(6001));
-    let other = (Card { degree: 4, ..peer_card(6002) }, peer_keys(6002));
+    let other = (NodeInfo { degree: 4, ..peer_card(6002) }, peer_keys(6002));
     let third = (peer_card(6003), peer_keys(6003));
     let (one, two) = ((seed_card(1), seed_keys(1)), (seed_card(2), seed_keys(2)));
     let mut lines = Vec::new();
@@ -228,7 +228,7 @@ fn handshake() -> Vec<(&'static str, Message)> {
 
 fn registration() -> Vec<(&'static str, Message)> {
     let request = RegisterReq::sign(subject(6001), &peer_keys(6001));
-    let Subject { endpoint, incarnation, key } = subject(6001);
+    let MemberInstance { endpoint, incarnation, key } = subject(6001);
     let yes = RegisterVote {
         endpoint,
         incarnation,
@@ -265,10 +265,10 @@ fn lists() -> Vec<(&'static str, Message)> {
     };
     let v6 = Endpoint::new("2001:db8::7".parse().expect("an address"), 6001);
     let members = vec![
-        line(6001, Status::Alive),
-        line(6002, Status::Removed),
-        line(6003, Status::Left),
-        MemberLine { endpoint: v6, ..line(6001, Status::Alive) },
+        line(6001, MemberState::Alive),
+        line(6002, MemberState::Removed),
+        line(6003, MemberState::Left),
+        MemberLine { endpoint: v6, ..line(6001, MemberState::Alive) },
     ];
     let after = Some(endpoint(6003));
     vec![
@@ -344,7 +344,7 @@ pub(crate) fn statement(msg: &Publish) -> SigningBytes {
 }
 
 fn published(data: &Data, receipt: bool) -> Publish {
-    let Subject { endpoint: origin, incarnation, key } = subject(6001);
+    let MemberInstance { endpoint: origin, incarnation, key } = subject(6001);
     let mut msg = Publish {
         origin,
         incarnation,
@@ -369,7 +369,7 @@ fn published(data: &Data, receipt: bool) -> Publish {
 
 fn broadcast() -> Vec<(&'static str, Message)> {
     let votes = votes(ProposalKind::Admit, &[1, 2]);
-    let Subject { endpoint: life, incarnation, key } = subject(6001);
+    let MemberInstance { endpoint: life, incarnation, key } = subject(6001);
     let proof = Some(Arc::new(Admission { endpoint: life, incarnation, key, votes }));
     let small = published(&Data::from("hello"), false);
     let (origin, who) = (small.subject(), endpoint(6003));
@@ -396,7 +396,7 @@ fn broadcast() -> Vec<(&'static str, Message)> {
 }
 
 fn liveness() -> Vec<(&'static str, Message)> {
-    let Subject { endpoint: suspect, incarnation, key } = subject(6001);
+    let MemberInstance { endpoint: suspect, incarnation, key } = subject(6001);
     let named = vec![endpoint(6002), endpoint(6003)];
     let list = NeighborList::sign(&subject(6001), 7, named, &peer_keys(6001));
     let report = DeadReport {
@@ -439,11 +439,11 @@ fn removal() -> Vec<(&'static str, Message)> {
         ..yes.clone()
     };
     let evict = votes(ProposalKind::Evict, &[1, 2]);
-    let Subject { endpoint, incarnation, key } = subject(6001);
+    let MemberInstance { endpoint, incarnation, key } = subject(6001);
     let (kind, Vote { seed, at, signature, .. }) = (ProposalKind::Evict, evict[0].clone());
     let order = SeedOrderVote { kind, endpoint, incarnation, key, seed, at, signature };
     let evicted = Removal {
-        because: Because::Eviction,
+        because: RemovalReason::Eviction,
         lives: vec![subject(6001)],
         votes: evict,
         confirmations: Vec::new(),
@@ -472,19 +472,19 @@ fn direct() -> Vec<(&'static str, Message)> {
         ("a large direct message is announced", large.into()),
         ("send me its two parts", DirectPartReq { number: 8, at: 0, count: 2 }.into()),
         ("its second and last part", DirectPart { number: 8, at: 1, data }.into()),
-        ("it was taken", ack(7, Verdict::Taken, "").into()),
-        ("it was refused", ack(8, Verdict::Refused, "who are you?").into()),
-        ("not now", ack(9, Verdict::Busy, "busy: too many members send").into()),
+        ("it was taken", ack(7, DeliveryVerdict::Taken, "").into()),
+        ("it was refused", ack(8, DeliveryVerdict::Refused, "who are you?").into()),
+        ("not now", ack(9, DeliveryVerdict::Busy, "busy: too many members send").into()),
         (
             "nobody can say",
-            ack(10, Verdict::Unknown, "the application did not answer in time").into(),
+            ack(10, DeliveryVerdict::Unknown, "the application did not answer in time").into(),
         ),
     ]
 }
 
 /// One life with all its proofs.
-fn entry() -> Entry {
-    Entry {
+fn entry() -> RegistryEntry {
+    RegistryEntry {
         subject: subject(6001),
         admission: Some(admission()),
         removal: Some(Arc::new(removed())),
@@ -494,7 +494,7 @@ fn entry() -> Entry {
 
 fn seeds() -> Vec<(&'static str, Message)> {
     let mut registry = Registry::default();
-    registry.merge(Entry::admitted(admission()));
+    registry.merge(RegistryEntry::admitted(admission()));
     let digest = SeedDigest {
         entries: 1,
         root: format!("{:016x}", registry.root()),
@@ -502,7 +502,7 @@ fn seeds() -> Vec<(&'static str, Message)> {
         answer: true,
     };
     let brief = SeedDigest { buckets: Vec::new(), answer: false, ..digest.clone() };
-    let entries = vec![entry().unremoved(), Entry::admitted(admission())];
+    let entries = vec![entry().unremoved(), RegistryEntry::admitted(admission())];
     let removals = vec![Arc::new(removed())];
     let nothing = SeedSyncResp::default();
     vec![
@@ -524,7 +524,7 @@ fn questions() -> Vec<(&'static str, Message)> {
     let answer = ExplainResp {
         seed: SeedId(1),
         endpoint: endpoint(6001),
-        lives: vec![Entry::removed(subject(6001), Arc::new(removed()))],
+        lives: vec![RegistryEntry::removed(subject(6001), Arc::new(removed()))],
         open,
     };
     let node = NodeLine { endpoint: endpoint(6001), neighbors: vec![endpoint(6002)] };

@@ -8,7 +8,7 @@ use super::fleet::Fleet;
 use crate::cli::CliError;
 use crate::cli::bench::figure::Sheet;
 use crate::proto::chat::entry::{Body, Origin, SeqNo};
-use crate::runtime::chat::store::{LogFile, StoreError};
+use crate::runtime::chat::store::{LogFile, LogStoreError};
 
 /// Number of entries that are compared at a time.
 const PAGE: u64 = 4_096;
@@ -22,7 +22,7 @@ pub(super) fn check(
     fleet: &Fleet,
     acknowledged: &BTreeMap<Origin, u64>,
 ) -> Result<(), CliError> {
-    let unreadable = |error: StoreError| CliError::Failed(error.to_string());
+    let unreadable = |error: LogStoreError| CliError::Failed(error.to_string());
     let logs: Result<Vec<_>, _> = fleet.logs().map(|path| LogFile::open(&path)).collect();
     let mut logs = logs.map_err(unreadable)?;
     let lasts: Vec<_> = logs.iter().map(|it| it.last).collect();
@@ -61,7 +61,7 @@ struct Counted {
     skipped: u64,
 }
 
-fn count(log: &LogFile) -> Result<Counted, StoreError> {
+fn count(log: &LogFile) -> Result<Counted, LogStoreError> {
     let mut counted = Counted::default();
     let mut next = SeqNo(1);
     while next <= log.last {

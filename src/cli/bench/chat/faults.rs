@@ -30,14 +30,14 @@ pub(super) enum Fault {
 
 /// Kind and number of the faults.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(super) struct FaultPlan {
     pub(super) fault: Fault,
     pub(super) times: u32,
 }
 
 /// Span of a fault: from its beginning until the group is as before.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
+pub(super) struct FaultSpan {
     pub(super) from: Time,
     pub(super) to: Time,
 }
@@ -45,8 +45,8 @@ pub(super) struct Span {
 /// Begins the faults; each is reported when it is over, and the channel ends after the last.
 pub(super) fn begin(
     fleet: &Arc<Fleet>,
-    plan: Plan,
-) -> Result<Receiver<Result<Span, CliError>>, CliError> {
+    plan: FaultPlan,
+) -> Result<Receiver<Result<FaultSpan, CliError>>, CliError> {
     let (tell, told) = bounded(plan.times as usize);
     let fleet = Arc::clone(fleet);
     thread::spawn("bench:faults", move || act(&fleet, plan, &tell))
@@ -54,7 +54,7 @@ pub(super) fn begin(
     Ok(told)
 }
 
-fn act(fleet: &Fleet, plan: Plan, tell: &Sender<Result<Span, CliError>>) {
+fn act(fleet: &Fleet, plan: FaultPlan, tell: &Sender<Result<FaultSpan, CliError>>) {
     for _ in 0..plan.times {
         let span = fleet.await_leader().and_then(|leader| {
             fleet.pause(CALM);
@@ -63,13 +63,13 @@ fn act(fleet: &Fleet, plan: Plan, tell: &Sender<Result<Span, CliError>>) {
                 Fault::Kill => {
                     fleet.kill(leader);
                     fleet.pause(AWAY);
-                    let span = Span { from, to: fleet.now() };
+                    let span = FaultSpan { from, to: fleet.now() };
                     fleet.restart(leader).map(|()| span)
                 }
                 Fault::Freeze => {
                     fleet.freeze(leader, true);
                     fleet.pause(FROZEN);
-                    let span = Span { from, to: fleet.now() };
+                    let span = FaultSpan { from, to: fleet.now() };
                     fleet.freeze(leader, false);
                     Ok(span)
                 }

@@ -8,11 +8,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::args::ChatBenchArgs;
-use super::faults::Span;
+use super::faults::FaultSpan;
 use super::fleet::Fleet;
 use crate::cli::CliError;
 use crate::model::{Rng, Time};
-use crate::proto::chat::entry::{Chat, MemberId, MsgId, Origin};
+use crate::proto::chat::entry::{ChatText, MemberId, MsgId, Origin};
 use crate::proto::chat::message::{ChatReq, Message};
 use crate::runtime::chat::client::Client;
 
@@ -35,7 +35,7 @@ pub(super) struct Load<'a> {
     /// Ids of the peers that clients send by.
     pub(super) senders: Vec<u32>,
     /// Reports of faults, if there are any: clients send until the channel ends.
-    pub(super) faults: Option<Receiver<Result<Span, CliError>>>,
+    pub(super) faults: Option<Receiver<Result<FaultSpan, CliError>>>,
 }
 
 /// Results of a measurement.
@@ -128,7 +128,7 @@ impl Load<'_> {
     }
 
     /// True if no faults are to come.
-    fn hear_faults(&mut self, spans: &mut Vec<Span>) -> Result<bool, CliError> {
+    fn hear_faults(&mut self, spans: &mut Vec<FaultSpan>) -> Result<bool, CliError> {
         let Some(faults) = &self.faults else { return Ok(true) };
         match faults.try_recv() {
             Ok(span) => spans.push(span?),
@@ -189,7 +189,7 @@ impl Caller {
         let msg_id = MsgId { origin: self.origin, number: self.number };
         let mut payload = format!("{msg_id} ");
         payload.extend(std::iter::repeat_n('x', size.saturating_sub(payload.len())));
-        let chat = Chat { msg_id, room_id: "bench".into(), payload: payload.into() };
+        let chat = ChatText { msg_id, room_id: "bench".into(), payload: payload.into() };
         let message = Message::Chat(ChatReq { sender_id: self.origin.member, chat });
         (self.message, self.again) = (Some((message, now)), now);
     }
@@ -223,7 +223,7 @@ impl Caller {
 }
 
 /// Time without any acknowledgment after a fault.
-fn outage(span: Span, gaps: &[(Time, Time)]) -> f64 {
+fn outage(span: FaultSpan, gaps: &[(Time, Time)]) -> f64 {
     let around = gaps.iter().filter(|(from, to)| *to > span.from && *from < span.to);
     let spans = around.map(|(from, to)| to.since((*from).max(span.from)));
     spans.max().unwrap_or_default().as_secs_f64()

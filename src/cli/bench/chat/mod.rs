@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde_json::json;
 
 pub use self::args::ChatBenchArgs;
-use self::faults::{Fault, Plan};
+use self::faults::{Fault, FaultPlan};
 use self::fleet::Fleet;
 use self::load::{Load, Outcome};
 use super::figure::{Sheet, Target, cores};
@@ -29,13 +29,13 @@ use crate::runtime::clock::Clock;
 const FLOOR_WRITES: usize = 200;
 
 impl ChatBenchArgs {
-    fn plan(&self) -> Option<Plan> {
+    fn plan(&self) -> Option<FaultPlan> {
         let fault = match (self.kill_leader, self.freeze_leader) {
             (true, _) => Fault::Kill,
             (false, true) => Fault::Freeze,
             (false, false) => return None,
         };
-        Some(Plan { fault, times: self.kills })
+        Some(FaultPlan { fault, times: self.kills })
     }
 }
 

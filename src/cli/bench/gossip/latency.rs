@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use serde_json::json;
 
-use super::ears::{Ears, Heard};
+use super::subscribers::{SubscriberReport, Subscribers};
 use super::{ANSWER_TIMEOUT, Bench, publish};
 use crate::cli::CliError;
 use crate::cli::bench::figure::{Target, distribution};
@@ -29,7 +29,7 @@ const COPIES_WANTED: f64 = 1.2;
 impl Bench {
     pub(super) fn latency(&mut self, messages: u16) -> Result<(), CliError> {
         let sockets = self.sockets.iter().map(AsRef::<Path>::as_ref);
-        let ears = Ears::open(sockets, self.clock, ANSWER_TIMEOUT)?;
+        let ears = Subscribers::open(sockets, self.clock, ANSWER_TIMEOUT)?;
         for number in 0..WARM_UP {
             self.one(u64::from(number), &ears)?;
         }
@@ -61,7 +61,11 @@ impl Bench {
 
     /// Publishes one message; returns the number of peers that have it, its publisher included, and
     /// the time until the last of them had it.
-    fn one(&mut self, number: u64, ears: &Ears) -> Result<(usize, Option<Duration>), CliError> {
+    fn one(
+        &mut self,
+        number: u64,
+        ears: &Subscribers,
+    ) -> Result<(usize, Option<Duration>), CliError> {
         self.pause(PAUSE)?;
         let (message, by) = (self.message(number), self.rng.random_range(0..self.sockets.len()));
         let began = self.clock.now().mono;
@@ -70,11 +74,11 @@ impl Bench {
         while count < self.sockets.len() {
             let left = LOST_AFTER.saturating_sub(self.clock.now().mono.since(began));
             match ears.heard.recv_timeout(left) {
-                Ok(Heard::Message(heard, at)) if heard == number => {
+                Ok(SubscriberReport::Message(heard, at)) if heard == number => {
                     count += 1;
                     last = last.max(Some(at.since(began)));
                 }
-                Ok(Heard::Message(..) | Heard::Ready) => {}
+                Ok(SubscriberReport::Message(..) | SubscriberReport::Ready) => {}
                 Err(_) => break,
             }
         }

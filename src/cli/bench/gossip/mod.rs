@@ -6,10 +6,10 @@
 //! One at a time they are timed at their arrival, by a subscriber at every peer; for rates the
 //! peers' counters are read, since timing each arrival would be the larger load.
 
-mod ears;
 mod latency;
 mod rates;
 mod slow;
+mod subscribers;
 mod tally;
 
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::figure::Sheet;
 use super::limits;
 use crate::cli::CliError;
-use crate::cli::fleet::{Fleet, Plan};
+use crate::cli::fleet::{Fleet, FleetLayout};
 use crate::cli::run::ApiRequest;
 use crate::cli::span::Span;
 use crate::model::{Data, Rng};
@@ -111,7 +111,7 @@ pub(super) fn run(args: &GossipArgs) -> Result<(), CliError> {
     }
     let exe = std::env::current_exe()
         .map_err(|source| CliError::System { action: "find this executable", source })?;
-    let plan = Plan {
+    let plan = FleetLayout {
         exe,
         seeds: args.seeds,
         seed_port: SEED_PORT,

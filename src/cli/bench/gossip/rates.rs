@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::after;
 use serde_json::json;
 
-use super::ears::{Ears, LAST};
+use super::subscribers::{LAST, Subscribers};
 use super::tally::Tally;
 use super::{ANSWER_TIMEOUT, Bench, GossipArgs, numbered, publish};
 use crate::cli::CliError;
@@ -121,7 +121,7 @@ impl Bench {
 
     fn step(&mut self, publishers: usize, rate: u32, span: Duration) -> Result<Step, CliError> {
         let listener = self.sockets.last().map(AsRef::<Path>::as_ref);
-        let ears = Ears::open(listener, self.clock, ANSWER_TIMEOUT)?;
+        let ears = Subscribers::open(listener, self.clock, ANSWER_TIMEOUT)?;
         let own = || procfs::cpu_seconds(std::process::id()).unwrap_or(0.0);
         let (before, own_before, began) = (self.tally()?, own(), Clock::start());
         let bytes = self.message(0).to_vec();

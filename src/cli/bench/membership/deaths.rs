@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Bench, Death, MembershipArgs, SURVIVORS};
 use crate::cli::CliError;
 use crate::cli::bench::figure::Target;
-use crate::cli::fleet::Happening;
+use crate::cli::fleet::LogEvent;
 use crate::model::Endpoint;
 use crate::model::statement::LIVES_MAX;
 
@@ -112,8 +112,8 @@ impl Bench {
         at: u64,
     ) -> Result<(), CliError> {
         let seeds = self.seeds;
-        let about = move |line: &&Happening| line.endpoint("endpoint") == Some(victim);
-        let removed = |lines: &[Happening], role: &str| -> BTreeMap<Endpoint, u64> {
+        let about = move |line: &&LogEvent| line.endpoint("endpoint") == Some(victim);
+        let removed = |lines: &[LogEvent], role: &str| -> BTreeMap<Endpoint, u64> {
             let lines = lines[before..].iter().filter(about);
             lines.filter(|it| it.is(role, "removed")).map(|it| (it.node, it.ts_ms)).collect()
         };
@@ -195,7 +195,7 @@ struct Certificate {
 
 impl Ending {
     /// The end of one of `victims` that a log line reports, if it does.
-    fn of(line: &Happening, victims: &BTreeSet<Endpoint>) -> Option<Self> {
+    fn of(line: &LogEvent, victims: &BTreeSet<Endpoint>) -> Option<Self> {
         let victim = line.endpoint("endpoint").filter(|it| victims.contains(it))?;
         let certificate = Certificate {
             decided_ms: line.number("decided_ms")?,
@@ -230,7 +230,7 @@ fn decisions(endings: &[Ending]) -> usize {
 mod tests {
     use super::*;
 
-    fn line(seed: u16, victim: u16, (at, decided): (u64, u64), event: &str) -> Happening {
+    fn line(seed: u16, victim: u16, (at, decided): (u64, u64), event: &str) -> LogEvent {
         let line = json!({ "ts": "", "ts_ms": at, "level": "info", "role": "seed",
             "node": format!("127.0.0.1:{seed}"), "event": event, "message": "",
             "endpoint": format!("127.0.0.1:{victim}"), "decided_ms": decided,

@@ -15,7 +15,7 @@ use super::figure::{Sheet, Target};
 use super::limits;
 use super::overload::Overload;
 use crate::cli::CliError;
-use crate::cli::fleet::{Fleet, Happening, Plan};
+use crate::cli::fleet::{Fleet, FleetLayout, LogEvent};
 use crate::cli::query;
 use crate::cli::span::Span;
 use crate::model::Rng;
@@ -119,7 +119,7 @@ pub(super) fn run(args: &MembershipArgs) -> Result<(), CliError> {
     check(args)?;
     let exe = std::env::current_exe()
         .map_err(|source| CliError::System { action: "find this executable", source })?;
-    let plan = Plan {
+    let plan = FleetLayout {
         exe,
         seeds: args.seeds,
         seed_port: SEED_PORT,
@@ -199,7 +199,7 @@ impl Bench {
     fn wait(
         &mut self,
         what: &str,
-        reached: impl FnMut(&[Happening]) -> bool,
+        reached: impl FnMut(&[LogEvent]) -> bool,
     ) -> Result<(), CliError> {
         let patience = self.patience();
         let outcome = self.fleet.story().wait(patience, reached);
@@ -219,7 +219,7 @@ impl Bench {
         &mut self,
         what: &str,
         wanted: usize,
-        is_it: impl Fn(&Happening) -> bool,
+        is_it: impl Fn(&LogEvent) -> bool,
     ) -> Result<(), CliError> {
         let (mut seen, mut nodes) = (0, BTreeSet::new());
         self.wait(what, |lines| {

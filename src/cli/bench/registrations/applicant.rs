@@ -11,9 +11,9 @@ use rand::SeedableRng as _;
 
 use crate::machine::session::{Config, Event, Session};
 use crate::machine::{Effect, Effects, LinkId, NodeCall};
-use crate::model::statement::{RegisterReq, Subject};
+use crate::model::statement::{MemberInstance, RegisterReq};
 use crate::model::{Endpoint, Incarnation, KeyPair, Rng, Time};
-use crate::proto::hello::{Card, Intent};
+use crate::proto::hello::{Intent, NodeInfo};
 use crate::proto::line::{LineReader, encode};
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
@@ -42,39 +42,39 @@ impl Admitted {
 #[derive(Clone)]
 struct Identity {
     keys: KeyPair,
-    life: Subject,
+    life: MemberInstance,
 }
 
 impl Identity {
     fn session(&self, salt: u64) -> Session {
-        let Subject { endpoint, incarnation, key } = self.life;
-        let card = Card::new(Subject { endpoint, incarnation, key });
+        let MemberInstance { endpoint, incarnation, key } = self.life;
+        let info = NodeInfo::new(MemberInstance { endpoint, incarnation, key });
         let rng = Rng::seed_from_u64(u64::from(endpoint.port()) << 32 | salt);
-        Session::new(Config::default(), self.keys.clone(), card, rng)
+        Session::new(Config::default(), self.keys.clone(), info, rng)
     }
 }
 
 /// Applicants that live on one port, each at an address of its own: all of 127.0.0.0/8 is this
 /// machine.
-type Residents = Arc<Mutex<BTreeMap<IpAddr, Identity>>>;
+type ApplicantsByPort = Arc<Mutex<BTreeMap<IpAddr, Identity>>>;
 
 /// Applicants that register one after the other and then stay.
-pub(super) struct Household {
+pub(super) struct ApplicantPool {
     port: u16,
     clock: Clock,
-    residents: Residents,
+    residents: ApplicantsByPort,
     /// Links with seeds, kept so that the members count as alive.
     links: Vec<TcpStream>,
 }
 
-impl Household {
+impl ApplicantPool {
     /// Takes a port and answers on it for all applicants that will live there, until the process
     /// ends.
     pub(super) fn settle(clock: Clock) -> Result<Self, String> {
         let failed = |error| format!("cannot listen for applicants: {error}");
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
-        let residents = Residents::default();
+        let residents = ApplicantsByPort::default();
         let answering = Arc::clone(&residents);
         thread::spawn(format!("household:{port}"), move || answer_all(&listener, &answering))
             .map_err(failed)?;
@@ -86,7 +86,7 @@ impl Household {
         let identity = self.identity(number);
         let mut calls = Vec::new();
         for seed in at {
-            calls.push(Call::open(*seed, &identity)?);
+            calls.push(SeedConnection::open(*seed, &identity)?);
         }
         let asked = self.clock.now().mono;
         let request = RegisterReq::sign(identity.life, &identity.keys);
@@ -108,7 +108,7 @@ impl Household {
         let keys = KeyPair::generate(&mut Rng::seed_from_u64(seed));
         let endpoint = Endpoint::new(address, self.port);
         let incarnation = Incarnation(self.clock.now().wall.0);
-        let life = Subject { endpoint, incarnation, key: keys.public() };
+        let life = MemberInstance { endpoint, incarnation, key: keys.public() };
         let identity = Identity { keys, life };
         let mut residents = self.residents.lock().expect("nothing under this lock can panic");
         residents.insert(address, identity.clone());
@@ -117,12 +117,12 @@ impl Household {
 }
 
 /// A connection to a seed.
-struct Call {
+struct SeedConnection {
     stream: TcpStream,
     reader: LineReader<BufReader<TcpStream>>,
 }
 
-impl Call {
+impl SeedConnection {
     /// Connects and shakes hands.
     fn open(to: Endpoint, identity: &Identity) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("cannot call seed {to}: {error}");
@@ -159,7 +159,7 @@ impl Call {
         read.ok_or_else(|| "a seed hung up".to_owned())
     }
 
-    fn await_admission(&mut self, life: &Subject) -> Result<(), String> {
+    fn await_admission(&mut self, life: &MemberInstance) -> Result<(), String> {
         loop {
             let msg = self.next()?;
             if let Message::Error(error) = msg {
@@ -188,7 +188,7 @@ fn carry_out(stream: &mut TcpStream, fx: &mut Effects<Session>) -> Result<Vec<Ev
 }
 
 /// Answers the probes of seeds, one after the other, as the applicant of the called address.
-fn answer_all(listener: &TcpListener, residents: &Residents) {
+fn answer_all(listener: &TcpListener, residents: &ApplicantsByPort) {
     for (salt, stream) in listener.incoming().enumerate() {
         let Ok(stream) = stream else { continue };
         let Ok(here) = stream.local_addr() else { continue };

@@ -13,11 +13,11 @@ use std::thread::JoinHandle;
 use clap::Args;
 use serde_json::json;
 
-use self::applicant::{Admitted, Household};
+use self::applicant::{Admitted, ApplicantPool};
 use super::figure::{Sheet, Target};
 use super::{limits, procfs};
 use crate::cli::CliError;
-use crate::cli::fleet::{Fleet, Plan};
+use crate::cli::fleet::{Fleet, FleetLayout};
 use crate::model::Endpoint;
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
@@ -81,7 +81,7 @@ pub(super) fn run(args: &RegistrationsArgs) -> Result<(), CliError> {
 fn start_seeds(args: &RegistrationsArgs) -> Result<Fleet, CliError> {
     let exe = std::env::current_exe()
         .map_err(|source| CliError::System { action: "find this executable", source })?;
-    let plan = Plan {
+    let plan = FleetLayout {
         exe,
         seeds: args.seeds,
         seed_port: 0,
@@ -112,7 +112,7 @@ fn register_all(args: &RegistrationsArgs, seeds: &[Endpoint]) -> Result<Vec<Admi
     for number in 0..args.at_once {
         let (next, seeds, all) = (Arc::clone(&next), seeds.to_vec(), args.applicants);
         let work = move || {
-            let mut household = Household::settle(clock)?;
+            let mut applicants = ApplicantPool::settle(clock)?;
             let mut admitted = Vec::new();
             loop {
                 let applicant = next.fetch_add(1, Ordering::Relaxed);
@@ -120,7 +120,7 @@ fn register_all(args: &RegistrationsArgs, seeds: &[Endpoint]) -> Result<Vec<Admi
                     return Ok(admitted);
                 }
                 let chosen = quorum_of(&seeds, applicant as usize);
-                admitted.push(household.register(applicant, &chosen)?);
+                admitted.push(applicants.register(applicant, &chosen)?);
             }
         };
         let started = thread::spawn(format!("applicant:{number}"), work);

@@ -18,9 +18,9 @@ use serde_json::json;
 use self::load::{Load, Outcome};
 use super::figure::{Sheet, Target};
 use crate::cli::CliError;
-use crate::machine::rollout::Serving;
+use crate::machine::rollout::ServedState;
 use crate::proto::rollout::{ModelId, NodeId, RoutingState, Weights};
-use crate::runtime::dataplane::{DataPlane, Limits, Options, Upstream};
+use crate::runtime::dataplane::{DataPlane, DataPlaneLimits, DataPlaneOptions, Upstream};
 
 /// Target for the requests a second with the built-in model, on two cores shared with the load.
 const ECHO_TARGET: Target = Target::AtLeast(40_000.0);
@@ -30,7 +30,7 @@ const SHARE: u32 = 500;
 
 /// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
-pub struct RolloutArgs {
+pub struct RolloutBenchArgs {
     /// Only the transactions: how long one takes, and how many a second
     #[arg(long, conflicts_with = "data_plane")]
     transactions: bool,
@@ -70,7 +70,7 @@ pub struct RolloutArgs {
 ///
 /// # Errors
 /// Fails if a port cannot be listened on, or a request is not answered as it should be.
-pub(super) fn run(args: &RolloutArgs) -> Result<(), CliError> {
+pub(super) fn run(args: &RolloutBenchArgs) -> Result<(), CliError> {
     if let Some(at) = args.hold {
         return hold(at, args.upstream.as_ref());
     }
@@ -98,7 +98,7 @@ pub(super) fn run(args: &RolloutArgs) -> Result<(), CliError> {
 
 fn measure(
     sheet: &Sheet,
-    args: &RolloutArgs,
+    args: &RolloutBenchArgs,
     what: &str,
     addr: SocketAddr,
     target: Option<Target>,
@@ -133,11 +133,11 @@ fn start(listen: SocketAddr, upstream: Option<&Upstream>) -> Result<DataPlane, C
     let upstreams = upstream.map_or_else(BTreeMap::new, |upstream| {
         [&stable, &canary].map(|model| (model.clone(), upstream.clone())).into()
     });
-    let plane = DataPlane::start(Options {
+    let plane = DataPlane::start(DataPlaneOptions {
         listen,
         node_id: "node-a".parse::<NodeId>().map_err(failed)?,
         upstreams,
-        limits: Limits::default(),
+        limits: DataPlaneLimits::default(),
         seed: 1,
         more_metrics: None,
     })
@@ -146,7 +146,7 @@ fn start(listen: SocketAddr, upstream: Option<&Upstream>) -> Result<DataPlane, C
     let state = RoutingState { weights, ..RoutingState::initial(stable, canary) };
     let (sticky, window, brake, removed) = (None, None, None, None);
     let warm_up = Duration::ZERO;
-    plane.set(Arc::new(Serving { state, salt: 1, sticky, window, warm_up, brake, removed }));
+    plane.set(Arc::new(ServedState { state, salt: 1, sticky, window, warm_up, brake, removed }));
     Ok(plane)
 }
 

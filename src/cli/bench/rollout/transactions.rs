@@ -11,13 +11,16 @@ use serde_json::json;
 
 use super::super::figure::{Sheet, Target};
 use crate::cli::CliError;
-use crate::machine::rollout::{Answer, Command, Event, StartOrder};
+use crate::machine::rollout::{Command, CommandResult, Event, StartOrder};
 use crate::model::{KeyPair, Now};
 use crate::proto::rollout::{ModelId, RoutingState, TxId};
 use crate::runtime::clock::Clock;
-use crate::runtime::driver::options::{Dialects, Sink};
+use crate::runtime::driver::options::{DialectServers, EventSink};
 use crate::runtime::files::os_rng;
-use crate::runtime::rollout::{Admits, Engine, Founding, Limits, Options, Place, Standing, Told};
+use crate::runtime::rollout::{
+    AdmissionPolicy, EngineStatus, HistoryBootstrap, NodeAddr, RolloutEngine, RolloutLimits,
+    RolloutNotification, RolloutOptions,
+};
 
 /// Target for the time from the order until the coordinator knows that all have it on disk, in
 /// milliseconds.
@@ -32,11 +35,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest number of reports that wait to be counted.
 const TOLD_MAX: usize = 1 << 16;
 
-struct Ear(Sender<TxId>);
+struct EventReceiver(Sender<TxId>);
 
-impl Sink<Told> for Ear {
-    fn take(&self, _: Now, told: Told) -> bool {
-        if let Told::Event(Event::Everywhere(txid)) = told {
+impl EventSink<RolloutNotification> for EventReceiver {
+    fn take(&self, _: Now, told: RolloutNotification) -> bool {
+        if let RolloutNotification::Event(Event::Everywhere(txid)) = told {
             return self.0.try_send(txid).is_ok();
         }
         true
@@ -64,7 +67,7 @@ pub(super) fn run(nodes: u8, count: usize, rounds: u16) -> Result<(), CliError> 
 
 fn measure(
     sheet: &Sheet,
-    engine: &Engine,
+    engine: &RolloutEngine,
     told: &Receiver<TxId>,
     (count, rounds): (usize, u16),
 ) -> Result<(), CliError> {
@@ -108,10 +111,10 @@ fn failed(reason: &str) -> CliError {
     CliError::Failed(reason.to_owned())
 }
 
-fn commit(engine: &Engine, command: Command) -> Result<TxId, CliError> {
+fn commit(engine: &RolloutEngine, command: Command) -> Result<TxId, CliError> {
     match engine.command(command).map_err(|error| CliError::Failed(error.to_string()))? {
-        Answer::Committed { txid, .. } => Ok(txid),
-        Answer::Aborted { reason, .. } | Answer::Refused { reason, .. } => {
+        CommandResult::Committed { txid, .. } => Ok(txid),
+        CommandResult::Aborted { reason, .. } | CommandResult::Refused { reason, .. } => {
             Err(CliError::Failed(format!("a transaction was not committed: {reason}")))
         }
     }
@@ -138,7 +141,7 @@ fn begin() -> Result<Command, CliError> {
 }
 
 /// Starts so many nodes; also returns the channel of the first one's commits.
-fn start(nodes: u8, dir: &Path) -> Result<(Vec<Engine>, Receiver<TxId>), CliError> {
+fn start(nodes: u8, dir: &Path) -> Result<(Vec<RolloutEngine>, Receiver<TxId>), CliError> {
     let system = |source| CliError::System { action: "find free ports", source };
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     // All are held until all are known, so that they differ.
@@ -147,7 +150,7 @@ fn start(nodes: u8, dir: &Path) -> Result<(Vec<Engine>, Receiver<TxId>), CliErro
     let ports: Result<Vec<_>, _> = held.iter().map(|it| Ok(it.local_addr()?.port())).collect();
     let ports = ports.map_err(system)?;
     drop(held);
-    let place = |(at, port): (usize, &u16)| Place {
+    let place = |(at, port): (usize, &u16)| NodeAddr {
         node_id: format!("node-{at:02}").parse().expect("a fit name"),
         host: "127.0.0.1".to_owned(),
         port: *port,
@@ -159,23 +162,23 @@ fn start(nodes: u8, dir: &Path) -> Result<(Vec<Engine>, Receiver<TxId>), CliErro
     for place in &places {
         let (unheard, _) = bounded(1);
         let tell = if engines.is_empty() { tell.clone() } else { unheard };
-        let options = Options {
+        let options = RolloutOptions {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, place.port))),
             keys: KeyPair::generate(&mut os_rng()?),
             me: place.node_id.clone(),
             at: (place.host.clone(), place.port),
             log: dir.join(format!("{}.log", place.node_id)),
-            founding: Founding::By(places.clone()),
+            bootstrap: HistoryBootstrap::By(places.clone()),
             initial: RoutingState::initial(model("v1")?, model("v2")?),
-            habits: Box::new(|_| {}),
+            overrides: Box::new(|_| {}),
             cluster_keys: None,
-            admits: Admits::Vouched,
-            guests: Dialects::default(),
-            limits: Limits::default(),
+            policy: AdmissionPolicy::Vouched,
+            guests: DialectServers::default(),
+            limits: RolloutLimits::default(),
             kill_at: None,
-            sink: Box::new(Ear(tell)),
+            sink: Box::new(EventReceiver(tell)),
         };
-        let started = Engine::start(options);
+        let started = RolloutEngine::start(options);
         engines.push(started.map_err(|error| CliError::Failed(error.to_string()))?.0);
     }
     let clock = Clock::start();
@@ -188,11 +191,11 @@ fn start(nodes: u8, dir: &Path) -> Result<(Vec<Engine>, Receiver<TxId>), CliErro
     Ok((engines, told))
 }
 
-fn is_ready(engine: &Engine) -> bool {
+fn is_ready(engine: &RolloutEngine) -> bool {
     match engine.standing() {
-        Ok(Standing::Running { status, .. }) => {
+        Ok(EngineStatus::Running { status, .. }) => {
             status.recalling.is_empty() && status.peers.iter().all(|it| it.is_linked)
         }
-        Ok(Standing::Forming { .. }) | Err(_) => false,
+        Ok(EngineStatus::Forming { .. }) | Err(_) => false,
     }
 }

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 pub use self::part::PartArgs;
 pub(super) use self::part::run as run_part;
 use self::part::{Assigned, Part};
-use self::process::{Crew, Measured};
-use self::size::Size;
+use self::process::{Measured, SwarmProcesses};
+use self::size::BinarySize;
 use super::figure::{Sheet, Target};
 use crate::cli::CliError;
 use crate::model::Rng;
@@ -37,17 +37,17 @@ const NAME: &str = "content.bin";
 
 /// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
-pub struct SwarmArgs {
+pub struct SwarmBenchArgs {
     /// Bytes of the file
     #[arg(long, value_name = "BYTES", default_value = "512M")]
-    pub size: Size,
+    pub size: BinarySize,
     /// Number of processes that fetch it
     #[arg(long, value_name = "N", default_value_t = 4,
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub leechers: u16,
     /// Bytes of a piece; chosen by the size of the file, or 32K in an assignment's swarm
     #[arg(long, value_name = "BYTES")]
-    pub piece: Option<Size>,
+    pub piece: Option<BinarySize>,
     /// Measure an assignment's swarm: one request a neighbor, preferred neighbors by intervals
     #[arg(long)]
     pub assignment: bool,
@@ -62,14 +62,14 @@ pub struct SwarmArgs {
     pub m: u64,
     /// Bytes a second that the process with the file sends at most
     #[arg(long, value_name = "BYTES")]
-    pub up: Option<Size>,
+    pub up: Option<BinarySize>,
     /// Folder for the files; one of its own is made there, and removed again
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 
 /// Measures, and prints a JSON line a figure.
-pub(super) fn run(args: &SwarmArgs) -> Result<(), CliError> {
+pub(super) fn run(args: &SwarmBenchArgs) -> Result<(), CliError> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("bench-swarm-");
     let made = match &args.dir {
@@ -88,7 +88,7 @@ pub(super) fn run(args: &SwarmArgs) -> Result<(), CliError> {
 }
 
 struct Bench<'a> {
-    args: &'a SwarmArgs,
+    args: &'a SwarmBenchArgs,
     folder: &'a Path,
     file: PathBuf,
     piece_size: u32,
@@ -96,7 +96,7 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(args: &'a SwarmArgs, folder: &'a Path) -> Result<Self, CliError> {
+    fn new(args: &'a SwarmBenchArgs, folder: &'a Path) -> Result<Self, CliError> {
         let default = if args.assignment { 32_768 } else { piece_size_for(args.size.0) };
         let piece_size = match args.piece {
             None => default,
@@ -117,15 +117,15 @@ impl<'a> Bench<'a> {
 
     /// Measures the plain limit.
     fn limit(&self) -> Result<Measured, CliError> {
-        let mut crew = Crew::default();
+        let mut processes = SwarmProcesses::default();
         let takers = self.args.leechers;
-        crew.start(&Part::Source { file: self.file.clone(), takers })?;
+        processes.start(&Part::Source { file: self.file.clone(), takers })?;
         let copies: Vec<_> = self.places("limit")?;
         for copy in &copies {
-            crew.start(&Part::Sink { file: copy.join(NAME) })?;
+            processes.start(&Part::Sink { file: copy.join(NAME) })?;
         }
-        crew.get_ready()?;
-        let measured = crew.measure(1)?;
+        processes.get_ready()?;
+        let measured = processes.measure(1)?;
         self.print("limit", &measured)?;
         self.check_and_remove(&copies)?;
         Ok(measured)
@@ -133,18 +133,18 @@ impl<'a> Bench<'a> {
 
     /// Measures a share.
     fn share(&self) -> Result<Measured, CliError> {
-        let mut crew = Crew::default();
+        let mut processes = SwarmProcesses::default();
         let up = self.args.up.map(|it| it.0);
         let (file, piece_size) = (self.file.clone(), self.piece_size);
-        crew.start(&Part::Share { file, piece_size, up })?;
-        let ready = crew.get_ready()?;
+        processes.start(&Part::Share { file, piece_size, up })?;
+        let ready = processes.get_ready()?;
         let ticket = ready[0]["ticket"].as_str().unwrap_or_default().to_owned();
         let copies = self.places("copy")?;
         for folder in &copies {
-            crew.start(&Part::Fetch { folder: folder.clone(), ticket: ticket.clone() })?;
+            processes.start(&Part::Fetch { folder: folder.clone(), ticket: ticket.clone() })?;
         }
-        crew.get_ready()?;
-        let measured = crew.measure(1)?;
+        processes.get_ready()?;
+        let measured = processes.measure(1)?;
         self.print("share", &measured)?;
         self.check_and_remove(&copies)?;
         Ok(measured)
@@ -152,13 +152,13 @@ impl<'a> Bench<'a> {
 
     /// Measures an assignment's swarm.
     fn assignment(&self) -> Result<Measured, CliError> {
-        let mut crew = Crew::default();
+        let mut processes = SwarmProcesses::default();
         let members: Vec<_> = (0..=u32::from(self.args.leechers)).map(|it| 1001 + it).collect();
         let copies = self.places("peer")?;
         let home = self.file.parent().unwrap_or(self.folder).to_owned();
         let folders = std::iter::once(&home).chain(&copies);
         for (me, folder) in members.iter().zip(folders) {
-            crew.start(&Part::Assigned(Assigned {
+            processes.start(&Part::Assigned(Assigned {
                 folder: folder.clone(),
                 name: NAME.to_owned(),
                 size: self.args.size.0,
@@ -170,8 +170,8 @@ impl<'a> Bench<'a> {
                 m_secs: self.args.m,
             }))?;
         }
-        crew.get_ready()?;
-        let measured = crew.measure(1)?;
+        processes.get_ready()?;
+        let measured = processes.measure(1)?;
         self.print("assignment", &measured)?;
         self.check_and_remove(&copies)?;
         Ok(measured)

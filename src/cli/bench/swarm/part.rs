@@ -16,12 +16,14 @@ use serde_json::{Value, json};
 use crate::cli::CliError;
 use crate::cli::bench::procfs;
 use crate::cli::output::print;
-use crate::machine::swarm::{Config, Event, Files, Roster, Tree};
-use crate::model::{Ticket, Traits};
-use crate::runtime::driver::options::Sink;
+use crate::machine::swarm::{Config, Event, FileListState, SwarmRoster, Tree};
+use crate::model::{FileAttributes, Ticket};
+use crate::runtime::driver::options::EventSink;
 use crate::runtime::files::os_rng;
-use crate::runtime::swarm::store::{Fetch, Hashing, Offer, Store};
-use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind, Phase};
+use crate::runtime::swarm::store::{Fetch, Hashing, OfferedFiles, Store};
+use crate::runtime::swarm::{
+    ContentPhase, SwarmEngine, SwarmHandle, SwarmKind, SwarmOptions, SwarmSpec,
+};
 use crate::runtime::thread;
 
 /// Longest time of one process for everything.
@@ -70,15 +72,15 @@ pub(super) struct Assigned {
 
 /// Message that begins the work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Go {
+pub(super) struct StartSignal {
     /// Addresses of the other processes, in order.
     pub(super) at: Vec<SocketAddr>,
 }
 
 /// Sink that drops the events of a measurement.
-struct Nowhere;
+struct NullSink;
 
-impl Sink<Event> for Nowhere {
+impl EventSink<Event> for NullSink {
     fn take(&self, _: crate::model::Now, _: Event) -> bool {
         true
     }
@@ -103,7 +105,7 @@ fn say(line: &Value) -> Result<(), CliError> {
 }
 
 /// Waits for the word.
-fn wait_for_go() -> Result<Go, CliError> {
+fn wait_for_go() -> Result<StartSignal, CliError> {
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).map_err(system("read the word to begin"))?;
     serde_json::from_str(&line)
@@ -132,14 +134,14 @@ fn source(file: &Path, takers: u16) -> Result<(), CliError> {
     let listener = TcpListener::bind(anywhere()).map_err(system("listen"))?;
     let at = listener.local_addr().map_err(system("listen"))?;
     say(&json!({ "at": at }))?;
-    let mut crew = Vec::new();
+    let mut processes = Vec::new();
     for number in 0..takers {
         let (stream, _) = listener.accept().map_err(system("accept a connection"))?;
         let file = File::open(file).map_err(system("open the file"))?;
         let name = format!("source:{number}");
-        crew.push(thread::spawn(name, move || send_all(&file, &stream)));
+        processes.push(thread::spawn(name, move || send_all(&file, &stream)));
     }
-    for thread in crew {
+    for thread in processes {
         let thread = thread.map_err(system("start a thread"))?;
         thread.join().map_err(|_| failed("a sender panicked"))?.map_err(system("send the file"))?;
     }
@@ -175,7 +177,7 @@ fn sink(path: &Path) -> Result<(), CliError> {
 }
 
 fn share(file: &Path, piece_size: u32, up: Option<u64>) -> Result<(), CliError> {
-    let offer = Offer::new(file).map_err(failed)?;
+    let offer = OfferedFiles::new(file).map_err(failed)?;
     let pieces = Pieces::new(offer.size(), piece_size).map_err(failed)?;
     let hashing = Hashing { threads: 2, cache: None, progress: &|_| true };
     let leaves = hashing.leaves(&offer, pieces).map_err(failed)?;
@@ -186,12 +188,17 @@ fn share(file: &Path, piece_size: u32, up: Option<u64>) -> Result<(), CliError> 
         piece_size,
         root: tree.root(),
         files: None,
-        traits: Traits::default(),
+        traits: FileAttributes::default(),
         at: Vec::new(),
     };
-    let options = EngineOptions { listen: Some(anywhere()), up, ..EngineOptions::default() };
-    let engine = Engine::start(options)?;
-    let kind = Kind::Share { id: ticket.share_id(), tree, files: Files::None, at: Vec::new() };
+    let options = SwarmOptions { listen: Some(anywhere()), up, ..SwarmOptions::default() };
+    let engine = SwarmEngine::start(options)?;
+    let kind = SwarmKind::Share {
+        id: ticket.share_id(),
+        tree,
+        files: FileListState::None,
+        at: Vec::new(),
+    };
     let store = offer.store(pieces).map_err(failed)?;
     let joined = join(&engine, kind, random_id()?, store, Config::share())?;
     say(&json!({ "at": engine.addr(), "ticket": ticket.to_string() }))?;
@@ -203,8 +210,8 @@ fn share(file: &Path, piece_size: u32, up: Option<u64>) -> Result<(), CliError> 
 fn fetch(folder: &Path, ticket: &str) -> Result<(), CliError> {
     let ticket: Ticket = ticket.parse().map_err(failed)?;
     let pieces = Pieces::new(ticket.size, ticket.piece_size).map_err(failed)?;
-    let options = EngineOptions { listen: Some(anywhere()), ..EngineOptions::default() };
-    let engine = Engine::start(options)?;
+    let options = SwarmOptions { listen: Some(anywhere()), ..SwarmOptions::default() };
+    let engine = SwarmEngine::start(options)?;
     say(&json!({ "at": engine.addr() }))?;
     let go = wait_for_go()?;
     let id = ticket.share_id();
@@ -213,7 +220,7 @@ fn fetch(folder: &Path, ticket: &str) -> Result<(), CliError> {
     let fetch = Fetch { folder, name, id, pieces, list, traits, preallocates: true };
     let store = Store::fetched(&fetch).map_err(failed)?;
     let tree = Tree::of_root(pieces.count(), ticket.root);
-    let kind = Kind::Share { id, tree, files: Files::None, at: go.at };
+    let kind = SwarmKind::Share { id, tree, files: FileListState::None, at: go.at };
     let joined = join(&engine, kind, random_id()?, store, Config::share())?;
     report(&joined)?;
     wait_for_end()?;
@@ -221,8 +228,8 @@ fn fetch(folder: &Path, ticket: &str) -> Result<(), CliError> {
 }
 
 fn assignment(part: &Assigned) -> Result<(), CliError> {
-    let options = EngineOptions { listen: Some(anywhere()), ..EngineOptions::default() };
-    let engine = Engine::start(options)?;
+    let options = SwarmOptions { listen: Some(anywhere()), ..SwarmOptions::default() };
+    let engine = SwarmEngine::start(options)?;
     let pieces = Pieces::new(part.size, part.piece_size).map_err(failed)?;
     let is_whole = part.members.first() == Some(&part.me);
     let store = Store::assigned(&part.folder, &part.name, pieces, is_whole).map_err(failed)?;
@@ -230,11 +237,11 @@ fn assignment(part: &Assigned) -> Result<(), CliError> {
     let go = wait_for_go()?;
     let everybody = part.members.iter().map(|it| PeerId(*it));
     let first = part.members.first().map(|it| PeerId(*it));
-    let roster = Roster::new(everybody.clone().map(|it| (it, Some(it) == first)));
+    let roster = SwarmRoster::new(everybody.clone().map(|it| (it, Some(it) == first)));
     let earlier = everybody.zip(go.at).take_while(|(peer, _)| peer.0 != part.me);
     let calls = earlier.map(|(peer, at)| (peer, vec![at])).collect();
     let (p, m) = (Duration::from_secs(part.p_secs), Duration::from_secs(part.m_secs));
-    let kind = Kind::Assignment { roster, calls };
+    let kind = SwarmKind::Assignment { roster, calls };
     let joined = join(&engine, kind, PeerId(part.me), store, Config::assignment(part.k, p, m))?;
     report(&joined)?;
     joined.wait(PATIENCE, |_, ended| ended.is_some());
@@ -247,30 +254,31 @@ fn random_id() -> Result<PeerId, CliError> {
 }
 
 fn join(
-    engine: &Engine,
-    kind: Kind,
+    engine: &SwarmEngine,
+    kind: SwarmKind,
     me: PeerId,
     store: Store,
     config: Config,
-) -> Result<Joined, CliError> {
-    let join = Join { kind, me, store, config, events: Box::new(Nowhere) };
+) -> Result<SwarmHandle, CliError> {
+    let join = SwarmSpec { kind, me, store, config, events: Box::new(NullSink) };
     engine.join(join).map_err(failed)
 }
 
 /// Reports when every piece is verified and written, and when the disk was told to keep it.
-fn report(joined: &Joined) -> Result<(), CliError> {
-    let is_written = |phase: &Phase| *phase != Phase::Fetching;
+fn report(joined: &SwarmHandle) -> Result<(), CliError> {
+    let is_written = |phase: &ContentPhase| *phase != ContentPhase::Fetching;
     joined.wait(PATIENCE, |phase, _| is_written(phase));
     say(&json!({ "done": "written" }))?;
-    let last = joined.wait(PATIENCE, |phase, _| matches!(phase, Phase::Stored | Phase::Failed(_)));
+    let last = joined
+        .wait(PATIENCE, |phase, _| matches!(phase, ContentPhase::Stored | ContentPhase::Failed(_)));
     match last.phase {
-        Phase::Stored => say(&json!({ "done": "kept" })),
-        Phase::Fetching | Phase::Finishing => Err(failed("not complete in time")),
-        Phase::Failed(reason) => Err(failed(reason)),
+        ContentPhase::Stored => say(&json!({ "done": "kept" })),
+        ContentPhase::Fetching | ContentPhase::Finishing => Err(failed("not complete in time")),
+        ContentPhase::Failed(reason) => Err(failed(reason)),
     }
 }
 
-fn finish(engine: &Engine, joined: &Joined) -> Result<(), CliError> {
+fn finish(engine: &SwarmEngine, joined: &SwarmHandle) -> Result<(), CliError> {
     let progress = joined.progress();
     joined.stop();
     engine.stop();

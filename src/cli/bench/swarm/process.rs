@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 use serde_json::{Value, json};
 
-use super::part::{Go, Part};
+use super::part::{Part, StartSignal};
 use crate::cli::CliError;
 use crate::cli::bench::procfs;
 use crate::model::Time;
@@ -45,18 +45,18 @@ struct Process {
 }
 
 /// The processes, the first of which has the file.
-pub(super) struct Crew {
+pub(super) struct SwarmProcesses {
     clock: Clock,
     all: Vec<Process>,
 }
 
-impl Default for Crew {
+impl Default for SwarmProcesses {
     fn default() -> Self {
         Self { clock: Clock::start(), all: Vec::new() }
     }
 }
 
-impl Crew {
+impl SwarmProcesses {
     /// Starts one more process.
     pub(super) fn start(&mut self, part: &Part) -> Result<(), CliError> {
         let failed = |source| CliError::System { action: "start a process", source };
@@ -103,7 +103,7 @@ impl Crew {
     pub(super) fn measure(mut self, givers: usize) -> Result<Measured, CliError> {
         let failed = |source| CliError::System { action: "talk to a process", source };
         let at = self.all.iter().filter_map(|it| it.at).collect();
-        let word = format!("{}\n", json!(Go { at }));
+        let word = format!("{}\n", json!(StartSignal { at }));
         let before = self.cpu();
         let begun = self.clock.now().mono;
         for process in &mut self.all {
@@ -157,7 +157,7 @@ impl Process {
     }
 }
 
-impl Drop for Crew {
+impl Drop for SwarmProcesses {
     fn drop(&mut self) {
         for process in &mut self.all {
             // This fails if the process has ended by itself.

@@ -4,9 +4,9 @@ use std::str::FromStr;
 
 /// Bytes; K, M and G are powers of 1,024.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size(pub u64);
+pub struct BinarySize(pub u64);
 
-impl FromStr for Size {
+impl FromStr for BinarySize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn amounts_are_numbers_with_or_without_a_scale() {
-        let read = |text: &str| text.parse::<Size>().map(|it| it.0);
+        let read = |text: &str| text.parse::<BinarySize>().map(|it| it.0);
         assert_eq!(read("1000"), Ok(1_000));
         assert_eq!(read("64K"), Ok(65_536));
         assert_eq!(read(" 512M "), Ok(536_870_912));

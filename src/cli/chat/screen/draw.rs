@@ -9,8 +9,8 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::Screen;
 use super::scroll::{Row, wrap};
-use crate::cli::chat::book::{Book, Item, Seen, Waiting};
-use crate::cli::chat::words;
+use crate::cli::chat::format;
+use crate::cli::chat::model::{ChatLine, ChatModel, MemberView, PendingMessage};
 use crate::cli::text::escape;
 use crate::proto::chat::entry::MemberId;
 
@@ -31,36 +31,36 @@ const COLORS: [Color; 6] =
 pub(in crate::cli::chat) fn draw(
     frame: &mut Frame<'_>,
     screen: &mut Screen,
-    book: &Book,
+    model: &ChatModel,
     now_ms: u64,
 ) {
-    let has_quorum = book.standing.has_quorum;
+    let has_quorum = model.standing.has_quorum;
     let rows = [
         Constraint::Length(1),
         Constraint::Length(u16::from(!has_quorum)),
         Constraint::Min(1),
-        Constraint::Length(pending_rows(book.waiting())),
+        Constraint::Length(pending_rows(model.waiting())),
         Constraint::Length(1),
         Constraint::Length(1),
     ];
     let [title, alarm, middle, pending, edge, line] = Layout::vertical(rows).areas(frame.area());
-    draw_title(frame, book, title);
+    draw_title(frame, model, title);
     if !has_quorum {
-        draw_alarm(frame, book, alarm);
+        draw_alarm(frame, model, alarm);
     }
     let list = if middle.width >= LIST_FROM { LIST } else { 0 };
     let [timeline, list] =
         Layout::horizontal([Constraint::Min(1), Constraint::Length(list)]).areas(middle);
-    draw_timeline(frame, screen, book, timeline);
+    draw_timeline(frame, screen, model, timeline);
     if list.width > 0 {
-        draw_list(frame, book, list, now_ms);
+        draw_list(frame, model, list, now_ms);
     }
-    draw_pending(frame, book.waiting(), pending);
-    draw_edge(frame, screen, book, edge);
-    draw_input(frame, screen, book, line);
+    draw_pending(frame, model.waiting(), pending);
+    draw_edge(frame, screen, model, edge);
+    draw_input(frame, screen, model, line);
 }
 
-fn pending_rows(waiting: &[Waiting]) -> u16 {
+fn pending_rows(waiting: &[PendingMessage]) -> u16 {
     let rows = if waiting.len() > PENDING_MAX { PENDING_MAX + 1 } else { waiting.len() };
     u16::try_from(rows).unwrap_or(u16::MAX)
 }
@@ -73,43 +73,44 @@ fn dim() -> Style {
     Style::default().fg(Color::DarkGray)
 }
 
-fn draw_title(frame: &mut Frame<'_>, book: &Book, area: Rect) {
-    let leader = book.standing.leader.map_or("nobody leads".to_owned(), |it| format!("{it} leads"));
+fn draw_title(frame: &mut Frame<'_>, model: &ChatModel, area: Rect) {
+    let leader =
+        model.standing.leader.map_or("nobody leads".to_owned(), |it| format!("{it} leads"));
     let text = format!(
         " {}  {}  term {}  {leader}  #{} ",
-        book.me,
-        words::role(book.standing.role),
-        book.standing.term.0,
-        escape(book.room()),
+        model.me,
+        format::role(model.standing.role),
+        model.standing.term.0,
+        escape(model.room()),
     );
     let style = Style::default().fg(Color::White).bg(Color::Blue).add_modifier(Modifier::BOLD);
     frame.render_widget(Paragraph::new(text).style(style), area);
 }
 
-fn draw_alarm(frame: &mut Frame<'_>, book: &Book, area: Rect) {
-    let (here, all) = book.reach();
+fn draw_alarm(frame: &mut Frame<'_>, model: &ChatModel, area: Rect) {
+    let (here, all) = model.reach();
     let who = if all == 0 { String::new() } else { format!(": {here} of {all} reachable") };
     let text = format!(" no majority{who}; what you type is kept and sent later");
     let style = Style::default().fg(Color::White).bg(Color::Red).add_modifier(Modifier::BOLD);
     frame.render_widget(Paragraph::new(text).style(style), area);
 }
 
-fn draw_timeline(frame: &mut Frame<'_>, screen: &mut Screen, book: &Book, area: Rect) {
+fn draw_timeline(frame: &mut Frame<'_>, screen: &mut Screen, model: &ChatModel, area: Rect) {
     screen.scroll.resize(area.width.into(), area.height.into());
-    let rows = screen.scroll.rows(book);
+    let rows = screen.scroll.rows(model);
     let lines: Vec<_> =
-        rows.iter().filter_map(|row| Some(styled(row, book.item(row.item)?))).collect();
+        rows.iter().filter_map(|row| Some(styled(row, model.item(row.item)?))).collect();
     // The newest at the bottom, as long as there are few.
     let height = u16::try_from(lines.len()).unwrap_or(area.height).min(area.height);
     let area = Rect { y: area.y + area.height - height, height, ..area };
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn styled<'a>(row: &'a Row, item: &Item) -> Line<'a> {
+fn styled<'a>(row: &'a Row, item: &ChatLine) -> Line<'a> {
     let indent = if row.is_first { "" } else { "  " };
     match item {
-        Item::Note(_) => Line::styled(format!("{indent}{}", row.text), dim()),
-        Item::Said { sender, is_mine, .. } => {
+        ChatLine::Note(_) => Line::styled(format!("{indent}{}", row.text), dim()),
+        ChatLine::Said { sender, is_mine, .. } => {
             let head = if row.is_first { item.head().len() } else { 0 };
             let mut spans = vec![Span::raw(indent)];
             match row.text.split_at_checked(head) {
@@ -132,23 +133,23 @@ fn styled<'a>(row: &'a Row, item: &Item) -> Line<'a> {
     }
 }
 
-fn draw_list(frame: &mut Frame<'_>, book: &Book, area: Rect, now_ms: u64) {
-    let (here, all) = book.reach();
+fn draw_list(frame: &mut Frame<'_>, model: &ChatModel, area: Rect, now_ms: u64) {
+    let (here, all) = model.reach();
     let bold = Style::default().add_modifier(Modifier::BOLD);
     let mut lines = vec![Line::styled(format!(" group, {here} of {all} here"), bold)];
-    for seen in &book.seen {
-        lines.push(member_line(book, seen, now_ms));
+    for seen in &model.seen {
+        lines.push(member_line(model, seen, now_ms));
     }
-    let standing = &book.standing;
+    let standing = &model.standing;
     lines.push(Line::default());
     lines.push(Line::styled(format!(" final {} of {}", standing.commit.0, standing.last.0), dim()));
-    if !book.waiting().is_empty() {
-        lines.push(Line::raw(format!(" pending {}", book.waiting().len())));
+    if !model.waiting().is_empty() {
+        lines.push(Line::raw(format!(" pending {}", model.waiting().len())));
     }
     lines.push(Line::default());
     lines.push(Line::styled(" rooms", bold));
-    for (name, room) in book.rooms() {
-        let mark = if name == book.room() { "▸" } else { " " };
+    for (name, room) in model.rooms() {
+        let mark = if name == model.room() { "▸" } else { " " };
         let new = if room.unread > 0 { format!("  {} new", room.unread) } else { String::new() };
         lines.push(Line::raw(format!("{mark}#{}{new}", escape(name))));
     }
@@ -156,13 +157,13 @@ fn draw_list(frame: &mut Frame<'_>, book: &Book, area: Rect, now_ms: u64) {
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-fn member_line<'a>(book: &Book, seen: &Seen, now_ms: u64) -> Line<'a> {
-    let is_leader = book.standing.leader == Some(seen.id);
+fn member_line<'a>(model: &ChatModel, seen: &MemberView, now_ms: u64) -> Line<'a> {
+    let is_leader = model.standing.leader == Some(seen.id);
     let mut words = Vec::new();
     if is_leader {
         words.push("leads".to_owned());
     }
-    if seen.id == book.me {
+    if seen.id == model.me {
         words.push("you".to_owned());
     } else if !seen.is_here {
         let ago = seen.seen_ms.map(|at| now_ms.saturating_sub(at) / 1_000);
@@ -187,7 +188,7 @@ fn span(secs: u64) -> String {
     }
 }
 
-fn draw_pending(frame: &mut Frame<'_>, waiting: &[Waiting], area: Rect) {
+fn draw_pending(frame: &mut Frame<'_>, waiting: &[PendingMessage], area: Rect) {
     let columns = usize::from(area.width).saturating_sub(1);
     let shown = waiting.iter().take(PENDING_MAX).map(|it| {
         let (mark, what) = match it.number {
@@ -206,8 +207,8 @@ fn draw_pending(frame: &mut Frame<'_>, waiting: &[Waiting], area: Rect) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn draw_edge(frame: &mut Frame<'_>, screen: &Screen, book: &Book, area: Rect) {
-    let newer = screen.scroll.newer(book);
+fn draw_edge(frame: &mut Frame<'_>, screen: &Screen, model: &ChatModel, area: Rect) {
+    let newer = screen.scroll.newer(model);
     let text = newer.map_or_else(
         || " /help for commands ".to_owned(),
         |count| format!(" ↓ {count} newer: PgDn, Esc "),
@@ -217,8 +218,8 @@ fn draw_edge(frame: &mut Frame<'_>, screen: &Screen, book: &Book, area: Rect) {
     frame.render_widget(Paragraph::new(line), area);
 }
 
-fn draw_input(frame: &mut Frame<'_>, screen: &Screen, book: &Book, area: Rect) {
-    let prompt = format!("{}> ", book.me);
+fn draw_input(frame: &mut Frame<'_>, screen: &Screen, model: &ChatModel, area: Rect) {
+    let prompt = format!("{}> ", model.me);
     let (text, column) = (screen.input.text(), screen.input.column());
     let width = usize::from(area.width).saturating_sub(prompt.width() + 1);
     // The cursor is always visible.

@@ -3,11 +3,11 @@
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::Screen;
-use crate::cli::chat::book::Book;
+use crate::cli::chat::model::ChatModel;
 
-/// Wish of a key beyond the screen.
+/// Request of a key beyond the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli::chat) enum Asked {
+pub(in crate::cli::chat) enum KeyAction {
     /// Draw the changes only.
     Nothing,
     /// Take this line as entered.
@@ -22,29 +22,29 @@ pub(in crate::cli::chat) enum Asked {
 
 impl Screen {
     /// Handles an event of the terminal.
-    pub(in crate::cli::chat) fn tell(&mut self, book: &Book, event: &Event) -> Asked {
+    pub(in crate::cli::chat) fn tell(&mut self, model: &ChatModel, event: &Event) -> KeyAction {
         match event {
-            Event::Key(key) if key.kind != KeyEventKind::Release => self.key(book, *key),
+            Event::Key(key) if key.kind != KeyEventKind::Release => self.key(model, *key),
             Event::Paste(text) => {
                 self.input.insert(text);
-                Asked::Nothing
+                KeyAction::Nothing
             }
-            Event::Resize(..) => Asked::Redraw,
+            Event::Resize(..) => KeyAction::Redraw,
             Event::Key(_) | Event::Mouse(_) | Event::FocusGained | Event::FocusLost => {
-                Asked::Nothing
+                KeyAction::Nothing
             }
         }
     }
 
     #[allow(clippy::wildcard_enum_match_arm, reason = "the keys that do nothing are many")]
-    fn key(&mut self, book: &Book, key: KeyEvent) -> Asked {
+    fn key(&mut self, model: &ChatModel, key: KeyEvent) -> KeyAction {
         let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
             KeyCode::Char(c) if is_control => return self.control(c),
             KeyCode::Char(c) => self.input.insert(c.encode_utf8(&mut [0; 4])),
             KeyCode::Enter => {
                 self.scroll.follow();
-                return Asked::Line(self.input.take());
+                return KeyAction::Line(self.input.take());
             }
             KeyCode::Left => self.input.left(),
             KeyCode::Right => self.input.right(),
@@ -54,18 +54,18 @@ impl Screen {
             KeyCode::Delete => self.input.delete(),
             KeyCode::Up => self.input.older(),
             KeyCode::Down => self.input.newer(),
-            KeyCode::PageUp => self.scroll.page_up(book),
-            KeyCode::PageDown => self.scroll.page_down(book),
+            KeyCode::PageUp => self.scroll.page_up(model),
+            KeyCode::PageDown => self.scroll.page_down(model),
             KeyCode::Esc => self.scroll.follow(),
             _ => {}
         }
-        Asked::Nothing
+        KeyAction::Nothing
     }
 
-    fn control(&mut self, c: char) -> Asked {
+    fn control(&mut self, c: char) -> KeyAction {
         match c {
-            'c' => return Asked::Quit,
-            'd' if self.input.text().is_empty() => return Asked::Quit,
+            'c' => return KeyAction::Quit,
+            'd' if self.input.text().is_empty() => return KeyAction::Quit,
             'd' => self.input.delete(),
             'a' => self.input.home(),
             'e' => self.input.end(),
@@ -77,10 +77,10 @@ impl Screen {
             'k' => self.input.erase_tail(),
             'p' => self.input.older(),
             'n' => self.input.newer(),
-            'l' => return Asked::Redraw,
-            'z' => return Asked::Stop,
+            'l' => return KeyAction::Redraw,
+            'z' => return KeyAction::Stop,
             _ => {}
         }
-        Asked::Nothing
+        KeyAction::Nothing
     }
 }

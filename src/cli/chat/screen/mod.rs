@@ -9,14 +9,14 @@ pub(super) mod terminal;
 #[cfg(test)]
 mod tests;
 
-use super::input::Input;
+use super::input::InputLine;
 use scroll::Scroll;
 
-/// State of the screen beside the book that it shows.
+/// State of the screen beside the model that it shows.
 #[derive(Default)]
 pub(super) struct Screen {
     /// Line that is being typed.
-    input: Input,
+    input: InputLine,
     /// Visible part of the timeline.
     scroll: Scroll,
 }

@@ -3,7 +3,7 @@
 use unicode_segmentation::UnicodeSegmentation as _;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::cli::chat::book::{Book, Item};
+use crate::cli::chat::model::{ChatLine, ChatModel};
 
 /// Indentation of the further rows of one line, in columns.
 const INDENT: usize = 2;
@@ -37,13 +37,13 @@ impl Scroll {
     }
 
     /// Goes back by most of a page.
-    pub(super) fn page_up(&mut self, book: &Book) {
-        self.up(book, self.size.1.saturating_sub(1).max(1));
+    pub(super) fn page_up(&mut self, model: &ChatModel) {
+        self.up(model, self.size.1.saturating_sub(1).max(1));
     }
 
     /// Goes on by most of a page.
-    pub(super) fn page_down(&mut self, book: &Book) {
-        self.down(book, self.size.1.saturating_sub(1).max(1));
+    pub(super) fn page_down(&mut self, model: &ChatModel) {
+        self.down(model, self.size.1.saturating_sub(1).max(1));
     }
 
     /// Goes to the end, and stays there.
@@ -52,32 +52,32 @@ impl Scroll {
     }
 
     /// Number of lines after the visible part; `None` while it follows the end.
-    pub(super) fn newer(&self, book: &Book) -> Option<usize> {
+    pub(super) fn newer(&self, model: &ChatModel) -> Option<usize> {
         let (at, _) = self.bottom?;
-        Some((at + 1..book.span().1).filter(|it| is_shown(book, *it)).count())
+        Some((at + 1..model.span().1).filter(|it| is_shown(model, *it)).count())
     }
 
     /// Visible rows, the oldest first.
-    pub(super) fn rows(&mut self, book: &Book) -> Vec<Row> {
+    pub(super) fn rows(&mut self, model: &ChatModel) -> Vec<Row> {
         if let Some((at, _)) = self.bottom
-            && at < book.span().0
+            && at < model.span().0
         {
-            self.bottom = Some((book.span().0, 0));
+            self.bottom = Some((model.span().0, 0));
         }
         let (columns, height) = self.size;
         let mut rows = Vec::new();
         let (mut at, mut hidden) = match self.bottom {
             Some(bottom) => bottom,
-            None => match before(book, book.span().1) {
+            None => match before(model, model.span().1) {
                 Some(at) => (at, 0),
                 None => return rows,
             },
         };
         loop {
-            let mut these = rows_of(book, at, columns);
+            let mut these = rows_of(model, at, columns);
             these.truncate(these.len().saturating_sub(hidden));
             rows.extend(these.into_iter().rev().take(height - rows.len()));
-            match before(book, at) {
+            match before(model, at) {
                 Some(previous) if rows.len() < height => (at, hidden) = (previous, 0),
                 _ => break,
             }
@@ -86,13 +86,13 @@ impl Scroll {
         rows
     }
 
-    fn up(&mut self, book: &Book, rows: usize) {
-        let Some(end) = before(book, book.span().1) else { return };
+    fn up(&mut self, model: &ChatModel, rows: usize) {
+        let Some(end) = before(model, model.span().1) else { return };
         let (mut at, mut hidden) = self.bottom.unwrap_or((end, 0));
         for _ in 0..rows {
-            if hidden + 1 < rows_of(book, at, self.size.0).len() {
+            if hidden + 1 < rows_of(model, at, self.size.0).len() {
                 hidden += 1;
-            } else if let Some(previous) = before(book, at) {
+            } else if let Some(previous) = before(model, at) {
                 (at, hidden) = (previous, 0);
             } else {
                 break;
@@ -100,43 +100,43 @@ impl Scroll {
         }
         self.bottom = Some((at, hidden));
         // Never past the beginning: the page stays full.
-        let seen = self.rows(book).len();
-        self.down(book, self.size.1.saturating_sub(seen));
+        let seen = self.rows(model).len();
+        self.down(model, self.size.1.saturating_sub(seen));
     }
 
-    fn down(&mut self, book: &Book, rows: usize) {
+    fn down(&mut self, model: &ChatModel, rows: usize) {
         let Some((mut at, mut hidden)) = self.bottom else { return };
         for _ in 0..rows {
             if hidden > 0 {
                 hidden -= 1;
-            } else if let Some(next) = after(book, at) {
-                hidden = rows_of(book, next, self.size.0).len().saturating_sub(1);
+            } else if let Some(next) = after(model, at) {
+                hidden = rows_of(model, next, self.size.0).len().saturating_sub(1);
                 at = next;
             } else {
                 break;
             }
         }
-        let is_end = hidden == 0 && after(book, at).is_none();
+        let is_end = hidden == 0 && after(model, at).is_none();
         self.bottom = (!is_end).then_some((at, hidden));
     }
 }
 
-fn is_shown(book: &Book, at: u64) -> bool {
-    book.item(at).is_some_and(|it| book.is_shown(it))
+fn is_shown(model: &ChatModel, at: u64) -> bool {
+    model.item(at).is_some_and(|it| model.is_shown(it))
 }
 
-fn before(book: &Book, at: u64) -> Option<u64> {
-    (book.span().0..at).rev().find(|it| is_shown(book, *it))
+fn before(model: &ChatModel, at: u64) -> Option<u64> {
+    (model.span().0..at).rev().find(|it| is_shown(model, *it))
 }
 
-fn after(book: &Book, at: u64) -> Option<u64> {
-    (at + 1..book.span().1).find(|it| is_shown(book, *it))
+fn after(model: &ChatModel, at: u64) -> Option<u64> {
+    (at + 1..model.span().1).find(|it| is_shown(model, *it))
 }
 
-fn rows_of(book: &Book, at: u64, columns: usize) -> Vec<Row> {
-    let Some(item) = book.item(at) else { return Vec::new() };
+fn rows_of(model: &ChatModel, at: u64, columns: usize) -> Vec<Row> {
+    let Some(item) = model.item(at) else { return Vec::new() };
     // Room for the tick of an own message.
-    let spare = if matches!(item, Item::Said { is_mine: true, .. }) { 2 } else { 0 };
+    let spare = if matches!(item, ChatLine::Said { is_mine: true, .. }) { 2 } else { 0 };
     let texts = wrap(&item.line(), columns.saturating_sub(spare), INDENT);
     let last = texts.len() - 1;
     let rows = texts.into_iter().enumerate();

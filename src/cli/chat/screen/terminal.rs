@@ -17,7 +17,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
 use super::{Screen, draw};
-use crate::cli::chat::book::Book;
+use crate::cli::chat::model::ChatModel;
 use crate::cli::run::signals;
 use crate::runtime::thread;
 
@@ -58,10 +58,10 @@ impl Terminal {
     /// # Errors
     /// Fails if it is no terminal, or refuses.
     pub(in crate::cli::chat) fn take() -> io::Result<Self> {
-        let told = std::panic::take_hook();
+        let notification = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             give_back();
-            told(panic);
+            notification(panic);
         }));
         let taken =
             take_over().and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(stdout())));
@@ -81,10 +81,10 @@ impl Terminal {
     pub(in crate::cli::chat) fn draw(
         &mut self,
         screen: &mut Screen,
-        book: &Book,
+        model: &ChatModel,
         now_ms: u64,
     ) -> io::Result<()> {
-        self.inner.draw(|frame| draw::draw(frame, screen, book, now_ms)).map(|_| ())
+        self.inner.draw(|frame| draw::draw(frame, screen, model, now_ms)).map(|_| ())
     }
 
     /// Lets the next picture be drawn as a whole.
@@ -155,7 +155,7 @@ fn give_back() {
 pub(in crate::cli::chat) fn jobs() -> io::Result<Receiver<Job>> {
     signals::unblock(&[SIGTSTP, SIGCONT])?;
     let mut signals = Signals::new([SIGTSTP, SIGCONT])?;
-    let (tell, told) = bounded(JOBS_MAX);
+    let (tell, notification) = bounded(JOBS_MAX);
     thread::spawn("jobs", move || {
         for signal in signals.forever() {
             let job = if signal == SIGTSTP { Job::Stop } else { Job::Continued };
@@ -164,7 +164,7 @@ pub(in crate::cli::chat) fn jobs() -> io::Result<Receiver<Job>> {
             }
         }
     })?;
-    Ok(told)
+    Ok(notification)
 }
 
 /// Channel of the terminal's events; it ends with the terminal. The thread that waits for keys ends
@@ -173,7 +173,7 @@ pub(in crate::cli::chat) fn jobs() -> io::Result<Receiver<Job>> {
 /// # Errors
 /// Fails if there is no room for a thread.
 pub(in crate::cli::chat) fn keys() -> io::Result<Receiver<Event>> {
-    let (tell, told) = bounded(KEYS_MAX);
+    let (tell, notification) = bounded(KEYS_MAX);
     thread::spawn("keys", move || {
         while let Ok(event) = event::read() {
             if tell.send(event).is_err() {
@@ -181,5 +181,5 @@ pub(in crate::cli::chat) fn keys() -> io::Result<Receiver<Event>> {
             }
         }
     })?;
-    Ok(told)
+    Ok(notification)
 }

@@ -10,34 +10,34 @@ use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::Color;
 
 use super::draw;
-use super::keys::Asked;
-use crate::cli::chat::book::tests::{chat, entry};
-use crate::cli::chat::book::{Book, GENERAL, Seen};
+use super::keys::KeyAction;
+use crate::cli::chat::model::tests::{chat, entry};
+use crate::cli::chat::model::{ChatModel, GENERAL, MemberView};
 use crate::machine::chat::{Event as Told, Role};
 use crate::proto::chat::entry::{Body, MemberId, SeqNo, Term};
 
-/// A screen and its book.
-struct Shown {
-    book: Book,
+/// A screen and its model.
+struct TestScreen {
+    model: ChatModel,
     screen: super::Screen,
 }
 
-impl Shown {
-    fn tell(&mut self, event: &Event) -> Asked {
-        self.screen.tell(&self.book, event)
+impl TestScreen {
+    fn tell(&mut self, event: &Event) -> KeyAction {
+        self.screen.tell(&self.model, event)
     }
 }
 
-fn screen() -> Shown {
-    let mut book = Book::new(MemberId(1), GENERAL);
-    book.happen(&Told::RoleChanged {
+fn screen() -> TestScreen {
+    let mut model = ChatModel::new(MemberId(1), GENERAL);
+    model.happen(&Told::RoleChanged {
         role: Role::Follower,
         term: Term(2),
         leader: Some(MemberId(3)),
         promises: Vec::new(),
     });
-    book.seen = (1..=3)
-        .map(|id| Seen {
+    model.seen = (1..=3)
+        .map(|id| MemberView {
             id: MemberId(id),
             at: format!("127.0.0.1:600{id}"),
             is_here: id != 2,
@@ -45,19 +45,19 @@ fn screen() -> Shown {
             seen_ms: Some(7_000),
         })
         .collect();
-    Shown { book, screen: super::Screen::default() }
+    TestScreen { model, screen: super::Screen::default() }
 }
 
-fn say(screen: &mut Shown, seq: u64, member: u32, text: &str) {
-    screen.book.deliver(&[entry(seq, Body::Chat(chat(member, seq, GENERAL, text)))]);
+fn say(screen: &mut TestScreen, seq: u64, member: u32, text: &str) {
+    screen.model.deliver(&[entry(seq, Body::Chat(chat(member, seq, GENERAL, text)))]);
 }
 
 fn terminal(columns: u16, rows: u16) -> Terminal<TestBackend> {
     Terminal::new(TestBackend::new(columns, rows)).unwrap()
 }
 
-fn show(terminal: &mut Terminal<TestBackend>, screen: &mut Shown) -> Vec<String> {
-    terminal.draw(|frame| draw::draw(frame, &mut screen.screen, &screen.book, 19_000)).unwrap();
+fn show(terminal: &mut Terminal<TestBackend>, screen: &mut TestScreen) -> Vec<String> {
+    terminal.draw(|frame| draw::draw(frame, &mut screen.screen, &screen.model, 19_000)).unwrap();
     let buffer = terminal.backend().buffer();
     let columns = usize::from(buffer.area.width);
     let row = |cells: &[ratatui::buffer::Cell]| {
@@ -75,7 +75,7 @@ fn show(terminal: &mut Terminal<TestBackend>, screen: &mut Shown) -> Vec<String>
     buffer.content.chunks(columns).map(row).collect()
 }
 
-fn key(screen: &mut Shown, code: KeyCode) -> Asked {
+fn key(screen: &mut TestScreen, code: KeyCode) -> KeyAction {
     screen.tell(&Event::Key(KeyEvent::new(code, KeyModifiers::NONE)))
 }
 
@@ -84,9 +84,9 @@ fn the_screen_shows_the_timeline_the_group_what_is_pending_and_what_is_typed() {
     let mut screen = screen();
     say(&mut screen, 2, 3, "hello everybody");
     say(&mut screen, 3, 1, "hello");
-    screen.book.happen(&Told::Pending(chat(1, 4, GENERAL, "and")));
-    screen.book.happen(&Told::Pending(chat(1, 5, GENERAL, "more")));
-    screen.book.happen(&Told::Numbered(chat(1, 4, GENERAL, "").msg_id, SeqNo(4)));
+    screen.model.happen(&Told::Pending(chat(1, 4, GENERAL, "and")));
+    screen.model.happen(&Told::Pending(chat(1, 5, GENERAL, "more")));
+    screen.model.happen(&Told::Numbered(chat(1, 4, GENERAL, "").msg_id, SeqNo(4)));
     screen.screen.input.insert("dr");
     let mut terminal = terminal(70, 14);
     let rows = show(&mut terminal, &mut screen);
@@ -114,14 +114,14 @@ fn the_screen_shows_the_timeline_the_group_what_is_pending_and_what_is_typed() {
 #[test]
 fn without_a_majority_there_is_a_red_bar_that_says_what_becomes_of_what_is_typed() {
     let mut screen = screen();
-    screen.book.seen[2].is_here = false;
-    screen.book.happen(&Told::NoQuorum);
+    screen.model.seen[2].is_here = false;
+    screen.model.happen(&Told::NoQuorum);
     let mut terminal = terminal(70, 8);
     let rows = show(&mut terminal, &mut screen);
     let text = " no majority: 1 of 3 reachable; what you type is kept and sent later";
     assert_eq!(rows[1], text);
     assert_eq!(terminal.backend().buffer()[(3, 1)].bg, Color::Red);
-    screen.book.happen(&Told::Quorum);
+    screen.model.happen(&Told::Quorum);
     assert_ne!(show(&mut terminal, &mut screen)[1], text);
 }
 
@@ -178,9 +178,9 @@ fn any_size_can_be_drawn() {
     let mut screen = screen();
     for seq in 1..=9 {
         say(&mut screen, seq, 1, &"long words and 漢字 ".repeat(9));
-        screen.book.happen(&Told::Pending(chat(1, seq + 20, GENERAL, "waits")));
+        screen.model.happen(&Told::Pending(chat(1, seq + 20, GENERAL, "waits")));
     }
-    screen.book.happen(&Told::NoQuorum);
+    screen.model.happen(&Told::NoQuorum);
     screen.screen.input.insert("漢字漢字漢字");
     for (columns, rows) in [(1, 1), (2, 3), (7, 2), (10, 5), (64, 4), (65, 9), (300, 90)] {
         let mut terminal = terminal(columns, rows);
@@ -195,30 +195,30 @@ fn keys_type_and_ask() {
     let mut screen = screen();
     let control = |c| Event::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL));
     for c in "helo".chars() {
-        assert_eq!(key(&mut screen, KeyCode::Char(c)), Asked::Nothing);
+        assert_eq!(key(&mut screen, KeyCode::Char(c)), KeyAction::Nothing);
     }
     key(&mut screen, KeyCode::Left);
     key(&mut screen, KeyCode::Char('l'));
-    assert_eq!(screen.tell(&control('d')), Asked::Nothing);
+    assert_eq!(screen.tell(&control('d')), KeyAction::Nothing);
     assert_eq!(screen.screen.input.text(), "hell");
-    assert_eq!(key(&mut screen, KeyCode::Enter), Asked::Line("hell".into()));
-    assert_eq!(screen.tell(&control('d')), Asked::Quit);
-    assert_eq!(screen.tell(&control('c')), Asked::Quit);
-    assert_eq!(screen.tell(&Event::Resize(3, 4)), Asked::Redraw);
-    assert_eq!(screen.tell(&Event::Paste("a\nb".into())), Asked::Nothing);
+    assert_eq!(key(&mut screen, KeyCode::Enter), KeyAction::Line("hell".into()));
+    assert_eq!(screen.tell(&control('d')), KeyAction::Quit);
+    assert_eq!(screen.tell(&control('c')), KeyAction::Quit);
+    assert_eq!(screen.tell(&Event::Resize(3, 4)), KeyAction::Redraw);
+    assert_eq!(screen.tell(&Event::Paste("a\nb".into())), KeyAction::Nothing);
     assert_eq!(screen.screen.input.text(), "a b");
 }
 
 #[test]
 fn a_message_of_another_room_is_counted_and_not_shown() {
     let mut screen = screen();
-    screen.book.deliver(&[entry(5, Body::Chat(chat(2, 1, "cats", "meow")))]);
+    screen.model.deliver(&[entry(5, Body::Chat(chat(2, 1, "cats", "meow")))]);
     let rows = show(&mut terminal(70, 20), &mut screen);
     assert!(!rows.iter().any(|it| it.contains("meow")), "{rows:#?}");
     assert!(rows.iter().any(|it| it.contains("#cats  1 new")), "{rows:#?}");
-    screen.book.enter("cats");
+    screen.model.enter("cats");
     let rows = show(&mut terminal(70, 20), &mut screen);
     assert!(rows.iter().any(|it| it.contains("[seq=5] <peer_2> #cats: meow")), "{rows:#?}");
-    let room: &Arc<str> = screen.book.room();
+    let room: &Arc<str> = screen.model.room();
     assert_eq!(&**room, "cats");
 }

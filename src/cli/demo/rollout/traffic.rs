@@ -23,14 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Counts of answers and failures.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct AnswerCounts {
     /// Number of answers, by data plane, model and status.
     answers: BTreeMap<(String, String, u16), u64>,
     /// Number of requests without an answer, by data plane, with the reason of the last.
     pub(super) lost: BTreeMap<String, (u64, String)>,
 }
 
-impl Tally {
+impl AnswerCounts {
     /// Number of all answers.
     pub(super) fn all(&self) -> u64 {
         self.answers.values().sum()
@@ -67,7 +67,7 @@ impl Tally {
 
 /// Clients that run until this is dropped.
 pub(super) struct Traffic {
-    tally: Arc<Mutex<Tally>>,
+    tally: Arc<Mutex<AnswerCounts>>,
     /// Number of requests of each client that have ended.
     ended: Vec<Arc<AtomicU64>>,
     _running: Sender<Never>,
@@ -76,7 +76,7 @@ pub(super) struct Traffic {
 impl Traffic {
     /// Starts the clients.
     pub(super) fn start(data_planes: &[String]) -> io::Result<Self> {
-        let tally = Arc::<Mutex<Tally>>::default();
+        let tally = Arc::<Mutex<AnswerCounts>>::default();
         let (running, over) = bounded(0);
         let mut ended = Vec::new();
         for at in data_planes {
@@ -96,12 +96,12 @@ impl Traffic {
     }
 
     /// Counts of the requests since the last call.
-    pub(super) fn take(&self) -> Tally {
+    pub(super) fn take(&self) -> AnswerCounts {
         std::mem::take(&mut *self.tally.lock().expect("nothing under this lock can panic"))
     }
 }
 
-fn client(at: &str, (tally, ended): (&Mutex<Tally>, &AtomicU64), over: &Receiver<Never>) {
+fn client(at: &str, (tally, ended): (&Mutex<AnswerCounts>, &AtomicU64), over: &Receiver<Never>) {
     let beat = tick(PACE);
     loop {
         select! {

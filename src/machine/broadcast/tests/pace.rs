@@ -70,7 +70,7 @@ fn nobody_stops_an_origin_for_long() {
 #[test]
 fn a_second_life_waits_for_nobody_of_the_first() {
     let slow = |incarnation| Slow {
-        origin: Subject { incarnation: Incarnation(incarnation), ..life(1) },
+        origin: MemberInstance { incarnation: Incarnation(incarnation), ..life(1) },
         who: endpoint(5),
         done: 0,
         room: 0,

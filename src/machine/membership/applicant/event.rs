@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::LinkId;
-use crate::model::statement::{Admission, Removal, Subject};
+use crate::model::statement::{Admission, MemberInstance, Removal};
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId};
 use crate::proto::hello::SeedKey;
 use crate::proto::membership::MemberLine;
@@ -135,7 +135,7 @@ pub enum Event {
         /// Certificate of the removal.
         removal: Box<Removal>,
         /// Life of this peer that was ended.
-        life: Subject,
+        life: MemberInstance,
     },
     /// A seed has voted to remove this peer, in vain; the peer begins a new life after a delay.
     Renews {

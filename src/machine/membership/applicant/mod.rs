@@ -20,10 +20,10 @@ use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 
 use crate::machine::membership::seedbook::{Learned, SeedBook};
-use crate::machine::{Effects, Kind, LinkId, NodeCall, NodeMessage, PingHost};
-use crate::model::statement::{Admission, Leave, RegisterReq, Removal, Subject};
+use crate::machine::{Effects, LinkId, NodeCall, NodeMessage, PingHost, Vocabulary};
+use crate::model::statement::{Admission, Leave, MemberInstance, RegisterReq, Removal};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId};
-use crate::proto::hello::{Card, SeedKey};
+use crate::proto::hello::{NodeInfo, SeedKey};
 use crate::proto::membership::{MemberLine, PeerListReq, PeerListResp, RegisterVote};
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
@@ -74,7 +74,7 @@ pub struct Applicant {
     lists: BTreeMap<SeedId, Vec<MemberLine>>,
 }
 
-impl Kind for Applicant {
+impl Vocabulary for Applicant {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -131,9 +131,9 @@ impl Applicant {
     }
 
     /// This peer's present life.
-    pub fn subject(&self) -> Subject {
+    pub fn subject(&self) -> MemberInstance {
         let Self { endpoint, incarnation, keys, .. } = self;
-        Subject { endpoint: *endpoint, incarnation: *incarnation, key: keys.public() }
+        MemberInstance { endpoint: *endpoint, incarnation: *incarnation, key: keys.public() }
     }
 
     /// The proof of membership, while this peer is a member.
@@ -206,10 +206,10 @@ impl Applicant {
     }
 
     /// Takes the new link of a seed that has proved its key.
-    pub fn on_seed_link(&mut self, seed: SeedId, link: LinkId, card: &Card, fx: &mut Fx) {
+    pub fn on_seed_link(&mut self, seed: SeedId, link: LinkId, info: &NodeInfo, fx: &mut Fx) {
         self.calling.remove(&seed);
         self.links.insert(seed, link);
-        for key in self.book.hint(seed, &card.seed_keys) {
+        for key in self.book.hint(seed, &info.seed_keys) {
             fx.persist(Record::SeedKey(key));
             fx.emit(Event::SeedKeyLearnt(key));
         }

@@ -48,13 +48,13 @@ fn link(it: &mut Applicant, fx: &mut Fx) {
 }
 
 fn link_one(it: &mut Applicant, seed: SeedId, fx: &mut Fx) {
-    let life = Subject {
+    let life = MemberInstance {
         endpoint: endpoint(5000 + seed.0),
         incarnation: Incarnation(0),
         key: keys(u8::try_from(seed.0).unwrap()).public(),
     };
-    let card = Card { seed: Some(seed), ..Card::new(life) };
-    it.on_seed_link(seed, LinkId(u64::from(seed.0)), &card, fx);
+    let info = NodeInfo { seed: Some(seed), ..NodeInfo::new(life) };
+    it.on_seed_link(seed, LinkId(u64::from(seed.0)), &info, fx);
 }
 
 /// Makes an attempt that both seeds answer with these refusals, and another one after it.
@@ -85,7 +85,7 @@ fn admission(it: &Applicant) -> Admission {
         let keys = keys(u8::try_from(seed.0).unwrap());
         Vote::sign(ProposalKind::Admit, &[subject], (seed, &keys), WallTime(100))
     };
-    let Subject { endpoint, incarnation, key } = subject;
+    let MemberInstance { endpoint, incarnation, key } = subject;
     Admission { endpoint, incarnation, key, votes: SEEDS.map(vote).to_vec() }
 }
 

@@ -6,19 +6,21 @@ use std::net::IpAddr;
 use super::{Authority, Event, Fx, Timer};
 use crate::machine::LinkId;
 use crate::machine::membership::registry::Merged;
-use crate::machine::probe::Outcome;
+use crate::machine::probe::ProbeOutcome;
 use crate::machine::quorum::{Ballot, Tally};
-use crate::machine::session::Cause;
-use crate::model::entry::Entry;
-use crate::model::statement::{Admission, Proposal, ProposalKind, RegisterReq, Subject, Vote};
+use crate::machine::session::RejectReason;
+use crate::model::entry::RegistryEntry;
+use crate::model::statement::{
+    Admission, MemberInstance, Proposal, ProposalKind, RegisterReq, Vote,
+};
 use crate::model::{Endpoint, Now, SeedId};
-use crate::proto::hello::Card;
+use crate::proto::hello::NodeInfo;
 use crate::proto::membership::{REASON_BYTES_MAX, RegisterVote};
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// An admission under way.
 #[derive(Debug)]
-pub(super) struct Case {
+pub(super) struct OpenAdmission {
     pub(super) request: RegisterReq,
     /// The other seed whose message opened the case.
     by: Option<SeedId>,
@@ -35,7 +37,7 @@ impl Authority {
     pub fn on_register_req(
         &mut self,
         now: Now,
-        (link, from, address): (LinkId, &Card, IpAddr),
+        (link, from, address): (LinkId, &NodeInfo, IpAddr),
         request: RegisterReq,
         fx: &mut Fx,
     ) {
@@ -61,24 +63,24 @@ impl Authority {
             return;
         }
         self.open_admission(request, None, fx);
-        if let Some(case) = self.admissions.get_mut(&subject) {
-            case.applicants.insert(link);
-            case.by = None;
-            for vote in case.said.values() {
+        if let Some(open_case) = self.admissions.get_mut(&subject) {
+            open_case.applicants.insert(link);
+            open_case.by = None;
+            for vote in open_case.said.values() {
                 fx.send(link, vote.clone());
             }
         }
-        self.tell_seeds(&request.into(), None, fx);
+        self.send_to_seeds(&request.into(), None, fx);
     }
 
     /// Takes another seed's vote. It must come from the voter itself.
     pub fn on_register_vote(&mut self, now: Now, link: LinkId, vote: RegisterVote, fx: &mut Fx) {
         let Some(voter) = self.seed_of(link) else {
-            return self.refuse(link, Cause::Forged, "a vote that comes from no seed", fx);
+            return self.refuse(link, RejectReason::Forged, "a vote that comes from no seed", fx);
         };
         if vote.reason.len() > REASON_BYTES_MAX {
             let reason = format!("a reason of more than {REASON_BYTES_MAX} bytes");
-            return self.refuse(link, Cause::TooMany, reason, fx);
+            return self.refuse(link, RejectReason::TooMany, reason, fx);
         }
         let subject = vote.request().subject();
         if self.registry.is_alive(&subject) {
@@ -86,7 +88,7 @@ impl Authority {
         }
         if !self.admissions.contains_key(&subject) {
             if !vote.request().is_valid() {
-                return self.refuse(link, Cause::Forged, "a vote for a forged request", fx);
+                return self.refuse(link, RejectReason::Forged, "a vote for a forged request", fx);
             }
             self.open_admission(vote.request(), Some(voter), fx);
         }
@@ -115,7 +117,7 @@ impl Authority {
             return Some(Merged::Nothing);
         }
         self.book.verify_admission(proof).ok()?;
-        let merged = self.apply(now, Entry::admitted(proof.clone()), None, fx);
+        let merged = self.apply(now, RegistryEntry::admitted(proof.clone()), None, fx);
         self.close_admission(proof, fx);
         Some(merged)
     }
@@ -125,45 +127,45 @@ impl Authority {
         &mut self,
         now: Now,
         endpoint: Endpoint,
-        outcome: &Outcome,
+        outcome: &ProbeOutcome,
         fx: &mut Fx,
     ) {
         let waiting: Vec<_> = self
             .admissions
             .iter()
-            .filter(|(subject, case)| {
-                subject.endpoint == endpoint && !case.said.contains_key(&self.me)
+            .filter(|(subject, open_case)| {
+                subject.endpoint == endpoint && !open_case.said.contains_key(&self.me)
             })
             .map(|(subject, _)| *subject)
             .collect();
         for subject in waiting {
             let verdict = match outcome {
-                Outcome::Answered(card) if card.subject() == subject => Ok(()),
-                Outcome::Answered(card) if card.key == subject.key => {
-                    Err(format!("{endpoint} answers as incarnation {}", card.incarnation))
+                ProbeOutcome::Answered(info) if info.subject() == subject => Ok(()),
+                ProbeOutcome::Answered(info) if info.key == subject.key => {
+                    Err(format!("{endpoint} answers as incarnation {}", info.incarnation))
                 }
-                Outcome::Answered(_) => Err(format!("another key answers at {endpoint}")),
-                Outcome::Refused => Err(format!("nobody listens at {endpoint}")),
-                Outcome::Silent => Err(format!("no answer from {endpoint} when dialed back")),
-                Outcome::Inconclusive => Err("too busy to dial back".to_owned()),
+                ProbeOutcome::Answered(_) => Err(format!("another key answers at {endpoint}")),
+                ProbeOutcome::Refused => Err(format!("nobody listens at {endpoint}")),
+                ProbeOutcome::Silent => Err(format!("no answer from {endpoint} when dialed back")),
+                ProbeOutcome::Inconclusive => Err("too busy to dial back".to_owned()),
             };
             self.cast_register_vote(now, &subject, verdict, fx);
         }
     }
 
     /// Rejects an admission that has taken too long.
-    pub(super) fn admission_expired(&mut self, subject: &Subject, fx: &mut Fx) {
-        let Some(case) = self.admissions.get(subject) else { return };
+    pub(super) fn admission_expired(&mut self, subject: &MemberInstance, fx: &mut Fx) {
+        let Some(open_case) = self.admissions.get(subject) else { return };
         let silent: Vec<_> = self
             .book
             .seeds()
-            .filter(|(id, _)| !case.said.contains_key(id))
+            .filter(|(id, _)| !open_case.said.contains_key(id))
             .map(|(id, _)| id.to_string())
             .collect();
         let reason = format!(
             "{} of {} needed yes votes in time; no answer from seed {}",
-            case.ballot.yes(),
-            case.ballot.needed(),
+            open_case.ballot.yes(),
+            open_case.ballot.needed(),
             silent.join(", "),
         );
         self.reject_admission(subject, &reason, fx);
@@ -172,17 +174,17 @@ impl Authority {
     /// Repeats this seed's votes and requests to a seed whose link came up: open cases may be
     /// decided with it.
     pub(super) fn repeat_admissions(&self, link: LinkId, fx: &mut Fx) {
-        for case in self.admissions.values() {
-            match case.said.get(&self.me) {
+        for open_case in self.admissions.values() {
+            match open_case.said.get(&self.me) {
                 Some(vote) => fx.send(link, vote.clone()),
-                None => fx.send(link, case.request),
+                None => fx.send(link, open_case.request),
             }
         }
     }
 
     /// True if a request of `subject` opens no case here, because a vote on it is open or a life as
     /// high is known.
-    fn is_settled(&self, subject: &Subject) -> bool {
+    fn is_settled(&self, subject: &MemberInstance) -> bool {
         let known = self.registry.get(subject.endpoint);
         let is_obsolete = known.is_some_and(|held| held.subject.incarnation >= subject.incarnation);
         is_obsolete || self.admissions.contains_key(subject)
@@ -203,8 +205,8 @@ impl Authority {
             because: "it asks to register".to_owned(),
         });
         let (applicants, votes, said) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
-        let case = Case { request, by, applicants, ballot, votes, said };
-        self.admissions.insert(subject, case);
+        let open_case = OpenAdmission { request, by, applicants, ballot, votes, said };
+        self.admissions.insert(subject, open_case);
         fx.set_timer(Timer::Admission(subject), self.config.admission_timeout);
         let timeout = self.health.stretch(self.config.probe_timeout * 2);
         fx.emit(Event::Probe { endpoint: subject.endpoint, timeout });
@@ -214,14 +216,15 @@ impl Authority {
     /// must not keep out the applicants that the others vouch for.
     fn has_used_its_share(&self, by: Option<SeedId>) -> bool {
         let share = self.config.admissions_max / (self.book.len() + 1);
-        by.is_some() && self.admissions.values().filter(|case| case.by == by).count() >= share
+        by.is_some()
+            && self.admissions.values().filter(|open_case| open_case.by == by).count() >= share
     }
 
     /// Sends this seed's answer to the other seeds, and counts it.
     fn cast_register_vote(
         &mut self,
         now: Now,
-        subject: &Subject,
+        subject: &MemberInstance,
         verdict: Result<(), String>,
         fx: &mut Fx,
     ) {
@@ -231,25 +234,25 @@ impl Authority {
         let verdict = match verdict.and_then(|()| self.check_time(now, subject)) {
             Ok(()) if !self.ready => Err("catching up with the other seeds first".to_owned()),
             Ok(()) => match self.vote_given(kind, subject).cloned() {
-                Some(given) if given.lives.contains(subject) => Ok(given),
+                Some(cast_vote) if cast_vote.lives.contains(subject) => Ok(cast_vote),
                 Some(_) => Err("voted for another key in this incarnation already".to_owned()),
                 None => Ok(self.vote(now, kind, vec![*subject], fx)),
             },
             Err(reason) => Err(reason),
         };
-        let Some(case) = self.admissions.get(subject) else { return };
+        let Some(open_case) = self.admissions.get(subject) else { return };
         let said = RegisterVote {
             endpoint: subject.endpoint,
             incarnation: subject.incarnation,
             key: subject.key,
-            request: case.request.signature,
-            seed: verdict.as_ref().map_or(self.me, |given| given.vote.seed),
+            request: open_case.request.signature,
+            seed: verdict.as_ref().map_or(self.me, |cast_vote| cast_vote.vote.seed),
             yes: verdict.is_ok(),
-            at: verdict.as_ref().map_or(now.wall, |given| given.vote.at),
-            signature: verdict.as_ref().ok().map(|given| given.vote.signature),
+            at: verdict.as_ref().map_or(now.wall, |cast_vote| cast_vote.vote.at),
+            signature: verdict.as_ref().ok().map(|cast_vote| cast_vote.vote.signature),
             reason: verdict.err().unwrap_or_else(|| "it answered when dialed back".to_owned()),
         };
-        self.tell_seeds(&said.clone().into(), None, fx);
+        self.send_to_seeds(&said.clone().into(), None, fx);
         self.count_register_vote(now, (None, self.me), said, fx);
     }
 
@@ -269,31 +272,31 @@ impl Authority {
                 .is_some_and(|key| vote.is_valid(proposal.kind, &[subject], &key))
         {
             if let Some(link) = link {
-                self.refuse(link, Cause::Forged, "the vote's signature does not hold", fx);
+                self.refuse(link, RejectReason::Forged, "the vote's signature does not hold", fx);
             }
             return;
         }
-        let Some(case) = self.admissions.get_mut(&subject) else { return };
-        let earlier = case.said.get(&seed).map(|earlier| earlier.vote().is_some());
+        let Some(open_case) = self.admissions.get_mut(&subject) else { return };
+        let earlier = open_case.said.get(&seed).map(|earlier| earlier.vote().is_some());
         if earlier == Some(said.vote().is_some()) {
             return; // Repeated: it is not told twice.
         }
         if let Some(vote) = said.vote() {
-            case.votes.insert(seed, vote);
+            open_case.votes.insert(seed, vote);
         }
-        let tally = case.ballot.cast(seed, said.vote().is_some());
+        let tally = open_case.ballot.cast(seed, said.vote().is_some());
         fx.emit(Event::Voted {
             proposal,
             seed,
             yes: said.vote().is_some(),
             reason: said.reason.clone(),
-            count: case.ballot.yes(),
-            needed: case.ballot.needed(),
+            count: open_case.ballot.yes(),
+            needed: open_case.ballot.needed(),
         });
-        for applicant in &case.applicants {
+        for applicant in &open_case.applicants {
             fx.send(*applicant, said.clone());
         }
-        case.said.insert(seed, said);
+        open_case.said.insert(seed, said);
         match tally {
             Tally::Pending => {}
             Tally::Won => self.commit_admission(now, &subject, fx),
@@ -301,16 +304,16 @@ impl Authority {
         }
     }
 
-    fn commit_admission(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
-        let Some(case) = self.admissions.get(subject) else { return };
-        let Subject { endpoint, incarnation, key } = *subject;
-        let votes = case.votes.values().cloned().collect();
+    fn commit_admission(&mut self, now: Now, subject: &MemberInstance, fx: &mut Fx) {
+        let Some(open_case) = self.admissions.get(subject) else { return };
+        let MemberInstance { endpoint, incarnation, key } = *subject;
+        let votes = open_case.votes.values().cloned().collect();
         let admission = Admission { endpoint, incarnation, key, votes };
-        let is_proposer = !case.applicants.is_empty();
-        self.apply(now, Entry::admitted(admission.clone()), None, fx);
+        let is_proposer = !open_case.applicants.is_empty();
+        self.apply(now, RegistryEntry::admitted(admission.clone()), None, fx);
         self.close_admission(&admission, fx);
         if is_proposer {
-            self.tell_seeds(&admission.into(), None, fx);
+            self.send_to_seeds(&admission.into(), None, fx);
         }
     }
 
@@ -318,18 +321,18 @@ impl Authority {
     /// from now on.
     fn close_admission(&mut self, admission: &Admission, fx: &mut Fx) {
         let subject = admission.subject();
-        let Some(case) = self.admissions.remove(&subject) else { return };
+        let Some(open_case) = self.admissions.remove(&subject) else { return };
         fx.stop_timer(Timer::Admission(subject));
-        for link in case.applicants {
+        for link in open_case.applicants {
             self.linked(subject.endpoint, link);
             fx.send(link, admission.clone());
             fx.emit(Event::Standing { link, member: true });
         }
     }
 
-    fn vote_lost(&mut self, subject: &Subject, fx: &mut Fx) {
-        let Some(case) = self.admissions.get(subject) else { return };
-        let reasons: Vec<_> = case
+    fn vote_lost(&mut self, subject: &MemberInstance, fx: &mut Fx) {
+        let Some(open_case) = self.admissions.get(subject) else { return };
+        let reasons: Vec<_> = open_case
             .said
             .iter()
             .filter(|(_, said)| said.vote().is_none())
@@ -338,10 +341,10 @@ impl Authority {
         self.reject_admission(subject, &reasons.join("; "), fx);
     }
 
-    fn reject_admission(&mut self, subject: &Subject, reason: &str, fx: &mut Fx) {
-        let Some(case) = self.admissions.remove(subject) else { return };
+    fn reject_admission(&mut self, subject: &MemberInstance, reason: &str, fx: &mut Fx) {
+        let Some(open_case) = self.admissions.remove(subject) else { return };
         fx.stop_timer(Timer::Admission(*subject));
-        for link in case.applicants {
+        for link in open_case.applicants {
             fx.send(link, ErrorReply::new(ErrorCode::Rejected, reason));
         }
         let proposal = Proposal { kind: ProposalKind::Admit, subject: *subject };

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Authority, Bucket};
-use crate::machine::session::Cause;
-use crate::model::entry::Status;
-use crate::model::statement::{RegisterReq, Subject};
+use crate::machine::session::RejectReason;
+use crate::model::entry::MemberState;
+use crate::model::statement::{MemberInstance, RegisterReq};
 use crate::model::{Endpoint, Incarnation, Now, Time, WallTime};
-use crate::proto::hello::Card;
+use crate::proto::hello::NodeInfo;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 impl Authority {
@@ -16,29 +16,29 @@ impl Authority {
     pub(super) fn check_request(
         &mut self,
         now: Now,
-        (from, address): (&Card, IpAddr),
+        (from, address): (&NodeInfo, IpAddr),
         request: &RegisterReq,
-    ) -> Result<(), (Cause, ErrorReply)> {
+    ) -> Result<(), (RejectReason, ErrorReply)> {
         let refuse = |cause, code, reason: String| Err((cause, ErrorReply::new(code, reason)));
         let subject = request.subject();
         if !self.spend_request(now, address) {
             let limit = self.config.requests_per_second;
             let reason = format!("more than {limit} requests a second from one address");
-            return refuse(Cause::TooMany, ErrorCode::Busy, reason);
+            return refuse(RejectReason::TooMany, ErrorCode::Busy, reason);
         }
         // Several seeds pass on the same request; it was verified when its case was opened.
-        let case = self.admissions.get(&subject);
-        let is_verified = case.is_some_and(|case| case.request == *request);
+        let open_case = self.admissions.get(&subject);
+        let is_verified = open_case.is_some_and(|open_case| open_case.request == *request);
         if subject != from.subject() || !(is_verified || request.is_valid()) {
             let reason = "the request is not about the one who proved its key on this link";
-            return refuse(Cause::Forged, ErrorCode::Invalid, reason.to_owned());
+            return refuse(RejectReason::Forged, ErrorCode::Invalid, reason.to_owned());
         }
         if let Err(reason) = self.check_time(now, &subject) {
             // The floor goes with the refusal: the applicant must forget the incarnation that its
             // clock made.
             let floor = self.last_life(subject.endpoint);
             return Err((
-                Cause::Stale,
+                RejectReason::Stale,
                 ErrorReply::new(ErrorCode::Invalid, reason).with_floor(floor),
             ));
         }
@@ -50,7 +50,7 @@ impl Authority {
         {
             let (members, open) = (self.config.members_max, self.config.admissions_max);
             let reason = format!("full: at most {members} members, {open} admissions at once");
-            return refuse(Cause::TooMany, ErrorCode::Busy, reason);
+            return refuse(RejectReason::TooMany, ErrorCode::Busy, reason);
         }
         Ok(())
     }
@@ -59,7 +59,7 @@ impl Authority {
     /// up its endpoint. It may be ahead of this clock only as far as a quorum has admitted an
     /// earlier life of that endpoint: a clock that was ahead once, a member's or all seeds', shuts
     /// out no later life.
-    pub(super) fn check_time(&self, now: Now, subject: &Subject) -> Result<(), String> {
+    pub(super) fn check_time(&self, now: Now, subject: &MemberInstance) -> Result<(), String> {
         let last = self.last_life(subject.endpoint).0.max(now.wall.0);
         if subject.incarnation.0 <= last.saturating_add(millis(self.config.evidence_skew)) {
             return Ok(());
@@ -79,22 +79,22 @@ impl Authority {
     }
 
     /// The reason why this seed would not admit `subject`, whichever node asks (M4, M5).
-    pub(super) fn objection(&self, subject: &Subject) -> Option<(Cause, ErrorReply)> {
+    pub(super) fn objection(&self, subject: &MemberInstance) -> Option<(RejectReason, ErrorReply)> {
         let refusal = |cause, code, reason| Some((cause, ErrorReply::new(code, reason)));
         if !subject.endpoint.is_callable() {
             let reason = format!("nobody can be called at {}", subject.endpoint);
-            return refusal(Cause::Forged, ErrorCode::Invalid, reason);
+            return refusal(RejectReason::Forged, ErrorCode::Invalid, reason);
         }
         if self.book.seed_at(subject.endpoint).is_some() {
             let reason = format!("{} is a seed's address", subject.endpoint);
-            return refusal(Cause::NotAllowed, ErrorCode::EndpointTaken, reason);
+            return refusal(RejectReason::NotAllowed, ErrorCode::EndpointTaken, reason);
         }
         if let Some(objection) = self.ban_objection(subject) {
             return Some(objection);
         }
         let ended = |last: Incarnation| {
             let reason = format!("this life has ended; register above incarnation {last}");
-            (Cause::Stale, ErrorReply::new(ErrorCode::Removed, reason).with_floor(last))
+            (RejectReason::Stale, ErrorReply::new(ErrorCode::Removed, reason).with_floor(last))
         };
         if let Some(floor) = self.registry.floor(subject.endpoint)
             && subject.incarnation <= floor
@@ -102,16 +102,16 @@ impl Authority {
             return Some(ended(floor));
         }
         let held = self.registry.get(subject.endpoint)?;
-        if held.status() == Status::Alive && held.subject.key != subject.key {
+        if held.status() == MemberState::Alive && held.subject.key != subject.key {
             let reason = format!(
                 "{} is alive under another key ({}); wait until that one is removed, \
                  or use its identity.key",
                 subject.endpoint,
                 held.subject.key.short(),
             );
-            return refusal(Cause::NotAllowed, ErrorCode::EndpointTaken, reason);
+            return refusal(RejectReason::NotAllowed, ErrorCode::EndpointTaken, reason);
         }
-        let has_ended = held.subject == *subject && held.status() != Status::Alive;
+        let has_ended = held.subject == *subject && held.status() != MemberState::Alive;
         if held.subject.incarnation > subject.incarnation || has_ended {
             return Some(ended(held.subject.incarnation));
         }

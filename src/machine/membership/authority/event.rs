@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::LinkId;
-use crate::machine::session::Cause;
-use crate::model::entry::Entry;
+use crate::machine::session::RejectReason;
+use crate::model::entry::RegistryEntry;
 use crate::model::statement::{
-    Admission, Ban, Leave, Proposal, ProposalKind, Removal, Subject, Vote,
+    Admission, Ban, Leave, MemberInstance, Proposal, ProposalKind, Removal, Vote,
 };
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId};
 use crate::proto::hello::SeedKey;
@@ -19,9 +19,9 @@ use crate::proto::refusal::ErrorReply;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
     /// An admission has taken too long.
-    Admission(Subject),
+    Admission(MemberInstance),
     /// An open removal is due for another look.
-    Removal(Subject),
+    Removal(MemberInstance),
     /// The removals that are ripe have waited long enough for those that are not.
     Settle,
     /// Registries are compared with the other seeds.
@@ -45,14 +45,14 @@ pub enum Record {
         /// Kind of the proposal.
         kind: ProposalKind,
         /// Lives that the vote covers, ascending.
-        lives: Vec<Subject>,
+        lives: Vec<MemberInstance>,
         /// The vote as it left the node.
         vote: Vote,
     },
     /// A verified admission or goodbye; in a rewritten journal all that is known of a life.
     Entry {
         /// Proofs about the life.
-        entry: Box<Entry>,
+        entry: Box<RegistryEntry>,
     },
     /// A verified removal of one or more lives.
     Removed {
@@ -110,7 +110,7 @@ pub enum Event {
         /// Link of the sender.
         link: LinkId,
         /// Kind of the offense.
-        cause: Cause,
+        cause: RejectReason,
         /// Answer for the sender.
         error: ErrorReply,
     },
@@ -152,7 +152,7 @@ pub enum Event {
         /// Certificate of the removal.
         removal: Arc<Removal>,
         /// Lives among those removed that ended here by this certificate, now.
-        lives: Vec<Subject>,
+        lives: Vec<MemberInstance>,
     },
     /// An endpoint was banned, or its ban was lifted.
     Banned(Box<Ban>),
@@ -161,7 +161,7 @@ pub enum Event {
     /// A death was reported.
     Reported {
         /// Life that is reported dead.
-        subject: Subject,
+        subject: MemberInstance,
         /// Endpoint of the member that reports.
         reporter: Endpoint,
         /// Fixed text of the report.

@@ -8,13 +8,13 @@
 //!   life has ended here already and only the proof is forgotten.
 //!
 //! The module does not gossip (M11) and knows no sockets; [`admission`], [`removal`], [`sync`] and
-//! [`watch`] hold the handlers of one concern each, [`queries`] the answers to questions.
+//! [`audit`] hold the handlers of one concern each, [`queries`] the answers to questions.
 
 mod admission;
+mod audit;
 mod config;
 mod eligibility;
 mod event;
-mod ledger;
 mod orders;
 mod pages;
 mod queries;
@@ -22,29 +22,31 @@ mod removal;
 mod sync;
 mod twins;
 mod verdict;
-mod watch;
+mod votes;
 mod witnesses;
 
 pub use config::Config;
 pub use event::{Event, Record, Timer};
-pub use orders::{BANS_MAX, ORDER_TTL, Order, OrderState};
+pub use orders::{BANS_MAX, ORDER_TTL, OperatorOrder, OrderState};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::ledger::Given;
+use self::votes::CastVote;
 use super::registry::Registry;
 use super::seedbook::{Learned, SeedBook};
 use crate::machine::health::LocalHealth;
-use crate::machine::probe::Outcome;
-use crate::machine::session::Cause;
-use crate::machine::{Effects, Kind, LinkId, NodeCall, NodeMessage, PingHost};
-use crate::model::entry::Entry;
-use crate::model::statement::{Leave, NeighborList, Proposal, ProposalKind, Removal, Subject};
+use crate::machine::probe::ProbeOutcome;
+use crate::machine::session::RejectReason;
+use crate::machine::{Effects, LinkId, NodeCall, NodeMessage, PingHost, Vocabulary};
+use crate::model::entry::RegistryEntry;
+use crate::model::statement::{
+    Leave, MemberInstance, NeighborList, Proposal, ProposalKind, Removal,
+};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
-use crate::proto::hello::{Card, SeedKey};
+use crate::proto::hello::{NodeInfo, SeedKey};
 use crate::proto::refusal::ErrorReply;
 
 /// Time that a quorum must be out of reach before its loss is told (M10).
@@ -71,13 +73,13 @@ pub struct Authority {
     book: SeedBook,
     registry: Registry,
     /// This seed's yes votes, by endpoint, incarnation and kind, for each of which M2 allows one.
-    given: BTreeMap<(Endpoint, Incarnation, ProposalKind), Arc<Given>>,
-    admissions: BTreeMap<Subject, admission::Case>,
-    removals: BTreeMap<Subject, removal::Case>,
+    cast_vote: BTreeMap<(Endpoint, Incarnation, ProposalKind), Arc<CastVote>>,
+    admissions: BTreeMap<MemberInstance, admission::OpenAdmission>,
+    removals: BTreeMap<MemberInstance, removal::OpenRemoval>,
     /// Orders of operators that wait for a quorum of seeds.
-    orders: BTreeMap<Proposal, orders::Case>,
+    orders: BTreeMap<Proposal, orders::OpenOrder>,
     /// Times of the findings that were used up, so that they cannot be replayed (M6).
-    spent: BTreeMap<(Subject, Endpoint), crate::model::WallTime>,
+    spent: BTreeMap<(MemberInstance, Endpoint), crate::model::WallTime>,
     lists: BTreeMap<Endpoint, NeighborList>,
     seed_links: BTreeMap<SeedId, LinkId>,
     member_links: BTreeMap<Endpoint, LinkId>,
@@ -108,7 +110,7 @@ pub struct Authority {
     isolated_due: Time,
 }
 
-impl Kind for Authority {
+impl Vocabulary for Authority {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = Timer;
@@ -138,7 +140,7 @@ impl Authority {
             rng,
             book,
             registry: Registry::default(),
-            given: BTreeMap::new(),
+            cast_vote: BTreeMap::new(),
             admissions: BTreeMap::new(),
             removals: BTreeMap::new(),
             orders: BTreeMap::new(),
@@ -167,7 +169,7 @@ impl Authority {
         for record in records {
             match record {
                 Record::Voted { kind, lives, vote } => {
-                    _ = this.remember_vote(Given { kind, lives, vote });
+                    _ = this.remember_vote(CastVote { kind, lives, vote });
                 }
                 Record::Entry { entry } => _ = this.registry.merge(*entry),
                 Record::Removed { removal } => _ = this.registry.merge_removal(&removal),
@@ -177,7 +179,7 @@ impl Authority {
                     this.registry.raise_floor(endpoint, incarnation);
                 }
                 Record::Forgot { endpoint, incarnation, kind } => {
-                    _ = this.given.remove(&(endpoint, incarnation, kind));
+                    _ = this.cast_vote.remove(&(endpoint, incarnation, kind));
                 }
                 Record::Ready => {}
             }
@@ -235,11 +237,12 @@ impl Authority {
     /// The records that rebuild this state.
     pub fn snapshot(&self) -> Vec<Record> {
         let keys = self.book.known_keys().into_iter().map(Record::SeedKey);
-        let mut votes: Vec<&Given> = self.given.values().map(|given| &**given).collect();
-        votes.sort_by_key(|given| (given.kind, &given.lives));
+        let mut votes: Vec<&CastVote> =
+            self.cast_vote.values().map(|cast_vote| &**cast_vote).collect();
+        votes.sort_by_key(|cast_vote| (cast_vote.kind, &cast_vote.lives));
         votes.dedup();
-        let votes = votes.into_iter().cloned().map(|given| {
-            let Given { kind, lives, vote } = given;
+        let votes = votes.into_iter().cloned().map(|cast_vote| {
+            let CastVote { kind, lives, vote } = cast_vote;
             Record::Voted { kind, lives, vote }
         });
         let entries = self.registry.entries().flat_map(|entry| {
@@ -265,21 +268,21 @@ impl Authority {
     }
 
     /// Takes the new link of a node that has proved its key. Returns whether it is a member.
-    pub fn on_member_link(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) -> bool {
-        if let Some(admission) = &card.certificate {
+    pub fn on_member_link(&mut self, now: Now, link: LinkId, info: &NodeInfo, fx: &mut Fx) -> bool {
+        if let Some(admission) = &info.certificate {
             // A member may bring the proof of an admission that this seed has missed.
-            if admission.subject() == card.subject() {
+            if admission.subject() == info.subject() {
                 self.take_admission(now, admission, fx);
             }
         }
-        let subject = card.subject();
+        let subject = info.subject();
         self.suspect_came(&subject);
         let is_member = self.registry.is_alive(&subject);
         if is_member {
             self.linked(subject.endpoint, link);
             if !self.removals.contains_key(&subject) {
-                let given = self.vote_given(ProposalKind::Remove, &subject);
-                Self::warn(link, &subject, given, fx);
+                let cast_vote = self.vote_given(ProposalKind::Remove, &subject);
+                Self::warn(link, &subject, cast_vote, fx);
             }
         } else if let Some(held) = self.registry.get(subject.endpoint)
             && held.subject == subject
@@ -297,11 +300,11 @@ impl Authority {
         &mut self,
         now: Now,
         (seed, link): (SeedId, LinkId),
-        card: &Card,
+        info: &NodeInfo,
         fx: &mut Fx,
     ) {
         self.seed_links.insert(seed, link);
-        for key in self.book.hint(seed, &card.seed_keys) {
+        for key in self.book.hint(seed, &info.seed_keys) {
             fx.persist(Record::SeedKey(key));
             fx.emit(Event::SeedKeyLearnt(key));
         }
@@ -318,7 +321,7 @@ impl Authority {
         &mut self,
         now: Now,
         link: LinkId,
-        (card, is_agreed): (&Card, bool),
+        (info, is_agreed): (&NodeInfo, bool),
         fx: &mut Fx,
     ) {
         if let Some(seed) = self.seed_of(link) {
@@ -328,12 +331,12 @@ impl Authority {
             fx.emit(Event::SeedLink { seed, up: false, connected: self.connected() });
             self.check_quorum(fx);
         }
-        if self.member_links.get(&card.endpoint) == Some(&link) {
-            self.member_links.remove(&card.endpoint);
-            self.lost_member(now, card.endpoint, is_agreed, fx);
+        if self.member_links.get(&info.endpoint) == Some(&link) {
+            self.member_links.remove(&info.endpoint);
+            self.lost_member(now, info.endpoint, is_agreed, fx);
         }
-        for case in self.admissions.values_mut() {
-            case.applicants.remove(&link);
+        for open_case in self.admissions.values_mut() {
+            open_case.applicants.remove(&link);
         }
     }
 
@@ -366,7 +369,7 @@ impl Authority {
     }
 
     /// Takes the outcome of a probe that was asked for.
-    pub fn on_probed(&mut self, now: Now, endpoint: Endpoint, outcome: &Outcome, fx: &mut Fx) {
+    pub fn on_probed(&mut self, now: Now, endpoint: Endpoint, outcome: &ProbeOutcome, fx: &mut Fx) {
         self.probed_applicant(now, endpoint, outcome, fx);
         self.probed_suspect(now, endpoint, outcome, fx);
         self.probed_witness(now, endpoint, outcome, fx);
@@ -393,16 +396,21 @@ impl Authority {
         let subject = leave.subject();
         let known = self.registry.get(subject.endpoint).map(|entry| entry.subject);
         if known != Some(subject) {
-            return self.refuse(link, Cause::Stale, "this member is not known here", fx);
+            return self.refuse(link, RejectReason::Stale, "this member is not known here", fx);
         }
         if !leave.is_valid() {
-            return self.refuse(link, Cause::Forged, "the goodbye's signature does not hold", fx);
+            return self.refuse(
+                link,
+                RejectReason::Forged,
+                "the goodbye's signature does not hold",
+                fx,
+            );
         }
         // The time decides when the goodbye is forgotten, which must be neither at once nor never.
         if leave.at.distance(now.wall) > self.config.evidence_skew {
-            return self.refuse(link, Cause::Stale, "a goodbye of another time", fx);
+            return self.refuse(link, RejectReason::Stale, "a goodbye of another time", fx);
         }
-        self.apply(now, Entry::left(leave), Some(link), fx);
+        self.apply(now, RegistryEntry::left(leave), Some(link), fx);
     }
 
     /// Tells when a quorum is in reach again; tells that it is lost only when the loss lasts,
@@ -431,13 +439,13 @@ impl Authority {
     }
 
     #[allow(clippy::unused_self, reason = "reads as what it does at each call")]
-    fn refuse(&self, link: LinkId, cause: Cause, reason: impl Into<String>, fx: &mut Fx) {
+    fn refuse(&self, link: LinkId, cause: RejectReason, reason: impl Into<String>, fx: &mut Fx) {
         use crate::proto::refusal::ErrorCode;
         let error = ErrorReply::new(ErrorCode::Invalid, reason);
         fx.emit(Event::Refuse { link, cause, error });
     }
 
-    /// The seed at the other end of a link, by its proved card.
+    /// The seed at the other end of a link, by its proved node info.
     pub fn seed_of(&self, link: LinkId) -> Option<SeedId> {
         self.seed_links.iter().find(|(_, other)| **other == link).map(|(id, _)| *id)
     }

@@ -19,9 +19,11 @@ use super::{Authority, Event, Fx};
 use crate::machine::LinkId;
 use crate::machine::membership::registry::Merged;
 use crate::machine::quorum::{Ballot, Tally};
-use crate::machine::session::Cause;
-use crate::model::entry::Entry;
-use crate::model::statement::{Ban, Because, Proposal, ProposalKind, Removal, Subject, Vote};
+use crate::machine::session::RejectReason;
+use crate::model::entry::RegistryEntry;
+use crate::model::statement::{
+    Ban, MemberInstance, Proposal, ProposalKind, Removal, RemovalReason, Vote,
+};
 use crate::model::{Endpoint, Incarnation, Now, SeedId, Time};
 use crate::proto::membership::SeedOrderVote;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
@@ -43,7 +45,7 @@ pub const BANS_MAX: usize = 1_024;
 /// Order of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Order {
+pub enum OperatorOrder {
     /// End this member's life; a member that lives may register again.
     Evict,
     /// Keep this endpoint and its key out.
@@ -65,7 +67,7 @@ pub struct OrderState {
 
 /// An order that waits for more seeds.
 #[derive(Debug)]
-pub(super) struct Case {
+pub(super) struct OpenOrder {
     ballot: Ballot,
     votes: BTreeMap<SeedId, Vote>,
     since: Time,
@@ -77,16 +79,16 @@ impl Authority {
     ///
     /// # Errors
     /// The reason in words, when the order means nothing.
-    pub fn meaning(&self, order: Order, endpoint: Endpoint) -> Result<Proposal, String> {
+    pub fn meaning(&self, order: OperatorOrder, endpoint: Endpoint) -> Result<Proposal, String> {
         let held = self.registry.get(endpoint).map(|entry| entry.subject);
         let ban = self.registry.ban(endpoint);
         match order {
-            Order::Evict => {
+            OperatorOrder::Evict => {
                 let alive = self.registry.alive_at(endpoint).map(|entry| entry.subject);
                 let subject = alive.ok_or_else(|| format!("{endpoint} is no member"))?;
                 Ok(Proposal { kind: ProposalKind::Evict, subject })
             }
-            Order::Ban => {
+            OperatorOrder::Ban => {
                 if ban.is_some_and(Ban::is_in_force) {
                     return Err(format!("{endpoint} is banned already"));
                 }
@@ -102,14 +104,14 @@ impl Authority {
                     ));
                 }
                 let number = Incarnation(next_number(ban)?);
-                let subject = Subject { incarnation: number, ..held };
+                let subject = MemberInstance { incarnation: number, ..held };
                 Ok(Proposal { kind: ProposalKind::Ban, subject: self.ban_to_join(subject) })
             }
-            Order::Unban => {
+            OperatorOrder::Unban => {
                 let ban = ban.filter(|ban| ban.is_in_force());
                 let ban = ban.ok_or_else(|| format!("{endpoint} is not banned"))?;
                 let (number, key) = (Incarnation(next_number(Some(ban))?), ban.key);
-                let subject = Subject { endpoint, incarnation: number, key };
+                let subject = MemberInstance { endpoint, incarnation: number, key };
                 Ok(Proposal { kind: ProposalKind::Ban, subject })
             }
         }
@@ -118,20 +120,20 @@ impl Authority {
     /// The ban of the same endpoint under the same number that this seed has voted for, or that
     /// others want; else `own`. A member that changes its key between two operators' orders must
     /// not make them vote for two bans.
-    fn ban_to_join(&self, own: Subject) -> Subject {
-        if let Some(given) = self.vote_given(ProposalKind::Ban, &own) {
-            return given.lives.first().copied().unwrap_or(own);
+    fn ban_to_join(&self, own: MemberInstance) -> MemberInstance {
+        if let Some(cast_vote) = self.vote_given(ProposalKind::Ban, &own) {
+            return cast_vote.lives.first().copied().unwrap_or(own);
         }
         // Only with a key that was seen there, and that bars no member elsewhere.
-        let was_there = |it: &Subject| {
+        let was_there = |it: &MemberInstance| {
             self.registry.past(it.endpoint).iter().any(|entry| entry.subject.key == it.key)
         };
-        let is_elsewhere = |it: &Subject| {
+        let is_elsewhere = |it: &MemberInstance| {
             let mut alive = self.registry.alive().map(|entry| entry.subject);
             alive.any(|other| other.key == it.key && other.endpoint != it.endpoint)
         };
         let is_same = |it: &&Proposal| {
-            let Subject { endpoint, incarnation, .. } = it.subject;
+            let MemberInstance { endpoint, incarnation, .. } = it.subject;
             it.kind == ProposalKind::Ban
                 && (endpoint, incarnation) == (own.endpoint, own.incarnation)
         };
@@ -144,7 +146,7 @@ impl Authority {
     /// The order names the proposal and not the endpoint: an order that comes late must not strike
     /// a life that began meanwhile.
     pub fn on_order(&mut self, now: Now, proposal: Proposal, fx: &mut Fx) {
-        let orders = [Order::Evict, Order::Ban, Order::Unban];
+        let orders = [OperatorOrder::Evict, OperatorOrder::Ban, OperatorOrder::Unban];
         let endpoint = proposal.subject.endpoint;
         let has_meaning = |order| self.meaning(order, endpoint) == Ok(proposal);
         if self.ready && orders.into_iter().any(has_meaning) {
@@ -164,16 +166,16 @@ impl Authority {
             Ok(OrderState { done, seeds, needed })
         };
         if self.is_moot(proposal) {
-            let eviction = |entry: &Entry| {
+            let eviction = |entry: &RegistryEntry| {
                 let removal = entry.removal.clone().filter(|_| entry.subject == *subject);
-                removal.filter(|removal| removal.because == Because::Eviction)
+                removal.filter(|removal| removal.because == RemovalReason::Eviction)
             };
             let mut lives = self.registry.past(endpoint).iter().chain(self.registry.get(endpoint));
             return match (proposal.kind, lives.find_map(eviction)) {
                 // A ban is done when no living member is left that it names.
                 (ProposalKind::Ban, _) => {
                     let votes = self.registry.ban(endpoint).map_or(&[][..], |ban| &ban.votes);
-                    let is_named = |it: &Entry| self.registry.is_banned(&it.subject);
+                    let is_named = |it: &RegistryEntry| self.registry.is_banned(&it.subject);
                     decided(!self.registry.alive().any(is_named), votes)
                 }
                 (ProposalKind::Evict, Some(removal)) => decided(true, &removal.votes),
@@ -185,20 +187,26 @@ impl Authority {
         if !self.ready {
             return Err("this seed is catching up with the others first".to_owned());
         }
-        let seeds = self.orders.get(proposal).map(|case| case.votes.keys().copied().collect());
+        let seeds =
+            self.orders.get(proposal).map(|open_case| open_case.votes.keys().copied().collect());
         Ok(OrderState { done: false, seeds: seeds.unwrap_or_default(), needed })
     }
 
     /// Takes the order of another seed's operator. It must come from that seed itself.
     pub fn on_seed_order_vote(&mut self, now: Now, link: LinkId, said: SeedOrderVote, fx: &mut Fx) {
         let Some(voter) = self.seed_of(link) else {
-            return self.refuse(link, Cause::Forged, "a vote that comes from no seed", fx);
+            return self.refuse(link, RejectReason::Forged, "a vote that comes from no seed", fx);
         };
         let (proposal, subject) = (said.proposal(), said.subject());
         let is_order = matches!(said.kind, ProposalKind::Evict | ProposalKind::Ban);
         let key = self.book.key(voter);
         if !is_order || !key.is_some_and(|key| said.vote().is_valid(said.kind, &[subject], &key)) {
-            return self.refuse(link, Cause::Forged, "the vote's signature does not hold", fx);
+            return self.refuse(
+                link,
+                RejectReason::Forged,
+                "the vote's signature does not hold",
+                fx,
+            );
         }
         if self.is_moot(&proposal) {
             return self.send_outcome(link, &proposal, fx);
@@ -229,11 +237,11 @@ impl Authority {
 
     /// Forgets the orders that have waited too long for other seeds' votes.
     pub(super) fn forget_old_orders(&mut self, now: Now, fx: &mut Fx) {
-        let is_old = |case: &Case| now.mono.since(case.since) >= ORDER_TTL;
-        let old = self.orders.iter().filter(|(_, case)| is_old(case));
+        let is_old = |open_case: &OpenOrder| now.mono.since(open_case.since) >= ORDER_TTL;
+        let old = self.orders.iter().filter(|(_, open_case)| is_old(open_case));
         for proposal in old.map(|(proposal, _)| *proposal).collect::<Vec<_>>() {
-            let Some(case) = self.orders.remove(&proposal) else { continue };
-            let (count, needed) = (case.ballot.yes(), case.ballot.needed());
+            let Some(open_case) = self.orders.remove(&proposal) else { continue };
+            let (count, needed) = (open_case.ballot.yes(), open_case.ballot.needed());
             let reason = format!("{count} of {needed} needed operators wanted it in time");
             fx.emit(Event::Aborted { proposal, reason });
         }
@@ -241,8 +249,8 @@ impl Authority {
 
     /// Repeats this seed's orders to a seed whose link came up.
     pub(super) fn repeat_orders(&self, link: LinkId, fx: &mut Fx) {
-        for (proposal, case) in &self.orders {
-            if let Some(vote) = case.votes.get(&self.me) {
+        for (proposal, open_case) in &self.orders {
+            if let Some(vote) = open_case.votes.get(&self.me) {
                 fx.send(link, order_vote(proposal, vote));
             }
         }
@@ -251,17 +259,17 @@ impl Authority {
     /// Gives this seed's yes to a proposal, unless its vote went to another key.
     fn want(&mut self, now: Now, proposal: Proposal, because: &str, fx: &mut Fx) {
         let Proposal { kind, subject } = proposal;
-        let given = match self.vote_given(kind, &subject).cloned() {
-            Some(given) if given.lives.contains(&subject) => given,
+        let cast_vote = match self.vote_given(kind, &subject).cloned() {
+            Some(cast_vote) if cast_vote.lives.contains(&subject) => cast_vote,
             Some(_) => return, // To another key of this life: never twice (M2).
             None => self.vote(now, kind, vec![subject], fx),
         };
         if self.is_moot(&proposal) || !self.open_order(now, (proposal, self.me), because, fx) {
             return;
         }
-        let said = order_vote(&proposal, &given.vote);
-        self.tell_seeds(&said.into(), None, fx);
-        self.count_order_vote(now, proposal, (self.me, given.vote.clone()), fx);
+        let said = order_vote(&proposal, &cast_vote.vote);
+        self.send_to_seeds(&said.into(), None, fx);
+        self.count_order_vote(now, proposal, (self.me, cast_vote.vote.clone()), fx);
     }
 
     /// True if a proposal has been decided, or overtaken by another decision.
@@ -305,14 +313,16 @@ impl Authority {
             return true;
         }
         let most = if by == self.me { ORDERS_MAX } else { ORDERS_ALONE_MAX };
-        let is_alone = |case: &&Case| case.votes.len() == 1 && case.votes.contains_key(&by);
+        let is_alone = |open_case: &&OpenOrder| {
+            open_case.votes.len() == 1 && open_case.votes.contains_key(&by)
+        };
         if self.orders.values().filter(is_alone).count() >= most {
             return false;
         }
         let ballot = Ballot::new(self.book.seeds().map(|(id, _)| id), self.book.rule());
         let (needed, because) = (ballot.needed(), because.to_owned());
         fx.emit(Event::Proposed { proposal, needed, because });
-        self.orders.insert(proposal, Case { ballot, votes: BTreeMap::new(), since: now.mono });
+        self.orders.insert(proposal, OpenOrder { ballot, votes: BTreeMap::new(), since: now.mono });
         true
     }
 
@@ -327,12 +337,12 @@ impl Authority {
         if !self.open_order(now, (proposal, seed), &because, fx) {
             return;
         }
-        let Some(case) = self.orders.get_mut(&proposal) else { return };
-        if case.votes.insert(seed, vote).is_some() {
+        let Some(open_case) = self.orders.get_mut(&proposal) else { return };
+        if open_case.votes.insert(seed, vote).is_some() {
             return;
         }
-        let tally = case.ballot.cast(seed, true);
-        let (count, needed) = (case.ballot.yes(), case.ballot.needed());
+        let tally = open_case.ballot.cast(seed, true);
+        let (count, needed) = (open_case.ballot.yes(), open_case.ballot.needed());
         fx.emit(Event::Voted { proposal, seed, yes: true, reason: because, count, needed });
         if tally == Tally::Won {
             self.commit_order(now, proposal, fx);
@@ -340,13 +350,13 @@ impl Authority {
     }
 
     fn commit_order(&mut self, now: Now, proposal: Proposal, fx: &mut Fx) {
-        let Some(case) = self.orders.remove(&proposal) else { return };
-        let votes = case.votes.into_values().collect();
-        let Subject { endpoint, incarnation, key } = proposal.subject;
+        let Some(open_case) = self.orders.remove(&proposal) else { return };
+        let votes = open_case.votes.into_values().collect();
+        let MemberInstance { endpoint, incarnation, key } = proposal.subject;
         if proposal.kind == ProposalKind::Ban {
             self.apply_ban(now, Ban { endpoint, key, number: incarnation.0, votes }, None, fx);
         } else {
-            let (because, lives) = (Because::Eviction, vec![proposal.subject]);
+            let (because, lives) = (RemovalReason::Eviction, vec![proposal.subject]);
             let removal = Removal { because, lives, votes, confirmations: Vec::new() };
             self.apply_removal(&removal.into(), None, fx);
         }
@@ -369,27 +379,30 @@ impl Authority {
                 || it.subject.endpoint != ban.endpoint
                 || it.subject.incarnation.0 > ban.number
         });
-        self.tell_seeds(&ban.clone().into(), from, fx);
+        self.send_to_seeds(&ban.clone().into(), from, fx);
         fx.emit(Event::Banned(Box::new(ban)));
         self.evict_banned(now, fx);
         true
     }
 
     /// Objection to an applicant that is banned.
-    pub(super) fn ban_objection(&self, subject: &Subject) -> Option<(Cause, ErrorReply)> {
+    pub(super) fn ban_objection(
+        &self,
+        subject: &MemberInstance,
+    ) -> Option<(RejectReason, ErrorReply)> {
         self.registry.is_banned(subject).then(|| {
             let reason = format!(
                 "{} is banned, or its key is, by the operators of a quorum of seeds; \
                  they can lift it with peer unban",
                 subject.endpoint
             );
-            (Cause::NotAllowed, ErrorReply::new(ErrorCode::Banned, reason))
+            (RejectReason::NotAllowed, ErrorReply::new(ErrorCode::Banned, reason))
         })
     }
 }
 
 const fn order_vote(proposal: &Proposal, vote: &Vote) -> SeedOrderVote {
-    let Proposal { kind, subject: Subject { endpoint, incarnation, key } } = *proposal;
+    let Proposal { kind, subject: MemberInstance { endpoint, incarnation, key } } = *proposal;
     let Vote { seed, at, signature, .. } = vote;
     SeedOrderVote { kind, endpoint, incarnation, key, seed: *seed, at: *at, signature: *signature }
 }

@@ -6,7 +6,7 @@
 //! The lengths are those of the longest JSON form, with IPv6 addresses and numbers of 20 digits.
 
 use crate::model::Endpoint;
-use crate::model::entry::Entry;
+use crate::model::entry::RegistryEntry;
 use crate::model::statement::{Admission, Ban, Removal, Vote};
 
 /// Greatest sum of the lengths of a message's parts, in bytes: a line, less the text around them.
@@ -40,7 +40,7 @@ pub(super) fn of_removal(removal: &Removal) -> usize {
 }
 
 /// Length of the entry without the proof of its removal, in bytes.
-pub(super) fn of_entry(entry: &Entry) -> usize {
+pub(super) fn of_entry(entry: &RegistryEntry) -> usize {
     let of_admission = |it: &Admission| AROUND + LIFE + of_votes(&it.votes);
     let admission = entry.admission.as_ref().map_or(0, of_admission);
     AROUND + LIFE + admission + entry.leave.map_or(0, |_| LEAVE)
@@ -68,7 +68,9 @@ pub(super) fn end_of(mut parts: Vec<(Endpoint, usize)>) -> Option<Endpoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::statement::{Because, Confirmation, Finding, Leave, ProposalKind, Subject};
+    use crate::model::statement::{
+        Confirmation, Finding, Leave, MemberInstance, ProposalKind, RemovalReason,
+    };
     use crate::model::{Incarnation, KeyPair, SeedId, WallTime};
 
     fn endpoint(port: u16) -> Endpoint {
@@ -78,12 +80,13 @@ mod tests {
     #[test]
     fn the_lengths_are_no_shorter_than_the_longest_lines() {
         let keys = KeyPair::from_secret([7; 32]);
-        let life = Subject {
+        let life = MemberInstance {
             endpoint: endpoint(u16::MAX),
             incarnation: Incarnation(u64::MAX),
             key: keys.public(),
         };
-        let lives: Vec<_> = (0..9).map(|it| Subject { endpoint: endpoint(it), ..life }).collect();
+        let lives: Vec<_> =
+            (0..9).map(|it| MemberInstance { endpoint: endpoint(it), ..life }).collect();
         let voter = (SeedId(u16::MAX), &keys);
         let vote = |kind| Vote {
             others: vec![life; 20],
@@ -96,16 +99,16 @@ mod tests {
             WallTime(u64::MAX),
         );
         let removal = Removal {
-            because: Because::Eviction,
+            because: RemovalReason::Eviction,
             lives: lives.clone(),
             votes: vec![vote(ProposalKind::Evict); 7],
             confirmations: vec![found; 9],
         };
-        let Subject { endpoint, incarnation, key } = life;
+        let MemberInstance { endpoint, incarnation, key } = life;
         let votes = vec![vote(ProposalKind::Admit); 7];
         let admission = Admission { endpoint, incarnation, key, votes: votes.clone() };
         let leave = Leave::sign(life, WallTime(u64::MAX), &keys);
-        let entry = Entry { leave: Some(leave), ..Entry::admitted(admission) };
+        let entry = RegistryEntry { leave: Some(leave), ..RegistryEntry::admitted(admission) };
         let ban = Ban { endpoint, key, number: u64::MAX, votes };
         let length = |it: serde_json::Result<String>| it.unwrap().len();
         assert!(length(serde_json::to_string(&removal)) <= of_removal(&removal));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Authority, Fx, pages};
 use crate::machine::LinkId;
-use crate::model::entry::{Entry, Status};
+use crate::model::entry::{MemberState, RegistryEntry};
 use crate::model::statement::Removal;
 use crate::proto::membership::{
     ExplainReq, ExplainResp, MemberLine, NodeLine, PeerListReq, PeerListResp, TopologyReq,
@@ -33,10 +33,11 @@ const EVIDENCE_MAX: usize = 32;
 impl Authority {
     /// Answers with a page of members.
     pub fn on_peer_list_req(&mut self, link: LinkId, request: &PeerListReq, fx: &mut Fx) {
-        let is_wanted = |entry: &&Entry| request.ended || entry.status() == Status::Alive;
+        let is_wanted =
+            |entry: &&RegistryEntry| request.ended || entry.status() == MemberState::Alive;
         let lists = &self.lists;
-        let line = |entry: &Entry| {
-            let Entry { subject, .. } = entry;
+        let line = |entry: &RegistryEntry| {
+            let RegistryEntry { subject, .. } = entry;
             let degree = lists.get(&subject.endpoint).map_or(0, |list| list.neighbors.len());
             MemberLine {
                 endpoint: subject.endpoint,
@@ -59,11 +60,11 @@ impl Authority {
 
     /// Answers with a page of neighbor lists.
     pub fn on_topology_req(&self, link: LinkId, request: &TopologyReq, fx: &mut Fx) {
-        let line = |entry: &Entry| NodeLine {
+        let line = |entry: &RegistryEntry| NodeLine {
             endpoint: entry.subject.endpoint,
             neighbors: self.neighbors_of(entry.subject.endpoint).to_vec(),
         };
-        let alive = |entry: &&Entry| entry.status() == Status::Alive;
+        let alive = |entry: &&RegistryEntry| entry.status() == MemberState::Alive;
         let rest = self.registry.entries_after(request.after).filter(alive).map(line);
         let mut nodes: Vec<_> = rest.take(NODES_PER_PAGE + 1).collect();
         let length = |it: &NodeLine| (it.endpoint, (it.neighbors.len() + 2) * pages::ENDPOINT);
@@ -80,7 +81,7 @@ impl Authority {
         let ExplainReq { endpoint } = request;
         let past = self.registry.past(endpoint).iter();
         let mut lives: Vec<_> = past.chain(self.registry.get(endpoint)).map(explained).collect();
-        let length = |it: &Entry| {
+        let length = |it: &RegistryEntry| {
             pages::of_entry(it) + it.removal.as_ref().map_or(0, |it| pages::of_removal(it))
         };
         // The oldest lives are left out where there is no room for all.
@@ -111,11 +112,11 @@ impl Authority {
 }
 
 /// Returns the entry with the evidence about its own life only, at most [`EVIDENCE_MAX`] findings.
-fn explained(entry: &Entry) -> Entry {
+fn explained(entry: &RegistryEntry) -> RegistryEntry {
     let removal = entry.removal.as_ref().map(|removal| {
         let mut confirmations = removal.evidence_about(&entry.subject);
         confirmations.truncate(EVIDENCE_MAX);
         Arc::new(Removal { confirmations, ..Removal::clone(removal) })
     });
-    Entry { removal, ..entry.clone() }
+    RegistryEntry { removal, ..entry.clone() }
 }

@@ -12,17 +12,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ledger::Given;
+use super::votes::CastVote;
 use super::witnesses::blame;
 use super::{Authority, Event, Fx, Timer};
 use crate::machine::LinkId;
-use crate::machine::probe::Outcome;
+use crate::machine::probe::ProbeOutcome;
 use crate::machine::quorum::Ballot;
-use crate::machine::session::Cause;
-use crate::model::entry::Status;
-use crate::model::statement::{Confirmation, Finding, Proposal, ProposalKind, Removal, Subject};
+use crate::machine::session::RejectReason;
+use crate::model::entry::MemberState;
+use crate::model::statement::{
+    Confirmation, Finding, MemberInstance, Proposal, ProposalKind, Removal,
+};
 use crate::model::{Endpoint, Incarnation, Now, SeedId, Time};
-use crate::proto::hello::Card;
+use crate::proto::hello::NodeInfo;
 use crate::proto::liveness::{DeadReport, SuspectReq};
 use crate::proto::membership::CONFIRMATIONS_MAX;
 
@@ -38,13 +40,13 @@ pub(super) const PROBE_PAUSE: Duration = Duration::from_secs(1);
 
 /// State of this seed's own probe of a suspect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Own {
+pub(super) enum OwnProbe {
     Wanted,
     UnderWay,
     Done(Finding, Time),
 }
 
-impl Own {
+impl OwnProbe {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Done(finding, _) => finding.as_str(),
@@ -55,15 +57,15 @@ impl Own {
 
 /// A removal under way.
 #[derive(Debug)]
-pub(super) struct Case {
+pub(super) struct OpenRemoval {
     pub(super) confirmations: BTreeMap<Endpoint, (Confirmation, Time)>,
-    pub(super) own: Own,
+    pub(super) own_probe: OwnProbe,
     /// Neighbors that this seed's own probes do not reach.
     pub(super) unreachable: BTreeSet<Endpoint>,
     pub(super) witness_probes: BTreeSet<Endpoint>,
     pub(super) ballot: Ballot,
     /// The signed yes votes, each with all the lives that it covers.
-    pub(super) votes: BTreeMap<SeedId, Arc<Given>>,
+    pub(super) votes: BTreeMap<SeedId, Arc<CastVote>>,
     /// Last answer of each seed: true for a yes.
     pub(super) said: BTreeMap<SeedId, bool>,
     /// Time since which this seed would vote yes; the vote waits a moment for suspects that
@@ -82,7 +84,7 @@ impl Authority {
     pub fn on_dead_report(
         &mut self,
         now: Now,
-        (link, from): (LinkId, &Card),
+        (link, from): (LinkId, &NodeInfo),
         report: DeadReport,
         fx: &mut Fx,
     ) {
@@ -90,14 +92,14 @@ impl Authority {
         let is_own = is_relayed || report.reporter == from.endpoint;
         if !is_own || !report.is_well_formed() {
             let reason = "a report must be its sender's own, its text made from its fields";
-            return self.refuse(link, Cause::Forged, reason, fx);
+            return self.refuse(link, RejectReason::Forged, reason, fx);
         }
         let Some(subject) = self.current_life(link, report.endpoint, report.incarnation, fx) else {
             return;
         };
         if report.confirmations.len() > CONFIRMATIONS_MAX {
             let reason = format!("more than {CONFIRMATIONS_MAX} findings in one report");
-            return self.refuse(link, Cause::TooMany, reason, fx);
+            return self.refuse(link, RejectReason::TooMany, reason, fx);
         }
         let (valid, complaint) = self.check_all(now, &subject, &report.confirmations);
         if valid.is_empty() {
@@ -105,14 +107,14 @@ impl Authority {
             return self.refuse(link, blame(reason), reason, fx);
         }
         self.open_removal(now, &subject, fx);
-        let Some(case) = self.removals.get_mut(&subject) else { return };
-        let told = case.reports.get(&report.reporter);
+        let Some(open_case) = self.removals.get_mut(&subject) else { return };
+        let told = open_case.reports.get(&report.reporter);
         // A reporter that is no member is not remembered: a lying seed could name any number of
         // them.
         let is_news = self.registry.alive_at(report.reporter).is_some()
             && told.is_none_or(|told| now.mono.since(*told) >= REPORT_PAUSE);
         if is_news {
-            case.reports.insert(report.reporter, now.mono);
+            open_case.reports.insert(report.reporter, now.mono);
             fx.emit(Event::Reported {
                 subject,
                 reporter: report.reporter,
@@ -122,10 +124,10 @@ impl Authority {
         }
         self.add_confirmations(now, &subject, valid);
         if !is_relayed && is_news {
-            self.tell_seeds(&report.into(), None, fx);
+            self.send_to_seeds(&report.into(), None, fx);
         }
         self.probe_suspect(&subject, fx);
-        self.weigh(now, &subject, fx);
+        self.consider(now, &subject, fx);
     }
 
     /// Takes a witness's finding, from the witness itself or relayed by a seed.
@@ -150,15 +152,15 @@ impl Authority {
         self.open_removal(now, &subject, fx);
         self.add_confirmations(now, &subject, valid);
         if !from_seed {
-            self.tell_seeds(&found.into(), None, fx);
+            self.send_to_seeds(&found.into(), None, fx);
         }
         self.probe_suspect(&subject, fx);
-        self.weigh(now, &subject, fx);
+        self.consider(now, &subject, fx);
     }
 
     /// Takes the suspect's own statement that it lives, on the link on which it proved its key. A
     /// probe that is still under way convicts the suspect no more.
-    fn on_sign_of_life(&mut self, now: Now, link: LinkId, subject: &Subject, fx: &mut Fx) {
+    fn on_sign_of_life(&mut self, now: Now, link: LinkId, subject: &MemberInstance, fx: &mut Fx) {
         if self.member_links.get(&subject.endpoint) != Some(&link) {
             return;
         }
@@ -170,19 +172,21 @@ impl Authority {
         &mut self,
         now: Now,
         endpoint: Endpoint,
-        outcome: &Outcome,
+        outcome: &ProbeOutcome,
         fx: &mut Fx,
     ) {
         let waiting: Vec<_> = self
             .removals
             .iter()
-            .filter(|(subject, case)| subject.endpoint == endpoint && case.own == Own::UnderWay)
+            .filter(|(subject, open_case)| {
+                subject.endpoint == endpoint && open_case.own_probe == OwnProbe::UnderWay
+            })
             .map(|(subject, _)| *subject)
             .collect();
         for subject in waiting {
             match outcome.finding(&subject) {
                 Some(finding) => self.own_probe_done(now, &subject, finding, fx),
-                None => self.set_own(&subject, Own::Wanted),
+                None => self.set_own(&subject, OwnProbe::Wanted),
             }
         }
     }
@@ -190,17 +194,17 @@ impl Authority {
     pub(super) fn own_probe_done(
         &mut self,
         now: Now,
-        subject: &Subject,
+        subject: &MemberInstance,
         finding: Finding,
         fx: &mut Fx,
     ) {
-        self.set_own(subject, Own::Done(finding, now.mono));
-        self.weigh(now, subject, fx);
+        self.set_own(subject, OwnProbe::Done(finding, now.mono));
+        self.consider(now, subject, fx);
     }
 
-    fn set_own(&mut self, subject: &Subject, own: Own) {
-        if let Some(case) = self.removals.get_mut(subject) {
-            case.own = own;
+    fn set_own(&mut self, subject: &MemberInstance, own_probe: OwnProbe) {
+        if let Some(open_case) = self.removals.get_mut(subject) {
+            open_case.own_probe = own_probe;
         }
     }
 
@@ -209,64 +213,68 @@ impl Authority {
         &mut self,
         now: Now,
         endpoint: Endpoint,
-        outcome: &Outcome,
+        outcome: &ProbeOutcome,
         fx: &mut Fx,
     ) {
         let subject_there = self.registry.get(endpoint).map(|entry| entry.subject);
         let finding = subject_there.and_then(|subject| outcome.finding(&subject));
         let mut concerned = Vec::new();
-        for (subject, case) in &mut self.removals {
-            if case.witness_probes.remove(&endpoint) {
+        for (subject, open_case) in &mut self.removals {
+            if open_case.witness_probes.remove(&endpoint) {
                 match finding {
-                    Some(finding) if finding.is_dead() => _ = case.unreachable.insert(endpoint),
-                    Some(_) => _ = case.unreachable.remove(&endpoint),
+                    Some(finding) if finding.is_dead() => {
+                        _ = open_case.unreachable.insert(endpoint)
+                    }
+                    Some(_) => _ = open_case.unreachable.remove(&endpoint),
                     None => {}
                 }
                 concerned.push(*subject);
             }
         }
         for subject in concerned {
-            self.weigh(now, &subject, fx);
+            self.consider(now, &subject, fx);
         }
     }
 
     /// Looks again at an open removal: collects the evidence that is missing, or gives up.
-    pub(super) fn removal_tick(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
-        let Some(case) = self.removals.get_mut(subject) else { return };
-        self.health.timer_fired(now.mono.since(case.tick_due));
+    pub(super) fn removal_tick(&mut self, now: Now, subject: &MemberInstance, fx: &mut Fx) {
+        let Some(open_case) = self.removals.get_mut(subject) else { return };
+        self.health.timer_fired(now.mono.since(open_case.tick_due));
         let ttl = self.config.evidence_ttl;
-        case.confirmations.retain(|_, (_, seen)| now.mono.since(*seen) <= ttl);
-        let patience = match case.own {
-            Own::Done(Finding::Alive, _) => self.config.removal_timeout / 5,
-            Own::Wanted | Own::UnderWay | Own::Done(..) => self.config.removal_timeout,
+        open_case.confirmations.retain(|_, (_, seen)| now.mono.since(*seen) <= ttl);
+        let patience = match open_case.own_probe {
+            OwnProbe::Done(Finding::Alive, _) => self.config.removal_timeout / 5,
+            OwnProbe::Wanted | OwnProbe::UnderWay | OwnProbe::Done(..) => {
+                self.config.removal_timeout
+            }
         };
-        if now.mono.since(case.last_news) > patience {
+        if now.mono.since(open_case.last_news) > patience {
             return self.abort_removal(subject, fx);
         }
-        case.tick_due = now.mono.after(self.config.removal_tick);
+        open_case.tick_due = now.mono.after(self.config.removal_tick);
         fx.set_timer(Timer::Removal(*subject), self.config.removal_tick);
         self.probe_suspect(subject, fx);
         self.collect_witnesses(subject, fx);
-        self.weigh(now, subject, fx);
+        self.consider(now, subject, fx);
     }
 
     /// Wants a new probe of a suspect that has just proved its key on a new link.
-    pub(super) fn suspect_came(&mut self, subject: &Subject) {
-        if let Some(case) = self.removals.get_mut(subject)
-            && matches!(case.own, Own::Done(..))
+    pub(super) fn suspect_came(&mut self, subject: &MemberInstance) {
+        if let Some(open_case) = self.removals.get_mut(subject)
+            && matches!(open_case.own_probe, OwnProbe::Done(..))
         {
-            case.own = Own::Wanted;
+            open_case.own_probe = OwnProbe::Wanted;
         }
     }
 
-    pub(super) fn close_removal(&mut self, subject: &Subject, fx: &mut Fx) {
+    pub(super) fn close_removal(&mut self, subject: &MemberInstance, fx: &mut Fx) {
         if self.removals.remove(subject).is_some() {
             fx.stop_timer(Timer::Removal(*subject));
         }
     }
 
     /// Opens a removal on this seed's own observation or on another node's evidence.
-    pub(super) fn open_removal(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
+    pub(super) fn open_removal(&mut self, now: Now, subject: &MemberInstance, fx: &mut Fx) {
         if self.removals.contains_key(subject) || !self.registry.is_alive(subject) {
             return;
         }
@@ -276,9 +284,9 @@ impl Authority {
             needed: ballot.needed(),
             because: "it is said to be dead".to_owned(),
         });
-        let case = Case {
+        let open_case = OpenRemoval {
             confirmations: BTreeMap::new(),
-            own: Own::Wanted,
+            own_probe: OwnProbe::Wanted,
             unreachable: BTreeSet::new(),
             witness_probes: BTreeSet::new(),
             ballot,
@@ -290,7 +298,7 @@ impl Authority {
             last_news: now.mono,
             tick_due: now.mono.after(FIRST_TICK),
         };
-        self.removals.insert(*subject, case);
+        self.removals.insert(*subject, open_case);
         fx.set_timer(Timer::Removal(*subject), FIRST_TICK);
     }
 
@@ -302,9 +310,9 @@ impl Authority {
         endpoint: Endpoint,
         incarnation: Incarnation,
         fx: &mut Fx,
-    ) -> Option<Subject> {
+    ) -> Option<MemberInstance> {
         let held = self.registry.get(endpoint)?;
-        if held.subject.incarnation == incarnation && held.status() == Status::Alive {
+        if held.subject.incarnation == incarnation && held.status() == MemberState::Alive {
             return Some(held.subject);
         }
         // A sender that still accuses a removed member has missed the proof.
@@ -314,40 +322,40 @@ impl Authority {
             fx.send(link, leave);
         } else {
             let reason = format!("evidence about incarnation {incarnation} is of the past");
-            self.refuse(link, Cause::Stale, reason, fx);
+            self.refuse(link, RejectReason::Stale, reason, fx);
         }
         None
     }
 
-    pub(super) fn probe_suspect(&mut self, subject: &Subject, fx: &mut Fx) {
+    pub(super) fn probe_suspect(&mut self, subject: &MemberInstance, fx: &mut Fx) {
         let timeout = self.health.stretch(self.config.probe_timeout);
-        let Some(case) = self.removals.get_mut(subject) else { return };
-        if case.own != Own::Wanted {
+        let Some(open_case) = self.removals.get_mut(subject) else { return };
+        if open_case.own_probe != OwnProbe::Wanted {
             return;
         }
-        case.own = Own::UnderWay;
-        let Subject { endpoint, incarnation, key } = *subject;
+        open_case.own_probe = OwnProbe::UnderWay;
+        let MemberInstance { endpoint, incarnation, key } = *subject;
         if let Some(link) = self.member_links.get(&endpoint) {
             fx.send(*link, SuspectReq { endpoint, incarnation, key });
         }
         fx.emit(Event::Probe { endpoint, timeout });
     }
 
-    fn abort_removal(&mut self, subject: &Subject, fx: &mut Fx) {
-        let Some(case) = self.removals.remove(subject) else { return };
+    fn abort_removal(&mut self, subject: &MemberInstance, fx: &mut Fx) {
+        let Some(open_case) = self.removals.remove(subject) else { return };
         fx.stop_timer(Timer::Removal(*subject));
-        for (witness, (found, _)) in &case.confirmations {
+        for (witness, (found, _)) in &open_case.confirmations {
             self.spent.insert((*subject, *witness), found.at);
         }
         if let Some(link) = self.member_links.get(&subject.endpoint) {
-            Self::warn(*link, subject, case.votes.values(), fx);
+            Self::warn(*link, subject, open_case.votes.values(), fx);
         }
-        let (count, needed) = self.count_witnesses(subject, &case);
-        let (yes, quorum) = (case.ballot.yes(), case.ballot.needed());
-        let own = case.own.as_str();
+        let (count, needed) = self.count_witnesses(subject, &open_case);
+        let (yes, quorum) = (open_case.ballot.yes(), open_case.ballot.needed());
+        let own_probe = open_case.own_probe.as_str();
         let reason = format!(
             "{yes} of {quorum} needed votes, {count} of {needed} needed witnesses; \
-             my own probe: {own}"
+             my own probe: {own_probe}"
         );
         let proposal = Proposal { kind: ProposalKind::Remove, subject: *subject };
         fx.emit(Event::Aborted { proposal, reason });

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::{Authority, Event, Fx, Record, Timer, pages};
 use crate::machine::LinkId;
 use crate::machine::membership::registry::{BUCKETS, Merged};
-use crate::machine::session::Cause;
-use crate::model::entry::Entry;
+use crate::machine::session::RejectReason;
+use crate::model::entry::RegistryEntry;
 use crate::model::statement::{Leave, ProposalKind, Removal, Vote};
 use crate::model::{Now, SeedId};
 use crate::proto::membership::{SeedDigest, SeedSyncReq, SeedSyncResp};
@@ -33,7 +33,7 @@ impl Authority {
         self.forget_the_old(now, fx);
         self.forget_old_votes(now, fx);
         self.forget_old_orders(now, fx);
-        self.tell_seeds(&self.digest(false).into(), None, fx);
+        self.send_to_seeds(&self.digest(false).into(), None, fx);
         self.hint_links(fx);
         self.seek_isolated(now, fx);
     }
@@ -72,7 +72,7 @@ impl Authority {
         }
         if !digest.buckets.is_empty() && digest.buckets.len() != BUCKETS {
             let reason = format!("a digest has {BUCKETS} buckets or none");
-            return self.refuse(link, Cause::Forged, reason, fx);
+            return self.refuse(link, RejectReason::Forged, reason, fx);
         }
         let different: BTreeSet<u8> = own
             .buckets
@@ -115,7 +115,7 @@ impl Authority {
                 break;
             }
             room = room.saturating_sub(length);
-            page.entries.extend(entry.map(Entry::unremoved));
+            page.entries.extend(entry.map(RegistryEntry::unremoved));
             page.removals.extend(removal.map(Arc::new));
             page.bans.extend(ban.cloned());
         }
@@ -128,7 +128,7 @@ impl Authority {
         let longest = resp.entries.len().max(resp.removals.len()).max(resp.bans.len());
         if longest > ENTRIES_MAX {
             let reason = format!("more than {ENTRIES_MAX} entries in one message");
-            return self.refuse(link, Cause::TooMany, reason, fx);
+            return self.refuse(link, RejectReason::TooMany, reason, fx);
         }
         let (mut news, mut is_judged, mut foreign) = (0, true, 0);
         let last_entry = resp.entries.last().map(|entry| entry.subject.endpoint);
@@ -138,7 +138,7 @@ impl Authority {
                 Ok(()) => news += usize::from(self.apply_ban(now, ban, Some(link), fx)),
                 Err(_) if self.has_unknown_voters(&ban.votes) => is_judged = false,
                 Err(_) if self.is_of_others(&ban.votes) => foreign += 1,
-                Err(_) => self.refuse(link, Cause::Forged, "a ban without proof", fx),
+                Err(_) => self.refuse(link, RejectReason::Forged, "a ban without proof", fx),
             }
         }
         for removal in resp.removals {
@@ -148,7 +148,7 @@ impl Authority {
                 Ok(is_new) => news += usize::from(is_new),
                 Err(_) if is_unknown => is_judged = false,
                 Err(_) if is_of_others => foreign += 1,
-                Err(_) => self.refuse(link, Cause::Forged, "a removal without proof", fx),
+                Err(_) => self.refuse(link, RejectReason::Forged, "a removal without proof", fx),
             }
         }
         for entry in resp.entries {
@@ -166,7 +166,7 @@ impl Authority {
                 // Voted on by seeds whose keys are not known here yet: no offense, no knowledge.
                 None if is_unknown => is_judged = false,
                 None if is_of_others => foreign += 1,
-                None => self.refuse(link, Cause::Forged, "an entry without proof", fx),
+                None => self.refuse(link, RejectReason::Forged, "an entry without proof", fx),
             }
         }
         if news > 0 {
@@ -208,13 +208,13 @@ impl Authority {
     /// judged before may be judged now.
     pub(super) fn compare_again(&self, fx: &mut Fx) {
         if !self.ready {
-            self.tell_seeds(&self.digest(true).into(), None, fx);
+            self.send_to_seeds(&self.digest(true).into(), None, fx);
         }
     }
 
     /// The parts of an entry that are proved; `None` if nothing is. For an entry that adds nothing
     /// it is proof enough that the life is known here already, perhaps only by its end.
-    fn verified(&self, now: Now, entry: Entry) -> Option<Entry> {
+    fn verified(&self, now: Now, entry: RegistryEntry) -> Option<RegistryEntry> {
         let subject = entry.subject;
         let known = self.registry.get(subject.endpoint).filter(|held| held.subject == subject);
         let admission = entry.admission.filter(|proof| {
@@ -232,7 +232,7 @@ impl Authority {
                 && proof.is_valid()
         });
         let any = admission.is_some() || leave.is_some() || known.is_some();
-        any.then_some(Entry { subject, admission, removal: None, leave })
+        any.then_some(RegistryEntry { subject, admission, removal: None, leave })
     }
 
     /// True if a goodbye of the past will be forgotten in its time. A goodbye that is about to be
@@ -279,12 +279,12 @@ impl Authority {
     /// refused as stale.
     fn forget_old_votes(&mut self, now: Now, fx: &mut Fx) {
         let keep = self.config.tombstone_ttl;
-        self.given.retain(|(endpoint, incarnation, kind), given| {
+        self.cast_vote.retain(|(endpoint, incarnation, kind), cast_vote| {
             let is_current = self
                 .registry
                 .get(*endpoint)
                 .is_some_and(|held| held.subject.incarnation <= *incarnation);
-            let is_recent = given.vote.at.distance(now.wall) < keep;
+            let is_recent = cast_vote.vote.at.distance(now.wall) < keep;
             let is_kept = *kind == ProposalKind::Ban || is_current || is_recent;
             if !is_kept {
                 let (endpoint, incarnation, kind) = (*endpoint, *incarnation, *kind);

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use super::{Authority, Event, Fx};
-use crate::machine::probe::Outcome;
-use crate::model::statement::Subject;
+use crate::machine::probe::ProbeOutcome;
+use crate::model::statement::MemberInstance;
 use crate::model::{Endpoint, PublicKey};
 
 /// Number of times that one key is told of: the copies of an image may be many, and come and go.
@@ -30,13 +30,13 @@ pub(super) struct Twins {
 
 impl Twins {
     /// Takes a life that began. Returns the endpoint that had its key before.
-    pub(super) fn came(&mut self, subject: &Subject) -> Option<Endpoint> {
+    pub(super) fn came(&mut self, subject: &MemberInstance) -> Option<Endpoint> {
         let earlier = self.last.insert(subject.key, subject.endpoint);
         earlier.filter(|earlier| *earlier != subject.endpoint)
     }
 
     /// Takes a life that ended.
-    pub(super) fn went(&mut self, subject: &Subject) {
+    pub(super) fn went(&mut self, subject: &MemberInstance) {
         if self.last.get(&subject.key) == Some(&subject.endpoint) {
             self.last.remove(&subject.key);
         }
@@ -55,7 +55,7 @@ impl Twins {
 
 impl Authority {
     /// Probes the endpoint that had the key of a new life before.
-    pub(super) fn seek_twin(&mut self, subject: &Subject, fx: &mut Fx) {
+    pub(super) fn seek_twin(&mut self, subject: &MemberInstance, fx: &mut Fx) {
         let Some(earlier) = self.twins.came(subject) else { return };
         if self.is_home(earlier, &subject.key) {
             self.twins.asked.insert(earlier, (subject.key, subject.endpoint));
@@ -65,10 +65,10 @@ impl Authority {
     }
 
     /// Takes the outcome of probing an earlier endpoint of a key.
-    pub(super) fn probed_twin(&mut self, endpoint: Endpoint, outcome: &Outcome, fx: &mut Fx) {
+    pub(super) fn probed_twin(&mut self, endpoint: Endpoint, outcome: &ProbeOutcome, fx: &mut Fx) {
         let Some((key, later)) = self.twins.asked.remove(&endpoint) else { return };
-        let Outcome::Answered(card) = outcome else { return };
-        if card.key == key && self.is_home(later, &key) && self.twins.may_tell(key) {
+        let ProbeOutcome::Answered(info) = outcome else { return };
+        if info.key == key && self.is_home(later, &key) && self.twins.may_tell(key) {
             fx.emit(Event::SharedKey { key, places: [endpoint, later] });
         }
     }

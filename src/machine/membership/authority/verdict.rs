@@ -10,14 +10,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ledger::Given;
-use super::removal::{Case, Own};
+use super::removal::{OpenRemoval, OwnProbe};
+use super::votes::CastVote;
 use super::{Authority, Event, Fx, Timer, pages};
 use crate::machine::LinkId;
 use crate::machine::membership::seedbook::NoQuorum;
 use crate::machine::quorum::Tally;
-use crate::machine::session::Cause;
-use crate::model::statement::{Because, LIVES_MAX, Proposal, ProposalKind, Removal, Subject, Vote};
+use crate::machine::session::RejectReason;
+use crate::model::statement::{
+    LIVES_MAX, MemberInstance, Proposal, ProposalKind, Removal, RemovalReason, Vote,
+};
 use crate::model::{Now, SeedId, Signature, Time};
 use crate::proto::membership::{CONFIRMATIONS_MAX, SeedDeadVote};
 
@@ -36,13 +38,13 @@ impl Authority {
     /// Takes another seed's vote. It must come from the voter itself.
     pub fn on_seed_dead_vote(&mut self, now: Now, link: LinkId, said: &SeedDeadVote, fx: &mut Fx) {
         let Some(voter) = self.seed_of(link) else {
-            return self.refuse(link, Cause::Forged, "a vote that comes from no seed", fx);
+            return self.refuse(link, RejectReason::Forged, "a vote that comes from no seed", fx);
         };
         if !said.is_well_formed() {
             let reason = format!(
                 "a vote is about 1 to {LIVES_MAX} lives, ascending, and gives a short reason"
             );
-            return self.refuse(link, Cause::Forged, reason, fx);
+            return self.refuse(link, RejectReason::Forged, reason, fx);
         }
         let (mut current, mut told) = (Vec::new(), Vec::new());
         for life in &said.lives {
@@ -56,7 +58,7 @@ impl Authority {
             match self.current_life(link, life.endpoint, life.incarnation, fx) {
                 Some(held) if held == *life => current.push(*life),
                 Some(_) => {
-                    return self.refuse(link, Cause::Forged, "a vote about another key", fx);
+                    return self.refuse(link, RejectReason::Forged, "a vote about another key", fx);
                 }
                 None => {}
             }
@@ -67,7 +69,12 @@ impl Authority {
                 .key(voter)
                 .is_some_and(|key| vote.is_valid(ProposalKind::Remove, &said.lives, &key))
         {
-            return self.refuse(link, Cause::Forged, "the vote's signature does not hold", fx);
+            return self.refuse(
+                link,
+                RejectReason::Forged,
+                "the vote's signature does not hold",
+                fx,
+            );
         }
         for subject in &current {
             let about = said.confirmations.iter().filter(|found| found.subject() == *subject);
@@ -79,13 +86,13 @@ impl Authority {
         self.count_dead_vote(now, (voter, said), &current, fx);
         for subject in &current {
             self.probe_suspect(subject, fx);
-            self.weigh(now, subject, fx);
+            self.consider(now, subject, fx);
         }
     }
 
     /// Takes the certificate of a removal from any sender: only the votes in it count (M3).
     pub fn on_seed_dead_commit(&mut self, now: Now, link: LinkId, proof: Removal, fx: &mut Fx) {
-        let is_known = |life: &Subject| {
+        let is_known = |life: &MemberInstance| {
             let held = self.registry.get(life.endpoint);
             held.is_some_and(|held| held.subject == *life && held.removal.is_some())
         };
@@ -119,10 +126,10 @@ impl Authority {
 
     /// Weighs whether this seed would vote to remove `subject` now; probes again if its own finding
     /// is out of date.
-    pub(super) fn weigh(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
-        let Some(case) = self.removals.get(subject) else { return };
-        let said = case.said.get(&self.me).copied();
-        let Own::Done(finding, at) = case.own else { return };
+    pub(super) fn consider(&mut self, now: Now, subject: &MemberInstance, fx: &mut Fx) {
+        let Some(open_case) = self.removals.get(subject) else { return };
+        let said = open_case.said.get(&self.me).copied();
+        let OwnProbe::Done(finding, at) = open_case.own_probe else { return };
         if said == Some(true) {
             return;
         }
@@ -132,13 +139,13 @@ impl Authority {
             }
             return self.set_ripe(now, subject, false, fx);
         }
-        let (count, needed) = self.count_witnesses(subject, case);
+        let (count, needed) = self.count_witnesses(subject, open_case);
         // An old finding convicts no member now; nor does a finding made while this seed was late
         // itself (O4).
         let is_stale = now.mono.since(at) > OWN_FRESH;
         if is_stale || self.health.is_doubtful() {
-            if let Some(case) = self.removals.get_mut(subject) {
-                case.own = Own::Wanted;
+            if let Some(open_case) = self.removals.get_mut(subject) {
+                open_case.own_probe = OwnProbe::Wanted;
             }
             if is_stale {
                 self.probe_suspect(subject, fx);
@@ -148,9 +155,9 @@ impl Authority {
         self.set_ripe(now, subject, count >= needed && self.ready, fx);
     }
 
-    fn set_ripe(&mut self, now: Now, subject: &Subject, is_ripe: bool, fx: &mut Fx) {
-        let Some(case) = self.removals.get_mut(subject) else { return };
-        case.ripe = is_ripe.then(|| case.ripe.unwrap_or(now.mono));
+    fn set_ripe(&mut self, now: Now, subject: &MemberInstance, is_ripe: bool, fx: &mut Fx) {
+        let Some(open_case) = self.removals.get_mut(subject) else { return };
+        open_case.ripe = is_ripe.then(|| open_case.ripe.unwrap_or(now.mono));
         if is_ripe {
             self.settle(now, fx);
         }
@@ -158,7 +165,8 @@ impl Authority {
 
     /// Votes on all removals that are ripe, unless others may be ripe in a moment.
     pub(super) fn settle(&mut self, now: Now, fx: &mut Fx) {
-        let Some(since) = self.removals.values().filter_map(|case| case.ripe).min() else {
+        let Some(since) = self.removals.values().filter_map(|open_case| open_case.ripe).min()
+        else {
             return fx.stop_timer(Timer::Settle);
         };
         let waited = now.mono.since(since);
@@ -172,11 +180,11 @@ impl Authority {
     /// True if a suspect is half accused, and no other seed has voted on a ripe removal.
     fn is_unsettled(&self, now: Now) -> bool {
         let is_recent = |at: Time| now.mono.since(at) < HALF_ACCUSED;
-        let is_half = |case: &Case| {
-            case.ripe.is_none()
-                && !case.said.contains_key(&self.me)
-                && !matches!(case.own, Own::Done(finding, _) if !finding.is_dead())
-                && is_recent(case.opened)
+        let is_half = |open_case: &OpenRemoval| {
+            open_case.ripe.is_none()
+                && !open_case.said.contains_key(&self.me)
+                && !matches!(open_case.own_probe, OwnProbe::Done(finding, _) if !finding.is_dead())
+                && is_recent(open_case.opened)
         };
         let is_led = self.removals.values().any(|it| it.ripe.is_some() && !it.votes.is_empty());
         // A crash breaks the link to this seed long before a neighbor reports it.
@@ -194,16 +202,16 @@ impl Authority {
         let kind = ProposalKind::Remove;
         let (mut fresh, mut evidence) = (Vec::new(), 0);
         let mut ripe = Vec::new();
-        for (life, case) in &mut self.removals {
-            if case.ripe.take().is_some() {
-                ripe.push((*life, case.confirmations.len()));
+        for (life, open_case) in &mut self.removals {
+            if open_case.ripe.take().is_some() {
+                ripe.push((*life, open_case.confirmations.len()));
             }
         }
         for (life, findings) in ripe {
-            if let Some(given) = self.vote_given(kind, &life).cloned() {
+            if let Some(cast_vote) = self.vote_given(kind, &life).cloned() {
                 // One that was given to another key of this life is never given again (M2).
-                if given.lives.contains(&life) {
-                    self.say_yes(now, &given, fx);
+                if cast_vote.lives.contains(&life) {
+                    self.say_yes(now, &cast_vote, fx);
                 }
                 continue;
             }
@@ -217,47 +225,47 @@ impl Authority {
         self.vote_and_say(now, fresh, fx);
     }
 
-    fn vote_and_say(&mut self, now: Now, lives: Vec<Subject>, fx: &mut Fx) {
+    fn vote_and_say(&mut self, now: Now, lives: Vec<MemberInstance>, fx: &mut Fx) {
         if !lives.is_empty() {
-            let given = self.vote(now, ProposalKind::Remove, lives, fx);
-            self.say_yes(now, &given, fx);
+            let cast_vote = self.vote(now, ProposalKind::Remove, lives, fx);
+            self.say_yes(now, &cast_vote, fx);
         }
     }
 
     /// Sends this seed's yes to the others, with the evidence, and counts it.
-    fn say_yes(&mut self, now: Now, given: &Arc<Given>, fx: &mut Fx) {
-        let said = self.said_yes(given);
-        self.tell_seeds(&said.clone().into(), None, fx);
-        let open = |life: &&Subject| self.removals.contains_key(*life);
-        let current: Vec<_> = given.lives.iter().filter(open).copied().collect();
+    fn say_yes(&mut self, now: Now, cast_vote: &Arc<CastVote>, fx: &mut Fx) {
+        let said = self.said_yes(cast_vote);
+        self.send_to_seeds(&said.clone().into(), None, fx);
+        let open = |life: &&MemberInstance| self.removals.contains_key(*life);
+        let current: Vec<_> = cast_vote.lives.iter().filter(open).copied().collect();
         self.count_dead_vote(now, (self.me, &said), &current, fx);
     }
 
-    pub(super) fn said_yes(&self, given: &Given) -> SeedDeadVote {
-        let cases = || given.lives.iter().filter_map(|life| self.removals.get_key_value(life));
+    pub(super) fn said_yes(&self, cast_vote: &CastVote) -> SeedDeadVote {
+        let cases = || cast_vote.lives.iter().filter_map(|life| self.removals.get_key_value(life));
         let reason = match cases().next() {
-            Some((subject, case)) => {
-                let (count, needed) = self.count_witnesses(subject, case);
-                let own = case.own.as_str();
+            Some((subject, open_case)) => {
+                let (count, needed) = self.count_witnesses(subject, open_case);
+                let own = open_case.own_probe.as_str();
                 format!("my own probe: {own}; {count} of {needed} needed witnesses")
             }
             None => "decided before".to_owned(),
         };
-        let findings = cases().flat_map(|(_, case)| case.confirmations.values());
+        let findings = cases().flat_map(|(_, open_case)| open_case.confirmations.values());
         SeedDeadVote {
-            lives: given.lives.clone(),
-            seed: given.vote.seed,
+            lives: cast_vote.lives.clone(),
+            seed: cast_vote.vote.seed,
             yes: true,
-            at: given.vote.at,
-            signature: Some(given.vote.signature),
+            at: cast_vote.vote.at,
+            signature: Some(cast_vote.vote.signature),
             reason,
             confirmations: findings.map(|(found, _)| *found).take(CONFIRMATIONS_MAX).collect(),
         }
     }
 
-    fn said_no(&self, now: Now, subject: &Subject) -> SeedDeadVote {
-        let case = self.removals.get(subject);
-        let findings = case.into_iter().flat_map(|case| case.confirmations.values());
+    fn said_no(&self, now: Now, subject: &MemberInstance) -> SeedDeadVote {
+        let open_case = self.removals.get(subject);
+        let findings = open_case.into_iter().flat_map(|open_case| open_case.confirmations.values());
         SeedDeadVote {
             lives: vec![*subject],
             seed: self.me,
@@ -269,9 +277,9 @@ impl Authority {
         }
     }
 
-    fn say_no(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
+    fn say_no(&mut self, now: Now, subject: &MemberInstance, fx: &mut Fx) {
         let said = self.said_no(now, subject);
-        self.tell_seeds(&said.clone().into(), None, fx);
+        self.send_to_seeds(&said.clone().into(), None, fx);
         self.count_dead_vote(now, (self.me, &said), &[*subject], fx);
     }
 
@@ -280,30 +288,30 @@ impl Authority {
         &mut self,
         now: Now,
         (voter, said): (SeedId, &SeedDeadVote),
-        lives: &[Subject],
+        lives: &[MemberInstance],
         fx: &mut Fx,
     ) {
-        let given = said.vote().map(|vote| {
-            Arc::new(Given { kind: ProposalKind::Remove, lives: said.lives.clone(), vote })
+        let cast_vote = said.vote().map(|vote| {
+            Arc::new(CastVote { kind: ProposalKind::Remove, lives: said.lives.clone(), vote })
         });
         for subject in lives {
-            let Some(case) = self.removals.get_mut(subject) else { continue };
-            if case.said.insert(voter, said.yes) == Some(said.yes) {
+            let Some(open_case) = self.removals.get_mut(subject) else { continue };
+            if open_case.said.insert(voter, said.yes) == Some(said.yes) {
                 continue;
             }
-            if let Some(given) = &given {
-                case.votes.insert(voter, Arc::clone(given));
-                case.last_news = now.mono;
+            if let Some(cast_vote) = &cast_vote {
+                open_case.votes.insert(voter, Arc::clone(cast_vote));
+                open_case.last_news = now.mono;
             }
             // A no is an answer for now only; the case stays open until it is decided or stale.
-            case.ballot.cast(voter, given.is_some());
+            open_case.ballot.cast(voter, cast_vote.is_some());
             fx.emit(Event::Voted {
                 proposal: Proposal { kind: ProposalKind::Remove, subject: *subject },
                 seed: voter,
-                yes: given.is_some(),
+                yes: cast_vote.is_some(),
                 reason: said.reason.clone(),
-                count: case.ballot.yes(),
-                needed: case.ballot.needed(),
+                count: open_case.ballot.yes(),
+                needed: open_case.ballot.needed(),
             });
         }
         self.commit_removals(fx);
@@ -312,31 +320,34 @@ impl Authority {
     /// Makes certificates of the removals that a quorum has signed: one for all lives with
     /// the same votes.
     fn commit_removals(&mut self, fx: &mut Fx) {
-        let mut decided: BTreeMap<Vec<(SeedId, Signature)>, Vec<Subject>> = BTreeMap::new();
-        for (subject, case) in &self.removals {
-            if case.ballot.tally() == Tally::Won {
-                let votes = case.votes.iter().map(|(seed, given)| (*seed, given.vote.signature));
+        let mut decided: BTreeMap<Vec<(SeedId, Signature)>, Vec<MemberInstance>> = BTreeMap::new();
+        for (subject, open_case) in &self.removals {
+            if open_case.ballot.tally() == Tally::Won {
+                let votes = open_case
+                    .votes
+                    .iter()
+                    .map(|(seed, cast_vote)| (*seed, cast_vote.vote.signature));
                 decided.entry(votes.collect()).or_default().push(*subject);
             }
         }
         for lives in decided.into_values() {
-            let Some(case) = lives.first().and_then(|life| self.removals.get(life)) else {
+            let Some(open_case) = lives.first().and_then(|life| self.removals.get(life)) else {
                 continue;
             };
-            let others = |given: &Given| {
-                given.lives.iter().filter(|life| !lives.contains(life)).copied().collect()
+            let others = |cast_vote: &CastVote| {
+                cast_vote.lives.iter().filter(|life| !lives.contains(life)).copied().collect()
             };
-            let votes = case.votes.values();
+            let votes = open_case.votes.values();
             let votes = votes.map(|it| Vote { others: others(it), ..it.vote.clone() });
             let votes: Vec<_> = votes.collect();
             let taken = pages::of_votes(&votes) + lives.len() * pages::LIFE;
             let room = pages::ROOM.saturating_sub(taken) / pages::FINDING;
             let each = room.min(CONFIRMATIONS_MAX) / lives.len();
             let cases = lives.iter().filter_map(|life| self.removals.get(life));
-            let findings = cases.flat_map(|case| case.confirmations.values().take(each));
+            let findings = cases.flat_map(|open_case| open_case.confirmations.values().take(each));
             let confirmations = findings.map(|(found, _)| *found).collect();
             let removal =
-                Arc::new(Removal { because: Because::Death, lives, votes, confirmations });
+                Arc::new(Removal { because: RemovalReason::Death, lives, votes, confirmations });
             self.apply_removal(&removal, None, fx);
             for life in &removal.lives {
                 self.close_removal(life, fx);
@@ -348,12 +359,12 @@ impl Authority {
     /// could still add its own. The member begins a new life after a delay.
     pub(super) fn warn<'a>(
         link: LinkId,
-        subject: &Subject,
-        votes: impl IntoIterator<Item = &'a Arc<Given>>,
+        subject: &MemberInstance,
+        votes: impl IntoIterator<Item = &'a Arc<CastVote>>,
         fx: &mut Fx,
     ) {
-        for given in votes.into_iter().filter(|given| given.lives.contains(subject)) {
-            let Given { lives, vote, .. } = Given::clone(given);
+        for cast_vote in votes.into_iter().filter(|cast_vote| cast_vote.lives.contains(subject)) {
+            let CastVote { lives, vote, .. } = CastVote::clone(cast_vote);
             let reason = "in vain: it lives".to_owned();
             let (seed, at, signature) = (vote.seed, vote.at, Some(vote.signature));
             let (yes, confirmations) = (true, Vec::new());
@@ -364,24 +375,24 @@ impl Authority {
     /// Repeats this seed's votes and findings to a seed whose link came up: open cases may be
     /// decided with it.
     pub(super) fn repeat_removals(&self, now: Now, link: LinkId, fx: &mut Fx) {
-        let mut told = Vec::<Arc<Given>>::new();
-        for (subject, case) in &self.removals {
-            match (case.said.get(&self.me), self.vote_given(ProposalKind::Remove, subject)) {
-                (Some(true), Some(given)) => {
-                    if !told.contains(given) {
-                        told.push(Arc::clone(given));
+        let mut told = Vec::<Arc<CastVote>>::new();
+        for (subject, open_case) in &self.removals {
+            match (open_case.said.get(&self.me), self.vote_given(ProposalKind::Remove, subject)) {
+                (Some(true), Some(cast_vote)) => {
+                    if !told.contains(cast_vote) {
+                        told.push(Arc::clone(cast_vote));
                     }
                 }
                 (Some(_), _) => fx.send(link, self.said_no(now, subject)),
                 (None, _) => {
-                    for (found, _) in case.confirmations.values() {
+                    for (found, _) in open_case.confirmations.values() {
                         fx.send(link, *found);
                     }
                 }
             }
         }
-        for given in told {
-            fx.send(link, self.said_yes(&given));
+        for cast_vote in told {
+            fx.send(link, self.said_yes(&cast_vote));
         }
     }
 }

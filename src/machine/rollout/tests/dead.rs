@@ -7,23 +7,23 @@ use super::gone::{agree_without, catch_up, in_doubt, leaves, members, returns};
 use super::*;
 use crate::model::PublicKey;
 
-fn keys(table: &Table, of: &[usize]) -> BTreeSet<PublicKey> {
+fn keys(table: &TestFleet, of: &[usize]) -> BTreeSet<PublicKey> {
     of.iter().map(|at| table.keys[*at].public()).collect()
 }
 
 /// The seeds tell a node that exactly these are dead; ten seconds later it checks.
-fn told(table: &Table, seat: &mut Seat, of: &[usize]) -> Vec<Effect> {
+fn told(table: &TestFleet, seat: &mut TestNode, of: &[usize]) -> Vec<Effect> {
     seat.tell(Input::Extra(ExtraInput::Dead { keys: keys(table, of) }));
     looks(seat, Duration::from_secs(10))
 }
 
 /// The node checks after `span`.
-fn looks(seat: &mut Seat, span: Duration) -> Vec<Effect> {
+fn looks(seat: &mut TestNode, span: Duration) -> Vec<Effect> {
     seat.now.mono = seat.now.mono.after(span);
     seat.tell(Input::Expired(Timer::Dead))
 }
 
-fn stays(fx: &[Effect]) -> Vec<&DeadStay> {
+fn stays(fx: &[Effect]) -> Vec<&DeadParticipants> {
     let mut found = Vec::new();
     for effect in fx {
         if let Effect::Emit(Event::DeadStay(it)) = effect {
@@ -46,12 +46,12 @@ fn the_others_go_on_without_one_that_the_seeds_call_dead_and_let_it_in_again() {
     leaves(&mut seats, 2);
     assert!(!proposes(&looks(&mut seats[0], Duration::from_secs(9))), "it may only be restarted");
     let fx = looks(&mut seats[0], Duration::from_secs(1));
-    let wish = proposal(&fx);
-    let gone = wish.gone.as_ref().expect("somebody is gone");
-    assert_eq!((gone.by, &gone.nodes), (Word::Seeds, &[name(2)].into()));
+    let request = proposal(&fx);
+    let gone = request.gone.as_ref().expect("somebody is gone");
+    assert_eq!((gone.by, &gone.nodes), (RemovalAuthority::Seeds, &[name(2)].into()));
     // A node that the seeds have not told votes ABORT.
-    let no = vote(&seats[1].hear(0, prepare(&wish)));
-    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(Cause::NoWord)), "{}", no.reason);
+    let no = vote(&seats[1].hear(0, prepare(&request)));
+    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(AbortCause::NoWord)), "{}", no.reason);
     seats[0].hear(1, Message::PrepareResp(no));
     assert!(!proposes(&looks(&mut seats[0], Duration::ZERO)), "not at once again");
     told(&table, &mut seats[1], &[2]);
@@ -64,7 +64,7 @@ fn the_others_go_on_without_one_that_the_seeds_call_dead_and_let_it_in_again() {
     // The removed node is back, learns of it, and is known as one that the seeds removed.
     returns(&table, &mut seats, 2);
     let fx = catch_up(&mut seats, 0, 2);
-    let (txid, by) = (told_all.txid, Word::Seeds);
+    let (txid, by) = (told_all.txid, RemovalAuthority::Seeds);
     assert!(fx.contains(&Effect::Emit(Event::Removed { txid: txid.clone(), by })), "{fx:?}");
     let of_serving = |it: &Effect| {
         let Effect::Extra(ExtraEffect::Serve(serving)) = it else { return None };
@@ -131,14 +131,14 @@ fn of_two_halves_that_are_told_that_the_other_is_dead_the_one_with_the_lowest_na
     let fx = looks(&mut seats[2], Duration::from_secs(1));
     assert!(!proposes(&fx));
     let [stay] = &stays(&fx)[..] else { panic!("{fx:?}") };
-    assert_eq!((stay.cause, &stay.nodes), (Cause::Roster, &[name(0), name(1)].into()));
+    assert_eq!((stay.cause, &stay.nodes), (AbortCause::Roster, &[name(0), name(1)].into()));
     assert!(stays(&looks(&mut seats[2], Duration::from_secs(60))).is_empty(), "it is said once");
     assert!(seats[2].machine.status(Time::ZERO).dead_stay.is_some());
     // A removal that is proposed all the same gets no vote.
     seats[2].machine.config.breaks().dead_any_share = true;
-    let wish = proposal(&looks(&mut seats[2], Duration::from_secs(1)));
-    let no = vote(&seats[3].hear(2, prepare(&wish)));
-    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(Cause::Roster)), "{}", no.reason);
+    let request = proposal(&looks(&mut seats[2], Duration::from_secs(1)));
+    let no = vote(&seats[3].hear(2, prepare(&request)));
+    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(AbortCause::Roster)), "{}", no.reason);
     let fx = told(&table, &mut seats[0], &[2, 3]);
     agree_without(&mut seats, 0, &[1], &fx);
     assert_eq!(members(&seats[1]), [name(0), name(1)].into());
@@ -156,7 +156,7 @@ fn the_lowest_name_proposes_and_another_only_after_a_while() {
     seats[0].tell(Input::closed(LinkId(1), ""));
     let fx = told(&table, &mut seats[0], &[2]);
     let [stay] = &stays(&fx)[..] else { panic!("{fx:?}") };
-    assert_eq!(stay.cause, Cause::NoVote);
+    assert_eq!(stay.cause, AbortCause::NoVote);
     assert!(stay.reason.contains("node-b"), "{}", stay.reason);
 }
 
@@ -168,8 +168,8 @@ fn a_word_that_is_taken_back_ends_it() {
     told(&table, &mut seats[1], &[2]);
     let fx = seats[1].tell(Input::Extra(ExtraInput::Dead { keys: BTreeSet::new() }));
     assert!(fx.contains(&Effect::StopTimer(Timer::Dead)), "{fx:?}");
-    let wish = proposal(&told(&table, &mut seats[0], &[2]));
-    assert_eq!(vote(&seats[1].hear(0, prepare(&wish))).cause, Some(Cause::NoWord));
+    let request = proposal(&told(&table, &mut seats[0], &[2]));
+    assert_eq!(vote(&seats[1].hear(0, prepare(&request))).cause, Some(AbortCause::NoWord));
     // Another machine's key under the same name is not the one that the seeds named.
     let other = KeyPair::generate(&mut rng()).public();
     let fx = seats[1].tell(Input::Extra(ExtraInput::Dead { keys: [other].into() }));
@@ -182,7 +182,7 @@ fn a_word_that_is_taken_back_ends_it() {
 #[test]
 fn what_a_dead_coordinator_may_have_decided_is_committed_by_the_seeds_word_too() {
     let table = table(3);
-    let (mut seats, wish) = in_doubt(&table);
+    let (mut seats, request) = in_doubt(&table);
     told(&table, &mut seats[1], &[2]);
     let fx = told(&table, &mut seats[0], &[2]);
     let voter = seats[1].hear(0, prepare(&proposal(&fx)));
@@ -192,7 +192,7 @@ fn what_a_dead_coordinator_may_have_decided_is_committed_by_the_seeds_word_too()
         Some((txid.clone(), *by))
     };
     let resolved: Vec<_> = fx.iter().filter_map(resolved).collect();
-    assert_eq!(resolved, [(wish.txid, Word::Seeds)]);
+    assert_eq!(resolved, [(request.txid, RemovalAuthority::Seeds)]);
     assert_eq!(seats[0].machine.status(Time::ZERO).state.version, 4);
 }
 
@@ -221,15 +221,15 @@ fn a_doubt_about_the_roster_is_named_once_and_nothing_is_tried_again_and_again()
     let mut seats = on_the_way(&table);
     let two = table.roster.nodes().filter(|it| it.node_id != name(1)).cloned().collect();
     let fx = seats[2].ask(Command::Roster(Roster::new(two).unwrap()));
-    let wish = proposal(&fx);
+    let request = proposal(&fx);
     for seat in &mut seats[..2] {
-        assert_eq!(vote(&seat.hear(2, prepare(&wish))).vote, Choice::Commit);
+        assert_eq!(vote(&seat.hear(2, prepare(&request))).vote, Choice::Commit);
     }
     leaves(&mut seats, 2);
     told(&table, &mut seats[1], &[2]);
     let fx = told(&table, &mut seats[0], &[2]);
     let [stay] = &stays(&fx)[..] else { panic!("{fx:?}") };
-    assert_eq!((stay.cause, stay.running.as_ref()), (Cause::InDoubt, Some(&wish.txid)));
+    assert_eq!((stay.cause, stay.running.as_ref()), (AbortCause::InDoubt, Some(&request.txid)));
     let records = seats[0].records.len();
     for _ in 0..100 {
         let fx = looks(&mut seats[0], Duration::from_millis(500));
@@ -237,10 +237,10 @@ fn a_doubt_about_the_roster_is_named_once_and_nothing_is_tried_again_and_again()
     }
     assert_eq!(seats[0].records.len(), records);
     // The operator ends the doubt, and the others go on.
-    seats[0].ask(Command::Resolve { txid: wish.txid.clone(), commit: false });
-    let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: wish.txid.clone() }));
+    seats[0].ask(Command::Resolve { txid: request.txid.clone(), commit: false });
+    let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: request.txid.clone() }));
     assert!(!sent(&fx).is_empty());
-    seats[1].ask(Command::Resolve { txid: wish.txid, commit: false });
+    seats[1].ask(Command::Resolve { txid: request.txid, commit: false });
     let fx = looks(&mut seats[0], Duration::from_secs(30));
     agree_without(&mut seats, 0, &[1], &fx);
 }
@@ -252,10 +252,9 @@ fn an_operator_s_order_goes_before_the_seeds_word() {
     leaves(&mut seats, 2);
     assert!(proposes(&told(&table, &mut seats[0], &[2])));
     let fx = seats[0].ask(Command::Gone { nodes: [name(2)].into() });
-    let wish = proposal(&fx);
-    assert_eq!(wish.gone.map(|it| it.by), Some(Word::Operator));
-    let aborted =
-        |it: &Effect| matches!(it, Effect::Emit(Event::Aborted(it)) if it.cause == Cause::Busy);
+    let request = proposal(&fx);
+    assert_eq!(request.gone.map(|it| it.by), Some(RemovalAuthority::Operator));
+    let aborted = |it: &Effect| matches!(it, Effect::Emit(Event::Aborted(it)) if it.cause == AbortCause::Busy);
     assert!(fx.iter().any(aborted), "{fx:?}");
 }
 
@@ -266,11 +265,11 @@ fn whose_word_it_is_belongs_to_what_is_signed_and_an_operator_s_reads_as_before(
     leaves(&mut seats, 2);
     let by_operator = proposal(&seats[0].ask(Command::Gone { nodes: [name(2)].into() }));
     let mut by_seeds = by_operator.clone();
-    by_seeds.gone.as_mut().unwrap().by = Word::Seeds;
+    by_seeds.gone.as_mut().unwrap().by = RemovalAuthority::Seeds;
     assert_ne!(by_operator.digest(), by_seeds.digest());
     let json = serde_json::to_string(&by_operator).unwrap();
     assert!(json.contains(r#""gone":{"nodes":["node-c"]}"#), "{json}");
     let json = serde_json::to_string(&by_seeds).unwrap();
     assert!(json.contains(r#""gone":{"nodes":["node-c"],"by":"seeds"}"#), "{json}");
-    assert_eq!(serde_json::from_str::<Proposal>(&json).unwrap(), by_seeds);
+    assert_eq!(serde_json::from_str::<TxProposal>(&json).unwrap(), by_seeds);
 }

@@ -9,7 +9,7 @@ fn gone(of: &[usize]) -> Command {
 }
 
 /// Cuts a node off from all others.
-pub(super) fn leaves(seats: &mut [Seat], away: usize) {
+pub(super) fn leaves(seats: &mut [TestNode], away: usize) {
     for at in (0..seats.len()).filter(|it| *it != away) {
         seats[at].tell(Input::closed(LinkId(away as u64), ""));
         seats[away].tell(Input::closed(LinkId(at as u64), ""));
@@ -17,7 +17,7 @@ pub(super) fn leaves(seats: &mut [Seat], away: usize) {
 }
 
 /// Links a node with all others again.
-pub(super) fn returns(table: &Table, seats: &mut [Seat], back: usize) {
+pub(super) fn returns(table: &TestFleet, seats: &mut [TestNode], back: usize) {
     for at in (0..seats.len()).filter(|it| *it != back) {
         let link = |of: usize| Input::Opened {
             link: LinkId(of as u64),
@@ -30,15 +30,15 @@ pub(super) fn returns(table: &Table, seats: &mut [Seat], back: usize) {
 
 /// `voters` vote for the proposal of `by` in `fx` and hear the decision; the rest hears of nothing.
 pub(super) fn agree_without(
-    seats: &mut [Seat],
+    seats: &mut [TestNode],
     by: usize,
     voters: &[usize],
     fx: &[Effect],
 ) -> Decision {
-    let wish = proposal(fx);
+    let request = proposal(fx);
     let mut last = Vec::new();
     for at in voters {
-        let yes = vote(&seats[*at].hear(by, prepare(&wish)));
+        let yes = vote(&seats[*at].hear(by, prepare(&request)));
         assert_eq!(yes.vote, Choice::Commit, "{}", yes.reason);
         last = seats[by].hear(*at, Message::PrepareResp(yes));
     }
@@ -50,7 +50,7 @@ pub(super) fn agree_without(
 }
 
 /// `to` hears the heartbeat of `from`, and asks it for all that it lacks.
-pub(super) fn catch_up(seats: &mut [Seat], from: usize, to: usize) -> Vec<Effect> {
+pub(super) fn catch_up(seats: &mut [TestNode], from: usize, to: usize) -> Vec<Effect> {
     let heartbeat = seats[from].machine.heartbeat();
     let fx = seats[to].hear(from, Message::Heartbeat(heartbeat));
     let asked: Vec<_> = sent(&fx).into_iter().cloned().collect();
@@ -65,15 +65,15 @@ pub(super) fn catch_up(seats: &mut [Seat], from: usize, to: usize) -> Vec<Effect
 }
 
 /// Returns the same node in its next life.
-fn restarted(table: &Table, seat: &Seat, at: usize) -> Seat {
+fn restarted(table: &TestFleet, seat: &TestNode, at: usize) -> TestNode {
     table.seat(at, past_of(seat))
 }
 
-fn past_of(seat: &Seat) -> Vec<Record> {
+fn past_of(seat: &TestNode) -> Vec<Record> {
     whole().into_iter().chain(seat.records.iter().cloned()).collect()
 }
 
-pub(super) fn members(seat: &Seat) -> BTreeSet<NodeId> {
+pub(super) fn members(seat: &TestNode) -> BTreeSet<NodeId> {
     seat.machine.roster().nodes().map(|it| it.node_id.clone()).collect()
 }
 
@@ -83,7 +83,10 @@ fn the_others_go_on_without_one_that_is_gone_and_it_learns_of_it_when_it_is_back
     let mut seats = on_the_way(&table);
     let fx = seats[0].ask(gone(&[2]));
     let refused = answer(&fx);
-    assert!(matches!(refused, Some(Answer::Refused { cause: Cause::Reached, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Some(CommandResult::Refused { cause: AbortCause::Reached, .. })),
+        "{refused:?}"
+    );
     leaves(&mut seats, 2);
     let fx = seats[0].ask(gone(&[2]));
     let told = agree_without(&mut seats, 0, &[1], &fx);
@@ -93,20 +96,23 @@ fn the_others_go_on_without_one_that_is_gone_and_it_learns_of_it_when_it_is_back
     agree_without(&mut seats, 1, &[0], &fx);
     // Meanwhile the gone node serves its last state, and gets no vote.
     returns(&table, &mut seats, 2);
-    let wish = proposal(&seats[2].ask(Command::Pause));
-    let fx = seats[0].hear(2, prepare(&wish));
+    let request = proposal(&seats[2].ask(Command::Pause));
+    let fx = seats[0].hear(2, prepare(&request));
     assert!(!sent(&fx).iter().any(|it| matches!(it, Message::PrepareResp(_))), "{fx:?}");
     // It catches up, learns of its removal, and decides nothing.
     let fx = catch_up(&mut seats, 0, 2);
     let removed = told.txid.clone();
     assert!(
-        fx.contains(&Effect::Emit(Event::Removed { txid: removed.clone(), by: Word::Operator })),
+        fx.contains(&Effect::Emit(Event::Removed {
+            txid: removed.clone(),
+            by: RemovalAuthority::Operator
+        })),
         "{fx:?}"
     );
     let status = seats[2].machine.status(Time::ZERO);
     assert_eq!((status.state.version, status.removed), (4, Some(removed.clone())));
     let fx = seats[2].ask(Command::Pause);
-    assert!(matches!(answer(&fx), Some(Answer::Refused { cause: Cause::Roster, .. })));
+    assert!(matches!(answer(&fx), Some(CommandResult::Refused { cause: AbortCause::Roster, .. })));
     // The removal survives its restart, and the others' status shows it.
     let again = restarted(&table, &seats[2], 2);
     assert_eq!(again.machine.status(Time::ZERO).removed, Some(removed));
@@ -120,39 +126,39 @@ fn the_others_go_on_without_one_that_is_gone_and_it_learns_of_it_when_it_is_back
 }
 
 /// Three nodes, of which the last has begun a step and died; the others have voted for it.
-pub(super) fn in_doubt(table: &Table) -> (Vec<Seat>, Proposal) {
+pub(super) fn in_doubt(table: &TestFleet) -> (Vec<TestNode>, TxProposal) {
     let mut seats = on_the_way(table);
-    let wish = proposal(&seats[2].ask(Command::Promote { full: false }));
+    let request = proposal(&seats[2].ask(Command::Promote { full: false }));
     for seat in &mut seats[..2] {
-        assert_eq!(vote(&seat.hear(2, prepare(&wish))).vote, Choice::Commit);
+        assert_eq!(vote(&seat.hear(2, prepare(&request))).vote, Choice::Commit);
     }
     leaves(&mut seats, 2);
-    (seats, wish)
+    (seats, request)
 }
 
 #[test]
 fn what_the_dead_may_have_decided_is_committed_before_its_removal() {
     let table = table(3);
-    let (mut seats, wish) = in_doubt(&table);
+    let (mut seats, request) = in_doubt(&table);
     let fx = seats[0].ask(gone(&[2]));
     let removal = proposal(&fx);
-    assert_eq!((wish.state.version, removal.state.version), (3, 4));
+    assert_eq!((request.state.version, removal.state.version), (3, 4));
     let told = agree_without(&mut seats, 0, &[1], &fx);
     for seat in &seats[..2] {
         let history = seat.machine.history();
         let [.., settled, last] = history else { panic!("{history:?}") };
-        assert_eq!((&settled.proposal.txid, &last.proposal.txid), (&wish.txid, &told.txid));
+        assert_eq!((&settled.proposal.txid, &last.proposal.txid), (&request.txid, &told.txid));
         let word = settled.proof.resolution.as_ref().expect("it is an operator's word");
         assert_eq!((word.kind, &word.node_id), (Choice::Commit, &name(0)));
         let status = seat.machine.status(Time::ZERO);
         assert_eq!((status.state.version, status.in_doubt), (4, None));
-        assert_eq!(status.course.map(|it| it.step), Some(1));
+        assert_eq!(status.progress.map(|it| it.step), Some(1));
     }
     // A log with one record for both leads to the same.
     let again = restarted(&table, &seats[1], 1);
     assert_eq!(again.machine.history(), seats[1].machine.history());
-    let status = |seat: &Seat| seat.machine.status(Time::ZERO);
-    assert_eq!(status(&again).course, status(&seats[1]).course);
+    let status = |seat: &TestNode| seat.machine.status(Time::ZERO);
+    assert_eq!(status(&again).progress, status(&seats[1]).progress);
     // The gone node had aborted the step, and believes the commit.
     seats[2].tell(Input::Expired(Timer::Votes));
     assert_eq!(status(&seats[2]).state.version, 2);
@@ -165,25 +171,25 @@ fn what_the_dead_may_have_decided_is_committed_before_its_removal() {
 #[test]
 fn who_voted_to_settle_a_transaction_hears_of_no_other_end_of_it() {
     let table = table(3);
-    let (mut seats, wish) = in_doubt(&table);
+    let (mut seats, request) = in_doubt(&table);
     let removal = proposal(&seats[0].ask(gone(&[2])));
     assert_eq!(vote(&seats[1].hear(0, prepare(&removal))).vote, Choice::Commit);
     // The dead node is back, and has aborted the step.
-    let no = Vote::abort(&table.keys[2], &name(2), &wish.txid);
+    let no = TxVote::abort(&table.keys[2], &name(2), &request.txid);
     let abort = Message::Decision(Box::new(Decision {
-        txid: wish.txid.clone(),
+        txid: request.txid.clone(),
         kind: Choice::Abort,
         proposal: None,
-        proof: Proof::of(vec![no]),
+        proof: TxProof::of(vec![no]),
         reason: String::new(),
     }));
     returns(&table, &mut seats, 2);
     seats[1].hear(2, abort.clone());
-    let fx = seats[1].hear(2, prepare(&wish));
+    let fx = seats[1].hear(2, prepare(&request));
     assert!(sent(&fx).is_empty(), "it says neither yes nor no: {fx:?}");
-    let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: wish.txid.clone() }));
+    let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: request.txid.clone() }));
     let [Message::DecisionResp(said)] = sent(&fx)[..] else { panic!("{fx:?}") };
-    assert_eq!(said.outcome, Outcome::Uncertain);
+    assert_eq!(said.outcome, TxEnd::Uncertain);
     // A restart changes nothing of that.
     let mut again = restarted(&table, &seats[1], 1);
     again.hear(2, abort.clone());
@@ -193,7 +199,11 @@ fn who_voted_to_settle_a_transaction_hears_of_no_other_end_of_it() {
     let ends = decision_of(&fx, &removal.txid);
     assert_eq!(ends.kind, Choice::Abort);
     seats[1].hear(0, Message::Decision(Box::new(ends)));
-    assert_eq!(seats[1].machine.prepared().map(|it| &it.txid), Some(&wish.txid), "in doubt again");
+    assert_eq!(
+        seats[1].machine.prepared().map(|it| &it.txid),
+        Some(&request.txid),
+        "in doubt again"
+    );
     seats[1].hear(2, abort);
     assert!(seats.iter().all(|it| it.machine.prepared().is_none()));
 }
@@ -210,14 +220,14 @@ fn decision_of(fx: &[Effect], txid: &TxId) -> Decision {
 fn who_has_not_voted_for_what_the_dead_began_keeps_it_from_being_settled() {
     let table = table(3);
     let mut seats = on_the_way(&table);
-    let wish = proposal(&seats[2].ask(Command::Promote { full: false }));
-    assert_eq!(vote(&seats[0].hear(2, prepare(&wish))).vote, Choice::Commit);
+    let request = proposal(&seats[2].ask(Command::Promote { full: false }));
+    assert_eq!(vote(&seats[0].hear(2, prepare(&request))).vote, Choice::Commit);
     leaves(&mut seats, 2);
     let removal = proposal(&seats[0].ask(gone(&[2])));
     let fx = seats[1].hear(0, prepare(&removal));
     assert!(sent(&fx).iter().all(|it| !matches!(it, Message::PrepareResp(_))), "it lacks that");
     // It is asked, refuses the dead node's step, and the removal is ordered again.
-    let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: wish.txid.clone() }));
+    let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: request.txid.clone() }));
     let [said @ Message::DecisionResp(_)] = sent(&fx)[..] else { panic!("{fx:?}") };
     seats[0].hear(1, said.clone());
     assert_eq!(seats[0].machine.prepared(), None);
@@ -234,7 +244,7 @@ fn two_halves_that_called_each_other_gone_find_out() {
     let fx = seats[0].ask(gone(&[2]));
     agree_without(&mut seats, 0, &[1], &fx);
     let fx = seats[2].ask(gone(&[0, 1]));
-    assert!(matches!(answer(&fx), Some(Answer::Committed { version: 3, .. })));
+    assert!(matches!(answer(&fx), Some(CommandResult::Committed { version: 3, .. })));
     // Both halves call the nodes that they called gone.
     let is_call = |it: &Effect, of: usize| matches!(it, Effect::Dial(it) if it.node_id == name(of));
     seats[2].now.mono = Time::ZERO.after(std::time::Duration::from_secs(10));
@@ -283,20 +293,23 @@ fn what_is_wrong_with_calling_a_node_gone_is_said() {
     let mut seats = on_the_way(&table);
     leaves(&mut seats, 2);
     for (order, cause) in [
-        (gone(&[0]), Cause::Malformed),
-        (Command::Gone { nodes: ["node-z".parse().unwrap()].into() }, Cause::Nothing),
-        (gone(&[1]), Cause::Reached),
+        (gone(&[0]), AbortCause::Malformed),
+        (Command::Gone { nodes: ["node-z".parse().unwrap()].into() }, AbortCause::Nothing),
+        (gone(&[1]), AbortCause::Reached),
     ] {
         let fx = seats[0].ask(order);
-        let Some(Answer::Refused { cause: said, .. }) = answer(&fx) else { panic!("{fx:?}") };
+        let Some(CommandResult::Refused { cause: said, .. }) = answer(&fx) else {
+            panic!("{fx:?}")
+        };
         assert_eq!(*said, cause);
     }
     // A transaction that calls a node gone needs a roster without that node, and another
     // coordinator.
-    let wish = proposal(&seats[0].ask(gone(&[2])));
-    let odd = Proposal { new_roster: Some(table.roster.clone()), ..wish.clone() };
+    let request = proposal(&seats[0].ask(gone(&[2])));
+    let odd = TxProposal { new_roster: Some(table.roster.clone()), ..request.clone() };
     assert!(odd.complaint().is_some());
-    let mut odd = wish;
-    odd.gone = Some(Gone { nodes: [name(0)].into(), by: Word::Operator, settles: None });
+    let mut odd = request;
+    odd.gone =
+        Some(GoneNodes { nodes: [name(0)].into(), by: RemovalAuthority::Operator, settles: None });
     assert!(odd.complaint().is_some());
 }

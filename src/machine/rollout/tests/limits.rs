@@ -11,7 +11,7 @@ fn stranger() -> NodeId {
 }
 
 /// A node with a fresh key and a free name links.
-fn comes(seat: &mut Seat, node: NodeId, number: u8) -> LinkId {
+fn comes(seat: &mut TestNode, node: NodeId, number: u8) -> LinkId {
     let (link, key) = (LinkId(90 + u64::from(number)), KeyPair::from_secret([number; 32]).public());
     seat.tell(Input::Opened { link, opening: Opening { node, key } });
     link
@@ -21,12 +21,12 @@ fn is_dropped(fx: &[Effect]) -> bool {
     fx.iter().any(|it| matches!(it, Effect::Emit(Event::Dropped(..))))
 }
 
-fn committed(proposal: Proposal) -> Committed {
-    Committed { proposal, proof: Proof::default() }
+fn committed(proposal: TxProposal) -> Committed {
+    Committed { proposal, proof: TxProof::default() }
 }
 
 /// A removal of node-c that settles a transaction of this version.
-fn settling(table: &Table, version: u64) -> Proposal {
+fn settling(table: &TestFleet, version: u64) -> TxProposal {
     let mut seats = on_the_way(table);
     let step = proposal(&seats[2].ask(Command::Abort));
     leaves_for_good(&mut seats, 2);
@@ -37,7 +37,7 @@ fn settling(table: &Table, version: u64) -> Proposal {
     removal
 }
 
-fn leaves_for_good(seats: &mut [Seat], away: usize) {
+fn leaves_for_good(seats: &mut [TestNode], away: usize) {
     for seat in seats.iter_mut() {
         seat.tell(Input::closed(LinkId(away as u64), ""));
     }
@@ -56,11 +56,11 @@ fn health(number: u64) -> HealthSnapshot {
 }
 
 /// Each message with `number` in it, one for each place.
-fn messages(table: &Table, number: u64) -> Vec<Message> {
-    let own = |epoch, counter| TxId { node: name(1), epoch, counter, kind: Kind::Step };
-    let mut wish = wish_of(table, 1);
-    let fitting = wish.clone();
-    wish.state.version = number;
+fn messages(table: &TestFleet, number: u64) -> Vec<Message> {
+    let own = |epoch, counter| TxId { node: name(1), epoch, counter, kind: TxKind::Step };
+    let mut request = wish_of(table, 1);
+    let fitting = request.clone();
+    request.state.version = number;
     let mut failures = fitting.clone();
     failures.plan.as_mut().unwrap().failures = number;
     let mut samples = fitting.clone();
@@ -68,19 +68,19 @@ fn messages(table: &Table, number: u64) -> Vec<Message> {
     let mut beat = table.seat(1, whole()).machine.heartbeat();
     let plain = beat.clone();
     beat.last_committed_version = number;
-    let doubt = Heartbeat { in_doubt: Some(own(1, number)), ..plain.clone() };
-    let kind = Kind::Rollback;
+    let in_doubt = Heartbeat { in_doubt: Some(own(1, number)), ..plain.clone() };
+    let kind = TxKind::Rollback;
     let brake = |course, version| Brake { course, version, kind, reason: String::new() };
     let brakes = [brake(own(number, 1), 1), brake(own(1, 1), number)]
         .map(|it| Message::Heartbeat(Heartbeat { brake: Some(it), ..plain.clone() }));
-    let decision = |proposal: Proposal| {
-        let (txid, proof, reason) = (proposal.txid.clone(), Proof::default(), String::new());
+    let decision = |proposal: TxProposal| {
+        let (txid, proof, reason) = (proposal.txid.clone(), TxProof::default(), String::new());
         let proposal = Some(proposal);
         Decision { txid, kind: Choice::Commit, proposal, proof, reason }
     };
-    let outcome = |proposal: Proposal| {
-        let (txid, proof) = (proposal.txid.clone(), Proof::default());
-        DecisionResp { txid, outcome: Outcome::Commit, proposal: Some(proposal), proof }
+    let outcome = |proposal: TxProposal| {
+        let (txid, proof) = (proposal.txid.clone(), TxProof::default());
+        DecisionResp { txid, outcome: TxEnd::Commit, proposal: Some(proposal), proof }
     };
     let refusal = |txid| PrepareResp {
         txid,
@@ -90,25 +90,25 @@ fn messages(table: &Table, number: u64) -> Vec<Message> {
         signed: None,
     };
     let removal = settling(table, number);
-    let seen = BTreeMap::from([(name(0), Mark { epoch: number, counter: 0 })]);
+    let seen = BTreeMap::from([(name(0), TxMark { epoch: number, counter: 0 })]);
     [
-        prepare(&wish),
+        prepare(&request),
         prepare(&failures),
         prepare(&samples),
         prepare(&removal),
         Message::PrepareResp(refusal(own(number, 1))),
         Message::PrepareResp(refusal(own(1, number))),
-        Message::Decision(Box::new(decision(wish.clone()))),
+        Message::Decision(Box::new(decision(request.clone()))),
         Message::Decision(Box::new(decision(removal.clone()))),
-        Message::DecisionResp(Box::new(outcome(wish.clone()))),
+        Message::DecisionResp(Box::new(outcome(request.clone()))),
         Message::DecisionResp(Box::new(outcome(removal.clone()))),
         Message::DecisionReq(DecisionReq { txid: own(number, 1) }),
         Message::DecisionAck(DecisionAck { txid: own(1, number) }),
         Message::Heartbeat(beat),
-        Message::Heartbeat(doubt),
+        Message::Heartbeat(in_doubt),
         Message::HealthSnapshot(health(number)),
         Message::StateReq(StateReq { from_version: number }),
-        Message::StateResp(StateResp { committed: vec![committed(wish)] }),
+        Message::StateResp(StateResp { committed: vec![committed(request)] }),
         Message::StateResp(StateResp { committed: vec![committed(removal)] }),
         Message::RecallResp(RecallResp { question: number, seen }),
     ]
@@ -155,8 +155,8 @@ fn a_member_s_epoch_beyond_the_limit_is_not_recalled() {
     let table = table(2);
     for (epoch, records) in [(u64::MAX, 1), (NUMBER_MAX, 3)] {
         let mut seat = table.bare_seat(table.config(0), 0, Vec::new());
-        let question = seat.machine.recall.as_ref().unwrap().question();
-        let seen = BTreeMap::from([(name(0), Mark { epoch, counter: u64::MAX })]);
+        let question = seat.machine.amnesia.as_ref().unwrap().question();
+        let seen = BTreeMap::from([(name(0), TxMark { epoch, counter: u64::MAX })]);
         seat.hear(1, Message::RecallResp(RecallResp { question, seen }));
         assert_eq!(seat.records.len(), records, "{epoch}");
     }
@@ -185,15 +185,15 @@ fn counts_that_nobody_has_are_judged_and_shown() {
 #[test]
 fn a_log_with_numbers_that_nobody_has_is_read_and_served() {
     let table = table(3);
-    let mut wish = wish_of(&table, 1);
-    wish.state.version = u64::MAX;
+    let mut request = wish_of(&table, 1);
+    request.state.version = u64::MAX;
     for epoch in [u64::MAX - 1, u64::MAX] {
         let past = vec![
             Record::Epoch { epoch },
-            Record::Recalled { unsure: [(name(0), Mark { epoch, counter: epoch })].into() },
-            Record::Committed(Box::new(committed(wish.clone()))),
-            Record::Committed(Box::new(committed(wish.clone()))),
-            Record::Prepared(Box::new(wish.clone())),
+            Record::Recalled { unsure: [(name(0), TxMark { epoch, counter: epoch })].into() },
+            Record::Committed(Box::new(committed(request.clone()))),
+            Record::Committed(Box::new(committed(request.clone()))),
+            Record::Prepared(Box::new(request.clone())),
         ];
         let mut seat = table.seat(0, past);
         assert_eq!(seat.machine.status(Time::ZERO).state.version, u64::MAX);
@@ -215,7 +215,7 @@ fn splits(fx: &[Effect]) -> usize {
 fn only_who_takes_part_splits_a_fleet_and_once_a_version() {
     let table = table(3);
     let mut seats = on_the_way(&table);
-    let beat = |seat: &Seat, digit: u8, version: u64| {
+    let beat = |seat: &TestNode, digit: u8, version: u64| {
         let digest = Digest([digit; 32]);
         let last_committed_version = version;
         Message::Heartbeat(Heartbeat { digest, last_committed_version, ..seat.machine.heartbeat() })
@@ -260,7 +260,7 @@ fn another_roster_is_told_once_a_version() {
 }
 
 /// Three nodes of which the third was called gone.
-fn without_the_third(table: &Table) -> Vec<Seat> {
+fn without_the_third(table: &TestFleet) -> Vec<TestNode> {
     let mut seats = on_the_way(table);
     leaves_for_good(&mut seats, 2);
     let removal = proposal(&seats[0].ask(Command::Gone { nodes: [name(2)].into() }));

@@ -7,12 +7,12 @@ fn a_node_without_a_log_signs_nothing_before_it_heard_from_all() {
     let table = table(3);
     let mut seat = table.seat(2, Vec::new());
     let mut coordinator = table.seat(0, whole());
-    let wish = proposal(&coordinator.ask(start(&[10_000])));
-    let refusal = vote(&seat.hear(0, prepare(&wish)));
-    assert_eq!((refusal.cause, refusal.signed), (Some(Cause::Recalling), None));
-    let fx = seat.hear(1, Message::DecisionReq(DecisionReq { txid: wish.txid.clone() }));
+    let request = proposal(&coordinator.ask(start(&[10_000])));
+    let refusal = vote(&seat.hear(0, prepare(&request)));
+    assert_eq!((refusal.cause, refusal.signed), (Some(AbortCause::Recalling), None));
+    let fx = seat.hear(1, Message::DecisionReq(DecisionReq { txid: request.txid.clone() }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!() };
-    assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
+    assert_eq!((resp.outcome, resp.proof.votes.len()), (TxEnd::Uncertain, 0));
     assert_eq!(seat.machine.status(Time::ZERO).recalling.len(), 2);
 }
 
@@ -30,13 +30,13 @@ fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_
     let [.., Record::Epoch { epoch: 60 }, Record::Recalled { unsure }] = &seat.records[..] else {
         panic!("{:?}", seat.records)
     };
-    assert_eq!(unsure[&name(0)], Mark { epoch: 59, counter: u64::MAX });
+    assert_eq!(unsure[&name(0)], TxMark { epoch: 59, counter: u64::MAX });
     let txid: TxId = "start-node-a-1-1".parse().unwrap();
     let fx = seat.hear(1, Message::DecisionReq(DecisionReq { txid }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
-    assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
-    let wish = proposal(&seat.ask(start(&[10_000])));
-    assert_eq!(wish.txid.to_string(), "start-node-a-60-1");
+    assert_eq!((resp.outcome, resp.proof.votes.len()), (TxEnd::Uncertain, 0));
+    let request = proposal(&seat.ask(start(&[10_000])));
+    assert_eq!(request.txid.to_string(), "start-node-a-60-1");
 }
 
 /// A backup may know less than every member of the roster, while a node outside it knows more.
@@ -44,7 +44,7 @@ fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_
 fn an_epoch_is_beyond_the_seconds_of_the_clock() {
     let table = table(3);
     let mut rollout =
-        Rollout::new(table.config(0), table.keys[0].clone(), rng(), Memory::default());
+        Rollout::new(table.config(0), table.keys[0].clone(), rng(), RolloutMemory::default());
     let now = Now { mono: Time::ZERO, wall: WallTime(1_796_000_000_000) };
     let mut fx = Fx::default();
     rollout.handle(now, Input::Start, &mut fx);
@@ -69,7 +69,7 @@ fn a_node_without_a_log_serves_nothing_before_it_has_heard_and_caught_up() {
     let mut seat = table.bare_seat(table.config(2), 2, Vec::new());
     seat.is_told(1, &[]);
     assert_eq!(served(&seat.is_told(0, &[])), Some(1));
-    let memory = Memory::default();
+    let memory = RolloutMemory::default();
     let mut again = Rollout::new(table.config(2), table.keys[2].clone(), rng(), memory);
     let mut fx = Fx::default();
     whole().into_iter().for_each(|it| again.memory.replay(it));
@@ -90,12 +90,13 @@ fn a_node_begins_nothing_before_all_others_have_told_how_far_it_had_come() {
     let mut seat = table.bare_seat(table.config(0), 0, whole());
     seat.ask(start(&[10_000]));
     seat.is_told(1, &[]);
-    let wish = proposal(&table.seat(1, whole()).ask(start(&[10_000])));
-    assert_eq!(vote(&seat.hear(1, prepare(&wish))).vote, Choice::Commit);
+    let request = proposal(&table.seat(1, whole()).ask(start(&[10_000])));
+    assert_eq!(vote(&seat.hear(1, prepare(&request))).vote, Choice::Commit);
     let mut seat = table.bare_seat(table.config(0), 0, whole());
     seat.ask(start(&[10_000]));
     let fx = seat.tell(Input::Expired(Timer::Orders));
-    let Some(Answer::Refused { cause: Cause::Recalling, reason, .. }) = answer(&fx) else {
+    let Some(CommandResult::Refused { cause: AbortCause::Recalling, reason, .. }) = answer(&fx)
+    else {
         panic!("{fx:?}")
     };
     assert!(reason.contains("node-b, node-c"), "{reason}");
@@ -109,20 +110,20 @@ fn a_log_from_a_backup_takes_no_name_twice_and_signs_nothing_about_what_it_forgo
     let fx = seat.is_told(1, &["abort-node-a-7-2", "step-node-c-4-4"]);
     let rewound = Effect::Emit(Event::Rewound { by: name(1) });
     assert!(fx.contains(&rewound), "{fx:?}");
-    let wish = Proposal { txid: "start-node-c-4-1".parse().unwrap(), ..wish_of(&table, 2) };
-    assert_eq!(vote(&seat.hear(2, prepare(&wish))).signed, None);
+    let request = TxProposal { txid: "start-node-c-4-1".parse().unwrap(), ..wish_of(&table, 2) };
+    assert_eq!(vote(&seat.hear(2, prepare(&request))).signed, None);
     let fx = seat.is_told(2, &[]);
     assert_eq!(proposal(&fx).txid.to_string(), "start-node-a-8-1");
     for txid in ["abort-node-a-7-2", "step-node-a-2-1", "step-node-c-4-4"] {
         let txid: TxId = txid.parse().unwrap();
         let fx = seat.hear(1, Message::DecisionReq(DecisionReq { txid }));
         let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
-        assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
+        assert_eq!((resp.outcome, resp.proof.votes.len()), (TxEnd::Uncertain, 0));
     }
 }
 
 /// Returns the log of a fleet of three after `count` transactions; each node keeps `keeping` whole.
-fn long_fleet(table: &Table, count: usize, keeping: usize) -> Vec<Record> {
+fn long_fleet(table: &TestFleet, count: usize, keeping: usize) -> Vec<Record> {
     let mut seats: Vec<_> = (0..3).map(|at| table.seat_keeping(keeping, at, whole())).collect();
     for number in 0..count {
         let command = match number % 4 {
@@ -131,9 +132,9 @@ fn long_fleet(table: &Table, count: usize, keeping: usize) -> Vec<Record> {
             2 => Command::Resume,
             _ => Command::Abort,
         };
-        let wish = proposal(&seats[0].ask(command));
-        let first = vote(&seats[1].hear(0, prepare(&wish)));
-        let second = vote(&seats[2].hear(0, prepare(&wish)));
+        let request = proposal(&seats[0].ask(command));
+        let first = vote(&seats[1].hear(0, prepare(&request)));
+        let second = vote(&seats[2].hear(0, prepare(&request)));
         seats[0].hear(1, Message::PrepareResp(first));
         let fx = seats[0].hear(2, Message::PrepareResp(second));
         let decision = decision(&fx);
@@ -159,12 +160,12 @@ fn what_is_long_past_is_forgotten_and_who_was_away_leaps_over_it() {
     let [state @ Message::StateResp(_)] = sent(&fx)[..] else { panic!("{fx:?}") };
     late.hear(1, state.clone());
     let (there, here) = (old.machine.status(Time::ZERO), late.machine.status(Time::ZERO));
-    assert_eq!((here.state, here.course), (there.state, there.course));
+    assert_eq!((here.state, here.progress), (there.state, there.progress));
     // No node signs anything about forgotten transactions.
     let txid: TxId = "start-node-a-2-1".parse().unwrap();
     let fx = old.hear(0, Message::DecisionReq(DecisionReq { txid }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
-    assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
+    assert_eq!((resp.outcome, resp.proof.votes.len()), (TxEnd::Uncertain, 0));
 }
 
 #[test]
@@ -177,10 +178,10 @@ fn a_pause_that_is_long_past_still_holds_after_a_restart() {
     for _ in 0..3 {
         seat.ask(Command::Roster(table.roster.clone()));
     }
-    let before = seat.machine.status(Time::ZERO).course;
+    let before = seat.machine.status(Time::ZERO).progress;
     assert_eq!(before.as_ref().map(|it| (it.step, it.phase)), Some((1, Phase::Paused)));
     let again = table.seat_keeping(1, 0, seat.machine.snapshot());
-    assert_eq!(again.machine.status(Time::ZERO).course, before);
+    assert_eq!(again.machine.status(Time::ZERO).progress, before);
 }
 
 #[test]
@@ -195,14 +196,14 @@ fn nobody_leaps_without_all_votes_and_what_was_leaped_over_in_doubt_is_not_signe
     late.hear(1, Message::StateResp(less));
     assert_eq!(late.machine.status(Time::ZERO).state.version, 1);
     let mut other = table.seat(0, whole());
-    let wish = proposal(&other.ask(start(&[10_000])));
-    assert_eq!(vote(&late.hear(0, prepare(&wish))).vote, Choice::Commit);
+    let request = proposal(&other.ask(start(&[10_000])));
+    assert_eq!(vote(&late.hear(0, prepare(&request))).vote, Choice::Commit);
     late.hear(1, Message::StateResp(state.clone()));
     assert_eq!(late.machine.status(Time::ZERO).state.version, 32);
     assert_eq!(late.machine.prepared(), None);
-    let fx = late.hear(0, Message::DecisionReq(DecisionReq { txid: wish.txid }));
+    let fx = late.hear(0, Message::DecisionReq(DecisionReq { txid: request.txid }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
-    assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
+    assert_eq!((resp.outcome, resp.proof.votes.len()), (TxEnd::Uncertain, 0));
 }
 
 /// T7: the joiner begins with the fleet's first roster, follows, and any member may add it.
@@ -212,8 +213,8 @@ fn a_joiner_catches_up_is_added_and_takes_part_and_one_that_is_removed_knows_it(
     let two = Roster::new(all.roster.nodes().take(2).cloned().collect()).unwrap();
     let first = |at: usize| Config { roster: two.clone(), ..all.config(at) };
     let mut seats: Vec<_> = (0..3).map(|at| all.seat_of(first(at), at, whole())).collect();
-    let wish = proposal(&seats[0].ask(start(&[500, 10_000])));
-    let yes = Message::PrepareResp(vote(&seats[1].hear(0, prepare(&wish))));
+    let request = proposal(&seats[0].ask(start(&[500, 10_000])));
+    let yes = Message::PrepareResp(vote(&seats[1].hear(0, prepare(&request))));
     let told = decision(&seats[0].hear(1, yes));
     seats[1].hear(0, Message::Decision(Box::new(told)));
     // The joiner hears a heartbeat, asks, and follows; it cannot order anything.
@@ -224,12 +225,15 @@ fn a_joiner_catches_up_is_added_and_takes_part_and_one_that_is_removed_knows_it(
     let [state @ Message::StateResp(_)] = sent(&fx)[..] else { panic!("{fx:?}") };
     assert_eq!(served(&seats[2].hear(1, state.clone())), Some(2));
     let refused = seats[2].ask(Command::Pause);
-    assert!(matches!(answer(&refused), Some(Answer::Refused { cause: Cause::Roster, .. })));
+    assert!(matches!(
+        answer(&refused),
+        Some(CommandResult::Refused { cause: AbortCause::Roster, .. })
+    ));
     for (roster, voters) in [(&all.roster, [0, 2]), (&two, [0, 2])] {
-        let wish = proposal(&seats[1].ask(Command::Roster(roster.clone())));
+        let request = proposal(&seats[1].ask(Command::Roster(roster.clone())));
         let mut last = Vec::new();
         for at in voters {
-            let yes = vote(&seats[at].hear(1, prepare(&wish)));
+            let yes = vote(&seats[at].hear(1, prepare(&request)));
             assert_eq!(yes.vote, Choice::Commit, "{}", yes.reason);
             last = seats[1].hear(at, Message::PrepareResp(yes));
         }
@@ -241,5 +245,8 @@ fn a_joiner_catches_up_is_added_and_takes_part_and_one_that_is_removed_knows_it(
         }
     }
     let refused = seats[2].ask(Command::Pause);
-    assert!(matches!(answer(&refused), Some(Answer::Refused { cause: Cause::Roster, .. })));
+    assert!(matches!(
+        answer(&refused),
+        Some(CommandResult::Refused { cause: AbortCause::Roster, .. })
+    ));
 }

@@ -16,7 +16,7 @@ fn brake_of(fx: &[Effect]) -> Option<Brake> {
     found.flatten()
 }
 
-fn is_braked(seat: &Seat) -> bool {
+fn is_braked(seat: &TestNode) -> bool {
     seat.machine.status(seat.now.mono).brake.is_some()
 }
 
@@ -45,7 +45,10 @@ fn a_gate_that_fails_stops_the_canary_at_once_though_a_node_is_dead() {
     let fx = seats[0].tell(Input::Expired(Timer::Step));
     assert!(!sent(&fx).iter().any(|it| matches!(it, Message::PrepareReq(_))), "{fx:?}");
     let refused = seats[0].ask(Command::Promote { full: false });
-    assert!(matches!(answer(&refused), Some(Answer::Refused { cause: Cause::Gate, .. })));
+    assert!(matches!(
+        answer(&refused),
+        Some(CommandResult::Refused { cause: AbortCause::Gate, .. })
+    ));
     // The brake outlives a restart.
     let past = [whole(), seats[0].records.clone()].concat();
     assert!(is_braked(&table.seat(0, past)));
@@ -55,7 +58,7 @@ fn a_gate_that_fails_stops_the_canary_at_once_though_a_node_is_dead() {
     seats[2].hear(1, heartbeat);
     assert!(is_braked(&seats[2]));
     let fx = seats[0].tell(Input::Expired(Timer::Step));
-    assert_eq!(proposal(&fx).txid.kind, Kind::Rollback);
+    assert_eq!(proposal(&fx).txid.kind, TxKind::Rollback);
     agree(&mut seats, 0, &fx);
     assert!(seats.iter().all(|it| !is_braked(it) && it.machine.present.version() == 3));
 }
@@ -67,9 +70,9 @@ fn an_order_to_go_back_brakes_and_resume_takes_the_brake_off() {
     seats[1].tell(Input::closed(LinkId(2), ""));
     seats[1].ask(Command::Abort);
     let fx = seats[1].tell(Input::Expired(Timer::Votes));
-    assert!(matches!(answer(&fx), Some(Answer::Aborted { cause: Cause::NoVote, .. })));
+    assert!(matches!(answer(&fx), Some(CommandResult::Aborted { cause: AbortCause::NoVote, .. })));
     let old = seats[1].machine.heartbeat();
-    assert_eq!(old.brake.as_ref().map(|it| it.kind), Some(Kind::Abort));
+    assert_eq!(old.brake.as_ref().map(|it| it.kind), Some(TxKind::Abort));
     let (link, node, key) = (LinkId(2), name(2), table.keys[2].public());
     seats[1].tell(Input::Opened { link, opening: Opening { node, key } });
     // The brake of a node outside the roster counts for nothing.
@@ -100,9 +103,9 @@ fn an_operator_s_order_goes_before_what_is_tried_again_by_itself() {
     assert!(answer(&fx).is_none() && sent(&fx).is_empty(), "it waits");
     // At the same node the order ends that transaction.
     let fx = seats[0].ask(Command::Pause);
-    assert_eq!(proposal(&fx).txid.kind, Kind::Pause);
+    assert_eq!(proposal(&fx).txid.kind, TxKind::Pause);
     let fx = seats[1].hear(0, Message::Decision(Box::new(decision(&fx))));
-    assert_eq!(proposal(&fx).txid.kind, Kind::Pause, "and then it is begun");
+    assert_eq!(proposal(&fx).txid.kind, TxKind::Pause, "and then it is begun");
 }
 
 #[test]
@@ -118,14 +121,14 @@ fn what_lacks_a_vote_is_tried_ever_more_rarely_until_somebody_is_back() {
         pauses.push(pause.since(began).as_secs());
         seat.now.mono = pause;
         let fx = seat.tell(Input::Expired(Timer::Step));
-        assert_eq!(proposal(&fx).txid.kind, Kind::Rollback);
+        assert_eq!(proposal(&fx).txid.kind, TxKind::Rollback);
     }
     assert!(pauses[0] <= 2 && pauses[3] >= 8, "{pauses:?}");
     assert!(pauses.iter().all(|it| *it <= 20), "{pauses:?}");
 }
 
 /// Three nodes with servers of their own for both versions.
-fn with_servers(table: &Table, past: &[Record]) -> Vec<Seat> {
+fn with_servers(table: &TestFleet, past: &[Record]) -> Vec<TestNode> {
     let models = ["v1", "v2"].map(|it| (it.parse().unwrap(), "0a".to_owned()));
     let config = |at| Config { models: Some(models.clone().into()), ..table.config(at) };
     (0..3).map(|at| table.seat_of(config(at), at, past.to_vec())).collect()
@@ -145,28 +148,28 @@ fn a_version_has_to_answer_each_node_before_it_votes_for_it() {
     let probe = Effect::Extra(ExtraEffect::Probe("v2".parse().unwrap()));
     let fx = seats[0].ask(start(&[5000, 10_000]));
     assert!(fx.contains(&probe));
-    let wish = proposal(&fx);
+    let request = proposal(&fx);
     for at in [1, 2] {
-        let fx = seats[at].hear(0, prepare(&wish));
+        let fx = seats[at].hear(0, prepare(&request));
         assert!(fx.contains(&probe) && sent(&fx).is_empty(), "{fx:?}");
-        assert!(!seats[at].hear(0, prepare(&wish)).contains(&probe), "once");
+        assert!(!seats[at].hear(0, prepare(&request)).contains(&probe), "once");
         let yes = vote(&seats[at].tell(probed(None)));
         assert_eq!(yes.vote, Choice::Commit, "{}", yes.reason);
         let fx = seats[0].hear(at, Message::PrepareResp(yes));
         assert!(answer(&fx).is_none(), "its own answer is missing");
     }
     let fx = seats[0].tell(probed(None));
-    assert!(matches!(answer(&fx), Some(Answer::Committed { .. })));
+    assert!(matches!(answer(&fx), Some(CommandResult::Committed { .. })));
     // A server that does not answer, at a voter and at the coordinator; the way back needs no
     // answer.
     let mut seats = with_servers(&table, &whole());
-    let wish = proposal(&seats[0].ask(start(&[5000, 10_000])));
-    seats[1].hear(0, prepare(&wish));
+    let request = proposal(&seats[0].ask(start(&[5000, 10_000])));
+    seats[1].hear(0, prepare(&request));
     let no = vote(&seats[1].tell(probed(Some("it answers with 503"))));
-    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(Cause::Model)));
+    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(AbortCause::Model)));
     assert!(no.signed.is_some() && no.reason.contains("v2 does not answer it"), "{}", no.reason);
     let fx = seats[0].tell(probed(Some("it answers with 503")));
-    assert!(matches!(answer(&fx), Some(Answer::Aborted { cause: Cause::Model, .. })));
+    assert!(matches!(answer(&fx), Some(CommandResult::Aborted { cause: AbortCause::Model, .. })));
     let late = seats[0].tell(probed(None));
     assert!(late.is_empty(), "{late:?}");
     let begun = on_the_way(&table).swap_remove(0).records;
@@ -187,9 +190,9 @@ fn one_without_servers_among_such_that_have_is_named_and_votes_for_no_version() 
     assert!(!real[0].hear(2, beat).contains(&named), "once");
     let beat = Message::Heartbeat(real[0].machine.heartbeat());
     assert!(echo.hear(0, beat).contains(&named), "itself too");
-    let wish = proposal(&real[0].ask(start(&[10_000])));
-    let no = vote(&echo.hear(0, prepare(&wish)));
-    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(Cause::Model)));
+    let request = proposal(&real[0].ask(start(&[10_000])));
+    let no = vote(&echo.hear(0, prepare(&request)));
+    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(AbortCause::Model)));
 }
 
 fn start_with(failures: u64, deadline_ms: u64) -> Command {
@@ -238,8 +241,8 @@ fn promoting_takes_a_step_and_leaves_a_pause_as_it_is() {
     let mut seats = on_the_way(&table);
     commit(&mut seats, 0, Command::Pause);
     commit(&mut seats, 1, Command::Promote { full: false });
-    let course = seats[2].machine.status(Time::ZERO).course.unwrap();
-    assert_eq!((course.step, course.phase), (1, Phase::Paused));
+    let progress = seats[2].machine.status(Time::ZERO).progress.unwrap();
+    assert_eq!((progress.step, progress.phase), (1, Phase::Paused));
     commit(&mut seats, 1, Command::Resume);
-    assert_eq!(seats[2].machine.status(Time::ZERO).course.unwrap().phase, Phase::Running);
+    assert_eq!(seats[2].machine.status(Time::ZERO).progress.unwrap().phase, Phase::Running);
 }

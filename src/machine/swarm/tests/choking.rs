@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_request_of_a_choked_neighbor_is_not_served() {
-    let mut stage = Stage::assignment(4, &[0, 1]);
+    let mut stage = TestSwarm::assignment(4, &[0, 1]);
     stage.comes(3);
     assert_eq!(stage.hear(3, Message::Request(piece(0))), []);
     let fx = stage.hear(3, Message::Interested);
@@ -14,7 +14,7 @@ fn a_request_of_a_choked_neighbor_is_not_served() {
 
 #[test]
 fn what_cannot_be_served_is_left_out_and_reported() {
-    let mut stage = Stage::assignment(4, &[0, 1]);
+    let mut stage = TestSwarm::assignment(4, &[0, 1]);
     stage.comes(3);
     stage.hear(3, Message::Interested);
     for index in [4, u32::MAX, 2] {
@@ -33,7 +33,7 @@ fn what_cannot_be_served_is_left_out_and_reported() {
 #[test]
 fn uploads_that_wait_for_one_neighbor_are_bounded() {
     let all: Vec<u32> = (0..100).collect();
-    let mut stage = Stage::share(100, &all);
+    let mut stage = TestSwarm::share(100, &all);
     stage.comes(3);
     stage.hear(3, Message::Interested);
     let served: usize =
@@ -45,7 +45,7 @@ fn uploads_that_wait_for_one_neighbor_are_bounded() {
 
 #[test]
 fn a_choke_withdraws_uploads_and_the_same_piece_may_be_wanted_again() {
-    let mut stage = Stage::assignment(4, &[0, 1]);
+    let mut stage = TestSwarm::assignment(4, &[0, 1]);
     (3..=7).for_each(|it| stage.comes(it));
     (3..=4).for_each(|it| assert_eq!(stage.hear(it, Message::Interested).len(), 3));
     assert_eq!(uploads(&stage.hear(3, Message::Request(piece(0)))), [(3, 0)]);
@@ -76,7 +76,7 @@ fn a_choke_withdraws_uploads_and_the_same_piece_may_be_wanted_again() {
 
 #[test]
 fn a_cancelled_upload_is_dropped() {
-    let mut stage = Stage::share(4, &[0, 1, 2, 3]);
+    let mut stage = TestSwarm::share(4, &[0, 1, 2, 3]);
     stage.comes(3);
     stage.hear(3, Message::Interested);
     stage.hear(3, Message::Request(piece(2)));
@@ -87,7 +87,7 @@ fn a_cancelled_upload_is_dropped() {
 
 #[test]
 fn after_the_first_choice_places_change_at_choices_only_in_the_assignment() {
-    let mut stage = Stage::assignment(4, &[0]);
+    let mut stage = TestSwarm::assignment(4, &[0]);
     stage.timer(Timer::Unchoke);
     stage.comes(3);
     assert_eq!(said(&stage.hear(3, Message::Interested)), []);
@@ -101,7 +101,7 @@ fn after_the_first_choice_places_change_at_choices_only_in_the_assignment() {
 
 #[test]
 fn those_that_fed_us_best_in_the_last_interval_are_preferred() {
-    let mut stage = Stage::assignment(20, &[0]);
+    let mut stage = TestSwarm::assignment(20, &[0]);
     stage.timer(Timer::Unchoke);
     for number in 3..=6 {
         stage.comes_with(number, &(1..20).collect::<Vec<_>>());
@@ -139,7 +139,7 @@ fn those_that_fed_us_best_in_the_last_interval_are_preferred() {
 
 #[test]
 fn the_optimistic_one_is_one_of_the_choked_and_interested() {
-    let mut stage = Stage::assignment(4, &[0]);
+    let mut stage = TestSwarm::assignment(4, &[0]);
     stage.timer(Timer::Unchoke);
     (3..=6).for_each(|it| stage.comes(it));
     (3..=5).for_each(|it| {
@@ -157,7 +157,7 @@ fn the_optimistic_one_is_one_of_the_choked_and_interested() {
 
 #[test]
 fn in_shares_free_places_and_those_of_the_idle_are_given_at_once() {
-    let mut stage = Stage::share(4, &[0]);
+    let mut stage = TestSwarm::share(4, &[0]);
     stage.timer(Timer::Unchoke);
     for number in 3..=10 {
         stage.comes(number);

@@ -10,7 +10,7 @@ fn stored(effect: &Effect) -> Option<&Vec<u8>> {
 
 #[test]
 fn a_bitfield_is_sent_first_also_an_empty_one_and_is_answered_with_interest() {
-    let mut stage = Stage::assignment(9, &[]);
+    let mut stage = TestSwarm::assignment(9, &[]);
     let peer = PeerId(1_003);
     stage.give(Input::Opened { link: link(3), opening: Opening { peer, place: None } });
     let fx = stage.take();
@@ -26,7 +26,7 @@ fn a_bitfield_is_sent_first_also_an_empty_one_and_is_answered_with_interest() {
 
 #[test]
 fn interest_ends_with_the_last_piece_that_a_neighbor_has() {
-    let mut stage = Stage::assignment(3, &[]);
+    let mut stage = TestSwarm::assignment(3, &[]);
     stage.comes_with(3, &[1]);
     stage.comes_with(4, &[1, 2]);
     assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [(3, 1)]);
@@ -49,14 +49,14 @@ fn odd_bitfields_are_taken_for_what_they_say() {
     for (bits, expected) in
         [(vec![0x80], 1), (vec![0x80, 0x80, 0xff], 2), (vec![0xff, 0xff], 9), (vec![], 0)]
     {
-        let mut stage = Stage::assignment(9, &[]);
+        let mut stage = TestSwarm::assignment(9, &[]);
         stage.comes(3);
         let fx = stage.hear(3, Message::Bitfield(bits));
         assert!(is_odd(&fx));
         assert_eq!(stage.swarm.status().neighbors[0].have, expected);
     }
     // Late, after other messages, and twice.
-    let mut stage = Stage::assignment(9, &[]);
+    let mut stage = TestSwarm::assignment(9, &[]);
     stage.comes(3);
     stage.hear(3, Message::Unchoke);
     assert_eq!(requests(&stage.hear(3, Message::Have(piece(4)))), [(3, 4)]);
@@ -69,7 +69,7 @@ fn odd_bitfields_are_taken_for_what_they_say() {
 
 #[test]
 fn one_request_is_under_way_in_the_assignment_and_the_next_follows_the_piece() {
-    let mut stage = Stage::assignment(5, &[]);
+    let mut stage = TestSwarm::assignment(5, &[]);
     stage.comes_with(3, &[0, 1, 2, 3, 4]);
     let first = requests(&stage.hear(3, Message::Unchoke));
     assert_eq!(first.len(), 1);
@@ -84,7 +84,7 @@ fn one_request_is_under_way_in_the_assignment_and_the_next_follows_the_piece() {
 
 #[test]
 fn a_choke_returns_the_piece_and_what_still_comes_is_welcome() {
-    let mut stage = Stage::assignment(2, &[]);
+    let mut stage = TestSwarm::assignment(2, &[]);
     stage.comes_with(3, &[0]);
     stage.comes_with(4, &[0]);
     assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [(3, 0)]);
@@ -105,7 +105,7 @@ fn a_choke_returns_the_piece_and_what_still_comes_is_welcome() {
 
 #[test]
 fn a_lost_neighbor_loses_its_requests_to_others() {
-    let mut stage = Stage::assignment(2, &[]);
+    let mut stage = TestSwarm::assignment(2, &[]);
     stage.comes_with(3, &[0]);
     stage.comes_with(4, &[0]);
     stage.hear(3, Message::Unchoke);
@@ -116,7 +116,7 @@ fn a_lost_neighbor_loses_its_requests_to_others() {
 
 #[test]
 fn a_neighbor_that_stalls_loses_its_request_and_is_asked_again_later() {
-    for mut stage in [Stage::assignment(2, &[1]), Stage::share(2, &[1])] {
+    for mut stage in [TestSwarm::assignment(2, &[1]), TestSwarm::share(2, &[1])] {
         let patience = stage.swarm.config.answer_after;
         stage.comes_with(3, &[0]);
         let fx = stage.hear(3, Message::Unchoke);
@@ -139,7 +139,7 @@ fn a_neighbor_that_stalls_loses_its_request_and_is_asked_again_later() {
 
 #[test]
 fn a_neighbor_that_delivers_is_not_taken_as_stalled() {
-    let mut stage = Stage::assignment(9, &[]);
+    let mut stage = TestSwarm::assignment(9, &[]);
     stage.comes_with(3, &[0, 1, 2, 3, 4, 5]);
     let mut asked = requests(&stage.hear(3, Message::Unchoke));
     let patience = stage.swarm.config.answer_after;
@@ -153,7 +153,7 @@ fn a_neighbor_that_delivers_is_not_taken_as_stalled() {
 
 #[test]
 fn the_last_piece_may_be_filled_up_and_no_other_length_is_taken() {
-    let mut stage = Stage::assignment(2, &[0]);
+    let mut stage = TestSwarm::assignment(2, &[0]);
     stage.comes_with(3, &[1]);
     stage.hear(3, Message::Unchoke);
     let data = [bytes(2, 1), vec![0, 0]].concat();
@@ -161,7 +161,7 @@ fn the_last_piece_may_be_filled_up_and_no_other_length_is_taken() {
     let stores = |it: &Effect| stored(it).is_some_and(|it| *it == bytes(2, 1));
     assert!(fx.iter().any(stores) && is_odd(&fx));
     for len in [0, 1, 3, 5] {
-        let mut stage = Stage::assignment(2, &[0]);
+        let mut stage = TestSwarm::assignment(2, &[0]);
         stage.comes_with(3, &[1]);
         stage.hear(3, Message::Unchoke);
         let fx = stage.hear(3, Message::Piece { index: piece(1), data: vec![0; len] });
@@ -173,7 +173,7 @@ fn the_last_piece_may_be_filled_up_and_no_other_length_is_taken() {
 }
 
 /// A neighbor's connection ends when so many bytes of the content from `offset` on have come.
-fn breaks(stage: &mut Stage, number: u32, (index, offset, data): (u32, u32, &[u8])) {
+fn breaks(stage: &mut TestSwarm, number: u32, (index, offset, data): (u32, u32, &[u8])) {
     let (link, data) = (link(number.into()), data.to_vec());
     stage.give(Input::Extra(ExtraInput::Part { link, index: piece(index), offset, data }));
     stage.give(Input::closed(link, ""));
@@ -181,7 +181,7 @@ fn breaks(stage: &mut Stage, number: u32, (index, offset, data): (u32, u32, &[u8
 }
 
 /// The same peer calls again, over another connection.
-fn returns(stage: &mut Stage, number: u32, peer: u32, have: &[u32]) -> Vec<Effect> {
+fn returns(stage: &mut TestSwarm, number: u32, peer: u32, have: &[u32]) -> Vec<Effect> {
     let peer = PeerId(1_000 + peer);
     stage.give(Input::Opened { link: link(number.into()), opening: Opening { peer, place: None } });
     let mut bits = Bitfield::none(stage.count);
@@ -196,7 +196,7 @@ fn asks_for_rest(fx: &[Effect], number: u32, index: u32, offset: u32) -> bool {
 
 #[test]
 fn a_piece_amid_which_a_connection_ended_is_continued_by_who_began_it() {
-    let mut stage = Stage::share(4, &[]);
+    let mut stage = TestSwarm::share(4, &[]);
     stage.comes_with(3, &[0, 1]);
     let asked = requests(&stage.hear(3, Message::Unchoke))[0].1;
     let whole = bytes(4, asked);
@@ -220,7 +220,7 @@ fn a_piece_amid_which_a_connection_ended_is_continued_by_who_began_it() {
 
 #[test]
 fn the_rest_of_a_piece_is_asked_for_again_after_a_choke_and_after_a_delay() {
-    let mut stage = Stage::share(4, &[]);
+    let mut stage = TestSwarm::share(4, &[]);
     stage.comes_with(3, &[1]);
     stage.hear(3, Message::Unchoke);
     breaks(&mut stage, 3, (1, 0, &[4]));
@@ -237,7 +237,7 @@ fn the_rest_of_a_piece_is_asked_for_again_after_a_choke_and_after_a_delay() {
 
 #[test]
 fn whoever_does_not_know_how_to_go_on_is_asked_for_the_whole_piece() {
-    let mut stage = Stage::share(4, &[]);
+    let mut stage = TestSwarm::share(4, &[]);
     stage.comes_with(3, &[1]);
     stage.hear(3, Message::Unchoke);
     breaks(&mut stage, 3, (1, 0, &[4]));
@@ -250,7 +250,7 @@ fn whoever_does_not_know_how_to_go_on_is_asked_for_the_whole_piece() {
 
 #[test]
 fn parts_that_mean_nothing_are_left_out() {
-    let mut stage = Stage::share(4, &[]);
+    let mut stage = TestSwarm::share(4, &[]);
     stage.comes_with(3, &[0, 1, 2, 3]);
     let asked = requests(&stage.hear(3, Message::Unchoke))[0].1;
     let other = (asked + 1) % 3;
@@ -289,7 +289,7 @@ fn what_is_kept_of_pieces_is_bounded() {
 
 #[test]
 fn a_piece_that_was_not_asked_for_is_dropped() {
-    let mut stage = Stage::share(4, &[0]);
+    let mut stage = TestSwarm::share(4, &[0]);
     stage.comes_with(3, &[0, 1, 2]);
     for index in [1, 7] {
         let fx = stage.hear(3, Message::Piece { index: piece(index), data: bytes(4, 1) });
@@ -305,7 +305,7 @@ fn a_piece_that_was_not_asked_for_is_dropped() {
 #[test]
 fn shares_ask_for_several_pieces_of_whoever_has_sent_a_good_one() {
     let all: Vec<_> = (0..30).collect();
-    let mut stage = Stage::share(30, &[]);
+    let mut stage = TestSwarm::share(30, &[]);
     stage.comes_with(3, &all);
     let first = requests(&stage.hear(3, Message::Unchoke));
     assert_eq!(first.len(), 1, "it could lie");
@@ -323,8 +323,8 @@ fn shares_ask_for_several_pieces_of_whoever_has_sent_a_good_one() {
 
 #[test]
 fn a_false_piece_is_named_and_its_sender_never_asked_again() {
-    let mut stage = Stage::share(4, &[]);
-    let (place, peer) = (Place(9), PeerId(1_003));
+    let mut stage = TestSwarm::share(4, &[]);
+    let (place, peer) = (PeerAddrId(9), PeerId(1_003));
     stage.give(Input::Extra(ExtraInput::Known(place)));
     stage.give(Input::Opened { link: link(3), opening: Opening { peer, place: Some(place) } });
     stage.hear(3, Message::Bitfield(vec![0x80]));
@@ -346,7 +346,7 @@ fn a_false_piece_is_named_and_its_sender_never_asked_again() {
 
 #[test]
 fn in_the_endgame_a_second_is_asked_after_a_while_and_called_off() {
-    let mut stage = Stage::share(2, &[1]);
+    let mut stage = TestSwarm::share(2, &[1]);
     stage.comes_with(3, &[0]);
     stage.comes_with(4, &[0]);
     assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [(3, 0)]);
@@ -368,7 +368,7 @@ fn in_the_endgame_a_second_is_asked_after_a_while_and_called_off() {
 
 #[test]
 fn the_assignment_knows_no_endgame() {
-    let mut stage = Stage::assignment(2, &[1]);
+    let mut stage = TestSwarm::assignment(2, &[1]);
     stage.comes_with(3, &[0]);
     stage.comes_with(4, &[0]);
     stage.hear(3, Message::Unchoke);
@@ -380,7 +380,7 @@ fn the_assignment_knows_no_endgame() {
 
 #[test]
 fn one_that_only_talks_nonsense_is_hung_up_on() {
-    let mut stage = Stage::assignment(2, &[1]);
+    let mut stage = TestSwarm::assignment(2, &[1]);
     stage.comes(3);
     let told: usize = (0..1_000)
         .map(|_| {
@@ -395,7 +395,7 @@ fn one_that_only_talks_nonsense_is_hung_up_on() {
 
 #[test]
 fn a_slow_neighbor_is_waited_for_as_long_as_bytes_come() {
-    let mut stage = Stage::share(2, &[1]);
+    let mut stage = TestSwarm::share(2, &[1]);
     let patience = stage.swarm.config.answer_after;
     stage.comes_with(3, &[0]);
     assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [(3, 0)]);
@@ -416,7 +416,7 @@ fn a_slow_neighbor_is_waited_for_as_long_as_bytes_come() {
 
 #[test]
 fn pieces_that_others_have_spoiled_are_fetched_again() {
-    let mut stage = Stage::share(2, &[0, 1]);
+    let mut stage = TestSwarm::share(2, &[0, 1]);
     stage.comes_with(3, &[0, 1]);
     stage.hear(3, Message::Unchoke);
     stage.give(Input::Extra(ExtraInput::ReadAgain {

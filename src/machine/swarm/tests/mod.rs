@@ -41,26 +41,26 @@ fn whole_tree(count: u32) -> Tree {
 }
 
 /// A machine, and its effects since it was last looked at.
-struct Stage {
+struct TestSwarm {
     swarm: Swarm,
     now: Time,
     count: u32,
     fx: Fx,
 }
 
-impl Stage {
-    fn new(config: Config, count: u32, have: &[u32], setup: impl FnOnce(&mut Setup)) -> Self {
+impl TestSwarm {
+    fn new(config: Config, count: u32, have: &[u32], setup: impl FnOnce(&mut SwarmSetup)) -> Self {
         let pieces = Pieces::new((u64::from(count) * 4).saturating_sub(2), 4).unwrap();
         let mut bits = Bitfield::none(count);
         have.iter().for_each(|index| assert!(bits.set(piece(*index))));
-        let mut setup_of = Setup {
+        let mut setup_of = SwarmSetup {
             config,
             me: ME,
             pieces,
             have: bits,
             roster: None,
             tree: None,
-            files: Files::None,
+            files: FileListState::None,
         };
         setup(&mut setup_of);
         let swarm = Swarm::new(setup_of, Rng::seed_from_u64(1));
@@ -74,7 +74,7 @@ impl Stage {
     fn assignment(count: u32, have: &[u32]) -> Self {
         let config = Config::assignment(2, 5 * SECOND, 15 * SECOND);
         Self::new(config, count, have, |it| {
-            it.roster = Some(Roster::new((1_001..1_010).map(|id| (PeerId(id), id == 1_001))));
+            it.roster = Some(SwarmRoster::new((1_001..1_010).map(|id| (PeerId(id), id == 1_001))));
         })
     }
 

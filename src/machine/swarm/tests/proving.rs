@@ -7,8 +7,8 @@ use super::*;
 const COUNT: u32 = 3_000;
 
 /// A share of which only the root is known.
-fn stranger() -> Stage {
-    Stage::new(Config::share(), COUNT, &[], |it| {
+fn stranger() -> TestSwarm {
+    TestSwarm::new(Config::share(), COUNT, &[], |it| {
         it.tree = Some(Tree::of_root(COUNT, whole_tree(COUNT).root()));
     })
 }
@@ -23,7 +23,7 @@ fn runs(fx: &[Effect]) -> Vec<(u64, u32)> {
     runs.collect()
 }
 
-fn arrives(stage: &mut Stage, number: u32) -> Vec<Effect> {
+fn arrives(stage: &mut TestSwarm, number: u32) -> Vec<Effect> {
     let peer = PeerId(1_000 + number);
     stage.give(Input::Opened { link: link(number.into()), opening: Opening { peer, place: None } });
     stage.take()
@@ -81,12 +81,12 @@ fn who_does_not_know_the_hashes_yet_says_so_and_is_asked_again() {
 }
 
 /// The list, and a share that wants it.
-fn folder() -> (Vec<u8>, Stage) {
+fn folder() -> (Vec<u8>, TestSwarm) {
     let list = vec![b'x'; FILES_PART_BYTES + 10];
     let digest = Sha256::digest(&list).into();
-    let stage = Stage::new(Config::share(), 2, &[], |it| {
+    let stage = TestSwarm::new(Config::share(), 2, &[], |it| {
         it.tree = Some(whole_tree(2));
-        it.files = Files::Wanted(digest);
+        it.files = FileListState::Wanted(digest);
     });
     (list, stage)
 }

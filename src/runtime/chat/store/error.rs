@@ -9,7 +9,7 @@ use crate::proto::chat::entry::MemberId;
 
 /// Reason why a log cannot be used.
 #[derive(Debug)]
-pub enum StoreError {
+pub enum LogStoreError {
     /// The disk refused.
     Io {
         /// Action that failed, as an infinitive.
@@ -71,7 +71,7 @@ pub enum StoreError {
     },
 }
 
-impl StoreError {
+impl LogStoreError {
     /// An error of the disk, while `action` was tried with `path`.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -79,7 +79,7 @@ impl StoreError {
     }
 }
 
-impl fmt::Display for StoreError {
+impl fmt::Display for LogStoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { action, path, source } => {
@@ -122,7 +122,7 @@ impl fmt::Display for StoreError {
     }
 }
 
-impl Error for StoreError {
+impl Error for LogStoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Io { source, .. } => Some(source),

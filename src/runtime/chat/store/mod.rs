@@ -26,17 +26,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-pub use error::StoreError;
+pub use error::LogStoreError;
 pub use read::{LogFile, LogReader, Page};
 
 use self::index::Index;
-use self::note::{Note, Place};
+use self::note::{LogPosition, Note};
 use crate::machine::chat::{Record, Snapshot};
 use crate::model::PublicKey;
 use crate::proto::chat::entry::{GroupId, MemberId};
 use crate::runtime::files::{make_dirs, replace_file, settle};
 use crate::runtime::lock::LockedFile;
-use crate::runtime::records::{MARK_BYTES, Mark, checked_json, push_line};
+use crate::runtime::records::{DurableMark, MARK_BYTES, checked_json, push_line};
 
 /// Opening of every entry's JSON, and of no other record's.
 const ENTRY_OPENING: &[u8] = br#"{"record":"entry","#;
@@ -46,7 +46,7 @@ const KEPT_BYTES_MAX: usize = 1024 * 1024;
 
 /// Content of a log that a restart begins with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct LogContent {
     /// The group, if this member is in one; the last one that the log names (C14).
     pub group: Option<GroupId>,
     /// The newest snapshot that is intact.
@@ -61,11 +61,11 @@ pub struct Found {
 
 /// Result of [`open`].
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedLog {
     /// The log, to be continued.
     pub log: Log,
     /// Content of the log.
-    pub found: Found,
+    pub found: LogContent,
     /// Notes for the user: a torn end that was cut, a snapshot that was of no use.
     pub notes: Vec<String>,
 }
@@ -94,9 +94,9 @@ pub struct Log {
 /// # Errors
 /// Fails if another process has it open, if it is another member's or damaged, or if the disk
 /// refuses.
-pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreError> {
+pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<OpenedLog, LogStoreError> {
     let path = dir.join(format!("peer_{}.log", me.0));
-    make_dirs(dir, 0o777).map_err(StoreError::io("create", dir))?;
+    make_dirs(dir, 0o777).map_err(LogStoreError::io("create", dir))?;
     let lock = lock(&dir.join(format!("peer_{}.lock", me.0)), dir)?;
     let file = OpenOptions::new()
         .read(true)
@@ -104,7 +104,7 @@ pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreErr
         .create(true)
         .mode(0o600)
         .open(&path)
-        .map_err(StoreError::io("open", &path))?;
+        .map_err(LogStoreError::io("open", &path))?;
     let snapshots = Snapshots { path: dir.join(format!("peer_{}.snapshot", me.0)) };
     let mut notes = Vec::new();
     let snapshot = snapshots.read().unwrap_or_else(|reason| {
@@ -115,13 +115,13 @@ pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreErr
     let replayed = replay::replay(&path, &file, snapshot, Some((me, key)))?;
     if replayed.found.is_rewound {
         let reason = "a leader noticed that it ends before what had been acknowledged".to_owned();
-        return Err(StoreError::Rewound { path, reason, me });
+        return Err(LogStoreError::Rewound { path, reason, me });
     }
     if let Some(torn) = &replayed.torn {
-        file.set_len(replayed.bytes).map_err(StoreError::io("cut the torn end of", &path))?;
+        file.set_len(replayed.bytes).map_err(LogStoreError::io("cut the torn end of", &path))?;
         notes.extend(torn.notes(&path));
     }
-    settle(&path, &file).map_err(StoreError::io("sync", &path))?;
+    settle(&path, &file).map_err(LogStoreError::io("sync", &path))?;
     let mut log = Log {
         path,
         file,
@@ -137,40 +137,41 @@ pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreErr
     if !replayed.ends_marked {
         log.mark()?;
     }
-    Ok(Opened { log, found: replayed.found, notes })
+    Ok(OpenedLog { log, found: replayed.found, notes })
 }
 
-fn lock(path: &Path, dir: &Path) -> Result<LockedFile, StoreError> {
+fn lock(path: &Path, dir: &Path) -> Result<LockedFile, LogStoreError> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .open(path)
-        .map_err(StoreError::io("open", path))?;
+        .map_err(LogStoreError::io("open", path))?;
     LockedFile::lock(file).map_err(|error| match error {
-        TryLockError::WouldBlock => StoreError::Locked { dir: dir.into() },
-        TryLockError::Error(source) => StoreError::io("lock", path)(source),
+        TryLockError::WouldBlock => LogStoreError::Locked { dir: dir.into() },
+        TryLockError::Error(source) => LogStoreError::io("lock", path)(source),
     })
 }
 
-impl Opened {
+impl OpenedLog {
     /// Notes in the file `marker` that this member has a log, and how far it has come, as soon as
     /// it is one of a group: before it promises or acknowledges anything.
     ///
     /// # Errors
     /// Fails if there was a log, by the marker, and it is gone or ends before that place, or if the
     /// disk refuses.
-    pub fn mark(&mut self, marker: &Path, me: MemberId) -> Result<(), StoreError> {
+    pub fn mark(&mut self, marker: &Path, me: MemberId) -> Result<(), LogStoreError> {
         let path = self.log.path.clone();
-        let known = Note::read(marker).map_err(StoreError::io("read", marker))?;
+        let known = Note::read(marker).map_err(LogStoreError::io("read", marker))?;
         if self.found.group.is_none() && known.is_some() {
-            return Err(StoreError::Forgotten { path, marker: marker.into(), me });
+            return Err(LogStoreError::Forgotten { path, marker: marker.into(), me });
         }
         if let Some(had) = known.flatten() {
             let has = self.log.bytes;
             let is_there = has >= had.bytes
-                && Place::of(&self.log.file, had.bytes).map_err(StoreError::io("read", &path))?
+                && LogPosition::of(&self.log.file, had.bytes)
+                    .map_err(LogStoreError::io("read", &path))?
                     == had;
             if !is_there {
                 let reason = format!(
@@ -179,7 +180,7 @@ impl Opened {
                     had.bytes,
                     marker.display()
                 );
-                return Err(StoreError::Rewound { path, reason, me });
+                return Err(LogStoreError::Rewound { path, reason, me });
             }
         }
         self.log.marker = Some(marker.into());
@@ -191,17 +192,17 @@ impl Opened {
 }
 
 impl Log {
-    fn write_marker(&mut self) -> Result<(), StoreError> {
+    fn write_marker(&mut self) -> Result<(), LogStoreError> {
         let Some(marker) = &self.marker else { return Ok(()) };
         let place = self.place()?;
         let note = Note::create(marker, &self.path, place);
-        self.note = Some(note.map_err(StoreError::io("write", marker))?);
+        self.note = Some(note.map_err(LogStoreError::io("write", marker))?);
         Ok(())
     }
 
     /// End of the records on which other members rely.
-    fn place(&self) -> Result<Place, StoreError> {
-        Place::of(&self.file, self.bound).map_err(StoreError::io("read", &self.path))
+    fn place(&self) -> Result<LogPosition, LogStoreError> {
+        LogPosition::of(&self.file, self.bound).map_err(LogStoreError::io("read", &self.path))
     }
 
     /// Writes records at the end, all at once, waits until the disk has them, and concludes.
@@ -209,7 +210,7 @@ impl Log {
     /// # Errors
     /// Fails if the disk refuses. The log must not be used again: the state of the disk is then
     /// unknown.
-    pub fn append(&mut self, records: &[Record]) -> Result<(), StoreError> {
+    pub fn append(&mut self, records: &[Record]) -> Result<(), LogStoreError> {
         self.write(records)?;
         self.conclude()
     }
@@ -218,10 +219,10 @@ impl Log {
     ///
     /// # Errors
     /// As [`Self::append`].
-    pub fn conclude(&mut self) -> Result<(), StoreError> {
+    pub fn conclude(&mut self) -> Result<(), LogStoreError> {
         self.mark()?;
         let Some(note) = &self.note else { return Ok(()) };
-        note.write(self.place()?).map_err(StoreError::io("write", note.path()))
+        note.write(self.place()?).map_err(LogStoreError::io("write", note.path()))
     }
 
     /// Writes records at the end, all at once, and waits until the disk has them. To be followed by
@@ -230,7 +231,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`Self::append`].
-    pub fn write(&mut self, records: &[Record]) -> Result<(), StoreError> {
+    pub fn write(&mut self, records: &[Record]) -> Result<(), LogStoreError> {
         self.lines.clear();
         self.lines.shrink_to(KEPT_BYTES_MAX);
         let (mut places, mut bound) = (Vec::with_capacity(records.len()), self.bound);
@@ -239,7 +240,7 @@ impl Log {
             if self.lines.len() > marked + MARK_BYTES {
                 marked = self.lines.len();
                 let at = self.bytes + marked as u64;
-                let mark = Mark { synced: self.bytes, bound: self.bound, at };
+                let mark = DurableMark { synced: self.bytes, bound: self.bound, at };
                 push_line(&mark, &mut self.lines);
             }
             places.push(self.bytes + self.lines.len() as u64);
@@ -248,8 +249,8 @@ impl Log {
                 bound = self.bytes + self.lines.len() as u64;
             }
         }
-        self.file.write_all(&self.lines).map_err(StoreError::io("write", &self.path))?;
-        self.file.sync_data().map_err(StoreError::io("sync", &self.path))?;
+        self.file.write_all(&self.lines).map_err(LogStoreError::io("write", &self.path))?;
+        self.file.sync_data().map_err(LogStoreError::io("sync", &self.path))?;
         self.bytes += self.lines.len() as u64;
         self.bound = bound;
         if records.iter().any(|it| matches!(it, Record::Group { .. })) {
@@ -275,11 +276,11 @@ impl Log {
 
     /// Writes a mark that everything so far is on disk. The mark gets there with the next write: if
     /// it is lost, nothing else is.
-    fn mark(&mut self) -> Result<(), StoreError> {
+    fn mark(&mut self) -> Result<(), LogStoreError> {
         self.lines.clear();
         let (at, bound) = (self.bytes, self.bound);
-        push_line(&Mark { synced: at, bound, at }, &mut self.lines);
-        self.file.write_all(&self.lines).map_err(StoreError::io("write", &self.path))?;
+        push_line(&DurableMark { synced: at, bound, at }, &mut self.lines);
+        self.file.write_all(&self.lines).map_err(LogStoreError::io("write", &self.path))?;
         self.bytes += self.lines.len() as u64;
         Ok(())
     }
@@ -288,8 +289,8 @@ impl Log {
     ///
     /// # Errors
     /// Fails if the log cannot be opened a second time.
-    pub fn reader(&self) -> Result<LogReader, StoreError> {
-        let file = File::open(&self.path).map_err(StoreError::io("open", &self.path))?;
+    pub fn reader(&self) -> Result<LogReader, LogStoreError> {
+        let file = File::open(&self.path).map_err(LogStoreError::io("open", &self.path))?;
         Ok(LogReader::new(self.path.clone(), file, Arc::clone(&self.index)))
     }
 
@@ -310,10 +311,10 @@ impl Snapshots {
     ///
     /// # Errors
     /// Fails if the disk refuses; the old one is then still there.
-    pub fn write(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+    pub fn write(&self, snapshot: &Snapshot) -> Result<(), LogStoreError> {
         let mut line = Vec::new();
         push_line(snapshot, &mut line);
-        replace_file(&self.path, &line).map_err(StoreError::io("write", &self.path))
+        replace_file(&self.path, &line).map_err(LogStoreError::io("write", &self.path))
     }
 
     /// The snapshot, if there is one.

@@ -22,13 +22,13 @@ const TAIL_BYTES: u64 = 128;
 
 /// A place in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct LogPosition {
     /// Length of the log up to there, in bytes.
     pub(super) bytes: u64,
     checksum: u32,
 }
 
-impl Place {
+impl LogPosition {
     /// The place after the first `bytes` bytes of a log.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ pub(super) struct Note {
 
 impl Note {
     /// Makes the note, in place of an older one.
-    pub(super) fn create(path: &Path, log: &Path, place: Place) -> io::Result<Self> {
+    pub(super) fn create(path: &Path, log: &Path, place: LogPosition) -> io::Result<Self> {
         let text = format!("{}{}\n", place.head(), log.display());
         replace_file(path, text.as_bytes())?;
         let file = OpenOptions::new().write(true).open(path)?;
@@ -70,16 +70,16 @@ impl Note {
 
     /// Reads a note: `None` if there is none, `Some(None)` if it names no place, as those of
     /// earlier versions.
-    pub(super) fn read(path: &Path) -> io::Result<Option<Option<Place>>> {
+    pub(super) fn read(path: &Path) -> io::Result<Option<Option<LogPosition>>> {
         match std::fs::read(path) {
-            Ok(text) => Ok(Some(Place::parse(&text))),
+            Ok(text) => Ok(Some(LogPosition::parse(&text))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Notes the length of the log that is on disk.
-    pub(super) fn write(&self, place: Place) -> io::Result<()> {
+    pub(super) fn write(&self, place: LogPosition) -> io::Result<()> {
         self.file.write_all_at(place.head().as_bytes(), 0)
     }
 

@@ -6,12 +6,12 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::StoreError;
+use super::LogStoreError;
 use super::index::Index;
 use super::replay::{parse, peek_entry, replay};
 use crate::machine::chat::Record;
 use crate::model::PublicKey;
-use crate::proto::chat::entry::{Chain, Entry, GroupId, MemberId, SeqNo, Term};
+use crate::proto::chat::entry::{ChainHash, Entry, GroupId, MemberId, SeqNo, Term};
 use crate::runtime::records::checked_json;
 
 /// Size of the read buffer, in bytes.
@@ -36,7 +36,7 @@ pub struct LogReader {
     file: File,
     index: Arc<Mutex<Index>>,
     /// The running hash after some entries, ascending, each [`CHAIN_ENTRIES`] after the last.
-    chains: Vec<(SeqNo, Chain)>,
+    chains: Vec<(SeqNo, ChainHash)>,
 }
 
 impl LogReader {
@@ -54,7 +54,7 @@ impl LogReader {
     ///
     /// # Errors
     /// Fails if the disk refuses, or a line is damaged.
-    pub fn page(&self, from: SeqNo, count: u64, bytes_max: usize) -> Result<Page, StoreError> {
+    pub fn page(&self, from: SeqNo, count: u64, bytes_max: usize) -> Result<Page, LogStoreError> {
         let from = from.max(SeqNo(1));
         let before = SeqNo(from.0 - 1);
         let mut page = Page::default();
@@ -79,12 +79,12 @@ impl LogReader {
     ///
     /// # Errors
     /// As [`Self::page`].
-    pub fn hashes(&mut self, at: &[SeqNo]) -> Result<Vec<(SeqNo, Chain)>, StoreError> {
+    pub fn hashes(&mut self, at: &[SeqNo]) -> Result<Vec<(SeqNo, ChainHash)>, LogStoreError> {
         let Some(last) = at.last().copied() else { return Ok(Vec::new()) };
         let first = at[0];
         let known = self.chains.partition_point(|(seq, _)| *seq <= first);
         let (start, mut chain) =
-            known.checked_sub(1).map_or((SeqNo(0), Chain::default()), |it| self.chains[it]);
+            known.checked_sub(1).map_or((SeqNo(0), ChainHash::default()), |it| self.chains[it]);
         let (mut found, mut learned) = (Vec::new(), Vec::new());
         let mut wanted = at.iter().copied().peekable();
         while wanted.next_if(|it| *it <= start).is_some_and(|it| {
@@ -115,23 +115,23 @@ impl LogReader {
         &self,
         from: SeqNo,
         mut show: impl FnMut(Arc<Entry>, usize) -> bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), LogStoreError> {
         let (mut offset, end) = {
             let index = self.index.lock().expect("nothing under this lock can panic");
             (index.floor(from), index.end)
         };
-        let part = Part { file: &self.file, at: offset, end };
+        let part = FilePart { file: &self.file, at: offset, end };
         let mut reader = BufReader::with_capacity(BUFFER_BYTES, part);
         let (mut next, mut line) = (from, Vec::new());
         loop {
             line.clear();
             let len = reader
                 .read_until(b'\n', &mut line)
-                .map_err(|source| StoreError::io("read", &self.path)(source))?;
+                .map_err(|source| LogStoreError::io("read", &self.path)(source))?;
             if len == 0 {
                 return Ok(());
             }
-            let corrupt = |reason: String| StoreError::Corrupt {
+            let corrupt = |reason: String| LogStoreError::Corrupt {
                 path: self.path.clone(),
                 line: 0,
                 reason: format!("{reason}, at byte {offset}"),
@@ -157,13 +157,13 @@ impl LogReader {
 }
 
 /// A part of a file, read without moving its position.
-struct Part<'a> {
+struct FilePart<'a> {
     file: &'a File,
     at: u64,
     end: u64,
 }
 
-impl Read for Part<'_> {
+impl Read for FilePart<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buf.len());
         let len = self.file.read_at(&mut buf[..left], self.at)?;
@@ -192,8 +192,8 @@ impl LogFile {
     ///
     /// # Errors
     /// Fails if there is no log, the disk refuses, or a line other than a torn last one is corrupt.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let file = File::open(path).map_err(StoreError::io("open", path))?;
+    pub fn open(path: &Path) -> Result<Self, LogStoreError> {
+        let file = File::open(path).map_err(LogStoreError::io("open", path))?;
         let replayed = replay(path, &file, None, None)?;
         let commit = |record: &Record| match record {
             Record::Commit { seq_no } => Some(*seq_no),

@@ -8,18 +8,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::index::Index;
-use super::{ENTRY_OPENING, Found, StoreError, is_bound};
+use super::{ENTRY_OPENING, LogContent, LogStoreError, is_bound};
 use crate::machine::chat::{Record, Snapshot};
 use crate::model::PublicKey;
-use crate::proto::chat::entry::{Chat, Entry, GroupId, MemberId, MsgId, SeqNo};
-use crate::runtime::records::{Mark, checked_json, judge, lines_from, read_line};
+use crate::proto::chat::entry::{ChatText, Entry, GroupId, MemberId, MsgId, SeqNo};
+use crate::runtime::records::{DurableMark, checked_json, judge, lines_from, read_line};
 
 /// Largest number of typed texts of a torn end that are told.
 const TOLD_MAX: usize = 100;
 
 /// A log that was read.
 pub(super) struct Replayed {
-    pub(super) found: Found,
+    pub(super) found: LogContent,
     pub(super) whose: Option<(MemberId, PublicKey)>,
     pub(super) index: Index,
     /// Length of the intact part, in bytes.
@@ -56,12 +56,12 @@ impl Torn {
 }
 
 /// A record, or the number of an entry that the snapshot covers.
-enum Line {
+enum ReplayedLine {
     Covered(SeqNo),
     Record(Record),
 }
 
-impl Line {
+impl ReplayedLine {
     fn is_bound(&self) -> bool {
         match self {
             Self::Covered(_) => true,
@@ -76,8 +76,8 @@ pub(super) fn replay(
     file: &File,
     snapshot: Option<Snapshot>,
     owner: Option<(MemberId, PublicKey)>,
-) -> Result<Replayed, StoreError> {
-    let read_error = |source| StoreError::io("read", path)(source);
+) -> Result<Replayed, LogStoreError> {
+    let read_error = |source| LogStoreError::io("read", path)(source);
     let mut reader = lines_from(file, 0).map_err(read_error)?;
     let mut reading = Reading::new(snapshot, owner);
     let (mut line, mut bytes, mut torn) = (Vec::new(), 0, None);
@@ -85,17 +85,17 @@ pub(super) fn replay(
     for number in 1.. {
         let me = owner.map(|(me, _)| me);
         let corrupt =
-            |reason: String| StoreError::Corrupt { path: path.into(), line: number, reason, me };
+            |reason: String| LogStoreError::Corrupt { path: path.into(), line: number, reason, me };
         let len = read_line(&mut reader, &mut line).map_err(read_error)?;
         if len == 0 {
             break;
         }
         match checked_json(&line) {
             Ok(json) => {
-                ends_marked = Mark::parse(json).is_some();
+                ends_marked = DurableMark::parse(json).is_some();
                 has_marks |= ends_marked;
                 if !ends_marked {
-                    let newer = |err: serde_json::Error| StoreError::Newer {
+                    let newer = |err: serde_json::Error| LogStoreError::Newer {
                         path: path.into(),
                         line: number,
                         reason: err.to_string(),
@@ -105,8 +105,10 @@ pub(super) fn replay(
                         bound = bytes + len;
                     }
                     reading.take(record, bytes).map_err(|fault| match fault {
-                        Fault::Corrupt(reason) => corrupt(reason),
-                        Fault::Foreign(whose) => StoreError::Foreign { path: path.into(), whose },
+                        RecordFault::Corrupt(reason) => corrupt(reason),
+                        RecordFault::Foreign(whose) => {
+                            LogStoreError::Foreign { path: path.into(), whose }
+                        }
                     })?;
                 }
                 bytes += len;
@@ -125,7 +127,7 @@ pub(super) fn replay(
     }
     let (found, whose, index) = reading.finish(bytes).map_err(|reason| {
         let (line, me) = (1, owner.map(|(me, _)| me));
-        StoreError::Corrupt { path: path.into(), line, reason, me }
+        LogStoreError::Corrupt { path: path.into(), line, reason, me }
     })?;
     Ok(Replayed { found, whose, index, bytes, bound, ends_marked, torn })
 }
@@ -146,7 +148,7 @@ fn typed_text(json: &[u8]) -> Option<Arc<str>> {
 }
 
 /// Reason why a record cannot stand at its place.
-enum Fault {
+enum RecordFault {
     Corrupt(String),
     Foreign(String),
 }
@@ -155,7 +157,7 @@ enum Fault {
 struct Reading {
     owner: Option<(MemberId, PublicKey)>,
     whose: Option<(MemberId, PublicKey)>,
-    found: Found,
+    found: LogContent,
     /// All groups of the member, in order: more than one after a recovery.
     groups: Vec<GroupId>,
     index: Index,
@@ -164,7 +166,7 @@ struct Reading {
     /// The newest record of a term, with the number of other records before it.
     term: Option<(usize, Record)>,
     commit: SeqNo,
-    typed: Vec<(usize, Chat)>,
+    typed: Vec<(usize, ChatText)>,
 }
 
 impl Reading {
@@ -173,7 +175,7 @@ impl Reading {
         Self {
             owner,
             whose: None,
-            found: Found { snapshot, ..Found::default() },
+            found: LogContent { snapshot, ..LogContent::default() },
             groups: Vec::new(),
             index: Index::default(),
             covered,
@@ -183,42 +185,47 @@ impl Reading {
         }
     }
 
-    fn record(&self, json: &[u8]) -> Result<Line, serde_json::Error> {
+    fn record(&self, json: &[u8]) -> Result<ReplayedLine, serde_json::Error> {
         if let Some(seq_no) = peek_entry(json)
             && (seq_no <= self.covered || self.owner.is_none())
         {
-            return Ok(Line::Covered(seq_no));
+            return Ok(ReplayedLine::Covered(seq_no));
         }
         // The line is intact, so a crash is no excuse, even for the last line.
-        parse(json).map(Line::Record)
+        parse(json).map(ReplayedLine::Record)
     }
 
-    fn take(&mut self, line: Line, offset: u64) -> Result<(), Fault> {
+    fn take(&mut self, line: ReplayedLine, offset: u64) -> Result<(), RecordFault> {
         match line {
-            Line::Covered(seq_no) => self.entry(seq_no, offset),
-            Line::Record(Record::Group { group, me, key }) => {
+            ReplayedLine::Covered(seq_no) => self.entry(seq_no, offset),
+            ReplayedLine::Record(Record::Group { group, me, key }) => {
                 let is_late = self.groups.is_empty() && self.index.last > SeqNo(0);
                 if is_late || self.groups.contains(&group) {
-                    return Err(Fault::Corrupt("it names a group, which the first does".into()));
+                    return Err(RecordFault::Corrupt(
+                        "it names a group, which the first does".into(),
+                    ));
                 }
                 if self.owner.is_some_and(|owner| owner != (me, key)) {
-                    return Err(Fault::Foreign(format!("{me}, whose key is {}…", key.short())));
+                    return Err(RecordFault::Foreign(format!(
+                        "{me}, whose key is {}…",
+                        key.short()
+                    )));
                 }
                 self.groups.push(group);
                 (self.found.group, self.whose) = (Some(group), Some((me, key)));
                 Ok(())
             }
-            Line::Record(Record::Entry(entry)) => {
+            ReplayedLine::Record(Record::Entry(entry)) => {
                 self.entry(entry.seq_no, offset)?;
                 if entry.seq_no > self.covered {
                     self.found.records.push(Record::Entry(entry));
                 }
                 Ok(())
             }
-            Line::Record(Record::Cut { from }) => {
+            ReplayedLine::Record(Record::Cut { from }) => {
                 if from <= self.commit {
                     let text = format!("it cuts off entry {}, which is final", from.0);
-                    return Err(Fault::Corrupt(text));
+                    return Err(RecordFault::Corrupt(text));
                 }
                 self.index.cut(from, offset);
                 // A cut from before the snapshot also takes the entries that were beyond its place
@@ -227,41 +234,41 @@ impl Reading {
                 self.found.records.push(Record::Cut { from });
                 Ok(())
             }
-            Line::Record(Record::Commit { seq_no }) => {
+            ReplayedLine::Record(Record::Commit { seq_no }) => {
                 self.commit = self.commit.max(seq_no);
                 Ok(())
             }
-            Line::Record(term @ Record::Term { .. }) => {
+            ReplayedLine::Record(term @ Record::Term { .. }) => {
                 self.term = Some((self.found.records.len(), term));
                 Ok(())
             }
-            Line::Record(Record::Typed(chat)) => {
+            ReplayedLine::Record(Record::Typed(chat)) => {
                 self.typed.push((self.found.records.len(), chat));
                 Ok(())
             }
-            Line::Record(Record::Renamed { from, to }) => {
+            ReplayedLine::Record(Record::Renamed { from, to }) => {
                 let mut typed = self.typed.iter_mut().rev();
                 if let Some((_, chat)) = typed.find(|(_, it)| it.msg_id == from) {
                     chat.msg_id = to;
                 }
                 Ok(())
             }
-            Line::Record(Record::GivenBack { msg_id }) => {
+            ReplayedLine::Record(Record::GivenBack { msg_id }) => {
                 self.typed.retain(|(_, it)| it.msg_id != msg_id);
                 Ok(())
             }
-            Line::Record(Record::Rewound) => {
+            ReplayedLine::Record(Record::Rewound) => {
                 self.found.is_rewound = true;
                 Ok(())
             }
         }
     }
 
-    fn entry(&mut self, seq_no: SeqNo, offset: u64) -> Result<(), Fault> {
+    fn entry(&mut self, seq_no: SeqNo, offset: u64) -> Result<(), RecordFault> {
         let last = self.index.last;
         if last.0.checked_add(1) != Some(seq_no.0) {
             let text = format!("entry {} follows entry {}", seq_no.0, last.0);
-            return Err(Fault::Corrupt(text));
+            return Err(RecordFault::Corrupt(text));
         }
         self.index.entry(seq_no, offset);
         Ok(())
@@ -301,7 +308,7 @@ impl Reading {
         let mut late: Vec<_> = self.term.take().into_iter().collect();
         let authors = self.found.snapshot.iter().flat_map(|it| &it.authors);
         let known: Vec<_> = authors.map(|it| (it.origin(), it.number)).collect();
-        let is_open = |chat: &Chat| {
+        let is_open = |chat: &ChatText| {
             let MsgId { origin, number } = chat.msg_id;
             !known.iter().any(|(known, last)| *known == origin && number <= *last)
         };
@@ -312,7 +319,7 @@ impl Reading {
     }
 }
 
-type Finished = (Found, Option<(MemberId, PublicKey)>, Index);
+type Finished = (LogContent, Option<(MemberId, PublicKey)>, Index);
 
 /// Number of an entry, without parsing the rest; `None` if this is no entry, or in another form.
 pub(super) fn peek_entry(json: &[u8]) -> Option<SeqNo> {

@@ -6,7 +6,7 @@ use super::*;
 fn a_dialed_link_works_both_ways_and_ends_once_at_each_end() {
     let (here, there) = (Node::start(), Node::start());
     here.dial(7, there.addr);
-    let Event::Dialed(Ticket(7), link) = here.next() else { panic!("the dial succeeded") };
+    let Event::Dialed(DialId(7), link) = here.next() else { panic!("the dial succeeded") };
     here.tell(move |fx| fx.send(link, message("echo")));
     let Event::Accepted(other) = there.next() else { panic!("the link is reported first") };
     assert_eq!(there.next(), Event::Received(other, "echo".into()));
@@ -16,8 +16,8 @@ fn a_dialed_link_works_both_ways_and_ends_once_at_each_end() {
     here.driver.stop(PATIENCE);
     there.driver.stop(PATIENCE);
     for node in [&here, &there] {
-        let ends = node.rest().iter().filter(|e| matches!(e, Event::Closed(..))).count();
-        assert!(ends <= 1);
+        let connection = node.rest().iter().filter(|e| matches!(e, Event::Closed(..))).count();
+        assert!(connection <= 1);
         assert_eq!(node.driver.counters().links_closed.get(), 1);
     }
 }
@@ -27,7 +27,7 @@ fn a_refused_dial_is_answered_once() {
     let node = Node::start();
     let free = bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap().local_addr().unwrap();
     node.dial(1, free);
-    assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::Refused));
+    assert_eq!(node.next(), Event::DialFailed(DialId(1), DialError::Refused));
     node.driver.stop(PATIENCE);
     assert_eq!(node.rest(), []);
 }
@@ -50,8 +50,8 @@ fn a_dial_without_an_answer_times_out() {
     let (_socket, _callers, addr) = deaf();
     let node = Node::start();
     let to = Endpoint::from(addr);
-    node.tell(move |fx| fx.dial(Ticket(1), to, Duration::from_millis(30)));
-    assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::TimedOut));
+    node.tell(move |fx| fx.dial(DialId(1), to, Duration::from_millis(30)));
+    assert_eq!(node.next(), Event::DialFailed(DialId(1), DialError::TimedOut));
 }
 
 #[test]
@@ -69,6 +69,6 @@ fn stopping_ends_a_dial_under_way() {
 fn dials_beyond_the_limit_are_answered_busy() {
     let node = Node::start_with(|options| options.limits.dials_max = 0);
     node.dial(1, node.addr);
-    assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::Busy));
+    assert_eq!(node.next(), Event::DialFailed(DialId(1), DialError::Busy));
     assert_eq!(node.driver.counters().dials_failed.get(), 1);
 }

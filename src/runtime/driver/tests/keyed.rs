@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::proto::line::LineReader;
-use crate::proto::sealed::{self, ClusterKey, ClusterKeys, HandshakeError, Incoming, OPENING};
+use crate::proto::sealed::{self, ClusterKey, ClusterKeys, OPENING, PlainOrSealed, SealError};
 use crate::proto::sealed::{Sealed, Sealer};
 
 fn key(number: u8) -> ClusterKey {
@@ -24,7 +24,7 @@ fn stream_to(addr: SocketAddr) -> TcpStream {
     stream
 }
 
-fn shake(addr: SocketAddr, number: u8) -> Result<(TcpStream, Sealed), HandshakeError> {
+fn shake(addr: SocketAddr, number: u8) -> Result<(TcpStream, Sealed), SealError> {
     let mut stream = stream_to(addr);
     let sealed = sealed::call(&mut stream, &key(number))?;
     Ok((stream, sealed))
@@ -34,14 +34,14 @@ fn shake(addr: SocketAddr, number: u8) -> Result<(TcpStream, Sealed), HandshakeE
 struct Holder {
     stream: TcpStream,
     sealer: Sealer,
-    reader: LineReader<Incoming<TcpStream>>,
+    reader: LineReader<PlainOrSealed<TcpStream>>,
 }
 
 impl Holder {
     /// A client that has introduced itself, and the link it has become.
     fn link(node: &Node, number: u8) -> (Self, LinkId) {
         let (stream, Sealed { sealer, opener, .. }) = shake(node.addr, number).unwrap();
-        let input = Incoming::new(stream.try_clone().unwrap(), 100, Some(opener));
+        let input = PlainOrSealed::new(stream.try_clone().unwrap(), 100, Some(opener));
         let mut this = Self { stream, sealer, reader: LineReader::new(input) };
         this.say("hello");
         let Event::Accepted(link) = node.next() else { panic!("the link is reported first") };
@@ -76,7 +76,7 @@ fn is_closed(mut stream: TcpStream) -> bool {
 fn holders_of_a_key_link_and_talk() {
     let (one, other) = (node(1, None), node(1, Some(2)));
     one.dial(1, other.addr);
-    let Event::Dialed(Ticket(1), near) = one.next() else { panic!("it answers") };
+    let Event::Dialed(DialId(1), near) = one.next() else { panic!("it answers") };
     let Event::Accepted(far) = other.next() else { panic!("it is called") };
     for n in 0..200 {
         let text = format!("{n} {}", "x".repeat(n * 100));
@@ -103,7 +103,7 @@ fn while_keys_change_both_are_accepted_and_the_second_is_counted() {
         assert_eq!(holder.hear().unwrap(), "echo");
     }
     assert_eq!(node.driver.counters().links_second_key.get(), 1);
-    assert!(matches!(shake(node.addr, 3), Err(HandshakeError::Refused(_))));
+    assert!(matches!(shake(node.addr, 3), Err(SealError::Refused(_))));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn whoever_has_not_the_same_key_is_told_so_once_and_leaves_no_trace() {
     assert!(told.contains("--cluster-key"), "{told}");
     assert_eq!(plain.hear(), None);
     for addr in [with.addr, without.addr] {
-        let Err(HandshakeError::Refused(error)) = shake(addr, 2) else { panic!("it is refused") };
+        let Err(SealError::Refused(error)) = shake(addr, 2) else { panic!("it is refused") };
         assert_eq!(error.code, ErrorCode::ClusterKey);
         assert!(error.reason.contains("--cluster-key"), "{}", error.reason);
     }
@@ -134,9 +134,9 @@ fn whoever_has_not_the_same_key_is_told_so_once_and_leaves_no_trace() {
 fn a_call_to_somebody_without_the_same_key_fails_and_says_why() {
     let (with, without, other) = (node(1, None), Node::start(), node(2, None));
     with.dial(1, without.addr);
-    assert_eq!(with.next(), Event::DialFailed(Ticket(1), DialError::Barred));
+    assert_eq!(with.next(), Event::DialFailed(DialId(1), DialError::Barred));
     with.dial(2, other.addr);
-    assert_eq!(with.next(), Event::DialFailed(Ticket(2), DialError::Barred));
+    assert_eq!(with.next(), Event::DialFailed(DialId(2), DialError::Barred));
     assert_eq!(with.driver.counters().dials_barred.get(), 2);
     // In plain lines the caller has to send first to learn it.
     without.dial(3, with.addr);
@@ -153,16 +153,16 @@ fn a_call_that_is_not_answered_ends_in_time_and_tells_a_dying_process_from_a_sil
     let node = node(1, None);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = Endpoint::from(listener.local_addr().unwrap());
-    node.tell(move |fx| fx.dial(Ticket(1), to, Duration::from_millis(50)));
+    node.tell(move |fx| fx.dial(DialId(1), to, Duration::from_millis(50)));
     let (silent, _) = listener.accept().unwrap();
-    assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::TimedOut));
+    assert_eq!(node.next(), Event::DialFailed(DialId(1), DialError::TimedOut));
     node.dial(2, to.socket_addr());
     drop(listener.accept().unwrap());
-    assert_eq!(node.next(), Event::DialFailed(Ticket(2), DialError::HungUp));
+    assert_eq!(node.next(), Event::DialFailed(DialId(2), DialError::HungUp));
     node.dial(3, to.socket_addr());
     let (mut garbled, _) = listener.accept().unwrap();
     garbled.write_all(&[&[0, 48][..], &[7; 48]].concat()).unwrap();
-    assert_eq!(node.next(), Event::DialFailed(Ticket(3), DialError::Unreachable));
+    assert_eq!(node.next(), Event::DialFailed(DialId(3), DialError::Unreachable));
     drop(silent);
 }
 
@@ -173,7 +173,7 @@ fn stopping_ends_calls_whose_handshake_is_under_way() {
     node.dial(1, listener.local_addr().unwrap());
     let (_silent, _) = listener.accept().unwrap();
     node.driver.stop(Duration::ZERO);
-    assert_eq!(node.driver.crew.at_work(), 0);
+    assert_eq!(node.driver.threads.at_work(), 0);
 }
 
 #[test]
@@ -349,8 +349,8 @@ fn nothing_readable_is_on_the_wire() {
 #[test]
 fn a_swarms_connection_is_not_heard_where_a_key_is_wanted() {
     struct Never;
-    impl Serve for Never {
-        fn serve(&self, _: Connection) {
+    impl ServeConnection for Never {
+        fn serve(&self, _: RawConnection) {
             unreachable!("it shows no key");
         }
     }

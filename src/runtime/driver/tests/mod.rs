@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::machine::{
-    CallFailure, DialError, Effects, HostPinged, Kind, LinkId, Machine, NodeCall, NodeMachine,
-    NodeMessage, NodeOpening, PingHost, Ticket,
+    CallFailure, DialError, DialId, Effects, HostPinged, LinkId, Machine, NodeCall, NodeMachine,
+    NodeMessage, NodeOpening, PingHost, Vocabulary,
 };
 use crate::model::Endpoint;
 use crate::proto::dialect::Dialect;
@@ -18,7 +18,7 @@ use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::runtime::listen::bind;
 use crate::runtime::thread;
 
-use super::options::{Connection, Serve};
+use super::options::{RawConnection, ServeConnection};
 
 mod dials;
 mod disk;
@@ -34,8 +34,8 @@ struct Toy;
 enum Event {
     Started,
     Accepted(LinkId),
-    Dialed(Ticket, LinkId),
-    DialFailed(Ticket, DialError),
+    Dialed(DialId, LinkId),
+    DialFailed(DialId, DialError),
     Received(LinkId, String),
     Garbled(LinkId),
     Closed(LinkId, String),
@@ -44,10 +44,10 @@ enum Event {
     Said(u32),
 }
 
-type Told = dyn FnOnce(&mut Effects<Toy>) + Send;
+type ToyReport = dyn FnOnce(&mut Effects<Toy>) + Send;
 
 /// Order to carry out effects.
-struct Do(Box<Told>);
+struct Do(Box<ToyReport>);
 
 impl fmt::Debug for Do {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,7 +55,7 @@ impl fmt::Debug for Do {
     }
 }
 
-impl Kind for Toy {
+impl Vocabulary for Toy {
     type Message = NodeMessage;
     type Call = NodeCall;
     type Timer = u32;
@@ -129,20 +129,20 @@ impl Node {
         Self::start_with(|_| {})
     }
 
-    fn start_with(adjust: impl FnOnce(&mut Options<Event>)) -> Self {
+    fn start_with(adjust: impl FnOnce(&mut DriverOptions<Event>)) -> Self {
         Self::start_on(|path| Journal::open(path).unwrap().0, adjust)
     }
 
     fn start_on(
         open: impl FnOnce(&std::path::Path) -> Journal<(u32, String)>,
-        adjust: impl FnOnce(&mut Options<Event>),
+        adjust: impl FnOnce(&mut DriverOptions<Event>),
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let journal = dir.path().join("journal.log");
         let listener = bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, events) = bounded(10_000);
-        let mut options = Options::new(sender);
+        let mut options = DriverOptions::new(sender);
         adjust(&mut options);
         let driver = Driver::start(Toy, listener, open(&journal), options).unwrap();
         let node = Self { driver, events, addr, journal, _dir: dir };
@@ -178,7 +178,7 @@ impl Node {
 
     fn dial(&self, ticket: u64, to: SocketAddr) {
         let to = Endpoint::from(to);
-        self.tell(move |fx| fx.dial(Ticket(ticket), to, PATIENCE));
+        self.tell(move |fx| fx.dial(DialId(ticket), to, PATIENCE));
     }
 }
 
@@ -186,7 +186,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.driver.stop(Duration::ZERO);
-            assert_eq!(self.driver.crew.at_work(), 0, "all threads have ended");
+            assert_eq!(self.driver.threads.at_work(), 0, "all threads have ended");
         }
     }
 }
@@ -309,7 +309,7 @@ fn above_the_limit_connections_are_told_so_and_closed_at_once() {
     assert!(second.hear().unwrap().contains("no room"));
     assert_eq!(second.hear(), None);
     node.dial(1, node.addr);
-    assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::Busy));
+    assert_eq!(node.next(), Event::DialFailed(DialId(1), DialError::Busy));
     first.say("echo");
     assert_eq!(first.hear().unwrap(), "echo");
     assert_eq!(node.driver.counters().refused_full.get(), 1);
@@ -322,7 +322,7 @@ fn callers_leave_places_for_own_calls() {
     let mut late = Client::connect(node.addr);
     assert!(late.hear().unwrap().contains("no room"));
     node.dial(1, other.addr);
-    assert!(matches!(node.next(), Event::Dialed(Ticket(1), _)));
+    assert!(matches!(node.next(), Event::Dialed(DialId(1), _)));
 }
 
 #[test]
@@ -343,8 +343,8 @@ fn other_dialects_are_closed_and_counted() {
 #[test]
 fn a_dialect_with_a_server_gets_its_connections_from_the_first_byte() {
     struct Mirror;
-    impl Serve for Mirror {
-        fn serve(&self, mut connection: Connection) {
+    impl ServeConnection for Mirror {
+        fn serve(&self, mut connection: RawConnection) {
             let mut bytes = [0; 9];
             connection.read_exact(&mut bytes).unwrap();
             connection.stream().write_all(&bytes).unwrap();
@@ -365,8 +365,8 @@ fn a_dialect_with_a_server_gets_its_connections_from_the_first_byte() {
 #[test]
 fn a_guest_is_shut_down_under_its_servers_hands_when_the_node_stops() {
     struct Patient(Sender<()>);
-    impl Serve for Patient {
-        fn serve(&self, mut connection: Connection) {
+    impl ServeConnection for Patient {
+        fn serve(&self, mut connection: RawConnection) {
             self.0.send(()).unwrap();
             let _ = connection.read_to_end(&mut Vec::new());
         }
@@ -379,7 +379,7 @@ fn a_guest_is_shut_down_under_its_servers_hands_when_the_node_stops() {
     client.write(b"GET /");
     served.recv_timeout(PATIENCE).unwrap();
     node.driver.stop(Duration::ZERO);
-    assert_eq!(node.driver.crew.at_work(), 0);
+    assert_eq!(node.driver.threads.at_work(), 0);
 }
 
 #[test]
@@ -588,7 +588,7 @@ fn stopping_drains_syncs_and_frees_the_port() {
     .unwrap();
     node.driver.stop(PATIENCE);
     reading.join().unwrap();
-    assert_eq!(node.driver.crew.at_work(), 0);
+    assert_eq!(node.driver.threads.at_work(), 0);
     assert_eq!(node.records(), [(1, "last".to_owned())]);
     bind(node.addr.ip(), node.addr.port()).unwrap();
     node.driver.stop(PATIENCE);
@@ -605,7 +605,7 @@ fn stopping_does_not_wait_for_an_end_that_does_not_read() {
         (0..20).for_each(|_| fx.send(link, long.clone()));
     });
     node.driver.stop(Duration::from_millis(20));
-    assert_eq!(node.driver.crew.at_work(), 0);
+    assert_eq!(node.driver.threads.at_work(), 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::folder::{Access, Folder};
-use super::{Offer, StoreError};
+use super::{ContentStoreError, OfferedFiles};
 use crate::proto::swarm::{Hash, Pieces};
 
 const MAGIC: &[u8] = b"folkmoot hashes 2\n";
@@ -31,7 +31,7 @@ impl TreeCache {
     }
 
     /// Hashes of `offer`, if they are known and it has not changed.
-    pub(super) fn find(&self, offer: &Offer, pieces: Pieces) -> Option<Vec<Hash>> {
+    pub(super) fn find(&self, offer: &OfferedFiles, pieces: Pieces) -> Option<Vec<Hash>> {
         let bytes = fs::read(self.folder.join(name(offer))).ok()?;
         let (bytes, sum) = bytes.split_last_chunk::<4>().map(|(rest, sum)| (rest, *sum))?;
         if crc32fast::hash(bytes).to_be_bytes() != sum {
@@ -43,17 +43,17 @@ impl TreeCache {
     }
 
     /// Forgets the hashes of `offer`, so that they are made anew.
-    pub fn forget(&self, offer: &Offer) {
+    pub fn forget(&self, offer: &OfferedFiles) {
         let _ = fs::remove_file(self.folder.join(name(offer)));
     }
 
     /// Keeps the hashes of `offer`.
     pub(super) fn keep(
         &self,
-        offer: &Offer,
+        offer: &OfferedFiles,
         pieces: Pieces,
         leaves: &[Hash],
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), ContentStoreError> {
         let folder = Folder::open_or_make(&self.folder)?;
         self.make_room();
         let mut bytes = head(offer, pieces);
@@ -63,10 +63,10 @@ impl TreeCache {
         folder.remove(&draft)?;
         let mut file = folder.file(&draft, Access::Write)?;
         // Not synced: half of it has no valid checksum.
-        file.write_all(&bytes).map_err(|err| StoreError::of("write", folder.path(), err))?;
+        file.write_all(&bytes).map_err(|err| ContentStoreError::of("write", folder.path(), err))?;
         let path = |name: &str| folder.path().join(name);
         fs::rename(path(&draft), path(&name))
-            .map_err(|err| StoreError::of("rename", path(&draft), err))
+            .map_err(|err| ContentStoreError::of("rename", path(&draft), err))
     }
 
     fn make_room(&self) {
@@ -85,13 +85,13 @@ impl TreeCache {
     }
 }
 
-fn name(offer: &Offer) -> String {
+fn name(offer: &OfferedFiles) -> String {
     let at = offer.files.folder().path().join(offer.name());
     let digest = Sha256::digest(at.as_os_str().as_encoded_bytes());
     format!("{}.hashes", hex::encode(&digest[..16]))
 }
 
-fn head(offer: &Offer, pieces: Pieces) -> Vec<u8> {
+fn head(offer: &OfferedFiles, pieces: Pieces) -> Vec<u8> {
     let mut looks = Sha256::new();
     for (extent, stamp) in offer.layout.extents().iter().zip(&offer.stamps) {
         looks.update((extent.path.len() as u64).to_be_bytes());

@@ -11,7 +11,7 @@ use crate::model::text::escape;
 
 /// Reason why a store cannot go on.
 #[derive(Debug)]
-pub enum StoreError {
+pub enum ContentStoreError {
     /// The disk refused.
     Io {
         /// Action that failed, as an infinitive.
@@ -103,7 +103,7 @@ pub enum StoreError {
     Stopped,
 }
 
-impl StoreError {
+impl ContentStoreError {
     /// Converts an error of the system: a full disk and a link in the way have variants of their
     /// own.
     pub(super) fn of(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
@@ -121,7 +121,7 @@ fn path_shown(path: &Path) -> String {
     escape(&path.to_string_lossy())
 }
 
-impl fmt::Display for StoreError {
+impl fmt::Display for ContentStoreError {
     #[allow(clippy::too_many_lines, reason = "a sentence for each")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -203,7 +203,7 @@ impl fmt::Display for StoreError {
     }
 }
 
-impl Error for StoreError {
+impl Error for ContentStoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Io { source, .. } => Some(source),

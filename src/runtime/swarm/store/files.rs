@@ -7,10 +7,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::StoreError;
+use super::ContentStoreError;
 use super::folder::{Access, Folder};
 use super::layout::{Extent, Layout};
-use crate::model::Traits;
+use crate::model::FileAttributes;
 
 /// Largest number of files open at a time; a process may have as few as a thousand descriptors.
 const OPEN_MAX: usize = 64;
@@ -60,7 +60,7 @@ impl Stamp {
 
 /// Way in which the files are opened.
 #[derive(Debug)]
-pub(super) enum Manner {
+pub(super) enum OpenMode {
     /// Only as they were when they were hashed.
     Offered(Vec<Stamp>),
     /// To be written; room on the disk may be asked for at once.
@@ -74,7 +74,7 @@ pub(super) enum Manner {
 #[derive(Debug)]
 pub(super) struct Files {
     folder: Folder,
-    manner: Manner,
+    manner: OpenMode,
     open: Mutex<Open>,
     marks: Mutex<Marks>,
     /// Name of the only file, once it has its name.
@@ -101,7 +101,7 @@ struct Open {
 }
 
 impl Files {
-    pub(super) fn new(folder: Folder, manner: Manner) -> Self {
+    pub(super) fn new(folder: Folder, manner: OpenMode) -> Self {
         Self {
             folder,
             manner,
@@ -118,7 +118,11 @@ impl Files {
     }
 
     /// One of the files; made and given its size if it is written for the first time.
-    pub(super) fn get(&self, layout: &Layout, number: usize) -> Result<Arc<File>, StoreError> {
+    pub(super) fn get(
+        &self,
+        layout: &Layout,
+        number: usize,
+    ) -> Result<Arc<File>, ContentStoreError> {
         let file = match self.find(number) {
             Some(file) => file,
             None => {
@@ -127,11 +131,12 @@ impl Files {
                 file
             }
         };
-        if let Manner::Offered(stamps) = &self.manner {
+        if let OpenMode::Offered(stamps) = &self.manner {
             let path = || self.folder.path().join(&layout.extents()[number].path);
-            let now = Stamp::of(&file).map_err(|err| StoreError::of("examine", path(), err))?;
+            let now =
+                Stamp::of(&file).map_err(|err| ContentStoreError::of("examine", path(), err))?;
             if now != stamps[number] {
-                return Err(StoreError::Changed { path: path() });
+                return Err(ContentStoreError::Changed { path: path() });
             }
         }
         Ok(file)
@@ -144,9 +149,9 @@ impl Files {
         layout: &Layout,
         number: usize,
         put: impl FnOnce(&File) -> std::io::Result<()>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), ContentStoreError> {
         let path = || self.folder.path().join(&layout.extents()[number].path);
-        let failed = |action| move |err| StoreError::of(action, path(), err);
+        let failed = |action| move |err| ContentStoreError::of(action, path(), err);
         let _alone = self.writing.lock().expect("nothing under this lock can panic");
         let mut file = self.get(layout, number)?;
         let is = Stamp::of(&file).map_err(failed("examine"))?;
@@ -169,8 +174,8 @@ impl Files {
     /// it.
     pub(super) fn is_untouched(&self, number: usize, file: &File) -> bool {
         let wanted = || match &self.manner {
-            Manner::Offered(stamps) => Some(stamps[number]),
-            Manner::Written { .. } => self.left(number).filter(|_| !self.is_suspect(number)),
+            OpenMode::Offered(stamps) => Some(stamps[number]),
+            OpenMode::Written { .. } => self.left(number).filter(|_| !self.is_suspect(number)),
         };
         let is_so = || Stamp::of(file).ok() == wanted();
         is_so() || {
@@ -198,7 +203,7 @@ impl Files {
         layout: &Layout,
         number: usize,
         stamp: Stamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), ContentStoreError> {
         let mut marks = self.marks();
         marks.claim(layout, number, stamp.inode)?;
         marks.left.insert(number, stamp);
@@ -216,22 +221,22 @@ impl Files {
         &self,
         layout: &Layout,
         number: usize,
-    ) -> Result<Option<(File, Stamp)>, StoreError> {
+    ) -> Result<Option<(File, Stamp)>, ContentStoreError> {
         let path = self.name_of(&layout.extents()[number]);
         let file = match self.folder.file(path, Access::Read) {
             Ok(file) => file,
-            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            Err(ContentStoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 return Ok(None);
             }
             Err(err) => return Err(err),
         };
-        let failed = |err| StoreError::of("examine", self.folder.path().join(path), err);
+        let failed = |err| ContentStoreError::of("examine", self.folder.path().join(path), err);
         let stamp = Stamp::of(&file).map_err(failed)?;
         Ok(Some((file, stamp)))
     }
 
     /// Notes that the only file has this name now.
-    pub(super) fn was_named(&self, layout: &Layout, name: &str) -> Result<(), StoreError> {
+    pub(super) fn was_named(&self, layout: &Layout, name: &str) -> Result<(), ContentStoreError> {
         let _ = self.named.set(name.to_owned());
         // A new name changes the stamp as well.
         if let (Some(left), Some((_, stamp))) = (self.left(0), self.by_name(layout, 0)?)
@@ -247,15 +252,15 @@ impl Files {
     }
 
     /// Gives one of the files its mode and time, once all of it is there.
-    pub(super) fn dress(&self, layout: &Layout, number: usize) -> Result<(), StoreError> {
+    pub(super) fn dress(&self, layout: &Layout, number: usize) -> Result<(), ContentStoreError> {
         let extent = &layout.extents()[number];
-        let Traits { run, private: _, mtime } = extent.traits;
+        let FileAttributes { run, private: _, mtime } = extent.traits;
         if !run && mtime.is_none() {
             return Ok(());
         }
         let Some((file, before)) = self.by_name(layout, number)? else { return Ok(()) };
         let path = || self.folder.path().join(&extent.path);
-        let failed = |err| StoreError::of("set mode and time of", path(), err);
+        let failed = |err| ContentStoreError::of("set mode and time of", path(), err);
         if run {
             let mode = file.metadata().map_err(failed)?.mode() & 0o777;
             // Users that may read the file may execute it.
@@ -269,7 +274,7 @@ impl Files {
         let is_ours = extent.len == 0 || self.left(number) == Some(before);
         if !is_ours || after.size != extent.len {
             // The file was changed since it was verified.
-            return Err(StoreError::Disturbed { path: path() });
+            return Err(ContentStoreError::Disturbed { path: path() });
         }
         self.was_read(layout, number, after)
     }
@@ -302,19 +307,19 @@ impl Files {
         open.files.insert(number, (uses, Arc::clone(file)));
     }
 
-    fn open(&self, extent: &Extent, number: usize) -> Result<File, StoreError> {
+    fn open(&self, extent: &Extent, number: usize) -> Result<File, ContentStoreError> {
         let preallocates = match self.manner {
-            Manner::Offered(_) => {
+            OpenMode::Offered(_) => {
                 let file = self.folder.file(&extent.path, Access::Read)?;
                 log::trace!("opened file {number} to offer it");
                 return Ok(file);
             }
-            Manner::Written { preallocates } => preallocates,
+            OpenMode::Written { preallocates } => preallocates,
         };
         let file = self.folder.own_file(self.name_of(extent))?;
         let failed = |action| {
             let path = self.folder.path().join(&extent.path);
-            move |err| StoreError::of(action, path, err)
+            move |err| ContentStoreError::of(action, path, err)
         };
         let meta = file.metadata().map_err(failed("examine"))?;
         let is = meta.len();
@@ -340,12 +345,12 @@ impl Marks {
         layout: &Layout,
         number: usize,
         inode: (u64, u64),
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), ContentStoreError> {
         let owner = *self.owners.entry(inode).or_insert(number);
         let is_there = owner != number && self.left.get(&owner).is_some_and(|it| it.inode == inode);
         if is_there {
             let name = |number: usize| layout.extents()[number].path.clone();
-            return Err(StoreError::SameFile { one: name(owner), other: name(number) });
+            return Err(ContentStoreError::SameFile { one: name(owner), other: name(number) });
         }
         self.owners.insert(inode, number);
         Ok(())

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use super::files::Stamp;
 use super::layout::Layout;
-use super::record::{Record, Subject};
+use super::record::{Record, RecordSubject};
 use super::scan::scan;
-use super::{Goal, Store, StoreError};
+use super::{ContentStoreError, Goal, Store};
 use crate::machine::swarm::leaf_hash;
 use crate::proto::swarm::{Hash, PieceIndex};
 
@@ -37,7 +37,10 @@ impl Store {
     /// # Errors
     /// Fails if the disk refuses, the name was taken meanwhile, or others go on changing the files;
     /// nothing is lost then.
-    pub fn finish(&self, leaf: &dyn Fn(PieceIndex) -> Option<Hash>) -> Result<Checked, StoreError> {
+    pub fn finish(
+        &self,
+        leaf: &dyn Fn(PieceIndex) -> Option<Hash>,
+    ) -> Result<Checked, ContentStoreError> {
         let layout = self.layout()?;
         if self.list.get().is_some() {
             // Empty files have no pieces.
@@ -60,11 +63,11 @@ impl Store {
                 return Ok(all);
             }
         }
-        Err(StoreError::Disturbed { path: self.files.folder().path().to_owned() })
+        Err(ContentStoreError::Disturbed { path: self.files.folder().path().to_owned() })
     }
 
     /// Numbers of the files that are not as they were left.
-    fn doubtful(&self, layout: &Layout) -> Result<Vec<usize>, StoreError> {
+    fn doubtful(&self, layout: &Layout) -> Result<Vec<usize>, ContentStoreError> {
         let mut found = Vec::new();
         for (number, extent) in layout.extents().iter().enumerate() {
             let there = self.files.by_name(layout, number)?.map(|(_, stamp)| stamp);
@@ -89,7 +92,7 @@ impl Store {
         doubtful: &[usize],
         leaf: &dyn Fn(PieceIndex) -> Option<Hash>,
         all: &mut Checked,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), ContentStoreError> {
         let (mut pieces, mut gone) = (BTreeSet::new(), BTreeSet::new());
         let mut looks: Vec<(usize, Stamp)> = Vec::new();
         for number in doubtful.iter().copied() {
@@ -127,8 +130,8 @@ impl Store {
         leaf: &dyn Fn(PieceIndex) -> Option<Hash>,
         mut record: Option<&mut Record>,
         all: &mut Checked,
-    ) -> Result<(), StoreError> {
-        let subject = Subject { id: self.id, pieces: self.pieces };
+    ) -> Result<(), ContentStoreError> {
+        let subject = RecordSubject { id: self.id, pieces: self.pieces };
         let found = record.as_mut().map(|it| it.found(&subject)).transpose()?;
         let check = |index: PieceIndex| {
             let claim = found.as_ref()?.claims.get(index.0 as usize).copied()?;
@@ -153,7 +156,7 @@ impl Store {
 
     /// Path of a file below the folder that is not of the share: with it the folder would not be
     /// the shared one.
-    fn stray(&self, layout: &Layout) -> Result<Option<PathBuf>, StoreError> {
+    fn stray(&self, layout: &Layout) -> Result<Option<PathBuf>, ContentStoreError> {
         let folder = self.files.folder().path();
         let (found, left_out) = scan(folder)?;
         let files = layout.extents().iter().map(|it| it.path.as_str());
@@ -164,7 +167,7 @@ impl Store {
         Ok(stray.or_else(|| left_out.first().cloned()).map(|it| folder.join(it)))
     }
 
-    fn give_name(&self) -> Result<(), StoreError> {
+    fn give_name(&self) -> Result<(), ContentStoreError> {
         let Goal::Named { outer, name, work } = &self.goal else {
             return self.files.folder().sync();
         };
@@ -178,7 +181,7 @@ impl Store {
         if self.list.get().is_some()
             && let Some(path) = self.stray(layout)?
         {
-            return Err(StoreError::Stray { path });
+            return Err(ContentStoreError::Stray { path });
         }
         for number in 0..layout.extents().len() {
             self.files.dress(layout, number)?;
@@ -187,19 +190,19 @@ impl Store {
         if self.list.get().is_some() {
             #[cfg(target_os = "linux")]
             rustix::fs::syncfs(self.files.folder().fd())
-                .map_err(|err| StoreError::of("sync", outer.path(), err.into()))?;
+                .map_err(|err| ContentStoreError::of("sync", outer.path(), err.into()))?;
             self.files.folder().sync()?;
             self.check_place()?;
         } else if part != self.files.left(0).map(|it| it.inode.1).or(part) {
             let path = outer.path().join(&work.part);
-            return Err(StoreError::Moved { path });
+            return Err(ContentStoreError::Moved { path });
         }
         outer.rename(&work.part, name)?;
         let named = outer.stat(name)?.map(|it| it.st_ino);
         if named != part || !outer.is_in_place() {
             // Another program exchanged it at the last moment: it is not the verified one.
             let _ = outer.rename(name, &work.part);
-            return Err(StoreError::Moved { path: outer.path().join(&work.part) });
+            return Err(ContentStoreError::Moved { path: outer.path().join(&work.part) });
         }
         outer.sync()?;
         self.keeping().record = None;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::StoreError;
+use super::ContentStoreError;
 use crate::model::name_complaint;
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
@@ -41,21 +41,21 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Opens the folder at `path`, which may itself be reached by links: the user chose it.
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path) -> Result<Self, ContentStoreError> {
         let flags = FOLDER_FLAGS.difference(OFlags::NOFOLLOW);
         let fd = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|err| StoreError::of("open the folder", path, err.into()))?;
+            .map_err(|err| ContentStoreError::of("open the folder", path, err.into()))?;
         Ok(Self { fd, path: path.into() })
     }
 
     /// As [`Self::open`], and makes the folder if it is missing.
-    pub(super) fn open_or_make(path: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(path).map_err(|err| StoreError::of("make", path, err))?;
+    pub(super) fn open_or_make(path: &Path) -> Result<Self, ContentStoreError> {
+        std::fs::create_dir_all(path).map_err(|err| ContentStoreError::of("make", path, err))?;
         Self::open(path)
     }
 
     /// Opens the folder `name` in this one, and makes it if it is missing.
-    pub(super) fn enter_or_make(&self, name: &str) -> Result<Self, StoreError> {
+    pub(super) fn enter_or_make(&self, name: &str) -> Result<Self, ContentStoreError> {
         check_part(name)?;
         let path = self.path.join(name);
         let fd = self.step(name, true).map_err(|err| self.failed("open", name, err))?;
@@ -63,7 +63,7 @@ impl Folder {
     }
 
     /// Opens the file at `path`, parts divided by `/`.
-    pub(super) fn file(&self, path: &str, access: Access) -> Result<File, StoreError> {
+    pub(super) fn file(&self, path: &str, access: Access) -> Result<File, ContentStoreError> {
         let mut parts: Vec<_> = path.split('/').collect();
         for part in &parts {
             check_part(part)?;
@@ -84,20 +84,20 @@ impl Folder {
         let stat = rustix::fs::fstat(&file).map_err(|err| self.failed("examine", path, err))?;
         let is_plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         if !is_plain {
-            return Err(StoreError::NotPlain { path: self.path.join(path) });
+            return Err(ContentStoreError::NotPlain { path: self.path.join(path) });
         }
         // The other name may lie anywhere, and a write to the one is a write to the other.
         if makes && stat.st_nlink > 1 {
-            return Err(StoreError::SecondName { path: self.path.join(path) });
+            return Err(ContentStoreError::SecondName { path: self.path.join(path) });
         }
         Ok(file.into())
     }
 
     /// Opens the file at `path` to be written, as [`Self::file`] does; one that has a second name
     /// is copied first, and the second name keeps the old content.
-    pub(super) fn own_file(&self, path: &str) -> Result<File, StoreError> {
+    pub(super) fn own_file(&self, path: &str) -> Result<File, ContentStoreError> {
         match self.file(path, Access::Write) {
-            Err(StoreError::SecondName { .. }) => {
+            Err(ContentStoreError::SecondName { .. }) => {
                 self.copy_apart(path)?;
                 self.file(path, Access::Write)
             }
@@ -107,13 +107,13 @@ impl Folder {
 
     /// Replaces a file that has a second name by a copy; the second name keeps the file. Runs of
     /// zeros become holes.
-    fn copy_apart(&self, path: &str) -> Result<(), StoreError> {
+    fn copy_apart(&self, path: &str) -> Result<(), ContentStoreError> {
         use std::os::unix::fs::FileExt;
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         let folder = self.enter_or_make_all(above)?;
         let draft = ".folkmoot-copy";
         folder.remove(draft)?;
-        let failed = |action| move |err| StoreError::of(action, self.path.join(path), err);
+        let failed = |action| move |err| ContentStoreError::of(action, self.path.join(path), err);
         let from = folder.file(name, Access::Read)?;
         let to = folder.file(draft, Access::Write)?;
         let len = from.metadata().map_err(failed("examine"))?.len();
@@ -136,7 +136,7 @@ impl Folder {
 
     /// Opens the folder at `path`, parts divided by `/`, and makes missing ones; this one, if the
     /// path is empty.
-    pub(super) fn enter_or_make_all(&self, path: &str) -> Result<Self, StoreError> {
+    pub(super) fn enter_or_make_all(&self, path: &str) -> Result<Self, ContentStoreError> {
         let mut folder = Self { fd: self.again()?, path: self.path.clone() };
         for part in path.split('/').filter(|it| !it.is_empty()) {
             folder = folder.enter_or_make(part)?;
@@ -144,7 +144,7 @@ impl Folder {
         Ok(folder)
     }
 
-    fn again(&self) -> Result<OwnedFd, StoreError> {
+    fn again(&self) -> Result<OwnedFd, ContentStoreError> {
         rustix::fs::openat(&self.fd, ".", FOLDER_FLAGS, Mode::empty())
             .map_err(|err| self.failed("open", ".", err))
     }
@@ -157,7 +157,7 @@ impl Folder {
     }
 
     /// Attributes of `name`, without following links; `None` if it does not exist.
-    pub(super) fn stat(&self, name: &str) -> Result<Option<Stat>, StoreError> {
+    pub(super) fn stat(&self, name: &str) -> Result<Option<Stat>, ContentStoreError> {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
@@ -166,8 +166,8 @@ impl Folder {
     }
 
     /// Gives `from` the name `to`, which must be free.
-    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), StoreError> {
-        let exists = || StoreError::Exists { path: self.path.join(to) };
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), ContentStoreError> {
+        let exists = || ContentStoreError::Exists { path: self.path.join(to) };
         match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => Err(exists()),
@@ -184,7 +184,7 @@ impl Folder {
     }
 
     /// Removes the file `name`, if it is there.
-    pub(super) fn remove(&self, name: &str) -> Result<(), StoreError> {
+    pub(super) fn remove(&self, name: &str) -> Result<(), ContentStoreError> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(err) => Err(self.failed("remove", name, err)),
@@ -192,12 +192,12 @@ impl Folder {
     }
 
     /// Waits until the folder's entries are on disk.
-    pub(super) fn sync(&self) -> Result<(), StoreError> {
+    pub(super) fn sync(&self) -> Result<(), ContentStoreError> {
         rustix::fs::fsync(&self.fd).map_err(|err| self.failed("sync", ".", err))
     }
 
     /// Number of bytes that may still be written on this disk; [`u64::MAX`] if it is unknown.
-    pub(super) fn room(&self) -> u64 {
+    pub(super) fn task(&self) -> u64 {
         rustix::fs::fstatvfs(&self.fd)
             .map_or(u64::MAX, |it| it.f_bavail.saturating_mul(it.f_frsize.max(1)))
     }
@@ -216,13 +216,13 @@ impl Folder {
         step(&self.fd, name, makes)
     }
 
-    fn failed(&self, action: &'static str, path: &str, err: Errno) -> StoreError {
+    fn failed(&self, action: &'static str, path: &str, err: Errno) -> ContentStoreError {
         let path = self.path.join(path);
         // A step through a file that is not a folder, or through a link to one.
         if err == Errno::NOTDIR {
-            return StoreError::NotPlain { path };
+            return ContentStoreError::NotPlain { path };
         }
-        StoreError::of(action, path, io::Error::from(err))
+        ContentStoreError::of(action, path, io::Error::from(err))
     }
 }
 
@@ -237,7 +237,7 @@ fn step(from: &OwnedFd, name: &str, makes: bool) -> Result<OwnedFd, Errno> {
 }
 
 /// Checks that a part of a path leads nowhere but into its folder.
-pub(super) fn check_part(part: &str) -> Result<(), StoreError> {
+pub(super) fn check_part(part: &str) -> Result<(), ContentStoreError> {
     let Some(reason) = name_complaint(part) else { return Ok(()) };
-    Err(StoreError::BadName { name: part.chars().take(80).collect(), reason })
+    Err(ContentStoreError::BadName { name: part.chars().take(80).collect(), reason })
 }

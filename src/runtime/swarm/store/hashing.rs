@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::{Offer, StoreError, TreeCache};
+use super::{ContentStoreError, OfferedFiles, TreeCache};
 use crate::machine::swarm::leaf_hash;
 use crate::proto::swarm::{Hash, PieceIndex, Pieces};
 
@@ -48,7 +48,11 @@ impl Hashing<'_> {
     ///
     /// # Errors
     /// Fails if a file cannot be read or is changed meanwhile, or if `progress` said to stop.
-    pub fn leaves(&self, offer: &Offer, pieces: Pieces) -> Result<Vec<Hash>, StoreError> {
+    pub fn leaves(
+        &self,
+        offer: &OfferedFiles,
+        pieces: Pieces,
+    ) -> Result<Vec<Hash>, ContentStoreError> {
         if let Some(leaves) = self.cache.and_then(|cache| cache.find(offer, pieces)) {
             (self.progress)(pieces.size());
             return Ok(leaves);
@@ -63,7 +67,11 @@ impl Hashing<'_> {
         Ok(leaves)
     }
 
-    fn hash_all(&self, offer: &Offer, pieces: Pieces) -> Result<Vec<Hash>, StoreError> {
+    fn hash_all(
+        &self,
+        offer: &OfferedFiles,
+        pieces: Pieces,
+    ) -> Result<Vec<Hash>, ContentStoreError> {
         let count = pieces.count() as usize;
         let work = Work {
             offer,
@@ -75,15 +83,15 @@ impl Hashing<'_> {
         };
         let helpers = self.threads.clamp(1, count.max(1)) - 1;
         std::thread::scope(|scope| {
-            let mut crew = Vec::new();
+            let mut threads = Vec::new();
             for number in 0..helpers {
                 let name = format!("hash:{number}");
                 let builder = std::thread::Builder::new().name(name).stack_size(64 * 1024);
                 // Without another thread it takes longer.
-                crew.extend(builder.spawn_scoped(scope, || work.run()).ok());
+                threads.extend(builder.spawn_scoped(scope, || work.run()).ok());
             }
             let mut outcome = work.run();
-            for helper in crew {
+            for helper in threads {
                 outcome = outcome.and(helper.join().expect("a helper does not panic"));
             }
             outcome
@@ -93,7 +101,7 @@ impl Hashing<'_> {
 }
 
 struct Work<'a> {
-    offer: &'a Offer,
+    offer: &'a OfferedFiles,
     pieces: Pieces,
     next: AtomicU32,
     done: AtomicU64,
@@ -103,7 +111,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Hashes piece after piece until none is left, or one fails.
-    fn run(&self) -> Result<(), StoreError> {
+    fn run(&self) -> Result<(), ContentStoreError> {
         let mut data = Vec::new();
         loop {
             let index = PieceIndex(self.next.fetch_add(1, Ordering::Relaxed));
@@ -114,7 +122,7 @@ impl Work<'_> {
                 self.leaves.lock().expect("nothing under this lock can panic")[index.0 as usize] =
                     leaf;
                 let done = self.done.fetch_add(len, Ordering::Relaxed) + len;
-                if (self.progress)(done) { Ok(()) } else { Err(StoreError::Stopped) }
+                if (self.progress)(done) { Ok(()) } else { Err(ContentStoreError::Stopped) }
             });
             if outcome.is_err() {
                 self.next.store(self.pieces.count(), Ordering::Relaxed);
@@ -123,9 +131,13 @@ impl Work<'_> {
         }
     }
 
-    fn read(&self, range: std::ops::Range<u64>, data: &mut Vec<u8>) -> Result<(), StoreError> {
+    fn read(
+        &self,
+        range: std::ops::Range<u64>,
+        data: &mut Vec<u8>,
+    ) -> Result<(), ContentStoreError> {
         use std::os::unix::fs::FileExt;
-        let Offer { files, layout, .. } = self.offer;
+        let OfferedFiles { files, layout, .. } = self.offer;
         data.resize((range.end - range.start) as usize, 0);
         let mut rest = data.as_mut_slice();
         for run in layout.runs(range) {
@@ -134,7 +146,7 @@ impl Work<'_> {
             let file = files.get(layout, run.file)?;
             file.read_exact_at(here, run.offset).map_err(|err| {
                 let path = files.folder().path().join(&layout.extents()[run.file].path);
-                StoreError::of("read", path, err)
+                ContentStoreError::of("read", path, err)
             })?;
             // Once more: a file that was changed while it was read has another stamp than before.
             files.get(layout, run.file)?;

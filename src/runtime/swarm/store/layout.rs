@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::model::{FileList, Traits};
+use crate::model::{FileAttributes, FileList};
 
 /// One file, and its place in the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,12 +14,12 @@ pub(super) struct Extent {
     /// Length of the file, in bytes.
     pub(super) len: u64,
     /// Permissions and time of the file.
-    pub(super) traits: Traits,
+    pub(super) traits: FileAttributes,
 }
 
 /// A run of bytes within one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct ByteRun {
     /// The file's number.
     pub(super) file: usize,
     /// Offset in the file at which the run begins.
@@ -37,7 +37,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Layout of a content that is one file.
-    pub(super) fn single(path: &str, len: u64, traits: Traits) -> Self {
+    pub(super) fn single(path: &str, len: u64, traits: FileAttributes) -> Self {
         let extents = vec![Extent { path: path.to_owned(), start: 0, len, traits }];
         Self { extents, folders: Vec::new() }
     }
@@ -69,14 +69,14 @@ impl Layout {
     }
 
     /// Runs of the content's bytes `range` in the files.
-    pub(super) fn runs(&self, range: Range<u64>) -> impl Iterator<Item = Run> + '_ {
+    pub(super) fn runs(&self, range: Range<u64>) -> impl Iterator<Item = ByteRun> + '_ {
         let first = self.extents.partition_point(|it| it.start + it.len <= range.start);
         let (mut at, mut file) = (range.start, first);
         std::iter::from_fn(move || {
             while at < range.end {
                 let extent = self.extents.get(file)?;
                 let end = range.end.min(extent.start + extent.len);
-                let run = Run { file, offset: at - extent.start, len: end.saturating_sub(at) };
+                let run = ByteRun { file, offset: at - extent.start, len: end.saturating_sub(at) };
                 (at, file) = (at.max(end), file + 1);
                 if run.len > 0 {
                     return Some(run);

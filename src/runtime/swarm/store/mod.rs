@@ -36,16 +36,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 pub use cache::TreeCache;
-pub use error::StoreError;
+pub use error::ContentStoreError;
 pub use finish::Checked;
 pub use hashing::{Hashing, piece_size_for};
-pub use offer::Offer;
+pub use offer::OfferedFiles;
 pub use open::Fetch;
 
 use self::files::{Files, punch};
 use self::folder::{Access, Folder};
 use self::layout::Layout;
-use self::record::{Record, Subject};
+use self::record::{Record, RecordSubject};
 use crate::machine::swarm::leaf_hash;
 use crate::model::{FileList, NAME_BYTES_MAX};
 use crate::proto::swarm::{Hash, PieceIndex, Pieces};
@@ -57,7 +57,7 @@ const LIST: &str = ".part-list";
 
 /// Place of a piece, or of a part of it, from which it is sent.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct PieceRange {
     /// The open file.
     pub file: Arc<File>,
     /// Offset in the file at which the part begins.
@@ -194,13 +194,13 @@ impl Store {
     /// # Errors
     /// Fails if the list is not the announced one, names files that may not be written, or its
     /// sizes are not those of the content.
-    pub fn lay_out(&self, text: &[u8]) -> Result<(), StoreError> {
+    pub fn lay_out(&self, text: &[u8]) -> Result<(), ContentStoreError> {
         if self.list_digest.is_some_and(|digest| digest != hashing::digest(text)) {
             let reason = "it is not the one that the ticket names".to_owned();
-            return Err(StoreError::BadList { reason });
+            return Err(ContentStoreError::BadList { reason });
         }
         let list = FileList::decode(text, self.pieces.size())
-            .map_err(|err| StoreError::BadList { reason: err.to_string() })?;
+            .map_err(|err| ContentStoreError::BadList { reason: err.to_string() })?;
         let _ = self.list.set(text.to_vec());
         let _ = self.layout.set(Layout::of(&list));
         Ok(())
@@ -211,15 +211,15 @@ impl Store {
     ///
     /// # Errors
     /// Fails if there is no room, or the disk refuses.
-    pub fn keep_list(&self) -> Result<(), StoreError> {
+    pub fn keep_list(&self) -> Result<(), ContentStoreError> {
         let (Goal::Named { outer, name, work }, Some(text)) = (&self.goal, self.list.get()) else {
             return Ok(());
         };
-        if self.pieces.size() > outer.room() {
-            return Err(StoreError::Full { path: outer.path().join(name) });
+        if self.pieces.size() > outer.task() {
+            return Err(ContentStoreError::Full { path: outer.path().join(name) });
         }
         let mut file = outer.file(&work.list, Access::Write)?;
-        let failed = |err| StoreError::of("write", outer.path().join(&work.list), err);
+        let failed = |err| ContentStoreError::of("write", outer.path().join(&work.list), err);
         file.set_len(0).and_then(|()| file.write_all(text)).map_err(failed)?;
         file.sync_all().map_err(failed)
     }
@@ -228,11 +228,11 @@ impl Store {
     ///
     /// # Errors
     /// Fails if the disk does not take the piece; it is not claimed then.
-    pub fn write_piece(&self, index: PieceIndex, data: &[u8]) -> Result<(), StoreError> {
+    pub fn write_piece(&self, index: PieceIndex, data: &[u8]) -> Result<(), ContentStoreError> {
         let range = self.range(index)?;
         if data.len() as u64 != range.end - range.start {
             let (is, should) = (data.len() as u64, range.end - range.start);
-            return Err(StoreError::WrongSize {
+            return Err(ContentStoreError::WrongSize {
                 path: format!("piece {}", index.0).into(),
                 is,
                 should,
@@ -267,7 +267,11 @@ impl Store {
     ///
     /// # Errors
     /// Fails if the disk refuses, or an offered file has changed.
-    pub fn read_piece(&self, index: PieceIndex, data: &mut Vec<u8>) -> Result<(), StoreError> {
+    pub fn read_piece(
+        &self,
+        index: PieceIndex,
+        data: &mut Vec<u8>,
+    ) -> Result<(), ContentStoreError> {
         let range = self.range(index)?;
         data.resize((range.end - range.start) as usize, 0);
         let layout = self.layout()?;
@@ -277,7 +281,7 @@ impl Store {
             rest = after;
             let file = self.files.get(layout, run.file)?;
             file.read_exact_at(here, run.offset)
-                .map_err(|err| StoreError::of("read", self.path_of(run.file), err))?;
+                .map_err(|err| ContentStoreError::of("read", self.path_of(run.file), err))?;
         }
         Ok(())
     }
@@ -285,16 +289,16 @@ impl Store {
     /// Places of a piece in the files, in order.
     ///
     /// # Errors
-    /// As [`Self::read_piece`], and [`StoreError::Changed`] if another program has changed one of
+    /// As [`Self::read_piece`], and [`ContentStoreError::Changed`] if another program has changed one of
     /// the files: see [`Self::read_changed`].
-    pub fn parts(&self, index: PieceIndex) -> Result<Vec<Part>, StoreError> {
+    pub fn parts(&self, index: PieceIndex) -> Result<Vec<PieceRange>, ContentStoreError> {
         let layout = self.layout()?;
-        let part = |run: layout::Run| {
+        let part = |run: layout::ByteRun| {
             let file = self.files.get(layout, run.file)?;
             if !self.files.is_untouched(run.file, &file) {
-                return Err(StoreError::Changed { path: self.path_of(run.file) });
+                return Err(ContentStoreError::Changed { path: self.path_of(run.file) });
             }
-            Ok(Part { file, offset: run.offset, len: run.len })
+            Ok(PieceRange { file, offset: run.offset, len: run.len })
         };
         layout.runs(self.range(index)?).map(part).collect()
     }
@@ -303,7 +307,11 @@ impl Store {
     ///
     /// # Errors
     /// Fails if a file is gone or too short, or the disk refuses.
-    pub fn read_changed(&self, index: PieceIndex, data: &mut Vec<u8>) -> Result<(), StoreError> {
+    pub fn read_changed(
+        &self,
+        index: PieceIndex,
+        data: &mut Vec<u8>,
+    ) -> Result<(), ContentStoreError> {
         let range = self.range(index)?;
         data.resize((range.end - range.start) as usize, 0);
         let layout = self.layout()?;
@@ -313,9 +321,9 @@ impl Store {
             rest = after;
             let path = || self.path_of(run.file);
             let found = self.files.by_name(layout, run.file)?;
-            let (file, _) = found.ok_or_else(|| StoreError::Changed { path: path() })?;
+            let (file, _) = found.ok_or_else(|| ContentStoreError::Changed { path: path() })?;
             file.read_exact_at(here, run.offset)
-                .map_err(|err| StoreError::of("read", path(), err))?;
+                .map_err(|err| ContentStoreError::of("read", path(), err))?;
         }
         Ok(())
     }
@@ -323,7 +331,7 @@ impl Store {
     /// True if these bytes are those that were stored as this piece: by its hash, or if that is not
     /// known, by its checksum.
     pub fn is_what_was_stored(&self, index: PieceIndex, data: &[u8], leaf: Option<Hash>) -> bool {
-        let subject = Subject { id: self.id, pieces: self.pieces };
+        let subject = RecordSubject { id: self.id, pieces: self.pieces };
         let check = || {
             let found = self.keeping().record.as_mut()?.found(&subject).ok()?;
             found.claims.get(index.0 as usize).copied().flatten().map(|it| it.check)
@@ -338,7 +346,7 @@ impl Store {
     ///
     /// # Errors
     /// Fails if the disk refuses: the data written since the last time may be lost.
-    pub fn sync(&self) -> Result<(), StoreError> {
+    pub fn sync(&self) -> Result<(), ContentStoreError> {
         let _alone = self.syncing.lock().expect("nothing under this lock can panic");
         self.check_place()?;
         let (dirty, entries) = {
@@ -352,7 +360,8 @@ impl Store {
         let layout = self.layout()?;
         for number in dirty {
             let file = self.files.get(layout, number)?;
-            file.sync_data().map_err(|err| StoreError::of("sync", self.path_of(number), err))?;
+            file.sync_data()
+                .map_err(|err| ContentStoreError::of("sync", self.path_of(number), err))?;
         }
         match &mut self.keeping().record {
             Some(record) => record.mark(entries),
@@ -361,26 +370,28 @@ impl Store {
     }
 
     /// Checks that the folders that are written to are still where they were, as far as it matters.
-    fn check_place(&self) -> Result<(), StoreError> {
+    fn check_place(&self) -> Result<(), ContentStoreError> {
         let folders = match &self.goal {
             _ if self.keeping().record.is_none() => return Ok(()),
             Goal::Stays => [self.files.folder(); 2],
             Goal::Named { outer, .. } => [outer, self.files.folder()],
         };
         let moved = folders.into_iter().find(|it| !it.is_in_place());
-        moved.map_or(Ok(()), |it| Err(StoreError::Moved { path: it.path().to_owned() }))
+        moved.map_or(Ok(()), |it| Err(ContentStoreError::Moved { path: it.path().to_owned() }))
     }
 
     fn keeping(&self) -> MutexGuard<'_, Keeping> {
         self.keeping.lock().expect("nothing under this lock can panic")
     }
 
-    fn layout(&self) -> Result<&Layout, StoreError> {
-        self.layout.get().ok_or_else(|| StoreError::BadList { reason: "it is missing".to_owned() })
+    fn layout(&self) -> Result<&Layout, ContentStoreError> {
+        self.layout
+            .get()
+            .ok_or_else(|| ContentStoreError::BadList { reason: "it is missing".to_owned() })
     }
 
-    fn range(&self, index: PieceIndex) -> Result<std::ops::Range<u64>, StoreError> {
-        self.pieces.range(index).ok_or_else(|| StoreError::BadName {
+    fn range(&self, index: PieceIndex) -> Result<std::ops::Range<u64>, ContentStoreError> {
+        self.pieces.range(index).ok_or_else(|| ContentStoreError::BadName {
             name: format!("piece {}", index.0),
             reason: "the content has not so many",
         })

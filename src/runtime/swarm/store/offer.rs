@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use super::files::{Files, Manner, Stamp};
+use super::files::{Files, OpenMode, Stamp};
 use super::folder::{Access, Folder};
 use super::layout::Layout;
 use super::scan::{scan, traits_of};
-use super::{Goal, Store, StoreError};
-use crate::model::Traits;
+use super::{ContentStoreError, Goal, Store};
+use crate::model::FileAttributes;
 use crate::proto::swarm::{PieceIndex, Pieces};
 
 /// Files to be offered, as they were when they were examined.
 #[derive(Debug)]
-pub struct Offer {
+pub struct OfferedFiles {
     pub(super) files: Files,
     pub(super) layout: Layout,
     pub(super) stamps: Vec<Stamp>,
@@ -21,17 +21,17 @@ pub struct Offer {
     left_out: Vec<String>,
 }
 
-impl Offer {
+impl OfferedFiles {
     /// Examines the file or folder at `path`.
     ///
     /// # Errors
     /// Fails if it cannot be read, is neither, or has names that other systems could not have.
-    pub fn new(path: &Path) -> Result<Self, StoreError> {
-        let failed = |err| StoreError::of("find", path, err);
+    pub fn new(path: &Path) -> Result<Self, ContentStoreError> {
+        let failed = |err| ContentStoreError::of("find", path, err);
         let real = path.canonicalize().map_err(failed)?;
         let name = real.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
             let name = real.to_string_lossy().into_owned();
-            StoreError::BadName { name, reason: "it is no name, or not text (UTF-8)" }
+            ContentStoreError::BadName { name, reason: "it is no name, or not text (UTF-8)" }
         })?;
         if !real.metadata().map_err(failed)?.is_dir() {
             return Self::file(&real, name);
@@ -45,28 +45,29 @@ impl Offer {
     }
 
     /// Examines the plain file at `path`, which is called `name`.
-    pub(super) fn file(path: &Path, name: &str) -> Result<Self, StoreError> {
+    pub(super) fn file(path: &Path, name: &str) -> Result<Self, ContentStoreError> {
         let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
         let folder = Folder::open(folder.unwrap_or(Path::new(".")))?;
         let file = folder.file(name, Access::Read)?;
-        let meta = file.metadata().map_err(|err| StoreError::of("examine", path, err))?;
+        let meta = file.metadata().map_err(|err| ContentStoreError::of("examine", path, err))?;
         // A ticket has no room for a time.
-        let traits = Traits { mtime: None, ..traits_of(&meta, false) };
+        let traits = FileAttributes { mtime: None, ..traits_of(&meta, false) };
         Self::look(folder, name, Layout::single(name, meta.len(), traits))
     }
 
-    fn look(folder: Folder, name: &str, layout: Layout) -> Result<Self, StoreError> {
+    fn look(folder: Folder, name: &str, layout: Layout) -> Result<Self, ContentStoreError> {
         let mut stamps = Vec::with_capacity(layout.extents().len());
         for extent in layout.extents() {
             let path = folder.path().join(&extent.path);
             let file = folder.file(&extent.path, Access::Read)?;
-            let stamp = Stamp::of(&file).map_err(|err| StoreError::of("examine", &path, err))?;
+            let stamp =
+                Stamp::of(&file).map_err(|err| ContentStoreError::of("examine", &path, err))?;
             if stamp.size != extent.len {
-                return Err(StoreError::Changed { path });
+                return Err(ContentStoreError::Changed { path });
             }
             stamps.push(stamp);
         }
-        let files = Files::new(folder, Manner::Offered(stamps.clone()));
+        let files = Files::new(folder, OpenMode::Offered(stamps.clone()));
         let (name, left_out) = (name.to_owned(), Vec::new());
         Ok(Self { files, layout, stamps, list: None, name, left_out })
     }
@@ -87,10 +88,10 @@ impl Offer {
     }
 
     /// Permissions of the file, if it is one.
-    pub fn traits(&self) -> Traits {
+    pub fn traits(&self) -> FileAttributes {
         match (&self.list, self.layout.extents()) {
             (None, [only]) => only.traits,
-            (Some(_) | None, _) => Traits::default(),
+            (Some(_) | None, _) => FileAttributes::default(),
         }
     }
 
@@ -104,10 +105,14 @@ impl Offer {
     ///
     /// # Errors
     /// Fails if its size is not the one that was divided.
-    pub fn store(self, pieces: Pieces) -> Result<Store, StoreError> {
+    pub fn store(self, pieces: Pieces) -> Result<Store, ContentStoreError> {
         if pieces.size() != self.size() {
             let path = self.files.folder().path().join(&self.name);
-            return Err(StoreError::WrongSize { path, is: self.size(), should: pieces.size() });
+            return Err(ContentStoreError::WrongSize {
+                path,
+                is: self.size(),
+                should: pieces.size(),
+            });
         }
         let mut store = Store::new(pieces, self.files, Goal::Stays);
         let _ = store.layout.set(self.layout);

@@ -7,15 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::files::{Files, Manner};
+use super::files::{Files, OpenMode};
 use super::finish::Checked;
 use super::folder::{Access, Folder, check_part};
 use super::hashing;
 use super::layout::Layout;
-use super::record::{Found, Record, Subject};
-use super::{Goal, Offer, Store, StoreError, WorkNames};
+use super::record::{Record, RecordContent, RecordSubject};
+use super::{ContentStoreError, Goal, OfferedFiles, Store, WorkNames};
 use crate::machine::swarm::FILES_BYTES_MAX;
-use crate::model::Traits;
+use crate::model::FileAttributes;
 use crate::proto::swarm::{Hash, PieceIndex, Pieces};
 
 /// Options of a fetch.
@@ -32,7 +32,7 @@ pub struct Fetch<'a> {
     /// Digest of the list of files, if it is a folder.
     pub list: Option<Hash>,
     /// Permissions and time of the file, if it is a file.
-    pub traits: Traits,
+    pub traits: FileAttributes,
     /// True if to ask the disk for all room at once; otherwise it is taken as pieces come.
     pub preallocates: bool,
 }
@@ -48,13 +48,13 @@ impl Store {
         name: &str,
         pieces: Pieces,
         is_whole: bool,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, ContentStoreError> {
         check_part(name)?;
         if is_whole {
-            let offer = Offer::file(&folder.join(name), name)?;
+            let offer = OfferedFiles::file(&folder.join(name), name)?;
             if offer.size() != pieces.size() {
                 let (is, should) = (offer.size(), pieces.size());
-                return Err(StoreError::WrongSize { path: folder.join(name), is, should });
+                return Err(ContentStoreError::WrongSize { path: folder.join(name), is, should });
             }
             return offer.store(pieces);
         }
@@ -63,12 +63,12 @@ impl Store {
         let resume = format!(".{}", WorkNames::new(name, &[0; 32]).resume);
         let resume = resume.chars().rev().take(200).collect::<Vec<_>>();
         let resume: String = resume.into_iter().rev().collect();
-        let layout = Layout::single(name, pieces.size(), Traits::default());
-        let manner = Manner::Written { preallocates: false };
+        let layout = Layout::single(name, pieces.size(), FileAttributes::default());
+        let manner = OpenMode::Written { preallocates: false };
         let mut store = Self::new(pieces, Files::new(folder, manner), Goal::Stays);
         store.files.get(&layout, 0)?;
         let _ = store.layout.set(layout);
-        let subject = Subject { id: store.id, pieces };
+        let subject = RecordSubject { id: store.id, pieces };
         let (record, found) = Record::open(store.files.folder(), &resume, &subject)?;
         // Here only the checksums would detect a file that was restored with its record.
         store.prove(record, &found, false)?;
@@ -80,25 +80,25 @@ impl Store {
     /// # Errors
     /// Fails if the name is taken or cannot be used, there is no room, another process or swarm
     /// fetches the same, or the disk refuses.
-    pub fn fetched(fetch: &Fetch<'_>) -> Result<Self, StoreError> {
+    pub fn fetched(fetch: &Fetch<'_>) -> Result<Self, ContentStoreError> {
         check_part(fetch.name)?;
         let outer = Folder::open_or_make(fetch.folder)?;
         if outer.stat(fetch.name)?.is_some() {
-            return Err(StoreError::Exists { path: outer.path().join(fetch.name) });
+            return Err(ContentStoreError::Exists { path: outer.path().join(fetch.name) });
         }
         let work = WorkNames::new(fetch.name, &fetch.id);
         let there = outer.stat(&work.part)?;
         let recorded = outer.stat(&work.resume)?;
         // Other programs use this name, too: a file without a record is not ours.
         if recorded.is_none() && there.is_some_and(|it| it.st_size > 0) {
-            return Err(StoreError::Exists { path: outer.path().join(&work.part) });
+            return Err(ContentStoreError::Exists { path: outer.path().join(&work.part) });
         }
         // Sparse: the file may take less room than it has bytes.
         let taken = there.map_or(0, |it| u64::try_from(it.st_blocks).unwrap_or(0) * 512);
-        if fetch.pieces.size().saturating_sub(taken) > outer.room() && fetch.list.is_none() {
-            return Err(StoreError::Full { path: outer.path().join(fetch.name) });
+        if fetch.pieces.size().saturating_sub(taken) > outer.task() && fetch.list.is_none() {
+            return Err(ContentStoreError::Full { path: outer.path().join(fetch.name) });
         }
-        let manner = Manner::Written { preallocates: fetch.preallocates };
+        let manner = OpenMode::Written { preallocates: fetch.preallocates };
         let (inner, layout) = if fetch.list.is_some() {
             (outer.enter_or_make(&work.part)?, None)
         } else {
@@ -111,7 +111,7 @@ impl Store {
         store.list_digest = fetch.list;
         store.id = fetch.id;
         let Goal::Named { outer, .. } = &store.goal else { unreachable!("it was just made") };
-        let subject = Subject { id: fetch.id, pieces: fetch.pieces };
+        let subject = RecordSubject { id: fetch.id, pieces: fetch.pieces };
         let (record, found) = Record::open(outer, &resume, &subject)?;
         if let Some(layout) = layout {
             let _ = store.layout.set(layout);
@@ -137,11 +137,12 @@ impl Store {
     fn prove(
         &mut self,
         mut record: Record,
-        found: &Found,
+        found: &RecordContent,
         trusts_stamps: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), ContentStoreError> {
         let layout = self.layout()?;
-        let mut looks = Looks { store: self, layout, found, trusts_stamps, seen: BTreeMap::new() };
+        let mut looks =
+            FileConditions { store: self, layout, found, trusts_stamps, seen: BTreeMap::new() };
         let (mut proven, mut again) = (Vec::new(), Checked::default());
         let (mut dirty, mut data) = (BTreeSet::new(), Vec::new());
         for (number, claim) in found.claims.iter().enumerate() {
@@ -151,8 +152,8 @@ impl Store {
             let (mut is_sure, mut is_there) = (claim.is_marked, true);
             for file in &files {
                 let look = looks.at(*file)?;
-                is_sure &= look == Look::AsLeft;
-                is_there &= look != Look::Gone;
+                is_sure &= look == FileCondition::AsLeft;
+                is_there &= look != FileCondition::Gone;
             }
             again.read += u32::from(!is_sure);
             let holds = is_sure
@@ -187,7 +188,7 @@ type Stamps = Vec<(usize, u32)>;
 
 /// State of a file when its store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum FileCondition {
     /// The file is as this program left it.
     AsLeft,
     /// The file has another stamp, or its last stamp is not known.
@@ -197,34 +198,34 @@ enum Look {
 }
 
 /// The files of a store that is being opened, each examined once.
-struct Looks<'a> {
+struct FileConditions<'a> {
     store: &'a Store,
     layout: &'a Layout,
-    found: &'a Found,
+    found: &'a RecordContent,
     trusts_stamps: bool,
     /// State of each file, and its stamp before any of it was read.
-    seen: BTreeMap<usize, (Look, Option<super::files::Stamp>)>,
+    seen: BTreeMap<usize, (FileCondition, Option<super::files::Stamp>)>,
 }
 
-impl Looks<'_> {
-    fn at(&mut self, file: usize) -> Result<Look, StoreError> {
+impl FileConditions<'_> {
+    fn at(&mut self, file: usize) -> Result<FileCondition, ContentStoreError> {
         if let Some((look, _)) = self.seen.get(&file) {
             return Ok(*look);
         }
         let (files, layout) = (&self.store.files, self.layout);
         let there = files.by_name(layout, file)?.map(|(_, stamp)| stamp);
         let seen = match there {
-            None => (Look::Gone, None),
+            None => (FileCondition::Gone, None),
             Some(stamp)
                 if self.trusts_stamps && self.found.stamps.get(&file) == Some(&stamp.digest()) =>
             {
                 files.was_read(layout, file, stamp)?;
-                (Look::AsLeft, Some(stamp))
+                (FileCondition::AsLeft, Some(stamp))
             }
             Some(_) => {
                 // The file gets its size, and a copy of its own if it has a second name.
                 files.get(layout, file)?;
-                (Look::Other, files.by_name(layout, file)?.map(|(_, stamp)| stamp))
+                (FileCondition::Other, files.by_name(layout, file)?.map(|(_, stamp)| stamp))
             }
         };
         self.seen.insert(file, seen);
@@ -232,10 +233,10 @@ impl Looks<'_> {
     }
 
     /// Stamps of the files that were read, and the names of those that others had changed.
-    fn settle(self) -> Result<(Stamps, Vec<String>), StoreError> {
+    fn settle(self) -> Result<(Stamps, Vec<String>), ContentStoreError> {
         let (mut stamps, mut names) = (Vec::new(), Vec::new());
         for (file, (look, before)) in &self.seen {
-            if *look == Look::AsLeft {
+            if *look == FileCondition::AsLeft {
                 continue;
             }
             if self.found.stamps.contains_key(file) && self.trusts_stamps {

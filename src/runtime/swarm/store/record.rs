@@ -21,7 +21,7 @@ use std::fs::TryLockError;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
-use super::StoreError;
+use super::ContentStoreError;
 use super::folder::Folder;
 use crate::model::FILES_MAX;
 use crate::proto::swarm::{Hash, PIECES_MAX, PieceIndex, Pieces};
@@ -45,7 +45,7 @@ const _: () = assert!(PIECES_MAX < STAMP && FILES_MAX < STAMP as usize);
 
 /// Content of which a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Subject {
+pub(super) struct RecordSubject {
     /// Identity of the share; zeros in the assignment, which has no name for content.
     pub(super) id: Hash,
     /// Division of the content.
@@ -54,16 +54,16 @@ pub(super) struct Subject {
 
 /// Content of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct RecordContent {
     /// The claim for each piece.
-    pub(super) claims: Vec<Option<Claim>>,
+    pub(super) claims: Vec<Option<RecordedClaim>>,
     /// Stamps of the files, by their numbers.
     pub(super) stamps: BTreeMap<usize, u32>,
 }
 
 /// A claim that was read back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Claim {
+pub(super) struct RecordedClaim {
     /// The piece's checksum.
     pub(super) check: u32,
     /// True if the disk was told to keep the piece since.
@@ -84,14 +84,14 @@ impl Record {
     pub(super) fn open(
         folder: &Folder,
         name: &str,
-        subject: &Subject,
-    ) -> Result<(Self, Found), StoreError> {
+        subject: &RecordSubject,
+    ) -> Result<(Self, RecordContent), ContentStoreError> {
         let file = folder.own_file(name)?;
         let path = folder.path().join(name);
         let file = match LockedFile::lock(file) {
             Ok(file) => file,
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path }),
-            Err(TryLockError::Error(err)) => return Err(StoreError::of("lock", path, err)),
+            Err(TryLockError::WouldBlock) => return Err(ContentStoreError::InUse { path }),
+            Err(TryLockError::Error(err)) => return Err(ContentStoreError::of("lock", path, err)),
         };
         let mut record = Self { file, path, entries: 0 };
         let found = record.read(subject).map_err(|err| record.failed("read", err))?;
@@ -106,26 +106,29 @@ impl Record {
         index: PieceIndex,
         check: u32,
         stamps: &[(usize, u32)],
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), ContentStoreError> {
         let mut entries = vec![(index.0, check)];
         entries.extend(stamps.iter().map(|(at, stamp)| (stamp_word(*at), *stamp)));
         self.append(&entries)
     }
 
     /// Records the stamps of files.
-    pub(super) fn stamp(&mut self, stamps: &[(usize, u32)]) -> Result<(), StoreError> {
+    pub(super) fn stamp(&mut self, stamps: &[(usize, u32)]) -> Result<(), ContentStoreError> {
         let entries: Vec<_> = stamps.iter().map(|(at, it)| (stamp_word(*at), *it)).collect();
         self.append(&entries)
     }
 
     /// Reads the record's present content.
-    pub(super) fn found(&mut self, subject: &Subject) -> Result<Found, StoreError> {
+    pub(super) fn found(
+        &mut self,
+        subject: &RecordSubject,
+    ) -> Result<RecordContent, ContentStoreError> {
         self.entries = 0;
         self.read(subject).map_err(|err| self.failed("read", err))
     }
 
     /// Takes a claim back.
-    pub(super) fn forget(&mut self, index: PieceIndex) -> Result<(), StoreError> {
+    pub(super) fn forget(&mut self, index: PieceIndex) -> Result<(), ContentStoreError> {
         self.append(&[(index.0 | FORGET, 0)])
     }
 
@@ -136,12 +139,12 @@ impl Record {
 
     /// Records that the pieces of the first `entries` entries are on disk, and waits until this is
     /// on disk, too.
-    pub(super) fn mark(&mut self, entries: u32) -> Result<(), StoreError> {
+    pub(super) fn mark(&mut self, entries: u32) -> Result<(), ContentStoreError> {
         self.append(&[(MARK, entries)])?;
         self.file.sync_data().map_err(|err| self.failed("sync", err))
     }
 
-    fn append(&mut self, entries: &[(u32, u32)]) -> Result<(), StoreError> {
+    fn append(&mut self, entries: &[(u32, u32)]) -> Result<(), ContentStoreError> {
         let places = self.entries..;
         let bytes: Vec<_> =
             places.zip(entries).map(|(at, (word, check))| entry(at, *word, *check)).collect();
@@ -151,7 +154,7 @@ impl Record {
     }
 
     /// Reads the entries; if they are of another content, begins anew.
-    fn read(&mut self, subject: &Subject) -> io::Result<Found> {
+    fn read(&mut self, subject: &RecordSubject) -> io::Result<RecordContent> {
         let mut claims = vec![None; subject.pieces.count() as usize];
         let mut stamps = BTreeMap::new();
         let header = header(subject);
@@ -164,7 +167,7 @@ impl Record {
             self.file.set_len(0)?;
             self.file.seek(SeekFrom::Start(0))?;
             self.file.write_all(&header)?;
-            return Ok(Found { claims, stamps });
+            return Ok(RecordContent { claims, stamps });
         };
         // Position of each claim, to see which of them the marks cover.
         let mut made = vec![0_u32; claims.len()];
@@ -181,7 +184,7 @@ impl Record {
                 stamps.insert((word & !STAMP) as usize, check);
             } else if let Some(claim) = claims.get_mut((word & !FORGET) as usize) {
                 let is_claim = word & FORGET == 0;
-                *claim = is_claim.then_some(Claim { check, is_marked: false });
+                *claim = is_claim.then_some(RecordedClaim { check, is_marked: false });
                 made[(word & !FORGET) as usize] = self.entries;
             }
             self.entries += 1;
@@ -194,11 +197,11 @@ impl Record {
         let end = HEADER_BYTES as u64 + u64::from(self.entries) * ENTRY_BYTES as u64;
         self.file.set_len(end)?;
         self.file.seek(SeekFrom::Start(end))?;
-        Ok(Found { claims, stamps })
+        Ok(RecordContent { claims, stamps })
     }
 
-    fn failed(&self, action: &'static str, err: io::Error) -> StoreError {
-        StoreError::of(action, &self.path, err)
+    fn failed(&self, action: &'static str, err: io::Error) -> ContentStoreError {
+        ContentStoreError::of(action, &self.path, err)
     }
 }
 
@@ -206,7 +209,7 @@ fn stamp_word(file: usize) -> u32 {
     STAMP | u32::try_from(file).expect("files are bounded")
 }
 
-fn header(subject: &Subject) -> [u8; HEADER_BYTES] {
+fn header(subject: &RecordSubject) -> [u8; HEADER_BYTES] {
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend(MAGIC);
     header.extend(subject.id);
@@ -246,11 +249,11 @@ mod tests {
 
     const NAME: &str = "x.resume";
 
-    fn subject() -> Subject {
-        Subject { id: [7; 32], pieces: Pieces::new(1_000, 10).unwrap() }
+    fn subject() -> RecordSubject {
+        RecordSubject { id: [7; 32], pieces: Pieces::new(1_000, 10).unwrap() }
     }
 
-    fn claims(dir: &tempfile::TempDir, subject: &Subject) -> Vec<(u32, u32, bool)> {
+    fn claims(dir: &tempfile::TempDir, subject: &RecordSubject) -> Vec<(u32, u32, bool)> {
         let folder = Folder::open(dir.path()).unwrap();
         let (_, found) = Record::open(&folder, NAME, subject).unwrap();
         let there = found.claims.iter().enumerate();
@@ -317,9 +320,9 @@ mod tests {
     #[test]
     fn a_record_of_something_else_is_worth_nothing() {
         let other = [
-            Subject { id: [8; 32], ..subject() },
-            Subject { pieces: Pieces::new(1_000, 11).unwrap(), ..subject() },
-            Subject { pieces: Pieces::new(999, 10).unwrap(), ..subject() },
+            RecordSubject { id: [8; 32], ..subject() },
+            RecordSubject { pieces: Pieces::new(1_000, 11).unwrap(), ..subject() },
+            RecordSubject { pieces: Pieces::new(999, 10).unwrap(), ..subject() },
         ];
         for other in other {
             assert_eq!(claims(&written(), &other), []);
@@ -361,7 +364,7 @@ mod tests {
         let folder = Folder::open(dir.path()).unwrap();
         let held = Record::open(&folder, NAME, &subject()).unwrap();
         let again = Record::open(&folder, NAME, &subject());
-        assert!(matches!(again, Err(StoreError::InUse { .. })), "{again:?}");
+        assert!(matches!(again, Err(ContentStoreError::InUse { .. })), "{again:?}");
         drop(held);
         assert_eq!(claims(&dir, &subject()).len(), 3);
     }
@@ -385,7 +388,7 @@ mod tests {
         std::os::unix::fs::symlink(&victim, dir.path().join(NAME)).unwrap();
         let folder = Folder::open(dir.path()).unwrap();
         let opened = Record::open(&folder, NAME, &subject());
-        assert!(matches!(opened, Err(StoreError::NotPlain { .. })), "{opened:?}");
+        assert!(matches!(opened, Err(ContentStoreError::NotPlain { .. })), "{opened:?}");
         assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
     }
 }

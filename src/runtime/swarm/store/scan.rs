@@ -4,9 +4,9 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::StoreError;
+use super::ContentStoreError;
 use crate::machine::swarm::FILES_BYTES_MAX;
-use crate::model::{FILES_MAX, FileEntry, FileList, Traits, path_complaint};
+use crate::model::{FILES_MAX, FileAttributes, FileEntry, FileList, path_complaint};
 
 /// A folder that is still to be read.
 struct Open {
@@ -16,12 +16,12 @@ struct Open {
 }
 
 /// The files below `folder`, and the names that were left out, each with its reason.
-pub(super) fn scan(folder: &Path) -> Result<(FileList, Vec<String>), StoreError> {
+pub(super) fn scan(folder: &Path) -> Result<(FileList, Vec<String>), ContentStoreError> {
     let (mut files, mut left_out) = (Vec::new(), Vec::new());
     let mut open = vec![Open { below: String::new(), is_private: false }];
     while let Some(Open { below, is_private }) = open.pop() {
         let here = folder.join(&below);
-        let failed = |err| StoreError::of("read the folder", &here, err);
+        let failed = |err| ContentStoreError::of("read the folder", &here, err);
         let is_private = is_private || is_closed(&fs::metadata(&here).map_err(failed)?);
         let before = files.len() + open.len();
         for entry in fs::read_dir(&here).map_err(failed)? {
@@ -40,7 +40,7 @@ pub(super) fn scan(folder: &Path) -> Result<(FileList, Vec<String>), StoreError>
             };
             let path = join(&name);
             if let Some(reason) = path_complaint(&path) {
-                return Err(StoreError::BadName { name: path, reason });
+                return Err(ContentStoreError::BadName { name: path, reason });
             }
             let meta = entry.metadata().map_err(failed)?;
             if meta.is_dir() {
@@ -61,32 +61,32 @@ pub(super) fn scan(folder: &Path) -> Result<(FileList, Vec<String>), StoreError>
                 "{} has more than {FILES_MAX} files; share an archive of it, or its parts",
                 folder.display()
             );
-            return Err(StoreError::BadList { reason });
+            return Err(ContentStoreError::BadList { reason });
         }
     }
     left_out.sort_unstable();
-    let list =
-        FileList::new(files).map_err(|err| StoreError::BadList { reason: err.to_string() })?;
+    let list = FileList::new(files)
+        .map_err(|err| ContentStoreError::BadList { reason: err.to_string() })?;
     if list.encode().len() > FILES_BYTES_MAX {
         let reason = format!(
             "that of {} is longer than {FILES_BYTES_MAX} bytes; share an archive of it, or its \
              parts",
             folder.display()
         );
-        return Err(StoreError::BadList { reason });
+        return Err(ContentStoreError::BadList { reason });
     }
     Ok((list, left_out))
 }
 
 fn entry_of(path: String, meta: &Metadata, is_private: bool) -> FileEntry {
-    let Traits { run, private, mtime } = traits_of(meta, is_private);
+    let FileAttributes { run, private, mtime } = traits_of(meta, is_private);
     FileEntry { path, size: meta.len(), run, private, mtime }
 }
 
 /// Permissions and time of a file; `is_private` if a folder above it is.
-pub(super) fn traits_of(meta: &Metadata, is_private: bool) -> Traits {
+pub(super) fn traits_of(meta: &Metadata, is_private: bool) -> FileAttributes {
     let private = is_private || is_closed(meta);
-    Traits { run: meta.mode() & 0o100 != 0, private, mtime: Some(meta.mtime()) }
+    FileAttributes { run: meta.mode() & 0o100 != 0, private, mtime: Some(meta.mtime()) }
 }
 
 /// True if only the owner has any right.

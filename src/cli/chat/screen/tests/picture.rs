@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{chat, entry, say, screen, show, terminal};
-use crate::cli::chat::book::GENERAL;
+use crate::cli::chat::model::GENERAL;
 use crate::machine::chat::Event;
 use crate::proto::chat::entry::{Body, SeqNo};
 
@@ -97,11 +97,11 @@ fn the_picture_in_the_documents_is_what_the_screen_draws() {
     say(&mut screen, 4, 3, "Hello everybody!");
     say(&mut screen, 5, 1, "Hi. 漢字, é and \x1b[2J arrive as they are, or escaped");
     say(&mut screen, 6, 2, "I am gone in a minute");
-    screen.book.deliver(&[entry(7, Body::Chat(chat(3, 7, "cats", "meow")))]);
+    screen.model.deliver(&[entry(7, Body::Chat(chat(3, 7, "cats", "meow")))]);
     let typed = chat(1, 2, GENERAL, "this one has a number already");
-    screen.book.happen(&Event::Pending(typed.clone()));
-    screen.book.happen(&Event::Numbered(typed.msg_id, SeqNo(8)));
-    screen.book.happen(&Event::Pending(chat(1, 3, GENERAL, "this one waits for one")));
+    screen.model.happen(&Event::Pending(typed.clone()));
+    screen.model.happen(&Event::Numbered(typed.msg_id, SeqNo(8)));
+    screen.model.happen(&Event::Pending(chat(1, 3, GENERAL, "this one waits for one")));
     screen.screen.input.insert("and this one is being typed");
     let mut terminal = terminal(92, 18);
     show(&mut terminal, &mut screen);
