@@ -1,7 +1,7 @@
 //! Peers that hand on a file: `cargo run --release --example share [PEERS [MIB]]`.
 //!
-//! The first peer, whose uplink is slow, offers a file and publishes its ticket; all others fetch it
-//! at once, from it and from each other, and compare what came with the original.
+//! The first peer, whose uplink is slow, offers a file and publishes its ticket; all others fetch
+//! it at once, from it and from each other, and compare what came with the original.
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 

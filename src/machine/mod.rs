@@ -14,7 +14,7 @@
 //!   [`NodeMachine`].
 //! - The machine holds back, because some of its messages may overtake the disk: the driver carries
 //!   out effects at once, and reports by [`Input::Synced`] which records are on disk. So it is for
-//!   [`chat::Replica`] and [`rollout::Rollout`], each with a [`held::Held`].
+//!   [`chat::Replica`] and [`rollout::RolloutMachine`], each with a [`held::Held`].
 
 pub mod bootstrap;
 pub mod broadcast;

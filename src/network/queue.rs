@@ -287,8 +287,8 @@ impl<T: ByteSize> Queue<T> {
     /// Blocks until an item comes.
     ///
     /// # Errors
-    /// [`RecvError::Missed`] and [`RecvError::Missing`] once for each gap, [`RecvError::Closed`] after the last
-    /// item.
+    /// [`RecvError::Missed`] and [`RecvError::Missing`] once for each gap, [`RecvError::Closed`]
+    /// after the last item.
     pub fn recv(&self) -> Result<T, RecvError> {
         loop {
             match self.shared.pop(LONG) {

@@ -77,8 +77,8 @@ pub struct Subscriptions {
     /// Signaled when a neighbor was won, more peers have a message, or the node has said goodbye or
     /// stopped.
     moved: Condvar,
-    /// Queue of answers; `None` once the subscriptions are closed, which ends the thread that carries
-    /// them.
+    /// Queue of answers; `None` once the subscriptions are closed, which ends the thread that
+    /// carries them.
     answers: Mutex<Option<BoundedSender<Command>>>,
     answering: Receiver<Command>,
     me: Endpoint,
@@ -107,8 +107,8 @@ impl UnreadLimiter {
 }
 
 impl Subscriptions {
-    /// The subscriptions of the peer at `me`, without any waits. With `takes_unread`, direct messages
-    /// are taken without a reader.
+    /// The subscriptions of the peer at `me`, without any waits. With `takes_unread`, direct
+    /// messages are taken without a reader.
     pub fn new(me: Endpoint, takes_unread: bool) -> Arc<Self> {
         let (answers, answering) = channel(ANSWERS_MAX);
         let waiting = Mutex::new(PendingSend::default());
@@ -125,8 +125,8 @@ impl Subscriptions {
         self.answers.lock().expect("nothing under this lock can panic")
     }
 
-    /// Channel of the answers that are to be carried to the node; it ends when the subscriptions are
-    /// closed.
+    /// Channel of the answers that are to be carried to the node; it ends when the subscriptions
+    /// are closed.
     pub fn answering(&self) -> Receiver<Command> {
         self.answering.clone()
     }

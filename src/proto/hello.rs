@@ -13,8 +13,8 @@ pub const VERSION: u16 = 1;
 /// Greatest length of a fleet's name, in bytes.
 pub const FLEET_NAME_MAX: usize = 64;
 
-/// Number of votes in a node info's certificate, and of seeds whose keys it may name: as many seeds as
-/// can be configured. More would only be kept in memory until the node info is judged.
+/// Number of votes in a node info's certificate, and of seeds whose keys it may name: as many seeds
+/// as can be configured. More would only be kept in memory until the node info is judged.
 const CARD_SEEDS_MAX: usize = 64;
 
 /// Data by which a node introduces itself in the handshake.
@@ -104,10 +104,10 @@ impl NodeInfo {
         }
     }
 
-    /// The statement by which the node info's owner answers `nonce`, put by the holder of `challenger`.
-    /// The caller and the called node sign different domains, so that an answer cannot be
-    /// reflected; both sign the encrypted connection, if it is one, so that an answer cannot be
-    /// carried to another.
+    /// The statement by which the node info's owner answers `nonce`, put by the holder of
+    /// `challenger`. The caller and the called node sign different domains, so that an answer
+    /// cannot be reflected; both sign the encrypted connection, if it is one, so that an answer
+    /// cannot be carried to another.
     pub fn proof_bytes(
         &self,
         domain: &str,

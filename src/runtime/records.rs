@@ -1,10 +1,10 @@
 //! The lines of append-only files, one record a line: the CRC-32 of its JSON as eight hexadecimal
 //! digits, a space, the JSON. Between them stand marks.
 //!
-//! A [`DurableMark`] states which bytes were on disk when it was written: one follows each sync, and more
-//! stand in a long write, which repeat it. Damage that a later mark covers is no torn write:
-//! confirmed records are lost. Damage that no mark covers, of any shape, lies in the last write,
-//! which was never confirmed: a crash may leave its last page without its first.
+//! A [`DurableMark`] states which bytes were on disk when it was written: one follows each sync,
+//! and more stand in a long write, which repeat it. Damage that a later mark covers is no torn
+//! write: confirmed records are lost. Damage that no mark covers, of any shape, lies in the last
+//! write, which was never confirmed: a crash may leave its last page without its first.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};

@@ -1,7 +1,8 @@
 //! Threads: named, with a sized stack, and counted so that their end can be waited for.
 //!
-//! Invariant: a thread that a [`ThreadGroup`] has started leaves it only after everything it owned has
-//! been dropped, so that a port or file it held is free once [`ThreadGroup::wait`] has returned.
+//! Invariant: a thread that a [`ThreadGroup`] has started leaves it only after everything it owned
+//! has been dropped, so that a port or file it held is free once [`ThreadGroup::wait`] has
+//! returned.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};

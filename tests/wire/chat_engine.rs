@@ -131,7 +131,8 @@ impl Running {
     #[track_caller]
     pub(super) fn await_role(&mut self, role: Role) {
         let is = |told: &ChatNotification| {
-            matches!(told, ChatNotification::Event(Event::RoleChanged { role: it, leader: Some(_), .. })
+            matches!(told,
+                ChatNotification::Event(Event::RoleChanged { role: it, leader: Some(_), .. })
                 if *it == role)
         };
         self.until("that role", |it| it.others.iter().any(is).then_some(()));
@@ -256,7 +257,10 @@ fn whoever_may_not_join_is_told_why() {
     founder.engine.stop();
     let mut foreign = start(other.path(), joining(5, &one));
     // It has a group of its own, and passes by the other one at the address of its seed.
-    let note = |told: &ChatNotification| matches!(told, ChatNotification::Note(text) if text.contains("another group"));
+    let note = |told: &ChatNotification| {
+        matches!(told, ChatNotification::Note(text)
+        if text.contains("another group"))
+    };
     foreign.until("a note", |it| it.others.iter().find(|told| note(told)).map(|_| ()));
     foreign.await_role(Role::Leader);
     stop_all([foreign, two, one]);
@@ -270,7 +274,10 @@ fn a_place_where_nobody_is_is_named_once_and_tried_until_somebody_is() {
         Setup { seeds: vec![Endpoint::from(port)], bootstrap: GroupBootstrap::Never, ..setup(2) };
     let mut two = start(dir.path(), waits);
     let notes = |it: &Running| {
-        let note = |told: &ChatNotification| matches!(told, ChatNotification::Note(text) if text.contains("no member at"));
+        let note = |told: &ChatNotification| {
+            matches!(told, ChatNotification::Note(text)
+            if text.contains("no member at"))
+        };
         it.others.iter().filter(|told| note(told)).count()
     };
     two.until("a note", |it| (notes(it) > 0).then_some(()));

@@ -141,7 +141,8 @@ pub struct NodeArgs {
 #[command(next_help_heading = "Limits of connections")]
 pub struct ConnectionArgs {
     /// Time that a connection may take until its protocol is clear
-    #[arg(long, value_name = "TIME", default_value_t = Span(ConnectionLimits::default().handshake_timeout))]
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(ConnectionLimits::default().handshake_timeout))]
     pub opening_timeout: Span,
     /// Time that a connection may take to prove its key
     #[arg(long, value_name = "TIME",
@@ -151,7 +152,8 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "TIME", default_value_t = Span(session::Config::default().keep_alive))]
     pub keep_alive: Span,
     /// Time that writing to a connection may take before it is closed
-    #[arg(long, value_name = "TIME", default_value_t = Span(ConnectionLimits::default().write_timeout))]
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(ConnectionLimits::default().write_timeout))]
     pub write_timeout: Span,
     /// Connections that have said nothing yet, at most; beyond, the oldest is closed
     #[arg(long, value_name = "N", default_value_t = ConnectionLimits::default().silent_max)]

@@ -232,7 +232,8 @@ impl ChatDemo {
                 && at.is_none()
                 // Messages under way when the leader died may be shown before its death was
                 // noticed.
-                && self.processes.notes(1).iter().any(|it| it.contains("peer_2") && it.contains("leads"))
+                && self.processes.notes(1).iter()
+                    .any(|it| it.contains("peer_2") && it.contains("leads"))
                 && self.final_at(1) > *seen
             {
                 **at = Some(self.clock.now().mono);

@@ -1,5 +1,5 @@
-//! Pending messages: messages that were typed here, or sent by this member, and are not final yet; and
-//! the numbering of typed texts.
+//! Pending messages: messages that were typed here, or sent by this member, and are not final yet;
+//! and the numbering of typed texts.
 //!
 //! Invariant: no identity is given twice.
 

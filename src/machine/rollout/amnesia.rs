@@ -21,11 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt as _;
 
 use super::event::{Event, Record};
-use super::machine::{Effect, Rollout};
+use super::machine::{Effect, RolloutMachine};
 use super::recalled::{AmnesiaRecovery, raise};
 use crate::proto::rollout::{Message, NodeId, RecallReq, RecallResp, TxMark};
 
-impl Rollout {
+impl RolloutMachine {
     pub(super) fn begin_recall(&mut self) {
         let is_blank = self.memory.unsure().is_none();
         if !is_blank && self.config.breaks().names_again {

@@ -11,12 +11,12 @@
 
 use super::coordinator::TxRequest;
 use super::event::{Event, Record};
-use super::machine::Rollout;
+use super::machine::RolloutMachine;
 use super::progress::{CommandRefusal, Phase};
 use super::running::CoordinatedTx;
 use crate::proto::rollout::{AbortCause, Brake, Message, NodeId, TxKind, cut};
 
-impl Rollout {
+impl RolloutMachine {
     /// The brake, if one is on.
     pub(super) fn brake(&self) -> Option<&Brake> {
         self.memory.brake().filter(|it| self.is_to_do(it))

@@ -2,9 +2,9 @@
 //!
 //! Invariants:
 //! - Votes count once per voter, for this transaction and content only (T3).
-//! - The coordinator's own COMMIT is signed when all others are there. With `DecisionAuthority::Coordinator`
-//!   it is on disk together with the decision, so before that the coordinator may always say no:
-//!   after 2 s, when a participant objects, and after a restart.
+//! - The coordinator's own COMMIT is signed when all others are there. With
+//!   `DecisionAuthority::Coordinator` it is on disk together with the decision, so before that the
+//!   coordinator may always say no: after 2 s, when a participant objects, and after a restart.
 //! - With `DecisionAuthority::Log` the coordinator votes like all others, and the log decides.
 
 use crate::machine::rollout::WindowVerdict;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::config::DecisionAuthority;
 use super::event::{Aborted, CommandResult, Event, ExtraEffect, Record, Timer};
-use super::machine::{Effect, Rollout};
+use super::machine::{Effect, RolloutMachine};
 use super::progress::{CommandRefusal, target};
 use super::running::CoordinatedTx;
 use crate::machine::DialId;
@@ -32,7 +32,7 @@ pub(super) struct TxRequest {
     pub(super) ticket: Option<DialId>,
 }
 
-impl Rollout {
+impl RolloutMachine {
     /// Begins a transaction, one at a time (T6).
     pub(super) fn begin(&mut self, kind: TxKind, request: TxRequest) -> Result<(), CommandRefusal> {
         let (progress, plan) = (self.present.progress(), request.plan.as_ref());

@@ -18,12 +18,12 @@ use std::collections::BTreeSet;
 use super::config::DecisionAuthority;
 use super::coordinator::TxRequest;
 use super::event::{DeadParticipants, Event, Timer};
-use super::machine::{Effect, Rollout};
+use super::machine::{Effect, RolloutMachine};
 use super::progress::CommandRefusal;
 use crate::model::{PublicKey, Time};
 use crate::proto::rollout::{AbortCause, NodeId, RemovalAuthority};
 
-impl Rollout {
+impl RolloutMachine {
     pub(super) fn on_dead(&mut self, keys: BTreeSet<PublicKey>) {
         self.dead.set_keys(keys);
         self.look_for_dead();

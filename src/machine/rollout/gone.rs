@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use super::config::DecisionAuthority;
 use super::coordinator::TxRequest;
 use super::event::{Event, Record};
-use super::machine::{Effect, Rollout};
+use super::machine::{Effect, RolloutMachine};
 use super::memory::AbsentNode;
 use super::progress::CommandRefusal;
 use crate::proto::rollout::{
@@ -29,7 +29,7 @@ use crate::proto::rollout::{
     RoutingStatus, TxKind, TxProof, TxProposal,
 };
 
-impl Rollout {
+impl RolloutMachine {
     /// True if this node takes part: its name may be another machine's by now.
     pub(super) fn is_member(&self) -> bool {
         self.present.roster().get(&self.config.me).is_some_and(|it| it.key == self.keys.public())
@@ -146,8 +146,9 @@ impl Rollout {
         self.present.is_before(next)
     }
 
-    /// True if only the gone have still to answer this node's question for former transactions. They may know names that it
-    /// has used and forgotten, so it goes on in a new epoch, which no node has seen.
+    /// True if only the gone have still to answer this node's question for former transactions.
+    /// They may know names that it has used and forgotten, so it goes on in a new epoch, which no
+    /// node has seen.
     pub(super) fn goes_on_without(&mut self, gone: Option<&GoneNodes>) -> bool {
         let Some(gone) = gone.filter(|_| !self.is_blank()) else { return false };
         if !self.recall_waits_for().is_subset(&gone.nodes) {

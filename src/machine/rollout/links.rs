@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::event::{Event, Timer};
-use super::machine::{Effect, Rollout};
+use super::machine::{Effect, RolloutMachine};
 use super::peers::Place;
 use super::recalled::AmnesiaRecovery;
 use crate::machine::LinkId;
 use crate::model::PublicKey;
 use crate::proto::rollout::{DecisionReq, Heartbeat, Message, NodeId, RecallReq, StateReq};
 
-impl Rollout {
+impl RolloutMachine {
     pub(super) fn on_linked(&mut self, link: LinkId, node: &NodeId, key: PublicKey) {
         let known = self.present.roster().get(node).or_else(|| {
             let new = self.coordinator.running()?.proposal().new_roster.as_ref()?;

@@ -21,18 +21,18 @@ use crate::model::{KeyPair, Now, Rng};
 use crate::proto::rollout::{Message, NUMBER_MAX, NodeId, Participant, TxProposal};
 
 /// An input of the machine.
-pub type Input = machine::Input<Rollout>;
+pub type Input = machine::Input<RolloutMachine>;
 
 /// An action for the driver.
-pub type Effect = machine::Effect<Rollout>;
+pub type Effect = machine::Effect<RolloutMachine>;
 
 /// The effects of one input.
-pub type Fx = machine::Effects<Rollout>;
+pub type Fx = machine::Effects<RolloutMachine>;
 
 /// State machine of one node for all rollouts of its fleet. Each part owns its fields; a step that
 /// concerns several parts is a method here, in the file of its rule.
 #[derive(Debug)]
-pub struct Rollout {
+pub struct RolloutMachine {
     pub(super) config: Config,
     pub(super) keys: KeyPair,
     pub(super) rng: Rng,
@@ -49,7 +49,7 @@ pub struct Rollout {
     pub(super) out: EffectQueue<Self>,
 }
 
-impl machine::Vocabulary for Rollout {
+impl machine::Vocabulary for RolloutMachine {
     type Message = Message;
     type Call = Participant;
     type Timer = Timer;
@@ -58,7 +58,7 @@ impl machine::Vocabulary for Rollout {
     type ExtraEffect = ExtraEffect;
 }
 
-impl Machine for Rollout {
+impl Machine for RolloutMachine {
     type Opening = Opening;
     type CallFailure = NodeId;
     type Command = CommandRequest;
@@ -85,7 +85,7 @@ impl Machine for Rollout {
     }
 }
 
-impl Rollout {
+impl RolloutMachine {
     /// Returns a machine that has not begun: the first input is [`Input::Start`].
     pub fn new(config: Config, keys: KeyPair, rng: Rng, memory: RolloutMemory) -> Self {
         Self {

@@ -45,7 +45,7 @@ pub use event::{
     ExtraInput, Opening, Record, ServedState, StartOrder, Timer,
 };
 pub use judge::WindowVerdict;
-pub use machine::{Effect, Fx, Input, Rollout};
+pub use machine::{Effect, Fx, Input, RolloutMachine};
 pub use memory::{ABORTED_MAX, HISTORY_MAX, RolloutMemory};
 pub use progress::{Phase, RolloutProgress};
 pub use status::{CoordinatedTxStatus, InDoubtStatus, NodeStatus, RosterNodeStatus};

@@ -5,7 +5,7 @@
 //! transaction; a node that may have forgotten a vote signs nothing about that transaction.
 
 use super::event::{Event, Record};
-use super::machine::{Effect, Rollout};
+use super::machine::{Effect, RolloutMachine};
 use super::peers::LinkedNode;
 use super::progress::CommandRefusal;
 use super::running::CoordinatedTx;
@@ -13,7 +13,7 @@ use crate::proto::rollout::{
     AbortCause, Choice, Message, NodeId, PrepareResp, StateReq, TxId, TxProposal, TxVote,
 };
 
-impl Rollout {
+impl RolloutMachine {
     pub(super) fn on_prepare(&mut self, from: NodeId, proposal: TxProposal) {
         if proposal.txid.node != from {
             return self.drop_from(&from, "a proposal of another coordinator");

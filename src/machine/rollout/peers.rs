@@ -50,8 +50,8 @@ impl LinkedNode {
     }
 }
 
-/// Maximum of [`LinkedNode::quiet`]; beyond it a link is closed. Rounds are counted, not time: a process
-/// that slept through some blames no peer for it.
+/// Maximum of [`LinkedNode::quiet`]; beyond it a link is closed. Rounds are counted, not time: a
+/// process that slept through some blames no peer for it.
 const QUIET_ROUNDS_MAX: u32 = 2;
 
 /// All nodes in reach, and the absence of the others.

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 
 use super::event::{Event, ExtraEffect};
-use super::machine::{Effect, Rollout};
+use super::machine::{Effect, RolloutMachine};
 use super::peers::LinkedNode;
 use super::progress::CommandRefusal;
 use super::running::CoordinatedTx;
 use crate::proto::rollout::{AbortCause, ModelId, NodeId, TxProposal};
 
-impl Rollout {
+impl RolloutMachine {
     /// True if a vote on the proposal needs an answer of its new version first.
     pub(super) fn needs_answer(&self, proposal: &TxProposal) -> bool {
         let is_due = self.config.models.is_some() && proposal.txid.kind.raises();

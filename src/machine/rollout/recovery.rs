@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::config::DecisionAuthority;
 use super::coordinator::commit_message;
 use super::event::{Aborted, CommandResult, Event, ExtraEffect, Record, Timer};
-use super::machine::{Effect, Rollout};
+use super::machine::{Effect, RolloutMachine};
 use super::memory::AbsentNode;
 use super::recalled::raise;
 use crate::machine::DialId;
@@ -20,7 +20,7 @@ use crate::proto::rollout::{
     StateResp, TxEnd, TxId, TxMark, TxProof, TxVote, cut,
 };
 
-impl Rollout {
+impl RolloutMachine {
     pub(super) fn begin_doubt(&mut self, txid: TxId, first: Duration) {
         self.proposals.begin_doubt(txid, self.now.mono, self.config.redial_every / 2);
         self.out.send_now(Effect::SetTimer { timer: Timer::Doubt, after: first });

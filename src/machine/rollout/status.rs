@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Aborted, DeadParticipants};
-use super::machine::Rollout;
+use super::machine::RolloutMachine;
 use super::memory::AbsentNode;
 use super::progress::{Phase, RolloutProgress};
 use crate::machine::LinkId;
@@ -97,7 +97,7 @@ pub struct NodeStatus {
     pub dead_stay: Option<DeadParticipants>,
 }
 
-impl Rollout {
+impl RolloutMachine {
     /// Returns the status at `now`.
     pub fn status(&self, now: Time) -> NodeStatus {
         let running = self

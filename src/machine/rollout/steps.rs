@@ -14,14 +14,14 @@ use rand::RngExt as _;
 
 use super::coordinator::TxRequest;
 use super::event::{Aborted, Command, CommandResult, Event, ExtraEffect, StartOrder, Timer};
-use super::machine::{Effect, Rollout};
+use super::machine::{Effect, RolloutMachine};
 use super::peers::LinkedNode;
 use super::progress::{CommandRefusal, Phase, RolloutProgress};
 use super::proposals::InDoubtTx;
 use crate::machine::DialId;
 use crate::proto::rollout::{AbortCause, Gate, Message, NodeId, Plan, RemovalAuthority, TxKind};
 
-impl Rollout {
+impl RolloutMachine {
     pub(super) fn on_command(&mut self, ticket: DialId, command: Command) {
         let way_back = match command {
             Command::Abort => Some(TxKind::Abort),

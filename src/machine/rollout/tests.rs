@@ -42,7 +42,7 @@ fn rng() -> Rng {
 
 /// A node with its driver; its disk is as fast as a test needs.
 struct TestNode {
-    machine: Rollout,
+    machine: RolloutMachine,
     records: Vec<Record>,
     now: Now,
     /// True if records are on disk at once.
@@ -99,7 +99,7 @@ impl TestFleet {
         let mut memory = memory;
         past.into_iter().for_each(|it| memory.replay(it));
         let keys = self.keys[at].clone();
-        let machine = Rollout::new(config, keys, rng(), memory);
+        let machine = RolloutMachine::new(config, keys, rng(), memory);
         let now = Now { mono: Time::ZERO, wall: WallTime(5) };
         let mut seat = TestNode { machine, records: Vec::new(), now, is_quick: true };
         seat.tell(Input::Start);
@@ -141,8 +141,8 @@ impl TestNode {
         self.tell(Input::Received { link: LinkId(from as u64), msg })
     }
 
-    /// Gives the answer of `from` to this node's question for former transactions, with the last transactions that it has
-    /// seen.
+    /// Gives the answer of `from` to this node's question for former transactions, with the last
+    /// transactions that it has seen.
     fn is_told(&mut self, from: usize, names: &[&str]) -> Vec<Effect> {
         let Some(question) = self.machine.amnesia.as_ref().map(AmnesiaRecovery::question) else {
             return Vec::new();
@@ -522,7 +522,7 @@ fn both_ends_call_and_a_proved_caller_is_called_where_it_says() {
 fn who_was_there_before_the_start_is_not_called_a_second_time() {
     let table = table(3);
     let keys = table.keys[0].clone();
-    let machine = Rollout::new(table.config(0), keys, rng(), RolloutMemory::default());
+    let machine = RolloutMachine::new(table.config(0), keys, rng(), RolloutMemory::default());
     let now = Now { mono: Time::ZERO, wall: WallTime(5) };
     let mut one = TestNode { machine, records: Vec::new(), now, is_quick: true };
     let mut timers = one.tell(Input::Start);

@@ -1,8 +1,8 @@
 //! Peer addresses: those to call, and the pauses between calls.
 //!
-//! Invariants: an address is called once at a time; pauses double from the first to the longest, each
-//! a little shorter by chance so that two peers do not call each other in step. An address that turned
-//! out to be this peer itself or a banned peer is never called again.
+//! Invariants: an address is called once at a time; pauses double from the first to the longest,
+//! each a little shorter by chance so that two peers do not call each other in step. An address
+//! that turned out to be this peer itself or a banned peer is never called again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -298,9 +298,8 @@ mod tests {
         drop(gone);
         for number in 1..=2_000 {
             event(&watchers, Event::Reached(MemberId(number)));
-            assert!(
-                matches!(quick.try_recv(), Ok(ChatNotification::Event(Event::Reached(id))) if id.0 == number)
-            );
+            assert!(matches!(quick.try_recv(), Ok(ChatNotification::Event(Event::Reached(id)))
+                    if id.0 == number));
         }
         assert_eq!(watchers.waiting().followers.len(), 2);
         watchers.close();

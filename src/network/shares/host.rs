@@ -27,7 +27,7 @@ use crate::runtime::swarm::{
 
 /// Role of this process in a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum ShareRole {
     /// The process has the whole content from the start.
     Offers,
     /// The process fetches the content, and passes on the pieces it has.
@@ -40,7 +40,7 @@ pub struct HostedShare {
     /// Ticket of the share.
     pub ticket: Ticket,
     /// Role of this process in it.
-    pub role: Role,
+    pub role: ShareRole,
     /// Path of the content on the disk, present or future.
     pub path: PathBuf,
     /// The parts of a folder that are not offered, each with its reason.
@@ -59,8 +59,8 @@ impl HostedShare {
     pub fn json(&self) -> Value {
         let mut view = self.view().json();
         view["kind"] = match self.role {
-            Role::Offers => "share",
-            Role::Fetches => "fetch",
+            ShareRole::Offers => "share",
+            ShareRole::Fetches => "fetch",
         }
         .into();
         view["name"] = self.ticket.name.as_str().into();
@@ -176,7 +176,7 @@ impl ShareHost {
             let swarm = Arc::clone(&same.swarm);
             return Ok(self.hold(HostedShare {
                 ticket,
-                role: Role::Offers,
+                role: ShareRole::Offers,
                 path,
                 left_out,
                 swarm,
@@ -186,7 +186,7 @@ impl ShareHost {
         let files = list.map_or(FileListState::None, FileListState::Known);
         let kind = SwarmKind::Share { id: ticket.share_id(), tree, files, at: Vec::new() };
         let swarm = self.join(kind, store, Config::share(), events)?;
-        Ok(self.hold(HostedShare { ticket, role: Role::Offers, path, left_out, swarm }))
+        Ok(self.hold(HostedShare { ticket, role: ShareRole::Offers, path, left_out, swarm }))
     }
 
     /// Fetches the share of a ticket; pieces that are there already are not fetched again.
@@ -227,7 +227,7 @@ impl ShareHost {
         let config = Config { give_up_after: *give_up, ..Config::share() };
         let swarm = self.join(kind, store, config, events)?;
         let (ticket, left_out) = ((*ticket).clone(), Vec::new());
-        Ok(self.hold(HostedShare { ticket, role: Role::Fetches, path, left_out, swarm }))
+        Ok(self.hold(HostedShare { ticket, role: ShareRole::Fetches, path, left_out, swarm }))
     }
 
     /// Takes the existing file or folder of the name as the content, if it is; it is read for that.
@@ -257,7 +257,7 @@ impl ShareHost {
         let kind = SwarmKind::Share { id: ticket.share_id(), tree, files, at: Vec::new() };
         let swarm = self.join(kind, store, Config::share(), events)?;
         let (ticket, left_out) = (ticket.clone(), Vec::new());
-        Ok(self.hold(HostedShare { ticket, role: Role::Fetches, path, left_out, swarm }))
+        Ok(self.hold(HostedShare { ticket, role: ShareRole::Fetches, path, left_out, swarm }))
     }
 
     /// Hashes of all pieces, as a tree.
@@ -314,7 +314,7 @@ impl ShareHost {
     pub fn fetching(&self) -> Vec<Arc<HostedShare>> {
         let mut held: Vec<_> = self.held().values().cloned().collect();
         held.retain(|it| {
-            it.role == Role::Fetches && it.swarm.progress().phase == ContentPhase::Fetching
+            it.role == ShareRole::Fetches && it.swarm.progress().phase == ContentPhase::Fetching
         });
         held
     }

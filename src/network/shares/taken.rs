@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ::log::Level;
 use serde_json::json;
 
-use super::host::{FetchOptions, HostedShare, Role};
+use super::host::{FetchOptions, HostedShare, ShareRole};
 use super::reports::report;
 use super::version::{VERSIONS, VERSIONS_MAX, Version, version};
 use super::{NullSink, Refusal, Sharing, TakenShare, Taking};
@@ -119,7 +119,7 @@ impl Sharing {
         };
         let host = self.lock().host.clone();
         let Some(host) = host.filter(|_| !unwanted.is_empty()) else { return false };
-        let is_taken = |it: &HostedShare| it.role == Role::Fetches;
+        let is_taken = |it: &HostedShare| it.role == ShareRole::Fetches;
         host.end_those(|it| is_taken(it) && unwanted.contains(&it.ticket.share_id()));
         let mut state = self.lock();
         for id in &unwanted {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use ::log::Level;
 
 use super::Sharing;
-use super::host::{HostedShare, Role, digest};
+use super::host::{HostedShare, ShareRole, digest};
 use super::taken::tell_of;
 use super::version::{VERSIONS, Version, version};
 use crate::model::Time;
@@ -129,8 +129,9 @@ impl Sharing {
         };
         let host = self.lock().host.clone();
         for version in &gone {
-            let is_meant =
-                |it: &HostedShare| it.role == Role::Fetches && it.ticket.share_id() == version.id;
+            let is_meant = |it: &HostedShare| {
+                it.role == ShareRole::Fetches && it.ticket.share_id() == version.id
+            };
             host.as_ref().map(|it| it.end_those(is_meant));
             let mut state = self.lock();
             state.taken.remove(&version.id);

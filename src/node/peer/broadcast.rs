@@ -32,7 +32,7 @@ impl PeerNode {
             if let broadcast::Event::Malformed { from, reason } = event {
                 let error = ErrorReply::new(ErrorCode::Invalid, reason);
                 self.with_session(now, fx, |it, inner| {
-                    it.refuse(from, RejectReason::Forged, error, inner)
+                    it.refuse(from, RejectReason::Forged, error, inner);
                 });
             } else {
                 fx.emit(Event::Broadcast(event));
@@ -63,7 +63,7 @@ impl PeerNode {
         match msg {
             BroadcastMessage::Publish(msg) => return self.on_publish(now, link, msg, fx),
             BroadcastMessage::Announce(announce) => {
-                it.on_announce(now, link, &announce, &mut inner)
+                it.on_announce(now, link, &announce, &mut inner);
             }
             BroadcastMessage::Graft(graft) => it.on_graft(now, link, &graft, &mut inner),
             BroadcastMessage::Prune(_) => it.on_prune(link),

@@ -32,7 +32,7 @@ impl PeerNode {
             direct::Event::Malformed { from, reason } => {
                 let error = ErrorReply::new(ErrorCode::Invalid, reason);
                 self.with_session(now, fx, |it, inner| {
-                    it.refuse(from, RejectReason::Forged, error, inner)
+                    it.refuse(from, RejectReason::Forged, error, inner);
                 });
             }
             direct::Event::Busy { to, busy } => self.contacts.on_busy(now, to, busy),

@@ -232,8 +232,8 @@ impl PeerNode {
         }
     }
 
-    /// Checks that a node info proves a membership; otherwise returns the reason, and whether the node info's
-    /// owner should have known.
+    /// Checks that a node info proves a membership; otherwise returns the reason, and whether the
+    /// node info's owner should have known.
     fn check_member(
         &mut self,
         now: Now,
@@ -404,7 +404,7 @@ impl PeerNode {
             liveness::Event::Forged { link } => {
                 let error = ErrorReply::new(ErrorCode::Invalid, "a finding that does not hold");
                 self.with_session(now, fx, |it, inner| {
-                    it.refuse(link, RejectReason::Forged, error, inner)
+                    it.refuse(link, RejectReason::Forged, error, inner);
                 });
             }
             liveness::Event::Confirmed { subject, witness, finding, count, needed } => {

@@ -148,7 +148,7 @@ impl PeerNode {
         let reason = format!("a peer takes no part in {name}; ask a seed");
         let error = ErrorReply::new(ErrorCode::WrongRole, reason);
         self.with_session(now, fx, |it, inner| {
-            it.refuse(link, RejectReason::WrongRole, error, inner)
+            it.refuse(link, RejectReason::WrongRole, error, inner);
         });
     }
 
@@ -164,7 +164,7 @@ impl PeerNode {
         if list.endpoint != info.endpoint || !is_bounded || !list.is_valid(&info.key) {
             let error = ErrorReply::new(ErrorCode::Invalid, "a list that its author did not sign");
             self.with_session(now, fx, |it, inner| {
-                it.refuse(link, RejectReason::Forged, error, inner)
+                it.refuse(link, RejectReason::Forged, error, inner);
             });
             return;
         }
@@ -234,7 +234,7 @@ impl PeerNode {
         if !leave.is_valid() || !(is_proved || is_hint) {
             let error = ErrorReply::new(ErrorCode::Invalid, "a goodbye that does not hold");
             self.with_session(now, fx, |it, inner| {
-                it.refuse(link, RejectReason::Forged, error, inner)
+                it.refuse(link, RejectReason::Forged, error, inner);
             });
             return;
         }

@@ -4,7 +4,8 @@
 //! - Every part of a request is bounded before it is kept: head, headers, target, body.
 //! - A request whose end two readers could see at different places is refused (RFC 9112, 11.2):
 //!   nothing in front of a node can be made to take one request for two.
-//! - Every input has an answer: a request, the wish for more, or a [`RequestFault`] with its status.
+//! - Every input has an answer: a request, the wish for more, or a [`RequestFault`] with its
+//!   status.
 //!
 //! Pure: the caller owns the socket and the deadlines. After a fault the connection is at an
 //! unknown place and has to be closed.

@@ -6,7 +6,8 @@
 //!   [`MESSAGE_BYTES_MAX`], and no more than twice the bytes that have come.
 //! - A message that one form takes, the other takes as well; each refusal says what is wrong, and a
 //!   field that is missing by its name.
-//! - After an error that [`EncodingError::is_recoverable`], the next message of the stream is intact.
+//! - After an error that [`EncodingError::is_recoverable`], the next message of the stream is
+//!   intact.
 
 use std::error::Error;
 use std::fmt;
@@ -217,8 +218,8 @@ impl<R: BufRead> RolloutReader<R> {
     /// The next message; `None` when the stream ended after a whole one.
     ///
     /// # Errors
-    /// See [`EncodingError`]. After an unrecoverable one the stream's position is undefined, and the
-    /// reader must not be used again.
+    /// See [`EncodingError`]. After an unrecoverable one the stream's position is undefined, and
+    /// the reader must not be used again.
     pub fn read(&mut self) -> Result<Option<StatedMessage>, EncodingError> {
         let form = self.form();
         self.read_text()?.map(|json| decode(form, json)).transpose()

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - The machine never learns of a connection that has not opened in the native dialect and passed
-//!   the key check: silent ones cost a thread for a bounded time, and there is a bound to their number.
+//!   the key check: silent ones cost a thread for a bounded time, and there is a bound to their
+//!   number.
 //! - No failure of one connection, and no lack of descriptors or threads, ends the acceptor.
 
 use std::io::{ErrorKind, Read};

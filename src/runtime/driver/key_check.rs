@@ -1,4 +1,5 @@
-//! Check of cluster keys: with a cluster key, only its holders become links; without one, only plain lines do.
+//! Check of cluster keys: with a cluster key, only its holders become links; without one, only
+//! plain lines do.
 //!
 //! Invariants:
 //! - The machine learns of no connection that has not passed: a refused one leaves nothing behind

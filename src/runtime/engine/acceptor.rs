@@ -191,8 +191,8 @@ pub(in crate::runtime) fn read_opening(
     }
 }
 
-/// Connects within `patience`; the set of pending connections can close the socket meanwhile. `None` if there is no room
-/// for it, or it was closed.
+/// Connects within `patience`; the set of pending connections can close the socket meanwhile.
+/// `None` if there is no room for it, or it was closed.
 pub(in crate::runtime) fn connect<T>(
     pending: &PendingConnections,
     addr: SocketAddr,

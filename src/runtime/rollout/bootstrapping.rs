@@ -87,9 +87,9 @@ impl Bootstrapping {
         }
     }
 
-    /// True if a history that begins without this node's key is this fleet's: the node that states it is in its
-    /// roster under the key that it has proved, and the roster holds no node and no key other than
-    /// those this node was told.
+    /// True if a history that begins without this node's key is this fleet's: the node that states
+    /// it is in its roster under the key that it has proved, and the roster holds no node and no
+    /// key other than those this node was told.
     fn is_believed(&self, genesis: &Genesis, teller: &NodeId, key: PublicKey) -> bool {
         let is_told = |it: &Participant| {
             let pinned = self.place(&it.node_id).map(|place| place.key);

@@ -13,7 +13,7 @@ use super::node_state::{NodeState, Phase};
 use super::options::{ConfigOverrides, RolloutNotification};
 use super::service::{Peer, RolloutService};
 use crate::machine::rollout::{
-    Command, CommandRequest, CommandResult, Config, ExtraInput, Input, Opening, Rollout,
+    Command, CommandRequest, CommandResult, Config, ExtraInput, Input, Opening, RolloutMachine,
     RolloutMemory,
 };
 use crate::machine::{DialId, LinkId};
@@ -198,7 +198,7 @@ impl EngineLoop<RolloutService> {
             config.places = bootstrapping.places();
         }
         let keys = KeyPair::from_secret(self.shared.keys_of_mine.secret_bytes());
-        let rollout = Box::new(Rollout::new(config, keys, rng, memory));
+        let rollout = Box::new(RolloutMachine::new(config, keys, rng, memory));
         let phase = Phase::Running { rollout, genesis: genesis.clone() };
         let before = std::mem::replace(&mut self.state.node_state.phase, phase);
         let nodes = genesis.roster.nodes().map(|it| it.node_id.clone()).collect();

@@ -1,7 +1,7 @@
 //! Engine of a node that rolls out: its port, its log and its threads.
 //!
-//! Invariant: after [`RolloutEngine::stop`] no thread and no socket is left, and everything handed to the
-//! disk is there.
+//! Invariant: after [`RolloutEngine::stop`] no thread and no socket is left, and everything handed
+//! to the disk is there.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -326,8 +326,8 @@ fn open(
     Ok((journal, past, recovered))
 }
 
-/// Returns the beginning with this node among its addresses, once all are checked but the keys that are
-/// not known yet.
+/// Returns the beginning with this node among its addresses, once all are checked but the keys that
+/// are not known yet.
 fn checked(
     bootstrap: HistoryBootstrap,
     me: &Participant,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::bootstrapping::{Bootstrapping, claimed, in_use, replaced};
 use super::dialer::Call;
 use super::options::{AdmissionPolicy, EngineStatus, UnknownKey};
-use crate::machine::rollout::Rollout;
+use crate::machine::rollout::RolloutMachine;
 use crate::model::{PublicKey, Time};
 use crate::proto::rollout::{Genesis, NodeId, Participant, Roster};
 
@@ -24,7 +24,7 @@ pub(super) struct NodeState {
 
 pub(super) enum Phase {
     Forming(Box<Bootstrapping>),
-    Running { rollout: Box<Rollout>, genesis: Genesis },
+    Running { rollout: Box<RolloutMachine>, genesis: Genesis },
 }
 
 /// Nodes that ask to be let in, and the keys vouched for.
@@ -125,13 +125,13 @@ impl PendingMembers {
     }
 
     /// Forgets the names under which no node is linked any more.
-    fn tidy(&mut self, rollout: &Rollout) {
+    fn tidy(&mut self, rollout: &RolloutMachine) {
         self.nodes.retain(|(node, _), _| rollout.stranger(node).is_some());
     }
 
     /// Returns the roster with one more node, if one is to be let in and all of the roster are
     /// linked.
-    pub(super) fn next(&mut self, rollout: &Rollout) -> Option<Roster> {
+    pub(super) fn next(&mut self, rollout: &RolloutMachine) -> Option<Roster> {
         let roster = rollout.roster();
         // All have to vote, so an attempt is of no use while one is away.
         let is_here =
@@ -165,7 +165,7 @@ impl PendingMembers {
         }
     }
 
-    fn shown(&self, rollout: &Rollout) -> BTreeMap<NodeId, String> {
+    fn shown(&self, rollout: &RolloutMachine) -> BTreeMap<NodeId, String> {
         let show = |((node, _), (it, _)): (&(NodeId, PublicKey), &(Participant, bool))| {
             (node.clone(), format!("{}:{} {}", it.host, it.port, it.key.short()))
         };
@@ -176,7 +176,7 @@ impl PendingMembers {
     }
 
     /// Returns the keys that came under each name, the linked one first.
-    fn claims(&self, rollout: &Rollout) -> BTreeMap<NodeId, Vec<UnknownKey>> {
+    fn claims(&self, rollout: &RolloutMachine) -> BTreeMap<NodeId, Vec<UnknownKey>> {
         let mut claims: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (node, key) in self.nodes.keys() {
             let Some((_, linked)) = rollout.stranger(node) else { continue };
@@ -325,7 +325,8 @@ mod tests {
         let roster = Roster::new(vec![me.clone()]).unwrap();
         let config = Config::new(me.node_id, roster.clone(), state.clone());
         let rng = Rng::seed_from_u64(1);
-        let mut rollout = Box::new(Rollout::new(config, keys(1), rng, RolloutMemory::default()));
+        let mut rollout =
+            Box::new(RolloutMachine::new(config, keys(1), rng, RolloutMemory::default()));
         rollout.handle(Now::default(), Input::Start, &mut Fx::default());
         let phase = Phase::Running { rollout, genesis: Genesis { roster, state } };
         NodeState::new(phase, PendingMembers::new(AdmissionPolicy::Vouched, Vec::new()), 8)

@@ -12,7 +12,7 @@ use super::engine::{Entry, Shared};
 use super::handshake::{Error, nack};
 use super::node_state::Phase;
 use super::options::RolloutNotification;
-use crate::machine::rollout::{Effect, Event, ExtraEffect, Input, Record, Rollout};
+use crate::machine::rollout::{Effect, Event, ExtraEffect, Input, Record, RolloutMachine};
 use crate::machine::{LinkId, Never};
 use crate::model::Time;
 use crate::proto::rollout::{Encoding, EncodingError, StatedMessage, encode};
@@ -25,7 +25,8 @@ use crate::runtime::engine::service::{HandshakeDialect, Service};
 pub(super) struct RolloutService {
     /// This node's name, address and key.
     pub(super) me: Participant,
-    /// Addresses that [`Service::dial_members`] has called, and which are being called or are linked.
+    /// Addresses that [`Service::dial_members`] has called, and which are being called or are
+    /// linked.
     pub(super) busy: Mutex<BTreeSet<String>>,
     /// Last reported reason for which calls to an address fail, by address.
     pub(super) last_errors: Mutex<BTreeMap<String, String>>,
@@ -46,7 +47,7 @@ pub(super) struct Peer {
 type Core = EngineLoop<RolloutService>;
 
 impl Service for RolloutService {
-    type Machine = Rollout;
+    type Machine = RolloutMachine;
     type State = RolloutCoreState;
     type Extra = RolloutCoreMsg;
     type Notification = RolloutNotification;
@@ -55,7 +56,7 @@ impl Service for RolloutService {
 
     const LOST: log::Level = log::Level::Warn;
 
-    fn machine(state: &mut RolloutCoreState) -> Option<&mut Rollout> {
+    fn machine(state: &mut RolloutCoreState) -> Option<&mut RolloutMachine> {
         match &mut state.node_state.phase {
             Phase::Forming(_) => None,
             Phase::Running { rollout, .. } => Some(rollout),
@@ -78,7 +79,7 @@ impl Service for RolloutService {
         match (&mut core.state.node_state.phase, input) {
             (Phase::Forming(bootstrapping), Input::Closed { link, .. }) => bootstrapping.left(link),
             (Phase::Forming(bootstrapping), Input::Received { link, msg }) => {
-                bootstrapping.hear(link, msg)
+                bootstrapping.hear(link, msg);
             }
             (_, input) => core.handle(input),
         }

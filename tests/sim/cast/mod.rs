@@ -84,7 +84,7 @@ impl Host {
     fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Effects<Self>) {
         self.with(fx, |it, part| match msg {
             Message::Publish(msg) => {
-                it.on_publish(now, link, msg, |_| CertificateVerdict::Fails, part)
+                it.on_publish(now, link, msg, |_| CertificateVerdict::Fails, part);
             }
             Message::Announce(msg) => it.on_announce(now, link, &msg, part),
             Message::Graft(msg) => it.on_graft(now, link, &msg, part),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use folkmoot::machine::rollout::{
     Command, CommandRequest, Config, Effect, Event, ExtraInput, Fx, Input, Opening, Record,
-    Rollout, RolloutMemory, Timer,
+    RolloutMachine, RolloutMemory, Timer,
 };
 use folkmoot::machine::{DialId, LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
@@ -53,7 +53,7 @@ fn initial() -> RoutingState {
 
 /// The machine, and what it wrote.
 struct Desk {
-    machine: Rollout,
+    machine: RolloutMachine,
     records: Vec<Record>,
     written: u64,
     now: Time,
@@ -70,7 +70,7 @@ impl Desk {
         let mut memory = RolloutMemory::default();
         records.iter().cloned().for_each(|it| memory.replay(it));
         let config = Config::new(node(0), roster(), initial());
-        let machine = Rollout::new(config, keys(0), Rng::seed_from_u64(1), memory);
+        let machine = RolloutMachine::new(config, keys(0), Rng::seed_from_u64(1), memory);
         let mut desk = Self {
             machine,
             records,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot::machine::DialId;
 use folkmoot::machine::rollout::{
-    Command, CommandResult, DecisionAuthority, DisabledRules, Event, Phase, Record, Rollout,
+    Command, CommandResult, DecisionAuthority, DisabledRules, Event, Phase, Record, RolloutMachine,
 };
 use folkmoot::model::Time;
 use folkmoot::proto::rollout::{
@@ -444,7 +444,7 @@ impl World {
 /// A node at the end of a run.
 pub(crate) struct End<'a> {
     pub(crate) id: &'a NodeId,
-    pub(crate) machine: &'a Rollout,
+    pub(crate) machine: &'a RolloutMachine,
     /// Its own clock.
     pub(crate) now: Time,
     pub(crate) errors: Option<u64>,

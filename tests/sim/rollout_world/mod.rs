@@ -22,7 +22,7 @@ use std::time::Duration;
 use folkmoot::machine::DialId;
 use folkmoot::machine::rollout::{
     Command, CommandRequest, CommandResult, Config, DecisionAuthority, DisabledRules, Event,
-    Record, Rollout,
+    Record, RolloutMachine,
 };
 use folkmoot::model::{Endpoint, KeyPair, Rng, Time};
 use folkmoot::proto::rollout::{
@@ -301,7 +301,7 @@ impl World {
         self.world.clocks(place(at)).mono
     }
 
-    pub(crate) fn machine(&self, at: usize) -> Option<&Rollout> {
+    pub(crate) fn machine(&self, at: usize) -> Option<&RolloutMachine> {
         self.world.machine(place(at)).map(RolloutHost::machine)
     }
 

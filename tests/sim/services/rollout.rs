@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use folkmoot::machine::rollout::{
     self, CommandRequest, CommandResult, Config, Event, ExtraEffect, ExtraInput, Fx, Opening,
-    Rollout, RolloutMemory,
+    RolloutMachine, RolloutMemory,
 };
 use folkmoot::machine::{
     CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeCall,
@@ -150,7 +150,7 @@ enum Link {
 /// A process that is a node of a rollout.
 #[derive(Debug)]
 pub(crate) struct RolloutHost {
-    machine: Rollout,
+    machine: RolloutMachine,
     me: NodeId,
     key: PublicKey,
     records: Vec<rollout::Record>,
@@ -183,7 +183,7 @@ impl RolloutHost {
         let has_servers = config.models.is_some();
         Self {
             me: config.me.clone(),
-            machine: Rollout::new(config, desk.keys.clone(), machine_rng, memory),
+            machine: RolloutMachine::new(config, desk.keys.clone(), machine_rng, memory),
             key: desk.keys.public(),
             records: records.to_vec(),
             form: desk.form,
@@ -203,7 +203,7 @@ impl RolloutHost {
         }
     }
 
-    pub(crate) const fn machine(&self) -> &Rollout {
+    pub(crate) const fn machine(&self) -> &RolloutMachine {
         &self.machine
     }
 

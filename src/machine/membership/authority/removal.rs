@@ -223,7 +223,7 @@ impl Authority {
             if open_case.witness_probes.remove(&endpoint) {
                 match finding {
                     Some(finding) if finding.is_dead() => {
-                        _ = open_case.unreachable.insert(endpoint)
+                        _ = open_case.unreachable.insert(endpoint);
                     }
                     Some(_) => _ = open_case.unreachable.remove(&endpoint),
                     None => {}

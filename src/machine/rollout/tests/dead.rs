@@ -254,7 +254,10 @@ fn an_operator_s_order_goes_before_the_seeds_word() {
     let fx = seats[0].ask(Command::Gone { nodes: [name(2)].into() });
     let request = proposal(&fx);
     assert_eq!(request.gone.map(|it| it.by), Some(RemovalAuthority::Operator));
-    let aborted = |it: &Effect| matches!(it, Effect::Emit(Event::Aborted(it)) if it.cause == AbortCause::Busy);
+    let aborted = |it: &Effect| {
+        matches!(it, Effect::Emit(Event::Aborted(it))
+        if it.cause == AbortCause::Busy)
+    };
     assert!(fx.iter().any(aborted), "{fx:?}");
 }
 

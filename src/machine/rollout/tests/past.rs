@@ -43,8 +43,12 @@ fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_
 #[test]
 fn an_epoch_is_beyond_the_seconds_of_the_clock() {
     let table = table(3);
-    let mut rollout =
-        Rollout::new(table.config(0), table.keys[0].clone(), rng(), RolloutMemory::default());
+    let mut rollout = RolloutMachine::new(
+        table.config(0),
+        table.keys[0].clone(),
+        rng(),
+        RolloutMemory::default(),
+    );
     let now = Now { mono: Time::ZERO, wall: WallTime(1_796_000_000_000) };
     let mut fx = Fx::default();
     rollout.handle(now, Input::Start, &mut fx);
@@ -70,7 +74,7 @@ fn a_node_without_a_log_serves_nothing_before_it_has_heard_and_caught_up() {
     seat.is_told(1, &[]);
     assert_eq!(served(&seat.is_told(0, &[])), Some(1));
     let memory = RolloutMemory::default();
-    let mut again = Rollout::new(table.config(2), table.keys[2].clone(), rng(), memory);
+    let mut again = RolloutMachine::new(table.config(2), table.keys[2].clone(), rng(), memory);
     let mut fx = Fx::default();
     whole().into_iter().for_each(|it| again.memory.replay(it));
     again.handle(Now::default(), Input::Start, &mut fx);

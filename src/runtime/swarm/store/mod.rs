@@ -289,8 +289,8 @@ impl Store {
     /// Places of a piece in the files, in order.
     ///
     /// # Errors
-    /// As [`Self::read_piece`], and [`ContentStoreError::Changed`] if another program has changed one of
-    /// the files: see [`Self::read_changed`].
+    /// As [`Self::read_piece`], and [`ContentStoreError::Changed`] if another program has changed
+    /// one of the files: see [`Self::read_changed`].
     pub fn parts(&self, index: PieceIndex) -> Result<Vec<PieceRange>, ContentStoreError> {
         let layout = self.layout()?;
         let part = |run: layout::ByteRun| {
