@@ -1,5 +1,5 @@
 //! Three nodes on this machine: a good version is rolled out in steps, a bad one is stopped and
-//! rolled back by itself, a participant dies after its vote and a coordinator after its decision,
+//! rolled back by itself, a participant dies after its vote and a coordinator before its decision,
 //! and in the end all serve the same.
 //!
 //! Real processes, sockets and disks, and requests that never pause. Each shown command is run, and
@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use clap::Args;
 use crossbeam_channel::{Receiver, after, select, tick};
+use rustix::process::Signal;
 
-use self::cast::{Cast, NODES};
+use self::cast::{Cast, NODES, Typed};
 use self::traffic::{Tally, Traffic};
 use crate::cli::CliError;
 use crate::cli::rollout::words::table::View;
@@ -86,7 +87,7 @@ impl Play {
         let models = self.wait(|_| addresses.iter().all(|it| TcpStream::connect(it).is_ok()))?;
         self.check("the models answer: v1, v2, and v3, which is slow and fails", models)?;
         for node in NODES {
-            self.cast.start(node, None).map_err(system("start a node"))?;
+            self.cast.start(node).map_err(system("start a node"))?;
         }
         let linked = self.wait(|play| NODES.iter().all(|node| play.is_whole(node)))?;
         self.check("all three have proved their keys and see each other", linked)?;
@@ -172,15 +173,22 @@ impl Play {
 
     fn a_participant_dies(&mut self, traffic: &Traffic) -> Result<(), CliError> {
         self.act("node-c dies after it has voted (kill -9), and does not know how it ended")?;
-        self.rise_again("node-c", Some("after-vote"))?;
+        let before = traffic.ended();
+        let over = self.wait(|_| traffic.ended().iter().zip(&before).all(|it| it.0 > it.1))?;
+        self.check("the last requests to v3 are over", over)?;
         traffic.take();
-        let code = self.type_at(
+        self.say("   node-b is halted, so that its vote is late")?;
+        self.halt("node-b")?;
+        let order = self.give(
             Some("node-a"),
             &["start", "--from", "v2", "--to", "v1", "--steps", "25,100", "--interval", "10m"],
         )?;
+        let voted = self.wait(|play| play.lacks_votes_of("node-a", &["node-b"]))?;
+        self.cast.kill("node-c").map_err(system("kill a node"))?;
+        self.go_on("node-b")?;
+        self.check("node-c had voted when it was killed, and nothing was decided", voted)?;
+        let code = self.show(order)?;
         self.check("the others have its vote, and commit", code == Some(0))?;
-        let dead = self.dies("node-c")?;
-        self.check("node-c is dead", dead)?;
         let away = self.wait(|play| {
             let status = play.status("node-a");
             let mut peers = status.iter().flat_map(|it| &it.peers);
@@ -193,7 +201,7 @@ impl Play {
         self.type_at(Some("node-a"), &["status"])?;
         self.query(false)?;
         self.say("   node-c is started again")?;
-        self.cast.start("node-c", None).map_err(system("start a node"))?;
+        self.cast.start("node-c").map_err(system("start a node"))?;
         let same = self.wait(|play| play.serve_alike(8))?;
         self.check("it asked the others how it ended, and serves version 8 as they do", same)?;
         let txid = self.last_committed("node-c")?.map(|it| it.proposal.txid.to_string());
@@ -208,13 +216,27 @@ impl Play {
     }
 
     fn a_coordinator_dies(&mut self, traffic: &Traffic) -> Result<(), CliError> {
-        self.act("node-a dies after it has decided, before it has told anybody")?;
-        self.rise_again("node-a", Some("after-decision"))?;
+        self.act("node-a dies before it has decided (kill -9), when both others have voted")?;
         traffic.take();
-        let code = self.type_at(Some("node-a"), &["abort"])?;
+        self.say(
+            "   the others are halted until node-a has asked them, and node-a before they vote",
+        )?;
+        self.halt("node-b")?;
+        self.halt("node-c")?;
+        let order = self.give(Some("node-a"), &["abort"])?;
+        let asked = self.wait(|play| play.lacks_votes_of("node-a", &["node-b", "node-c"]))?;
+        self.halt("node-a")?;
+        self.go_on("node-b")?;
+        self.go_on("node-c")?;
+        self.check("node-a has asked for both votes", asked)?;
+        let voted = self.wait(|play| {
+            let doubts = |node: &&str| play.status(node).is_some_and(|it| it.in_doubt.is_some());
+            ["node-b", "node-c"].iter().all(doubts)
+        })?;
+        self.cast.kill("node-a").map_err(system("kill a node"))?;
+        self.check("both have voted, and node-a is killed", voted)?;
+        let code = self.show(order)?;
         self.check("the order is left without an answer", code == Some(5))?;
-        let dead = self.dies("node-a")?;
-        self.check("node-a is dead", dead)?;
         let doubt = self.wait(|play| {
             let waits = |node: &&str| {
                 let doubt = play.status(node).and_then(|it| it.in_doubt);
@@ -230,13 +252,20 @@ impl Play {
         let before = ["node-b", "node-c"].map(|it| self.version(it));
         self.check("they do not guess: both serve version 8 still", before == [Some(8), Some(8)])?;
         self.say("   node-a is started again")?;
-        self.cast.start("node-a", None).map_err(system("start a node"))?;
-        let same = self.wait(|play| play.serve_alike(9))?;
-        self.check("all three end in the decision that node-a had on its disk", same)?;
+        self.cast.start("node-a").map_err(system("start a node"))?;
         let clear = self.wait(|play| {
-            NODES.iter().all(|it| play.status(it).is_some_and(|it| it.in_doubt.is_none()))
+            let is_clear = |it: &&str| {
+                play.is_whole(it) && play.status(it).is_some_and(|it| it.in_doubt.is_none())
+            };
+            NODES.iter().all(is_clear)
         })?;
-        self.check("nobody is in doubt any more", clear)?;
+        self.check("node-a has no decision on its disk, and nobody is in doubt any more", clear)?;
+        let same = self.serve_alike(8);
+        self.check("all three serve version 8: without a decision nothing has changed", same)?;
+        let code = self.type_at(Some("node-a"), &["abort"])?;
+        self.check("the order is given again, and commits", code == Some(0))?;
+        let same = self.wait(|play| play.serve_alike(9))?;
+        self.check("all three serve version 9", same)?;
         let its_own = self.cast.data_planes()[0].clone();
         let tally = traffic.take();
         self.tell(&tally)?;
@@ -255,26 +284,20 @@ impl Play {
         self.check("all nodes have ended in order", true)
     }
 
-    /// Ends a node in order and starts it, to die at that point; waits until all are together.
-    fn rise_again(&mut self, node: &'static str, at: Option<&str>) -> Result<(), CliError> {
-        let status = self.cast.stop(node).map_err(system("end a node"))?;
-        self.check(&format!("{node} ended in order, to be started as one that dies"), {
-            status.success()
-        })?;
-        self.cast.start(node, at).map_err(system("start a node"))?;
-        let whole = self.wait(|play| NODES.iter().all(|it| play.is_whole(it)))?;
-        self.check("all three are together again", whole)
+    /// Halts a node (SIGSTOP): it neither hears nor says anything until it goes on.
+    fn halt(&self, node: &str) -> Result<(), CliError> {
+        self.cast.signal(node, Signal::STOP).map_err(system("halt a node"))
     }
 
-    fn dies(&mut self, node: &'static str) -> Result<bool, CliError> {
-        use std::os::unix::process::ExitStatusExt as _;
-        let mut status = None;
-        self.wait_mut(|play| {
-            status = play.cast.fallen(node).map_err(system("look after a node"))?;
-            Ok(status.is_some())
-        })?;
-        // As kill -9 does it, and not as one that ends by itself.
-        Ok(status.and_then(|it| it.signal()) == Some(9))
+    /// Lets a halted node go on.
+    fn go_on(&self, node: &str) -> Result<(), CliError> {
+        self.cast.signal(node, Signal::CONT).map_err(system("let a node go on"))
+    }
+
+    /// True if a node coordinates a transaction and lacks the votes of exactly those.
+    fn lacks_votes_of(&self, node: &str, others: &[&str]) -> bool {
+        let running = self.status(node).and_then(|it| it.running);
+        running.is_some_and(|it| it.waits_for.iter().map(NodeId::as_str).eq(others.iter().copied()))
     }
 
     fn view(&self, node: &str) -> Option<View> {
@@ -342,9 +365,19 @@ impl Play {
 
     /// Runs a command, and shows its output; returns its exit code.
     fn type_at(&self, node: Option<&str>, args: &[&str]) -> Result<Option<i32>, CliError> {
+        let typed = self.give(node, args)?;
+        self.show(typed)
+    }
+
+    /// Starts a command.
+    fn give(&self, node: Option<&str>, args: &[&str]) -> Result<Typed, CliError> {
         let at = node.map_or(String::new(), |it| format!("   (at {it})"));
         self.say(&format!("   $ peer rollout {}{at}", args.join(" ")))?;
-        let typed = self.cast.type_at(node, args).map_err(system("run a command"))?;
+        self.cast.type_at(node, args).map_err(system("run a command"))
+    }
+
+    /// Shows the output of a command until its end; returns its exit code.
+    fn show(&self, typed: Typed) -> Result<Option<i32>, CliError> {
         let end = after(PATIENCE);
         loop {
             select! {
@@ -360,17 +393,10 @@ impl Play {
     }
 
     /// Looks until `holds` is true, and returns whether it came to hold in time.
-    fn wait(&mut self, holds: impl Fn(&Self) -> bool) -> Result<bool, CliError> {
-        self.wait_mut(|play| Ok(holds(play)))
-    }
-
-    fn wait_mut(
-        &mut self,
-        mut holds: impl FnMut(&mut Self) -> Result<bool, CliError>,
-    ) -> Result<bool, CliError> {
+    fn wait(&self, holds: impl Fn(&Self) -> bool) -> Result<bool, CliError> {
         let (beat, end) = (tick(LOOK_EVERY), after(PATIENCE));
         loop {
-            if holds(self)? {
+            if holds(self) {
                 return Ok(true);
             }
             select! {

@@ -53,8 +53,23 @@ pub struct RolloutNodeArgs {
     #[arg(long, value_name = "SIZE", default_value = "1M", requires = "id")]
     pub body_max: crate::cli::size::Size,
     /// Kill this process at a named point of its first transaction, to see that nothing is lost.
+    #[cfg(feature = "fault-injection")]
     #[arg(long, value_name = "POINT", hide = true, requires = "id")]
     pub kill_at: Option<KillPoint>,
+}
+
+impl RolloutNodeArgs {
+    /// Point at which the process kills itself, if it was built with such points.
+    pub(super) const fn kill_at(&self) -> Option<KillPoint> {
+        #[cfg(feature = "fault-injection")]
+        {
+            self.kill_at
+        }
+        #[cfg(not(feature = "fault-injection"))]
+        {
+            None
+        }
+    }
 }
 
 /// Version and the server that answers for it, `NAME=URL`.

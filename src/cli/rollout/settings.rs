@@ -69,7 +69,7 @@ impl Settings {
             log: flags.log_dir.join(format!("{me}.log")),
             decisions: flags.decide_in_log.then(decisions),
             admits: if flags.admit_all { Admits::Anybody } else { Admits::Vouched },
-            kill_at: flags.kill_at,
+            kill_at: flags.kill_at(),
             me,
         };
         Ok(Self { node, dir })

@@ -75,6 +75,7 @@ pub struct Config {
     /// Greatest sum of bytes of the entries that are not final yet.
     pub waiting_bytes: usize,
     /// Rule that is left out, to show that it is needed; only tests do that.
+    #[cfg(feature = "fault-injection")]
     #[doc(hidden)]
     pub without: Option<Rule>,
 }
@@ -103,6 +104,7 @@ impl Default for Config {
             batches_in_flight: 1,
             waiting_entries: 4_096,
             waiting_bytes: 4_194_304,
+            #[cfg(feature = "fault-injection")]
             without: None,
         }
     }
@@ -117,8 +119,15 @@ impl Config {
     }
 
     /// True if a rule is kept.
+    #[cfg(feature = "fault-injection")]
     pub(super) fn keeps(&self, rule: Rule) -> bool {
         self.without != Some(rule)
+    }
+
+    /// True: without the feature `fault-injection` every rule is kept.
+    #[cfg(not(feature = "fault-injection"))]
+    pub(super) const fn keeps(&self, _rule: Rule) -> bool {
+        true
     }
 }
 

@@ -44,7 +44,7 @@ impl Rollout {
     }
 
     fn brake_by(&mut self, brake: Brake) {
-        if self.brake().is_some() || self.config.breaks.no_brake {
+        if self.brake().is_some() || self.config.breaks().no_brake {
             return;
         }
         self.persist(Record::Braked(brake.clone()));

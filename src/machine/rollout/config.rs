@@ -57,6 +57,7 @@ pub struct Config {
     /// too.
     pub call_after: Duration,
     /// Rules that are left out, so that simulations show the use of each.
+    #[cfg(feature = "fault-injection")]
     #[doc(hidden)]
     pub breaks: Breaks,
 }
@@ -82,8 +83,21 @@ impl Config {
             retry_max: Duration::from_secs(10),
             redial_every: Duration::from_secs(1),
             call_after: Duration::from_secs(3),
+            #[cfg(feature = "fault-injection")]
             breaks: Breaks::NONE,
         }
+    }
+
+    /// Rules that are left out.
+    #[cfg(feature = "fault-injection")]
+    pub(super) const fn breaks(&self) -> Breaks {
+        self.breaks
+    }
+
+    /// Rules that are left out: none without the feature `fault-injection`.
+    #[cfg(not(feature = "fault-injection"))]
+    pub(super) const fn breaks(&self) -> Breaks {
+        Breaks::NONE
     }
 }
 

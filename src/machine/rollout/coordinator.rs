@@ -238,7 +238,7 @@ impl Rollout {
     }
 
     fn count(&mut self, vote: Vote) {
-        let counts_messages = self.config.breaks.counts_messages;
+        let counts_messages = self.config.breaks().counts_messages;
         let Some(running) = &mut self.running else { return };
         if counts_messages || !running.has_vote_of(&vote.node_id) {
             running.votes.push(vote);
@@ -248,7 +248,7 @@ impl Rollout {
 
     pub(super) fn decide_if_complete(&mut self) {
         let Some(running) = &mut self.running else { return };
-        let is_complete = match self.config.breaks.counts_messages {
+        let is_complete = match self.config.breaks().counts_messages {
             true => running.votes.len() + 1 >= running.voters.len(),
             false => running.missing().is_empty(),
         };
@@ -266,7 +266,7 @@ impl Rollout {
         self.out.at_once(Effect::StopTimer(Timer::Votes));
         match self.config.decides {
             Decides::Coordinator => {
-                if self.config.breaks.decision_unforced {
+                if self.config.breaks().decision_unforced {
                     let links = self.links_to(&self.voters(&proposal));
                     let msg = Message::Decision(Box::new(commit_message(&whole)));
                     self.out.at_once(Effect::SendAll { links, msg });

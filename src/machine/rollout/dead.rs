@@ -122,7 +122,7 @@ impl Rollout {
             let reason = format!("the seeds have not told {} that {node} is dead", self.config.me);
             return Err(Refusal::new(Cause::NoWord, reason));
         }
-        if !self.roster.outlives(nodes) && !self.config.breaks.dead_any_share {
+        if !self.roster.outlives(nodes) && !self.config.breaks().dead_any_share {
             let reason = "those that remain are not two and more than half of all, nor half with \
                           the lowest name";
             return Err(Refusal::new(Cause::Roster, reason));

@@ -56,7 +56,7 @@ impl Rollout {
         let rest = self.roster.nodes().filter(|it| !nodes.contains(&it.node_id)).cloned();
         let new_roster = Roster::new(rest.collect());
         let new_roster = new_roster.map_err(|it| Refusal::new(Cause::Malformed, it))?;
-        if self.config.breaks.gone_forgets
+        if self.config.breaks().gone_forgets
             && let Some(prepared) = self.memory.prepared.clone()
         {
             let own =

@@ -171,7 +171,7 @@ impl Rollout {
     fn on_start(&mut self) {
         // The clock's seconds, because a node that was restored from a backup asks the roster for
         // the names that it has used, and a node outside the roster may know one more.
-        let seconds = if self.config.breaks.names_again { 0 } else { self.now.wall.0 / 1000 };
+        let seconds = if self.config.breaks().names_again { 0 } else { self.now.wall.0 / 1000 };
         let epoch = self.memory.epoch.saturating_add(1).max(seconds);
         self.persist(Record::Epoch { epoch });
         self.course_at = self.now.mono;
@@ -249,7 +249,7 @@ impl Rollout {
         let beats = members.filter_map(|(_, peer)| peer.heartbeat.as_ref());
         let newest = beats.map(|it| it.last_committed_version).max().unwrap_or(0);
         let knows = !self.is_blank() && newest <= self.state.version;
-        self.is_serving |= knows || self.config.breaks.serves_unknown;
+        self.is_serving |= knows || self.config.breaks().serves_unknown;
         if self.is_serving {
             self.out.say(Effect::Extra(ExtraEffect::Serve(self.serving())));
         }
@@ -265,7 +265,7 @@ impl Rollout {
     fn serving(&self) -> Serving {
         let plan = self.course.as_ref().map(|it| &it.plan);
         let prepared = self.memory.prepared.as_ref();
-        let prepared = prepared.filter(|_| self.config.breaks.serves_last_line);
+        let prepared = prepared.filter(|_| self.config.breaks().serves_last_line);
         Serving {
             state: prepared.map_or(&self.state, |it| &it.state).clone(),
             salt: plan.map_or(0, |it| it.salt),
@@ -280,7 +280,7 @@ impl Rollout {
     /// Names of the voters on a proposal.
     pub(super) fn voters(&self, proposal: &Proposal) -> Vec<NodeId> {
         match &proposal.new_roster {
-            Some(new) if self.config.breaks.roster_unagreed => {
+            Some(new) if self.config.breaks().roster_unagreed => {
                 new.nodes().map(|it| it.node_id.clone()).collect()
             }
             _ => proposal.participants(&self.roster).iter().map(|it| it.node_id.clone()).collect(),

@@ -18,7 +18,7 @@ impl Rollout {
         }
         // A node outside the roster asks its members, and hears in time whether it is still
         // outside.
-        let is_lax = self.config.breaks.roster_unagreed;
+        let is_lax = self.config.breaks().roster_unagreed;
         if !is_lax && self.is_member() && !self.roster.has(&from) {
             return self.drop_from(&from, "a proposal of nobody in the roster");
         }
@@ -38,7 +38,7 @@ impl Rollout {
             return self.on_decision_req(&from, &proposal.txid);
         }
         let is_behind =
-            version > self.state.next_version() && !self.config.breaks.version_unchecked;
+            version > self.state.next_version() && !self.config.breaks().version_unchecked;
         if is_behind && self.memory.prepared.is_none() && !self.is_blank() {
             // It may be the next one as soon as this node has the versions before.
             let from_version = self.state.version;
@@ -66,7 +66,7 @@ impl Rollout {
             let refusal = Refusal::new(Cause::Recalling, reason);
             return self.vote_abort(from, txid, &refusal, false);
         }
-        let is_lax = self.config.breaks.roster_unagreed;
+        let is_lax = self.config.breaks().roster_unagreed;
         if !voters.contains(&self.config.me) || !is_lax && !self.roster.has(from) {
             let refusal = Refusal::new(Cause::Roster, "this node does not take part");
             return self.vote_abort(from, txid, &refusal, false);
@@ -84,7 +84,7 @@ impl Rollout {
 
     /// Refuses a proposal that this node votes ABORT on, with the reason.
     fn judge(&self, proposal: &Proposal) -> Result<(), Refusal> {
-        let breaks = &self.config.breaks;
+        let breaks = self.config.breaks();
         if let Some(complaint) = proposal.complaint() {
             return Err(Refusal::new(Cause::Malformed, complaint));
         }
@@ -120,7 +120,7 @@ impl Rollout {
         let voted = Event::Voted { txid: txid.clone(), vote, reason: reason.clone() };
         let msg = Message::PrepareResp(PrepareResp { txid, vote, reason, cause, signed });
         match self.peers.get(to).map(|it| it.link) {
-            Some(link) if self.config.breaks.vote_unforced => {
+            Some(link) if self.config.breaks().vote_unforced => {
                 self.out.at_once(Effect::Send { link, msg });
             }
             Some(_) | None => self.send_to(to, msg),

@@ -16,7 +16,7 @@ impl Rollout {
     /// True if a vote on the proposal needs an answer of its new version first.
     pub(super) fn needs_answer(&self, proposal: &Proposal) -> bool {
         let is_due = self.config.models.is_some() && proposal.txid.kind.raises();
-        is_due && !self.config.breaks.unanswered
+        is_due && !self.config.breaks().unanswered
     }
 
     /// Probes the new version and votes once it has answered.

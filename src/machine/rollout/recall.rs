@@ -39,7 +39,7 @@ pub(super) struct Recall {
 impl Rollout {
     pub(super) fn begin_recall(&mut self) {
         let is_blank = self.memory.unsure.is_none();
-        if !is_blank && self.config.breaks.names_again {
+        if !is_blank && self.config.breaks().names_again {
             return;
         }
         let question = self.rng.random();
@@ -104,7 +104,7 @@ impl Rollout {
         if self.recall.is_none() {
             return true;
         }
-        if !self.recall_waits_for().is_empty() && !self.config.breaks.forgets_freely {
+        if !self.recall_waits_for().is_empty() && !self.config.breaks().forgets_freely {
             // The roster may have changed since its nodes were asked.
             let question = self.recall.as_ref().map_or(0, |it| it.question);
             let links = self.links_to(&self.recall_waits_for().into_iter().collect::<Vec<_>>());
@@ -133,7 +133,7 @@ impl Rollout {
         let last = unsure.get(&me).map_or(0, |it| it.epoch);
         let epoch = self.memory.epoch.max(last.saturating_add(1)).max(self.now.wall.0 / 1000);
         unsure.insert(me, Mark { epoch: epoch.saturating_sub(1), counter: u64::MAX });
-        if self.config.breaks.forgets_freely {
+        if self.config.breaks().forgets_freely {
             unsure.clear();
         }
         // The epoch comes first: a disk with only the other record would not be asked about again.

@@ -69,7 +69,7 @@ impl Rollout {
             let proof = self.running_proof().filter(|_| is_mine);
             self.out.say(Effect::Extra(ExtraEffect::Decide { txid, commit: is_mine, proof }));
         }
-        if self.config.breaks.aborts_in_doubt && waited > Duration::from_secs(6) {
+        if self.config.breaks().aborts_in_doubt && waited > Duration::from_secs(6) {
             self.end_prepared(Cause::Late, "waited for too long", Proof::default());
         }
     }
@@ -86,7 +86,7 @@ impl Rollout {
 
     pub(super) fn on_decision(&mut self, from: &NodeId, decision: Decision) {
         let Decision { mut txid, kind, mut proposal, proof, reason } = decision;
-        if self.config.breaks.decision_unmatched
+        if self.config.breaks().decision_unmatched
             && let Some(prepared) = &self.memory.prepared
         {
             txid = prepared.txid.clone();
@@ -111,13 +111,13 @@ impl Rollout {
         if self.memory.committed(&proposal.txid).is_some() {
             return;
         }
-        let is_lax = self.config.breaks.version_unchecked || self.config.breaks.roster_unagreed;
+        let is_lax = self.config.breaks().version_unchecked || self.config.breaks().roster_unagreed;
         let follows = self.follows(proposal);
         if version > self.state.next_version() && !follows && !is_lax {
             let from_version = self.state.version;
             return self.send_to(from, Message::StateReq(StateReq { from_version }));
         }
-        let unmatched = self.config.breaks.decision_unmatched;
+        let unmatched = self.config.breaks().decision_unmatched;
         if !follows && !is_lax && !unmatched {
             return self.drop_from(from, "a COMMIT of what does not follow");
         }
@@ -152,7 +152,7 @@ impl Rollout {
 
     fn is_proved(&self, committed: &Committed) -> bool {
         let Committed { proposal, proof } = committed;
-        let breaks = &self.config.breaks;
+        let breaks = self.config.breaks();
         if breaks.counts_messages {
             return proof.votes.len() >= proposal.participants(&self.roster).len()
                 || proof.resolution.is_some();
@@ -170,10 +170,10 @@ impl Rollout {
             None => self.roster.nodes().collect(),
         };
         let is_proved = proof.shows_abort(txid, &participants);
-        if !is_proved && !self.config.breaks.decision_unmatched {
+        if !is_proved && !self.config.breaks().decision_unmatched {
             return self.drop_from(from, "an ABORT that no vote shows");
         }
-        let is_unfenced = self.config.breaks.gone_unfenced;
+        let is_unfenced = self.config.breaks().gone_unfenced;
         let is_settled = self.memory.prepared.as_ref().is_some_and(|it| it.settles_tx(txid));
         if self.memory.prepared.as_ref().is_some_and(|it| it.txid == *txid)
             || is_settled && is_unfenced
@@ -364,7 +364,7 @@ impl Rollout {
                 }
                 let nobody_knows = self.waits_for().iter().all(|it| !self.peers.contains_key(it));
                 let is_highest = self.highest_live() == Some(&self.config.me);
-                if self.config.breaks.highest_aborts && nobody_knows && is_highest {
+                if self.config.breaks().highest_aborts && nobody_knows && is_highest {
                     let own = Vote::abort(&self.keys, &self.config.me, &resp.txid);
                     self.end_prepared(Cause::Late, "nobody knows", Proof::of(vec![own]));
                 }

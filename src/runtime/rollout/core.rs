@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
+use super::KillPoint;
 use super::engine::Entry;
-use super::options::{Habits, KillPoint, Told};
+use super::options::{Habits, Told};
 use super::service::{Peer, Roll};
 use super::stage::{Phase, Stage};
 use crate::machine::rollout::{

@@ -11,14 +11,20 @@ mod dialer;
 mod engine;
 mod forming;
 mod handshake;
+#[cfg(feature = "fault-injection")]
 mod kill;
+#[cfg(not(feature = "fault-injection"))]
+mod no_kill;
 mod options;
 mod service;
 mod stage;
 
 pub use crate::runtime::engine::options::Counters;
 pub use engine::{Engine, StandingError};
+#[cfg(feature = "fault-injection")]
+pub use kill::KillPoint;
+#[cfg(not(feature = "fault-injection"))]
+pub use no_kill::KillPoint;
 pub use options::{
-    Admits, Claim, Founding, Habits, KillPoint, Limits, Options, Place, Recovered, Standing,
-    StartError, Told,
+    Admits, Claim, Founding, Habits, Limits, Options, Place, Recovered, Standing, StartError, Told,
 };

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::KillPoint;
 use crate::machine::rollout::{Config, Event, NodeStatus, Serving};
 use crate::model::{KeyPair, PublicKey};
 use crate::proto::rollout::{Committed, ModelId, NodeId, RoutingState, TxId};
@@ -93,33 +94,6 @@ pub enum Admits {
     Anybody,
 }
 
-/// Point at which a process kills itself, to show that nothing is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KillPoint {
-    /// A COMMIT vote is decided, and nothing of it is on disk.
-    BeforeVote,
-    /// A COMMIT vote has left.
-    AfterVote,
-    /// The decision COMMIT is on disk, and no other node was told.
-    AfterDecision,
-    /// The decision COMMIT has left for one other node, or a participant's acknowledgement has.
-    AfterFirstDecision,
-}
-
-impl FromStr for KillPoint {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "before-vote" => Ok(Self::BeforeVote),
-            "after-vote" => Ok(Self::AfterVote),
-            "after-decision" => Ok(Self::AfterDecision),
-            "after-first-decision" => Ok(Self::AfterFirstDecision),
-            _ => Err("one of before-vote, after-vote, after-decision, after-first-decision"),
-        }
-    }
-}
-
 /// Changes the default configuration of a machine.
 pub type Habits = Box<dyn FnOnce(&mut Config) + Send>;
 
@@ -150,7 +124,7 @@ pub struct Options {
     pub guests: Dialects,
     /// Limits of the engine.
     pub limits: Limits,
-    /// Point at which the process kills itself, for experiments.
+    /// Point at which the process kills itself, for tests.
     pub kill_at: Option<KillPoint>,
     /// Receiver of the reports. It is called by the thread that owns the machine, so it must not
     /// block.

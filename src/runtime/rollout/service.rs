@@ -10,7 +10,6 @@ use super::core::{Extra, State};
 use super::dialer::Call;
 use super::engine::{Entry, Shared};
 use super::handshake::{Error, nack};
-use super::kill;
 use super::options::Told;
 use super::stage::Phase;
 use crate::machine::rollout::{Effect, Event, ExtraEffect, Input, Record, Rollout};
@@ -84,7 +83,10 @@ impl Service for Roll {
     }
 
     fn before_effect(core: &mut Core, effect: &Effect) {
-        kill::before(core.state.kill_at, &core.shared.service.me.node_id, effect);
+        let me = &core.shared.service.me.node_id;
+        if let Some(point) = core.state.kill_at.filter(|it| it.comes_before(me, effect)) {
+            point.die();
+        }
     }
 
     fn before_event(core: &mut Core, event: &Event) {
@@ -94,9 +96,9 @@ impl Service for Roll {
     }
 
     fn after_send(core: &mut Core, link: LinkId, said: &Said) {
-        if kill::is_after(core.state.kill_at, &said.message) {
+        if let Some(point) = core.state.kill_at.filter(|it| it.comes_after(&said.message)) {
             core.flush(link);
-            kill::die();
+            point.die();
         }
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::rollout::client::Client;
 use crate::runtime::thread;
@@ -109,8 +110,8 @@ impl Cast {
         Ok(())
     }
 
-    /// Starts a node, and lets it kill itself at that point of its next transaction.
-    pub(super) fn start(&mut self, node: &'static str, kill_at: Option<&str>) -> io::Result<()> {
+    /// Starts a node.
+    pub(super) fn start(&mut self, node: &'static str) -> io::Result<()> {
         let place = NODES.iter().position(|it| *it == node).unwrap_or(0);
         let (data, logs) = (self.dir.display().to_string(), self.dir.join("logs"));
         let (port, http) = (self.ports[place].to_string(), self.data_planes()[place].clone());
@@ -124,11 +125,23 @@ impl Cast {
         for ((name, _), at) in MODELS.iter().zip(self.model_addresses()) {
             args.extend(words(&["--serve", &format!("{name}=http://{at}")]));
         }
-        if let Some(point) = kill_at {
-            args.extend(words(&["--kill-at", point]));
-        }
         let actor = self.spawn(node, &args)?;
         self.nodes.insert(node, actor);
+        Ok(())
+    }
+
+    /// Sends a signal to a node.
+    pub(super) fn signal(&self, node: &str, signal: Signal) -> io::Result<()> {
+        let actor = self.nodes.get(node);
+        let pid = actor.and_then(|it| Pid::from_raw(it.child.id().try_into().ok()?));
+        let pid = pid.ok_or_else(|| io::Error::other(format!("{node} does not run")))?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Kills a node (kill -9); it can be started again then.
+    pub(super) fn kill(&mut self, node: &str) -> io::Result<()> {
+        self.signal(node, Signal::KILL)?;
+        self.nodes.remove(node);
         Ok(())
     }
 

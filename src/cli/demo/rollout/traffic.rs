@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ impl Tally {
 /// Clients that run until this is dropped.
 pub(super) struct Traffic {
     tally: Arc<Mutex<Tally>>,
+    /// Number of requests of each client that have ended.
+    ended: Vec<Arc<AtomicU64>>,
     _running: Sender<Never>,
 }
 
@@ -75,13 +78,21 @@ impl Traffic {
     pub(super) fn start(data_planes: &[String]) -> io::Result<Self> {
         let tally = Arc::<Mutex<Tally>>::default();
         let (running, over) = bounded(0);
+        let mut ended = Vec::new();
         for at in data_planes {
             for _ in 0..CLIENTS {
                 let (at, tally, over) = (at.clone(), Arc::clone(&tally), over.clone());
-                thread::spawn("client", move || client(&at, &tally, &over))?;
+                let count = Arc::<AtomicU64>::default();
+                ended.push(Arc::clone(&count));
+                thread::spawn("client", move || client(&at, (&tally, &count), &over))?;
             }
         }
-        Ok(Self { tally, _running: running })
+        Ok(Self { tally, ended, _running: running })
+    }
+
+    /// Number of requests of each client that have ended.
+    pub(super) fn ended(&self) -> Vec<u64> {
+        self.ended.iter().map(|it| it.load(Ordering::Relaxed)).collect()
     }
 
     /// Counts of the requests since the last call.
@@ -90,7 +101,7 @@ impl Traffic {
     }
 }
 
-fn client(at: &str, tally: &Mutex<Tally>, over: &Receiver<Never>) {
+fn client(at: &str, (tally, ended): (&Mutex<Tally>, &AtomicU64), over: &Receiver<Never>) {
     let beat = tick(PACE);
     loop {
         select! {
@@ -109,5 +120,6 @@ fn client(at: &str, tally: &Mutex<Tally>, over: &Receiver<Never>) {
                 *lost = (lost.0 + 1, why);
             }
         }
+        ended.fetch_add(1, Ordering::Relaxed);
     }
 }
