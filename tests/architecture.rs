@@ -99,6 +99,7 @@ const FAMILIES: &[(&str, &str)] = &[
     ("ExtraInput", "a machine's `Machine::ExtraInput`"),
     ("Fx", "the effects of one input of a machine or a part of one"),
     ("Input", "the contract's `Input` for one machine"),
+    ("KillPoint", "the points of death, of which programs without `fault-injection` have none"),
     ("Message", "a dialect's message, and the message of a topic"),
     ("Opening", "a machine's `Machine::Opening`"),
     ("Record", "a machine's `Vocabulary::Record`"),

@@ -7,7 +7,7 @@ use folkmoot::cli::metrics::table::{MetricRow, ROWS};
 use serde_json::Value;
 use support::nodes::{Nodes, start};
 use support::peer_exe;
-use support::process::{eventually, run};
+use support::process::{Process, eventually, run};
 use support::seeds::Seeds;
 
 /// Three nodes with a chat and rollouts in each, in a fleet of three seeds.
@@ -108,6 +108,52 @@ fn one_process_carries_all_services_and_comes_back_with_them() {
     assert_eq!(code, Some(0), "{told}");
     let (code, told) = nodes.await_end("node-b");
     assert_eq!(code, Some(0), "{told}");
+}
+
+#[test]
+fn nodes_that_start_long_before_their_seeds_are_one_group_afterwards() {
+    let mut nodes = Nodes::lay_out(3);
+    let base = nodes.port("node-a") + 20;
+    Seeds::name(nodes.dir(), base);
+    for name in nodes.names() {
+        start_node(&mut nodes, name);
+    }
+    nodes.wait("all wait for the fleet", |it| {
+        it.names()
+            .iter()
+            .all(|name| it.out(name).contains("the search for other nodes begins then"))
+    });
+    // Longer than a round of those that look for a group.
+    let _ = crossbeam_channel::after(std::time::Duration::from_secs(4)).recv();
+    let _seeds = Seeds::start(nodes.dir(), base);
+    nodes.wait("all are one", |it| {
+        it.names().iter().all(|name| {
+            it.standing(name)["roster"]["nodes"].as_array().map(Vec::len) == Some(3)
+                && status(it, name)["chat"]["members"] == 3
+        })
+    });
+}
+
+#[test]
+fn a_chat_that_is_another_group_says_so() {
+    let mut nodes = Nodes::lay_out(2);
+    let base = nodes.port("node-a") + 20;
+    // A chat of one, without a fleet.
+    let port = nodes.port("node-b").to_string();
+    let chat = ["chat", "--id", "2", "--port", &port, "--host", "127.0.0.1", "--plain", "--stay"];
+    let alone = Process::start(&peer_exe(), &chat, nodes.dir());
+    alone.wait_for("the group is peer_2");
+    drop(alone);
+    let _seeds = Seeds::start(nodes.dir(), base);
+    start_node(&mut nodes, "node-a");
+    nodes.wait("the fleet has a group", |it| status(it, "node-a")["chat"]["members"] == 1);
+    start_node(&mut nodes, "node-b");
+    nodes.wait("both say that they are split", |it| {
+        it.names().iter().all(|name| {
+            let trouble = status(it, name)["trouble"].to_string();
+            trouble.contains("two groups") && trouble.contains("give it another --log-dir")
+        })
+    });
 }
 
 #[test]

@@ -266,6 +266,9 @@ impl ChatBackend for LocalServer {
             format!("Majority: {quorum} ({here} of {all} reachable)"),
             format!("Pending: {}", status.pending.len()),
         ];
+        if let Some(text) = self.engine.other_group() {
+            lines.push(format!("Another group: {text}"));
+        }
         if let Some(it) = &status.recovered {
             let whom = format::list(&it.left_out);
             lines.push(format!("Recovered: by {}, as a new group, without {whom}", it.by));

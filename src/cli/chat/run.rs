@@ -145,11 +145,11 @@ fn join(
         config: settings.config.clone(),
         links_max,
     };
-    let searching = |words: &str| {
+    let told = |words: &str| {
         // A closed output is no reason to end.
         let _ = writeln!(io::stdout(), "* {words}");
-        signals.is_empty()
     };
+    let searching = (told, || signals.is_empty());
     ChatMember::start(network, options, Box::new(announcer), searching).map_err(start_failed)
 }
 

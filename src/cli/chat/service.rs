@@ -76,10 +76,7 @@ impl Service for ChatService {
             config: Config::default(),
             links_max,
         };
-        let searching = |words: &str| {
-            ::log::info!("{words}");
-            !signals::is_told(stop)
-        };
+        let searching = (|words: &str| ::log::info!("{words}"), || !signals::is_told(stop));
         let member = ChatMember::start(network, options, sink, searching).map_err(start_failed)?;
         let Some(member) = member else { return Ok(None) };
         let local = Arc::new(LocalServer::new(member.engine.clone(), watchers));
@@ -106,7 +103,9 @@ impl Running for RunningChat {
     fn status(&self) -> Box<dyn Fn() -> Value + Send + Sync> {
         let local = Arc::downgrade(&self.local);
         Box::new(move || {
-            let status = local.upgrade().and_then(|it| it.engine.status());
+            let engine = local.upgrade().map(|it| it.engine.clone());
+            let other_group = engine.as_ref().and_then(|it| it.other_group());
+            let status = engine.and_then(|it| it.status());
             status.map_or(Value::Null, |status| {
                 let others = status.members.iter().filter(|it| it.member.id != status.id);
                 let away = others.filter(|it| !it.linked).map(|it| it.member.id);
@@ -122,6 +121,7 @@ impl Running for RunningChat {
                     "away": away.collect::<Vec<_>>(),
                     "pending": status.pending.len(),
                     "dropped": status.dropped,
+                    "other_group": other_group,
                 })
             })
         })
@@ -179,7 +179,9 @@ impl EventLog {
             ChatNotification::Failed(text) => return Err(CliError::Failed(text)),
             ChatNotification::Event(Event::Refused { reason }) => {
                 let (me, reason) = (self.me, escape(&reason));
-                return Err(CliError::Failed(format!("the group refuses {me}: {reason}")));
+                return Err(CliError::Failed(format!(
+                    "the group refuses {me}: {reason} (without --chat, the node runs without a chat)"
+                )));
             }
             ChatNotification::Event(event) => {
                 if let Event::Dropped(why) = event {

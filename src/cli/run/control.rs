@@ -149,6 +149,11 @@ fn reach(status: &Value) -> Result<(), String> {
             "the chat reaches no majority of its members: no message becomes final".to_owned()
         );
     }
+    if let Some(other) = status["chat"]["other_group"].as_str() {
+        return Err(format!(
+            "the chat is split into two groups, each with an order of its own: {other}"
+        ));
+    }
     Ok(())
 }
 
@@ -198,6 +203,8 @@ mod tests {
         assert!(member(&[], 0, json!({})).unwrap_err().contains("no seed"));
         let chat = json!({ "role": "peer", "state": "member", "chat": { "quorum": false } });
         assert!(health(&chat).unwrap_err().contains("no majority"));
+        let chat = json!({ "role": "peer", "state": "member", "chat": { "other_group": "x" } });
+        assert!(health(&chat).unwrap_err().contains("two groups"));
         assert!(peer("asking").unwrap_err().contains("asking"));
         let seed = |connected, ready| {
             health(&json!({

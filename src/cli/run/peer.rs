@@ -239,6 +239,12 @@ impl LocalApi<PeerNode> for PeerApi {
 pub fn peer(settings: &PeerSettings, services: ServiceSettings) -> Result<(), CliError> {
     let NodeContext { endpoint, listener, dir, rng } =
         NodeContext::prepare(Peer::NAME, &settings.node)?;
+    let is_here = |it: Endpoint| it.ip().is_loopback();
+    if is_here(endpoint) && settings.node.seeds.iter().any(|it| !is_here(it.endpoint)) {
+        ::log::warn!(
+            "seeds on other machines cannot call {endpoint}; name the address of this one with --ip"
+        );
+    }
     let prepared = Prepared::new(services, &settings.node.data)?;
     let keys = prepared.keys(&dir)?;
     let (journal, records, _) = open_journal::<PeerNode>(&dir)?;

@@ -56,8 +56,8 @@ pub struct ChatMember {
 }
 
 impl ChatMember {
-    /// Finds the group, and becomes its member; `None` if `told` ended the search. `told` takes
-    /// words for people and returns whether to go on.
+    /// Finds the group, and becomes its member; `None` if nobody wanted that any more, by `goes_on`.
+    /// `told` takes words for people.
     ///
     /// # Errors
     /// Fails if the network has stopped, the log cannot be used, or the system has no room.
@@ -65,7 +65,7 @@ impl ChatMember {
         network: &Arc<Network>,
         options: MemberOptions,
         sink: Box<dyn EventSink<ChatNotification>>,
-        told: impl FnMut(&str) -> bool,
+        (told, goes_on): (impl FnMut(&str), impl Fn() -> bool),
     ) -> Result<Option<Self>, StartError> {
         let (keys, at) = (network.keys(), HostPort::from(network.endpoint()));
         let me = Member { id: options.id, at, key: keys.public() };
@@ -74,7 +74,7 @@ impl ChatMember {
         let (bootstrap, found) = if is_known {
             (GroupBootstrap::Never, Vec::new())
         } else {
-            let Some(found) = find_group(&group, told) else { return Ok(None) };
+            let Some(found) = find_group(&group, told, goes_on) else { return Ok(None) };
             found
         };
         let places = options.places.into_iter().chain(found.into_iter().map(|at| (None, at)));
@@ -112,29 +112,25 @@ pub fn knows_its_group(log_dir: &Path, me: MemberId) -> bool {
     std::fs::metadata(log_dir.join(format!("{me}.log"))).is_ok_and(|it| it.len() > 0)
 }
 
-/// Looks for the group until it is found, or is this member's to found; `None` if `told` ended the
-/// search, or the network has stopped.
+/// Looks for the group until it is found, or is this member's to found; `None` if nobody wants that
+/// any more, or the network has stopped.
 fn find_group(
     group: &GroupMember<MemberId, HostPort>,
-    mut told: impl FnMut(&str) -> bool,
+    mut told: impl FnMut(&str),
+    goes_on: impl Fn() -> bool,
 ) -> Option<(GroupBootstrap, Vec<Endpoint>)> {
-    let mut goes_on = true;
-    let sought = group.find_group(|notice| {
-        goes_on = match notice {
-            Notice::NotAdmitted => {
-                told("the fleet has not let this member in yet; it looks for the group meanwhile")
-            }
-            Notice::Alone => told("no member of the fleet is in reach yet"),
-            Notice::Waits(lowest) => {
-                told(&format!("no group yet; waits for {lowest} to found one"))
-            }
-        };
-        goes_on
-    });
+    let told = |notice| match notice {
+        Notice::NotAdmitted => {
+            told("the fleet has not let this member in yet; the search for the group begins then");
+        }
+        Notice::Alone => told("no member of the fleet is in reach yet"),
+        Notice::Waits(lowest) => told(&format!("no group yet; waits for {lowest} to found one")),
+    };
+    let sought = group.find_group(told, goes_on);
     match sought {
         Sought::Join(places) => Some((GroupBootstrap::Never, places)),
-        Sought::Found if goes_on => Some((GroupBootstrap::IfNew, Vec::new())),
-        Sought::Found | Sought::Stopped => None,
+        Sought::Found => Some((GroupBootstrap::IfNew, Vec::new())),
+        Sought::Stopped => None,
     }
 }
 

@@ -126,7 +126,8 @@ impl ChatBuilder<'_> {
         };
         let (messages, watchers) = (Readers::default(), Watchers::default());
         let sink = Box::new(Reports { messages: messages.clone(), watchers: watchers.clone() });
-        let member = ChatMember::start(&self.network.handle(), options, sink, |_| true)?;
+        let member =
+            ChatMember::start(&self.network.handle(), options, sink, (|_: &str| {}, || true))?;
         let member = member.ok_or(StartError::Network(NetworkError::Stopped))?;
         Ok(Chat { member, messages, watchers })
     }

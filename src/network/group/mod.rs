@@ -23,7 +23,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
 /// Longest wait for the fleet to admit this member before it goes on alone.
-const ADMISSION_MAX: Duration = Duration::from_secs(15);
+const ADMISSION_USUAL: Duration = Duration::from_secs(15);
 
 /// Longest wait for a neighbor, if the seeds know other members.
 const NEIGHBOR_MAX: Duration = Duration::from_secs(5);
@@ -63,7 +63,7 @@ pub(super) struct Announcement<I, D> {
 
 /// State of the search for the group, for people.
 pub(super) enum Notice<I> {
-    /// The fleet has not let this member in yet; it looks for the group meanwhile.
+    /// The fleet has not let this member in yet; the search begins when it has.
     NotAdmitted,
     /// No member of the fleet is in reach yet.
     Alone,
@@ -142,32 +142,56 @@ impl<I: Id, D: Details> GroupMember<I, D> {
         self.announcer.clone()
     }
 
-    /// Looks for the group until it is found, or is this member's to found. `told` takes the state
-    /// of the search, and returns whether to go on when it waits for another member.
-    pub(super) fn find_group(&self, mut told: impl FnMut(Notice<I>) -> bool) -> Sought {
+    /// Looks for the group until it is found, or is this member's to found, or nobody wants it any
+    /// more. `told` takes the state of the search.
+    ///
+    /// Nothing is founded before the fleet has admitted this member: until then it reaches none of
+    /// the others, and each of several that start before their seeds would found a group of its
+    /// own.
+    pub(super) fn find_group(
+        &self,
+        mut told: impl FnMut(Notice<I>),
+        goes_on: impl Fn() -> bool,
+    ) -> Sought {
         let network = &self.announcer.network;
-        if !self.is_admitted() {
-            told(Notice::NotAdmitted);
-        }
-        if network.status().members_known > 0 && network.wait_for_peers(1, NEIGHBOR_MAX).is_err() {
-            told(Notice::Alone);
-        }
         let clock = Clock::start();
+        let mut notice_at = Some(clock.now().mono.after(ADMISSION_USUAL));
+        while network.status().state != "member" {
+            if !goes_on() || self.heard.recv_timeout(LOOK) == Err(RecvError::Closed) {
+                return Sought::Stopped;
+            }
+            if notice_at.is_some_and(|at| at <= clock.now().mono) {
+                notice_at = None;
+                told(Notice::NotAdmitted);
+            }
+        }
+        let deadline = clock.now().mono.after(NEIGHBOR_MAX);
+        while network.status().members_known > 0 && network.peers().is_empty() {
+            if !goes_on() {
+                return Sought::Stopped;
+            }
+            if deadline <= clock.now().mono {
+                told(Notice::Alone);
+                break;
+            }
+            // An error is a state that is not reached yet, which the next look tells, too.
+            let _ = network.wait_for_peers(1, LOOK);
+        }
         let mut search = Bootstrap::new(self.announcer.me.node_id.clone(), clock.now().mono);
         loop {
             for output in search.on_time(clock.now().mono) {
                 match output {
                     Output::Ask => drop(self.announcer.announce(true)),
-                    Output::Wait(lowest) => {
-                        if !told(Notice::Waits(lowest)) {
-                            return Sought::Stopped;
-                        }
-                    }
+                    Output::Wait(lowest) => told(Notice::Waits(lowest)),
                     Output::Join(places) => return Sought::Join(places),
                     Output::Found => return Sought::Found,
                 }
             }
-            match self.heard.recv_timeout(search.wakes_at().since(clock.now().mono)) {
+            if !goes_on() {
+                return Sought::Stopped;
+            }
+            let wait = search.wakes_at().since(clock.now().mono).min(LOOK);
+            match self.heard.recv_timeout(wait) {
                 Ok(message) => {
                     if let Some(other) = self.announcer.read(&message) {
                         search.on_heard(other.node_id, other.details.at(), other.seeks);
@@ -177,19 +201,6 @@ impl<I: Id, D: Details> GroupMember<I, D> {
                 Err(RecvError::Closed) => return Sought::Stopped,
             }
         }
-    }
-
-    fn is_admitted(&self) -> bool {
-        let clock = Clock::start();
-        let deadline = clock.now().mono.after(ADMISSION_MAX);
-        let (_never, pause) = crossbeam_channel::bounded::<()>(0);
-        while clock.now().mono < deadline {
-            if self.announcer.network.status().state == "member" {
-                return true;
-            }
-            let _ = pause.recv_timeout(LOOK);
-        }
-        false
     }
 
     /// Begins the life in the group: announces this member, and passes the announcements of others

@@ -73,22 +73,20 @@ impl Group {
     /// Looks for nodes that have a history, until some are found or it is this node's turn to found
     /// one; `None` once `is_stopping` or the network has stopped.
     pub(super) fn find_group(&self, is_stopping: impl Fn() -> bool) -> Option<HistoryBootstrap> {
-        let sought = self.member.find_group(|notice| {
-            let is_stopped = is_stopping();
-            match notice {
-                Notice::NotAdmitted => {}
-                Notice::Alone => ::log::warn!("no member of the fleet is in reach yet"),
-                Notice::Waits(_) if is_stopped => {}
-                Notice::Waits(lowest) => ::log::info!("waits for {lowest} to begin a history"),
-            }
-            !is_stopped
-        });
+        let told = |notice| match notice {
+            Notice::NotAdmitted => ::log::warn!(
+                "the fleet has not let this node in yet; the search for other nodes begins then"
+            ),
+            Notice::Alone => ::log::warn!("no member of the fleet is in reach yet"),
+            Notice::Waits(lowest) => ::log::info!("waits for {lowest} to begin a history"),
+        };
+        let sought = self.member.find_group(told, || !is_stopping());
         match sought {
             Sought::Join(places) => {
                 Some(HistoryBootstrap::Join(places.iter().map(ToString::to_string).collect()))
             }
-            Sought::Found if !is_stopping() => Some(HistoryBootstrap::By(Vec::new())),
-            Sought::Found | Sought::Stopped => None,
+            Sought::Found => Some(HistoryBootstrap::By(Vec::new())),
+            Sought::Stopped => None,
         }
     }
 

@@ -139,6 +139,7 @@ impl Shared {
 
     /// Notes which member is at an address.
     pub(super) fn found_at(&self, at: Endpoint, id: MemberId) {
+        self.service.other_group().take_if(|it| it.0 == at);
         self.with_place(at, |target| (target.id, target.last_error) = (Some(id), None));
     }
 
@@ -146,6 +147,9 @@ impl Shared {
         self.on_handshake_error(error);
         let now = self.clock.now().mono;
         let text = format!("no member at {at}: {error}; will keep trying");
+        if matches!(error, HandshakeError::Refused(NackCode::OtherGroup, ..)) {
+            *self.service.other_group() = Some((at, text.clone()));
+        }
         let is_new = self.with_place(at, |target| {
             target.is_mine = matches!(error, HandshakeError::Refused(NackCode::NotAllowed, ..));
             target.rest(now);

@@ -86,6 +86,7 @@ impl ChatEngine {
             places: Mutex::new(seeds.into_iter().map(|(id, at)| DialTarget::new(id, at)).collect()),
             verify: Answers::default(),
             jobs: Mutex::new(Some(jobs.clone())),
+            other_group: Mutex::default(),
             records: AtomicU64::new(0),
         };
         let shared = Shared::new(setup, service);
@@ -209,6 +210,12 @@ impl ChatEngine {
     /// Fails if the member is stopping or the disk refuses.
     pub fn verify(&self) -> Result<VerifyReport, String> {
         self.shared.compare()
+    }
+
+    /// Refusal by a member of another group at an address where this member's group should be;
+    /// `None` once that address was reached. Both groups go on, each with an order of its own.
+    pub fn other_group(&self) -> Option<String> {
+        self.shared.service.other_group().as_ref().map(|(_, text)| text.clone())
     }
 
     /// Adds an address at which to look for members.

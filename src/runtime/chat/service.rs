@@ -4,7 +4,7 @@ use crate::proto::chat::entry::{HostPort, Member, MemberId};
 use crate::proto::chat::message::{JoinAck, JoinIntent, Message, VerifyReq, VerifyResp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -17,6 +17,7 @@ use super::options::{ChatNotification, KeyFilter};
 use super::verify::Answers;
 use crate::machine::chat::{Event, ExtraEffect, ExtraInput, Input, Record, Replica, Timer};
 use crate::machine::{LinkId, Never};
+use crate::model::Endpoint;
 use crate::proto::chat as proto;
 use crate::proto::line::LineError;
 use crate::runtime::engine::core::{CoreMsg, EngineLoop};
@@ -38,6 +39,8 @@ pub(super) struct ChatService {
     pub(super) jobs: Mutex<Option<Sender<Job>>>,
     /// Number of records that the machine has given out.
     pub(super) records: AtomicU64,
+    /// Address at which another group refuses this member, and its words.
+    pub(super) other_group: Mutex<Option<(Endpoint, String)>>,
 }
 
 impl ChatService {
@@ -49,6 +52,10 @@ impl ChatService {
     /// Number of records that the machine had given out when it answered this thread last, or more.
     pub(super) fn records(&self) -> u64 {
         self.records.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn other_group(&self) -> MutexGuard<'_, Option<(Endpoint, String)>> {
+        self.other_group.lock().expect("nothing under this lock can panic")
     }
 
     /// Queue of jobs for the loader.

@@ -11,11 +11,17 @@ use super::process::eventually;
 pub struct Seeds(Vec<Child>);
 
 impl Seeds {
-    /// Three, named by `config.txt` in `dir`, at `base` and the ports after it.
-    pub fn start(dir: &Path, base: u16) -> Self {
+    /// Writes the `config.txt` in `dir` that names three seeds at `base` and the ports after it.
+    pub fn name(dir: &Path, base: u16) -> [u16; 3] {
         let ports = [base, base + 1, base + 2];
         let text: String = ports.iter().map(|port| format!("127.0.0.1:{port}\n")).collect();
         fs::write(dir.join("config.txt"), text).expect("there is room");
+        ports
+    }
+
+    /// Three, named by `config.txt` in `dir`, at `base` and the ports after it.
+    pub fn start(dir: &Path, base: u16) -> Self {
+        let ports = Self::name(dir, base);
         let seed = |id: usize| {
             Command::new(peer_exe())
                 .args(["seed", "--id", &id.to_string()])
