@@ -180,7 +180,7 @@ impl EventLog {
             ChatNotification::Event(Event::Refused { reason }) => {
                 let (me, reason) = (self.me, escape(&reason));
                 return Err(CliError::Failed(format!(
-                    "the group refuses {me}: {reason} (without --chat, the node runs without a chat)"
+                    "the group refuses {me}: {reason} (without --chat, the node runs on without it)"
                 )));
             }
             ChatNotification::Event(event) => {

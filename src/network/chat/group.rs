@@ -56,8 +56,8 @@ pub struct ChatMember {
 }
 
 impl ChatMember {
-    /// Finds the group, and becomes its member; `None` if nobody wanted that any more, by `goes_on`.
-    /// `told` takes words for people.
+    /// Finds the group, and becomes its member; `None` if nobody wanted that any more, by
+    /// `goes_on`. `told` takes words for people.
     ///
     /// # Errors
     /// Fails if the network has stopped, the log cannot be used, or the system has no room.

@@ -248,8 +248,8 @@ impl Shared {
                 format!("the key of {id} was removed from this group for good; join with a new one")
             }
             NackCode::OtherGroup => format!(
-                "{id} belongs to another group than {}; give it another --log-dir to join this one, \
-                 or move its files {id}.* out of it",
+                "{id} belongs to another group than {}; give it another --log-dir to join this \
+                 one, or move its files {id}.* out of it",
                 self.service.me.id
             ),
             NackCode::Malformed

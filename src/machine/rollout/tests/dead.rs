@@ -135,7 +135,7 @@ fn of_two_halves_that_are_told_that_the_other_is_dead_the_one_with_the_lowest_na
     assert!(stays(&looks(&mut seats[2], Duration::from_secs(60))).is_empty(), "it is said once");
     assert!(seats[2].machine.status(Time::ZERO).dead_stay.is_some());
     // A removal that is proposed all the same gets no vote.
-    seats[2].machine.config.breaks().dead_any_share = true;
+    seats[2].machine.config.breaks.dead_any_share = true;
     let request = proposal(&looks(&mut seats[2], Duration::from_secs(1)));
     let no = vote(&seats[3].hear(2, prepare(&request)));
     assert_eq!((no.vote, no.cause), (Choice::Abort, Some(AbortCause::Roster)), "{}", no.reason);
