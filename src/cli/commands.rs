@@ -212,20 +212,28 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
 /// own, where it is told its fellows or there is no fleet to find them by.
 fn run_peer(args: &PeerRunArgs) -> Result<(), CliError> {
     let flags = &args.rollout;
-    let wrong = |text: &str| Err(CliError::Usage(text.to_owned()));
     let is_in_fleet = args.chat.is_some() || args.open;
     let has_key = args.node.cluster_key.is_some();
-    if is_in_fleet && has_key && (args.chat.is_some() || flags.id.is_some()) {
-        return wrong(
-            "a chat and rollouts share the port of a peer without --cluster-key only; leave it \
-             out, or run them with peer chat --id N, and with --rollout without --open",
-        );
+    if let Some(key) = &args.node.cluster_key {
+        let key = key.display();
+        if let Some(id) = args.chat {
+            return Err(CliError::Usage(format!(
+                "with --cluster-key a peer carries no chat; leave --chat out, and run the chat in \
+                 a process of its own: peer chat --id {id} --port 7001 --cluster-key {key}"
+            )));
+        }
+        if let Some(name) = flags.id.as_ref().filter(|_| args.open) {
+            return Err(CliError::Usage(format!(
+                "with --cluster-key a peer carries no rollouts; leave --rollout out, and run their \
+                 node in a process of its own: peer --port 60001 --rollout {name} --http \
+                 127.0.0.1:50051 --cluster-key {key}"
+            )));
+        }
     }
     if args.chat.is_some() && flags.decide_in_log {
-        return wrong(
-            "--decide-in-log needs the chat of the node for itself; leave out --chat, or run \
-             peer chat --id N --port P in a process of its own",
-        );
+        let text = "--decide-in-log needs the chat of the node for itself; leave out --chat, or \
+                    run peer chat --id N --port P in a process of its own";
+        return Err(CliError::Usage(text.to_owned()));
     }
     let rollout = flags.id.as_ref().map(|_| rollout::Settings::new(args, is_in_fleet));
     let rollout = rollout.transpose()?;
@@ -327,6 +335,24 @@ mod tests {
     }
 
     #[test]
+    fn services_of_a_peer_with_a_cluster_key_are_refused_with_the_command_to_type() {
+        let text = |line: &str| run_peer(&peer(line).unwrap().run).unwrap_err().to_string();
+        let chat = text("peer --port 6001 --chat 2 --cluster-key fleet.key");
+        assert!(chat.ends_with("peer chat --id 2 --port 7001 --cluster-key fleet.key"), "{chat}");
+        let line = "peer --port 6001 --open --rollout a --http 127.0.0.1:1 --cluster-key fleet.key";
+        let typed = text(line);
+        let command = typed.split_once(": ").unwrap().1;
+        assert!(peer(command).unwrap().run.rollout.id.is_some(), "{typed}");
+    }
+
+    #[test]
+    fn a_question_without_a_list_of_seeds_names_the_one_that_needs_none() {
+        let line = peer("peer members --config no-such-file.txt").unwrap();
+        let text = super::peer(&line).unwrap_err().to_string();
+        assert!(text.contains("create it") && text.ends_with("peer discover"), "{text}");
+    }
+
+    #[test]
     fn values_out_of_range_are_refused() {
         for line in [
             "peer --port 65536",
@@ -335,6 +361,12 @@ mod tests {
             "peer --port 6001 --ip localhost",
         ] {
             assert_eq!(refused(line), ErrorKind::ValueValidation, "{line}");
+        }
+        for line in
+            ["peer --port 6001 --chat x", "peer --port 70000", "peer chat --id 0 --port 7001"]
+        {
+            let text = peer(line).unwrap_err().to_string();
+            assert!(text.contains("write a number from 1 to "), "{line}: {text}");
         }
         assert_eq!(refused("peer --port 6001 --log-format xml"), ErrorKind::InvalidValue);
         assert_eq!(refused("peer --port 6001 --quorum all"), ErrorKind::InvalidValue);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
+use super::args::parse_number;
 use super::output::print;
 use super::{CliError, config};
 use crate::runtime::cluster_key;
@@ -16,11 +17,11 @@ use crate::runtime::files::identity_of;
 #[command(group = ArgGroup::new("what").required(true).args(["id", "cluster_key"]))]
 pub struct KeygenArgs {
     /// Make the identity of seed N, if it has none, and print the line that pins it in config.txt
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = parse_number::<u16>)]
     pub id: Option<u16>,
     /// The seed's TCP port, which must be the one in config.txt [default: that one]
     #[arg(long, value_name = "P", requires = "id",
-        value_parser = clap::value_parser!(u16).range(1..))]
+        value_parser = parse_number::<u16>)]
     pub port: Option<u16>,
     /// The seed's address, which must be the one in config.txt [default: that one]
     #[arg(long, requires = "id")]

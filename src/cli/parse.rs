@@ -96,7 +96,8 @@ fn wrong(place: &str, why: &str) -> Error {
 }
 
 fn table(path: &Path) -> Result<BTreeMap<String, Value>, String> {
-    let text = fs::read_to_string(path).map_err(|it| it.to_string())?;
+    let text = fs::read_to_string(path)
+        .map_err(|it| format!("{it}; --settings takes a TOML file with flags of this run"))?;
     toml::from_str(&text).map_err(|it| it.to_string())
 }
 
@@ -178,10 +179,11 @@ mod tests {
         let text = error(peer(&line, &[]));
         assert!(text.contains("no flag is named --link") && text.contains("tmp"), "{text}");
         let text = error(peer("peer --port 1 --settings no-such.toml", &[]));
-        assert!(text.contains("no-such.toml: No such file"), "{text}");
+        assert!(text.contains("no-such.toml: No such file") && text.contains("TOML"), "{text}");
         let text = error(peer("peer", &[("FOLKMOOT_PORT", "many")]));
         assert!(text.starts_with("error: invalid value 'many'"), "{text}");
         assert!(text.contains("taken from FOLKMOOT_PORT"), "{text}");
+        assert!(text.contains("a number from 1 to 65535"), "{text}");
         let text = error(peer("peer --port 1", &[("FOLKMOOT_OPEN", "perhaps")]));
         assert!(text.contains("FOLKMOOT_OPEN: open is true or false"), "{text}");
         assert!(error(peer("peer", &[])).contains("--port"));

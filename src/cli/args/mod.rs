@@ -24,7 +24,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use self::questions::{parse_endpoint, parse_fleet};
+pub(in crate::cli) use self::questions::parse_number;
+use self::questions::{parse_endpoint, parse_fleet, parse_port};
 use super::log::{LogFormat, LogLevel};
 use super::rollout::args::RolloutNodeArgs;
 use super::size::Size;
@@ -42,10 +43,10 @@ pub struct SeedRunArgs {
     /// The number of this seed: its place among the seeds in config.txt, counted from 1
     // Always there when no subcommand is: clap refuses its absence.
     #[arg(long, value_name = "N", required = true,
-        value_parser = clap::value_parser!(u16).range(1..))]
+        value_parser = parse_number::<u16>)]
     pub id: Option<u16>,
     /// The TCP port to listen on, which must be the one in config.txt [default: that one]
-    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "P", value_parser = parse_number::<u16>)]
     pub port: Option<u16>,
     /// The address to listen on, which must be the one in config.txt [default: that one]
     #[arg(long)]
@@ -63,7 +64,7 @@ pub struct SeedRunArgs {
 pub struct PeerRunArgs {
     /// The TCP port to listen on; 0 lets the system choose
     // Always there when no subcommand is: clap refuses its absence.
-    #[arg(long, value_name = "P", required = true)]
+    #[arg(long, value_name = "P", required = true, value_parser = parse_port)]
     pub port: Option<u16>,
     /// The address to listen on, at which seeds and other peers reach this one
     #[arg(long, default_value = "127.0.0.1")]
@@ -77,7 +78,7 @@ pub struct PeerRunArgs {
     pub open: bool,
     /// Take part in the fleet's chat as member N, too; peer chat attaches a screen, and peer chat
     /// send and history need none [default: no chat]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = parse_number::<u32>)]
     pub chat: Option<u32>,
     /// Flags that all nodes have in common.
     #[command(flatten)]

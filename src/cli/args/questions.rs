@@ -76,6 +76,20 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Endpoint, &'static str> {
     text.parse().map_err(|_| "an endpoint is IP:PORT, for example 127.0.0.1:6003 or [::1]:6003")
 }
 
+/// Parses the number of a seed, the id of a member or the number of a port.
+pub(in crate::cli) fn parse_number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let number = text.parse::<u64>().ok().filter(|it| *it > 0);
+    number.and_then(|it| T::try_from(it).ok()).ok_or_else(|| {
+        let max = u64::MAX >> (u64::BITS as usize - 8 * size_of::<T>());
+        format!("write a number from 1 to {max}")
+    })
+}
+
+/// Parses the number of a port that the system may choose.
+pub(super) fn parse_port(text: &str) -> Result<u16, &'static str> {
+    text.parse().map_err(|_| "write a number from 1 to 65535, or 0 to let the system choose")
+}
+
 /// Checks the name of a fleet, which goes into every handshake and into log lines.
 pub(super) fn parse_fleet(text: &str) -> Result<String, String> {
     let is_short = (1..=FLEET_NAME_MAX).contains(&text.len());

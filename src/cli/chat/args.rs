@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 
 use super::command::{HISTORY, HISTORY_MAX};
 use super::model::GENERAL;
+use crate::cli::args::parse_number;
 use crate::cli::log::{LogFormat, LogLevel};
 use crate::cli::size::Size;
 use crate::cli::span::Span;
@@ -38,7 +39,7 @@ its input the program waits up to 10 s until what was typed is final, and ends; 
 Numbers have gaps: a leader's first entry and changes of the group have places in the order too.
 Exit codes: 0 after /quit, 1 for the machine or network, 2 for wrong flags, 3 when it ends while
 messages are pending; they are kept, and sent at the next start, 4 when a text of a script was
-refused (too long, no UTF-8).";
+refused (too long, no UTF-8), 5 when no answer came to an order that may have been carried out.";
 
 /// Arguments of `peer chat`.
 #[derive(Clone, Debug, Args)]
@@ -53,11 +54,11 @@ pub struct ChatArgs {
     /// The id of this member; the highest id that is there leads. No other member may have it.
     /// Without --port: of the one that runs here, to which a screen is attached
     #[arg(long, value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..))]
+        value_parser = parse_number::<u32>)]
     pub id: Option<u32>,
     /// The TCP port to listen on
     #[arg(long, value_name = "P", requires = "id",
-        value_parser = clap::value_parser!(u16).range(1..))]
+        value_parser = parse_number::<u16>)]
     pub port: Option<u16>,
     /// The address to listen on
     #[arg(long, default_value = "0.0.0.0", requires = "port")]
@@ -197,7 +198,7 @@ pub struct ChatVerifyArgs {
 #[derive(Clone, Debug, Args)]
 pub struct ChatRemoveArgs {
     /// The id of the member to remove
-    #[arg(value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(value_name = "ID", value_parser = parse_number::<u32>)]
     pub whom: u32,
     /// The chat to ask.
     #[command(flatten)]

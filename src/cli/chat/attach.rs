@@ -173,6 +173,10 @@ impl ChatBackend for Remote {
     }
 
     fn leave(&self) {}
+
+    fn is_attached(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]
@@ -257,6 +261,9 @@ mod tests {
         }
         let shown: Vec<_> = shown.iter().map(ChatLine::line).collect();
         assert_eq!(shown, ["[seq=2] <peer_1>: text 0", "[seq=3] <peer_1>: text 1"]);
+
+        let mut help = || session.typed(&mut model, "/help").lines.join("\n");
+        assert!(help().contains("/quit          end only this screen"));
 
         let same = |one: &dyn Fn(&dyn ChatBackend) -> String| {
             let [a, b] = both.map(one);

@@ -38,6 +38,11 @@ pub(super) trait ChatBackend {
     /// Lets the member leave its group, if it ends with the screen.
     fn leave(&self);
 
+    /// True if the chat runs in another process, so that it goes on when the screen ends.
+    fn is_attached(&self) -> bool {
+        false
+    }
+
     /// The last `count` messages, the oldest first.
     ///
     /// # Errors

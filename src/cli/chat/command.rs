@@ -14,17 +14,26 @@ pub(super) const HISTORY_MAX: usize = 10_000;
 /// Longest name of a room, in bytes.
 const ROOM_BYTES_MAX: usize = 64;
 
-/// Lines of `/help`.
-pub(super) const HELP: &[&str] = &[
-    "/status        who I am, my role and term, who leads, who is known, what is pending",
-    "/history [N]   the last N final messages (20)",
-    "/room NAME     what is typed from now on goes to this room",
-    "/rooms         the rooms that were spoken in",
-    "/remove ID     remove a member from the group for good, after asking back",
-    "/quit          hand over and end; what is pending is kept and sent at the next start",
-    "/help          this list",
-    "//text         say a text that begins with a slash",
-];
+/// Lines of `/help`; a screen may be attached to a chat that goes on without it.
+pub(super) fn help(is_attached: bool) -> Vec<String> {
+    let quit = if is_attached {
+        "/quit          end only this screen; the chat goes on where it runs"
+    } else {
+        "/quit          hand over and end; what is pending is kept and sent at the next start"
+    };
+    [
+        "/status        who I am, my role and term, who leads, who is known, what is pending",
+        "/history [N]   the last N final messages (20)",
+        "/room NAME     what is typed from now on goes to this room",
+        "/rooms         the rooms that were spoken in",
+        "/remove ID     remove a member from the group for good, after asking back",
+        quit,
+        "/help          this list",
+        "//text         say a text that begins with a slash",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
 
 /// A typed line.
 #[derive(Clone, Debug, PartialEq, Eq)]

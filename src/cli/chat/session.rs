@@ -9,7 +9,7 @@ use ::log::Level;
 use serde_json::json;
 
 use super::backend::{ChatBackend, PAGE};
-use super::command::{self, HELP, TypedLine};
+use super::command::{self, TypedLine};
 use super::format;
 use super::model::{ChatLine, ChatModel, MemberView};
 use super::plain::lines_of;
@@ -156,7 +156,7 @@ impl Session {
                 })
                 .collect(),
             TypedLine::Remove(id) => vec![self.remove(id)],
-            TypedLine::Help => HELP.iter().map(|it| (*it).to_owned()).collect(),
+            TypedLine::Help => command::help(self.chat.is_attached()),
             TypedLine::Quit => {
                 is_over = true;
                 Vec::new()

@@ -103,7 +103,9 @@ impl Typing {
                 RepeatReply::Remove(id)
             }
             (Some(id), TypedLine::Nothing) => RepeatReply::Keep(id),
-            (Some(id), _) if word.eq_ignore_ascii_case("no") => RepeatReply::Keep(id),
+            (Some(id), _) if ["n", "no"].iter().any(|no| word.eq_ignore_ascii_case(no)) => {
+                RepeatReply::Keep(id)
+            }
             (Some(id), _) => RepeatReply::KeepAndTake(id),
         }
     }
@@ -115,7 +117,9 @@ fn said(text: String) -> LineResult {
 
 /// The answer names the member once more: a lone "yes" may be the next line of a pasted text.
 fn question(id: MemberId) -> String {
-    format!("{id} would be out for good, also after a restart; to remove it, type: yes {id}")
+    format!(
+        "{id} would be out for good, also after a restart; to remove it, type: yes {id}; else: no"
+    )
 }
 
 fn kept(id: MemberId) -> String {
@@ -195,7 +199,7 @@ mod tests {
             RepeatReply::Take,
         ];
         assert_eq!(replies(&pasted), expected);
-        for no in ["no", "", "NO \n"] {
+        for no in ["no", "n", "N\n", "", "NO \n"] {
             assert_eq!(
                 replies(&["/remove 3", no]),
                 [RepeatReply::Ask(THREE), RepeatReply::Keep(THREE)]

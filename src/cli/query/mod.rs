@@ -40,7 +40,12 @@ fn candidates(args: &AskArgs) -> Result<Vec<(String, Endpoint)>, CliError> {
     if let Some(endpoint) = args.at.as_deref().and_then(|at| at.parse::<Endpoint>().ok()) {
         return Ok(vec![(endpoint.to_string(), endpoint)]);
     }
-    let seeds = config::read(&args.config)?;
+    let seeds = config::read(&args.config).map_err(|mut error| {
+        if !args.config.exists() {
+            error.reason.push_str("; in a fleet without seeds ask a peer: peer discover");
+        }
+        error
+    })?;
     let Some(at) = &args.at else {
         return Ok(seeds.iter().map(|seed| label(seed.id, seed.endpoint)).collect());
     };

@@ -105,7 +105,8 @@ Examples:
 
 Every step is a transaction: all nodes take it, or none does. A gate that fails rolls back by
 itself. Gates: p95=200ms, error=1%, 4xx=5%, p95<=1.2x (against the stable version), error<=2x.
-Exit codes: 0 done, 1 refused or aborted, 2 for wrong flags.";
+Exit codes: 0 done, 1 refused or aborted, 2 for wrong flags, 5 when no answer came to an order that
+may have been carried out.";
 
 /// Arguments of `peer rollout`.
 #[derive(Clone, Debug, Args)]
@@ -369,9 +370,13 @@ impl FromStr for Admittee {
 /// Arguments of `peer rollout query`.
 #[derive(Clone, Debug, Args)]
 pub struct QueryArgs {
-    /// The data planes [default: 127.0.0.1:50051 to 50053]
+    /// The data planes, of all nodes for a verdict [default: those of the nodes that run here, or
+    /// 127.0.0.1:50051 to 50053 if none does]
     #[arg(value_name = "HOST:PORT")]
     pub at: Vec<String>,
+    /// Folder in which the nodes that run here keep their keys
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
     /// The body of the prediction
     #[arg(long, value_name = "JSON", default_value = "{\"x\":1}")]
     pub body: String,

@@ -1,17 +1,19 @@
 //! `peer rollout query`: questions to data planes over HTTP, as any client can ask them, and the
 //! verdict whether all serve the same state.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::args::QueryArgs;
+use super::client::Client;
 use super::format::{list, percent};
 use super::http::{self, Reply};
-use crate::cli::CliError;
 use crate::cli::output::{print, table, table_text};
 use crate::cli::text::escape;
-use crate::proto::rollout::{HealthSnapshot, RoutingState};
+use crate::cli::{CliError, local_client};
+use crate::proto::rollout::{HealthSnapshot, NodeId, RoutingState};
 use crate::runtime::thread;
 
 /// Time-out of each answer.
@@ -44,7 +46,7 @@ pub(in crate::cli) struct PredictionCounts {
 pub(super) fn run(args: &QueryArgs) -> Result<(), CliError> {
     let mut at = args.at.clone();
     if at.is_empty() {
-        at = USUAL.map(str::to_owned).to_vec();
+        at = running(&args.data);
     }
     if let Some(wrong) = at.iter().find(|it| it.rsplit_once(':').is_none()) {
         return Err(CliError::Usage(format!("{wrong} is no data plane; write HOST:PORT")));
@@ -62,6 +64,14 @@ pub(super) fn run(args: &QueryArgs) -> Result<(), CliError> {
         }
     }
     verdict.map(|_| ()).map_err(|_| CliError::Failed("the nodes are not synchronized".to_owned()))
+}
+
+/// The data planes of the nodes that run with this data directory, or the usual ones if none does.
+fn running(data: &Path) -> Vec<String> {
+    let nodes = local_client::running::<NodeId>(data, "rollout-");
+    let at: Vec<_> =
+        nodes.into_iter().filter_map(|(_, dir)| Client { dir }.view().ok()?.http).collect();
+    if at.is_empty() { USUAL.map(str::to_owned).to_vec() } else { at }
 }
 
 /// Asks all data planes at once, and again if their answers may be of two moments.
@@ -241,6 +251,12 @@ mod tests {
             health: None,
             prediction: Err(why()),
         }
+    }
+
+    #[test]
+    fn the_usual_data_planes_are_asked_where_no_node_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(running(dir.path()), USUAL);
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
     })?;
     let bar = hash_bar();
     let mut found = Map::new();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (everywhere, rehash) = (args.everywhere, args.rehash);
     let wanted = ApiRequest::Share { path, piece, everywhere, rehash };
     put(&peer, &wanted, |object| {
@@ -96,7 +97,8 @@ pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
         say(&hint);
     }
     let (found_at, peer) = (&peer, peer.display());
-    say(&format!("the peer in {peer} shares it from now on; peer unshare NAME ends that"));
+    let name = escape(&name);
+    say(&format!("the peer in {peer} shares it from now on; peer unshare {name} ends that"));
     args.wait.map_or(Ok(()), |wait| await_answers(found_at, ticket, wait))?;
     Ok(true)
 }

@@ -90,7 +90,9 @@ impl Sharing {
             host.map(|it| it.end(name)).unwrap_or_default()
         };
         if ended.is_empty() && !everywhere {
-            return Err(format!("nothing that this peer shares is called {name}"));
+            return Err(format!(
+                "nothing that this peer shares is called {name}; peer shares lists what it shares"
+            ));
         }
         self.end_keys(&ended, (subscriptions, node));
         Ok(())

@@ -177,7 +177,7 @@ fn peer_word(status: &NodeStatus, peer: &RosterNodeStatus, is_fresh: bool) -> St
     let Some(beat) = &peer.heartbeat else { return "linked, has said nothing yet".to_owned() };
     let (its, mine) = (beat.last_committed_version, status.state.version);
     if its < mine && is_fresh {
-        return format!("has not spoken since version {mine} came");
+        return format!("not heard since version {mine}");
     }
     if let Some(txid) = &beat.in_doubt {
         return format!("in doubt about {txid}");
