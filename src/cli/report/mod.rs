@@ -87,6 +87,15 @@ const fn yes_no(yes: bool) -> &'static str {
     if yes { "yes" } else { "no" }
 }
 
+/// Votes so far; votes may also come when there are enough.
+fn yes_votes(count: usize, needed: usize) -> String {
+    if count > needed {
+        format!("{count} yes votes, more than the {needed} needed")
+    } else {
+        format!("{count} of {needed} yes votes")
+    }
+}
+
 /// Answer of the system's ping for a host, as a subordinate remark; empty if there is none.
 const fn host_remark(host: Option<HostAnswer>) -> &'static str {
     match host {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{
     Contradictions, counted, direct, findings_text, host_remark, host_word, left, listed,
     lists_differ, millis, open_line, refused, removed, seed_key_learnt, seed_link, seeds_text,
-    shared_key, voters, witnesses, yes_no,
+    shared_key, voters, witnesses, yes_no, yes_votes,
 };
 use crate::cli::log::LogLine;
 use crate::cli::text::foreign;
@@ -110,9 +110,8 @@ impl PeerReport {
             }
             It::Voted { seed, yes, reason, count, needed } => {
                 let (answer, reason) = (yes_no(*yes), foreign(reason));
-                let message = format!(
-                    "vote: seed {seed} says {answer}: {reason}; {count} of {needed} yes votes"
-                );
+                let votes = yes_votes(*count, *needed);
+                let message = format!("vote: seed {seed} says {answer}: {reason}; {votes}");
                 let fields = json!({
                     "kind": "admit", "seed": seed, "yes": yes, "reason": reason, "count": count,
                     "needed": needed,

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     Contradictions, counted, left, listed, lists_differ, refused, removed, seed_key_learnt,
-    seed_link, seeds_text, shared_key, voters, yes_no,
+    seed_link, seeds_text, shared_key, voters, yes_no, yes_votes,
 };
 use crate::cli::log::LogLine;
 use crate::cli::text::foreign;
@@ -212,9 +212,10 @@ fn voted(
 ) -> LogLine {
     let (kind, subject) = (kind_word(proposal), &proposal.subject);
     let (endpoint, answer, reason) = (subject.endpoint, yes_no(yes), foreign(reason));
+    let votes = yes_votes(count, needed);
     let message = format!(
         "vote: seed {seed} says {answer} to {kind} {endpoint}: {reason}; \
-         {count} of {needed} yes votes"
+         {votes}"
     );
     let fields = json!({
         "kind": kind, "endpoint": endpoint, "incarnation": subject.incarnation,
@@ -362,6 +363,7 @@ mod tests {
             ["INFO voted vote: seed 2 says yes to admit 127.0.0.1:6003: it answered; 1 of 2 yes \
               votes"]
         );
+        assert_eq!(yes_votes(3, 2), "3 yes votes, more than the 2 needed");
         let reason = "no quorum".to_owned();
         assert_eq!(
             messages(authority::Event::Aborted { proposal, reason }),
