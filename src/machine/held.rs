@@ -4,6 +4,9 @@
 
 use std::collections::VecDeque;
 
+/// Number of places that a queue keeps when it has become empty.
+const KEPT: usize = 64;
+
 /// Records of this life, counted, and what waits for them.
 #[derive(Debug)]
 pub struct Held<T> {
@@ -31,6 +34,31 @@ impl<T> Held<T> {
         self.issued
     }
 
+    /// Number of records that are on disk.
+    pub const fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// True if nothing waits and all records are on disk: what is held back now may leave at once.
+    pub fn is_idle(&self) -> bool {
+        self.synced == self.issued && self.waiting.is_empty()
+    }
+
+    /// Number of those that wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// True if none waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Drops all that wait: the disk has failed, and nothing that depends on it may ever leave.
+    pub fn abandon(&mut self) {
+        self.waiting.clear();
+    }
+
     /// True if the record of this number is on disk.
     pub const fn has(&self, record: u64) -> bool {
         record <= self.synced
@@ -48,10 +76,15 @@ impl<T> Held<T> {
 
     /// Takes the next that waits no more.
     pub fn pop(&mut self) -> Option<T> {
-        if self.waiting.front().is_some_and(|(record, _)| *record <= self.synced) {
-            return self.waiting.pop_front().map(|(_, it)| it);
+        if self.waiting.front().is_none_or(|(record, _)| *record > self.synced) {
+            return None;
         }
-        None
+        let (_, it) = self.waiting.pop_front()?;
+        if self.waiting.is_empty() {
+            // A burst must not hold its memory forever.
+            self.waiting.shrink_to(KEPT);
+        }
+        Some(it)
     }
 }
 

@@ -8,13 +8,14 @@
 //! every [`Effect`], in order, before the next input.
 //!
 //! **Records.** Nothing that rests on a record may be seen by others before the record is on disk.
-//! There are two ways, and a machine's driver knows which one is its own:
+//! One queue holds back what waits, [`held::Held`]; there are two ways to use it, and a machine's
+//! driver knows which one is its own:
 //! - The driver holds back: every effect that follows an [`Effect::Persist`], of this or any later
 //!   input, and that others can see, leaves only when that record is on disk. So it is for
 //!   [`NodeMachine`].
 //! - The machine holds back, because some of its messages may overtake the disk: the driver carries
 //!   out effects at once, and reports by [`Input::Synced`] which records are on disk. So it is for
-//!   [`chat::Replica`] and [`rollout::RolloutMachine`], each with a [`held::Held`].
+//!   [`chat::Replica`] and [`rollout::RolloutMachine`].
 
 pub mod bootstrap;
 pub mod broadcast;

@@ -7,10 +7,9 @@
 //! Pure bookkeeping: the journal thread reports the records on disk, the state carries the effects
 //! out.
 
-use std::collections::VecDeque;
-
 use serde::Serialize;
 
+use crate::machine::held::Held;
 use crate::machine::{Effect, Vocabulary};
 use crate::model::Now;
 use crate::runtime::journal::Lines;
@@ -23,23 +22,12 @@ const EFFECTS_MAX: usize = 16 * 1024;
 /// Effects that wait for the disk, and the records they wait for.
 pub(super) struct Outbox<K: Vocabulary> {
     lines: Lines,
-    /// Records persisted so far.
-    appended: u64,
-    /// Records on disk so far.
-    synced: u64,
-    waiting: VecDeque<Waiting<K>>,
-}
-
-struct Waiting<K: Vocabulary> {
-    /// Number of records that must be on disk first.
-    records: u64,
-    now: Now,
-    effect: Effect<K>,
+    held: Held<(Now, Effect<K>)>,
 }
 
 impl<K: Vocabulary> Default for Outbox<K> {
     fn default() -> Self {
-        Self { lines: Lines::default(), appended: 0, synced: 0, waiting: VecDeque::new() }
+        Self { lines: Lines::default(), held: Held::default() }
     }
 }
 
@@ -47,15 +35,15 @@ impl<K: Vocabulary<Record: Serialize>> Outbox<K> {
     /// Takes a record for the journal; effects that are admitted from now on wait for it.
     pub(super) fn persist(&mut self, record: &K::Record) {
         self.lines.push(record);
-        self.appended += 1;
+        self.held.issue();
     }
 
     /// Gives `effect` back if it may leave at once, or keeps it.
     pub(super) fn admit(&mut self, now: Now, effect: Effect<K>) -> Option<Effect<K>> {
-        if self.synced == self.appended && self.waiting.is_empty() {
+        if self.held.is_idle() {
             return Some(effect);
         }
-        self.waiting.push_back(Waiting { records: self.appended, now, effect });
+        self.held.hold(self.held.issued(), (now, effect));
         None
     }
 
@@ -69,41 +57,31 @@ impl<K: Vocabulary<Record: Serialize>> Outbox<K> {
     pub(super) fn take_lines(&mut self, lines: &mut Lines) -> u64 {
         debug_assert!(lines.is_empty(), "records are written before more are taken");
         std::mem::swap(&mut self.lines, lines);
-        self.appended
+        self.held.issued()
     }
 
     /// Notes that the first `records` records are on disk; returns the number of new ones.
     pub(super) fn set_synced(&mut self, records: u64) -> u64 {
-        debug_assert!(self.synced <= records && records <= self.appended);
-        let fresh = records - self.synced;
-        self.synced = records;
-        fresh
+        let before = self.held.synced();
+        debug_assert!(before <= records && records <= self.held.issued());
+        self.held.on_synced(records);
+        records - before
     }
 
     /// Takes the next effect that may leave now, with the moment at which it was decided.
     pub(super) fn pop_ready(&mut self) -> Option<(Now, Effect<K>)> {
-        let ready = self.waiting.front()?.records <= self.synced;
-        let first = if ready {
-            self.waiting.pop_front()?
-        } else {
-            return None;
-        };
-        if self.waiting.is_empty() {
-            // A burst must not hold its memory forever.
-            self.waiting.shrink_to(64);
-        }
-        Some((first.now, first.effect))
+        self.held.pop()
     }
 
     /// True if readers should pause.
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() >= EFFECTS_MAX
+        self.held.len() >= EFFECTS_MAX
     }
 
     /// Drops everything: the disk has failed, and no effect that depends on it may ever leave.
     pub(super) fn abandon(&mut self) {
         self.lines.clear();
-        self.waiting.clear();
+        self.held.abandon();
     }
 }
 
