@@ -12,6 +12,7 @@ use folkmoot::proto::chat::message::{Join, JoinChallenge, JoinIntent, JoinProof,
 use folkmoot::proto::chat::{ChatReader, encode};
 use folkmoot::runtime::chat::EngineLimits;
 use folkmoot::runtime::clock::Clock;
+use folkmoot::runtime::descriptors;
 use rand::SeedableRng as _;
 
 use super::chat_engine::{PATIENCE, Setup, joining, keys, setup, start, stop_all};
@@ -67,6 +68,8 @@ impl Caller {
 }
 
 fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    // Both ends of all connections are here: more than the usual soft limit of open files.
+    descriptors::raise();
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(from.into(), 0).into()).unwrap();
     socket.connect(&to.into()).unwrap();
