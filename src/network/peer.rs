@@ -233,7 +233,7 @@ impl Network {
     ///
     /// # Errors
     /// Fails if the network has stopped.
-    pub fn removals(&self) -> Result<Queue<PeerInfo>, NetworkError> {
+    pub(super) fn removals(&self) -> Result<Queue<PeerInfo>, NetworkError> {
         self.peer.subscriptions.removals()
     }
 

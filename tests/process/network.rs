@@ -18,7 +18,7 @@ use folkmoot::proto::broadcast::Publish;
 use folkmoot::{Chat, ChatError, Network, Rollout, RolloutOrder, RolloutOutcome};
 use rustix::process::Signal;
 use support::member::{Member, wall};
-use support::process::{Process, eventually, run};
+use support::process::{Process, eventually, run, runs_alone};
 use support::{NO_GOSSIP, PATIENCE, Scene, of, peer_exe, words};
 
 fn tell(scene: &Scene, line: &str) -> (Option<i32>, String, String) {
@@ -436,14 +436,7 @@ fn a_network_leaves_no_thread_and_no_socket() {
     let count = |folder: &str| {
         fs::read_dir(Path::new("/proc/self").join(folder)).map_or(0, Iterator::count)
     };
-    // Other tests come and go in the same process: this one runs in its own.
-    if std::env::var_os("ALONE").is_none() {
-        let exe = std::env::current_exe().expect("this executable");
-        let test = "network::a_network_leaves_no_thread_and_no_socket";
-        let mut alone = std::process::Command::new(exe);
-        let output = alone.args([test, "--exact"]).env("ALONE", "1").output().expect("it runs");
-        let out = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && out.contains("1 passed"), "{out}");
+    if !runs_alone("network::a_network_leaves_no_thread_and_no_socket") {
         return;
     }
     let before = (count("task"), count("fd"));

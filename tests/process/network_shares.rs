@@ -17,7 +17,7 @@ use folkmoot::network::shares::ContentPhase;
 use folkmoot::network::{Builder, Share, ShareError};
 use rand::{Rng as _, SeedableRng as _};
 use rustix::process::Signal;
-use support::process::{Process, eventually, run};
+use support::process::{Process, eventually, run, runs_alone};
 use support::{PATIENCE, peer_exe, ports};
 
 /// Time for which a fetch waits in vain.
@@ -302,15 +302,8 @@ fn count(what: &str) -> usize {
 
 #[test]
 fn a_network_that_stops_leaves_no_thread_no_socket_and_no_wait_of_its_shares() {
-    if std::env::var_os("ALONE").is_none() {
-        // Other tests of this process start threads, too.
-        let exe = std::env::current_exe().expect("this executable");
-        let test = "network_shares::\
-                    a_network_that_stops_leaves_no_thread_no_socket_and_no_wait_of_its_shares";
-        let mut alone = std::process::Command::new(exe);
-        let output = alone.args([test, "--exact"]).env("ALONE", "1").output().expect("it runs");
-        let out = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && out.contains("1 passed"), "{out}");
+    let test = "a_network_that_stops_leaves_no_thread_no_socket_and_no_wait_of_its_shares";
+    if !runs_alone(&format!("network_shares::{test}")) {
         return;
     }
     let before = (count("task"), count("fd"));

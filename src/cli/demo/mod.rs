@@ -4,6 +4,7 @@
 //! from the seeds' answers, and every claim is checked. The run is left in the output file.
 
 pub mod chat;
+mod process;
 pub mod rollout;
 mod state;
 mod steps;

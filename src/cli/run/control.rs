@@ -86,6 +86,10 @@ fn answer<R: Role>(
         ControlRequest::Leave => {
             let goodbye =
                 R::goodbye().ok_or("a seed does not leave; stop it with Ctrl-C or SIGTERM")?;
+            // A leader of the chat hands over while it is a member still.
+            if let Some(api) = api {
+                api.stop();
+            }
             driver.submit(Input::Command(goodbye));
             Ok(json!({ "leaving": true }))
         }

@@ -37,6 +37,21 @@ pub fn run(exe: &Path, args: &[&str], dir: &Path) -> (Option<i32>, String, Strin
     (code, process.out(), process.err())
 }
 
+/// True in a process of its own for this test; anywhere else runs it in one, because other tests
+/// of a process start threads and open files, too.
+#[track_caller]
+pub fn runs_alone(test: &str) -> bool {
+    if std::env::var_os("ALONE").is_some() {
+        return true;
+    }
+    let exe = std::env::current_exe().expect("this executable");
+    let output = Command::new(exe).args([test, "--exact"]).env("ALONE", "1").output();
+    let output = output.expect("it runs");
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && out.contains("1 passed"), "{out}");
+    false
+}
+
 /// A running program; killed when dropped.
 pub struct Process {
     child: Child,

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::cli::demo::process::DemoProcess;
 use crate::runtime::thread;
 
 /// Largest number of waiting lines of members; a member that prints more waits.
@@ -43,26 +44,13 @@ pub(super) enum MemberReport {
     },
 }
 
-/// One running member.
-struct MemberProcess {
-    child: Child,
-    stdin: Option<ChildStdin>,
-}
-
-impl Drop for MemberProcess {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// All members, with their directories.
 pub(super) struct Processes {
     /// Removed with the demo, unless the directory is to be kept.
     _temporary: Option<tempfile::TempDir>,
     dir: PathBuf,
     ports: Vec<u16>,
-    actors: BTreeMap<u32, MemberProcess>,
+    actors: BTreeMap<u32, DemoProcess>,
     notes: BTreeMap<u32, Vec<String>>,
     tell: Sender<MemberReport>,
     told: Receiver<MemberReport>,
@@ -114,7 +102,7 @@ impl Processes {
         let stdin = child.stdin.take();
         let stdout = child.stdout.take();
         self.notes.remove(&id);
-        self.actors.insert(id, MemberProcess { child, stdin });
+        self.actors.insert(id, DemoProcess { child, stdin });
         if let Some(stdout) = stdout {
             let tell = self.tell.clone();
             thread::spawn(format!("hear:{id}"), move || listen(id, stdout, &tell))?;

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cli::demo::process::DemoProcess;
 use crate::cli::rollout::client::Client;
 use crate::runtime::thread;
 
@@ -22,22 +23,9 @@ const MODELS: [(&str, &[&str]); 3] =
 /// Largest number of a command's lines that wait to be shown.
 const LINES_MAX: usize = 1_024;
 
-/// A running process. It ends when its standard input does.
-struct NodeProcess {
-    child: Child,
-    stdin: Option<ChildStdin>,
-}
-
-impl Drop for NodeProcess {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// A running command: its output, line by line, until both ends are closed.
 pub(super) struct RunningCommand {
-    process: NodeProcess,
+    process: DemoProcess,
     pub(super) lines: Receiver<String>,
 }
 
@@ -55,8 +43,8 @@ pub(super) struct Processes {
     dir: PathBuf,
     /// Ports: three of nodes, three of their data planes, three of models.
     ports: Vec<u16>,
-    models: Vec<NodeProcess>,
-    nodes: BTreeMap<&'static str, NodeProcess>,
+    models: Vec<DemoProcess>,
+    nodes: BTreeMap<&'static str, DemoProcess>,
 }
 
 impl Processes {
@@ -87,7 +75,7 @@ impl Processes {
         self.ports[6..9].iter().map(|port| format!("127.0.0.1:{port}")).collect()
     }
 
-    fn spawn(&self, name: &str, args: &[String]) -> io::Result<NodeProcess> {
+    fn spawn(&self, name: &str, args: &[String]) -> io::Result<DemoProcess> {
         let complaints = std::fs::OpenOptions::new()
             .append(true)
             .create(true)
@@ -97,7 +85,7 @@ impl Processes {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(complaints);
         let mut child = command.spawn()?;
         let stdin = child.stdin.take();
-        Ok(NodeProcess { child, stdin })
+        Ok(DemoProcess { child, stdin })
     }
 
     /// Starts the servers of all versions.
@@ -197,7 +185,7 @@ impl Processes {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let process = NodeProcess { child, stdin: None };
+        let process = DemoProcess { child, stdin: None };
         let (tell, lines) = bounded(LINES_MAX);
         if let (Some(stdout), Some(stderr)) = (stdout, stderr) {
             // Its complaints come last, and are short enough to wait until then.
