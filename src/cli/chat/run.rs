@@ -257,7 +257,7 @@ impl RunningChat {
     }
 
     fn take(&mut self, (now, notification): (Now, ChatNotification)) -> Result<Update, CliError> {
-        self.session.notification(&mut self.model, now, notification)
+        self.session.on_notification(&mut self.model, now, notification)
     }
 
     fn look(&mut self) -> Vec<ChatLine> {

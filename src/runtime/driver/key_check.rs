@@ -144,8 +144,8 @@ impl<M: Drivable> Driver<M> {
                 KeyCheckOutcome::Refused
             }
             Err(SealError::Io(err)) => {
-                let connection = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
-                if connection.contains(&err.kind()) {
+                let endings = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+                if endings.contains(&err.kind()) {
                     KeyCheckOutcome::Left
                 } else {
                     KeyCheckOutcome::Silent

@@ -351,10 +351,10 @@ impl SwarmTask {
         if wakes {
             self.deadline_moved.notify_one();
         }
-        self.do_chores(deferred)
+        self.do_deferred(deferred)
     }
 
-    fn do_chores(self: &Arc<Self>, deferred: DeferredWork) -> Vec<Job> {
+    fn do_deferred(self: &Arc<Self>, deferred: DeferredWork) -> Vec<Job> {
         let DeferredWork { jobs, dials, cuts, keeps, has_new_phase } = deferred;
         for line in cuts {
             line.cut();
