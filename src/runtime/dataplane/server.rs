@@ -30,7 +30,7 @@ pub(super) struct ServerState {
     kept: AtomicUsize,
 }
 
-/// Server of a port's connections.
+/// Handler of a port's connections.
 pub(super) trait ConnectionHandler: Send + Sync + 'static {
     /// State of the server.
     fn server(&self) -> &ServerState;

@@ -326,8 +326,7 @@ fn open(
     Ok((journal, past, recovered))
 }
 
-/// Returns the beginning with this node among its addresses, once all are checked but the keys that
-/// are not known yet.
+/// Checks all of a bootstrap but the keys that are not known yet; returns it with this node in it.
 fn checked(
     bootstrap: HistoryBootstrap,
     me: &Participant,
