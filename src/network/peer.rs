@@ -70,13 +70,13 @@ pub struct Peer {
     pub keys: KeyPair,
     /// Driver of the peer's node.
     pub driver: Arc<Driver<PeerNode>>,
-    /// Subscriptions: the connection between the node and the program.
+    /// Subscriptions of the program to the events of the node.
     pub subscriptions: Arc<Subscriptions>,
-    /// Servers of the other dialects at its port.
+    /// Servers of the other dialects at the peer's port.
     pub dialects: DialectServers,
     /// Shares of the peer.
     pub sharing: Arc<Sharing>,
-    /// Directory of its data.
+    /// Directory of the peer's data.
     pub dir: PathBuf,
 }
 

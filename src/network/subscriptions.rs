@@ -1,8 +1,8 @@
-//! Subscriptions: the connection between one node and the waiting parts of an application.
+//! Subscriptions of an application to the events of one node, and its waits for their outcomes.
 //!
-//! The driver calls it with every event, under the node's lock, so that no event is lost on the way
-//! to a queue whose reader is told of every gap. It never blocks, and its answers to the node go
-//! through a thread of its own.
+//! The driver passes every event on, under the node's lock, so that no event is lost on the way
+//! to a queue whose reader is told of every gap. The call never blocks, and answers to the node go
+//! through a thread of their own.
 
 mod publish;
 
@@ -33,7 +33,7 @@ type PublishOutcome = Result<Published, NetworkError>;
 type DiscoverCell = Arc<Cell<Result<Vec<PeerInfo>, NetworkError>>>;
 
 #[derive(Default)]
-struct PendingSend {
+struct State {
     token: u64,
     is_closed: bool,
     /// The node has said goodbye.
@@ -59,7 +59,7 @@ struct Publishing {
     key: PublicKey,
 }
 
-impl PendingSend {
+impl State {
     fn next_token(&mut self) -> u64 {
         self.token += 1;
         self.token
@@ -73,7 +73,7 @@ const SHOWN_SPAN: Duration = Duration::from_secs(10);
 
 /// Subscriptions to the events of one node, and all waits for their outcomes.
 pub struct Subscriptions {
-    waiting: Mutex<PendingSend>,
+    waiting: Mutex<State>,
     /// Signaled when a neighbor was won, more peers have a message, or the node has said goodbye or
     /// stopped.
     moved: Condvar,
@@ -111,13 +111,13 @@ impl Subscriptions {
     /// messages are taken without a reader.
     pub fn new(me: Endpoint, takes_unread: bool) -> Arc<Self> {
         let (answers, answering) = channel(ANSWERS_MAX);
-        let waiting = Mutex::new(PendingSend::default());
+        let waiting = Mutex::new(State::default());
         let (moved, answers) = (Condvar::new(), Mutex::new(Some(answers)));
         let (removals, changes) = (Readers::default(), Readers::default());
         Arc::new(Self { waiting, moved, answers, answering, me, takes_unread, removals, changes })
     }
 
-    fn lock(&self) -> MutexGuard<'_, PendingSend> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.waiting.lock().expect("nothing under this lock can panic")
     }
 
@@ -195,7 +195,7 @@ impl Subscriptions {
     /// # Errors
     /// Fails if the node has fewer neighbors then, or the network has stopped.
     pub fn wait_for_neighbors(&self, wanted: usize, most: Duration) -> Result<(), NetworkError> {
-        let is_short = |it: &mut PendingSend| !it.is_closed && it.neighbors.len() < wanted;
+        let is_short = |it: &mut State| !it.is_closed && it.neighbors.len() < wanted;
         let waited = self.moved.wait_timeout_while(self.lock(), most, is_short);
         let (waiting, _) = waited.expect("nothing under this lock can panic");
         if waiting.is_closed {
@@ -210,7 +210,7 @@ impl Subscriptions {
 
     /// Blocks until the node has said goodbye, but no longer than `most`.
     pub fn wait_for_goodbye(&self, most: Duration) {
-        let is_there = |it: &mut PendingSend| !it.is_gone;
+        let is_there = |it: &mut State| !it.is_gone;
         drop(self.moved.wait_timeout_while(self.lock(), most, is_there));
     }
 
@@ -268,7 +268,7 @@ impl Subscriptions {
         });
     }
 
-    fn spread(waiting: &PendingSend, topic: &str, message: impl Fn() -> Message) {
+    fn spread(waiting: &State, topic: &str, message: impl Fn() -> Message) {
         for queue in waiting.topics.get(topic).into_iter().flat_map(BTreeMap::values) {
             queue.push(message());
         }
@@ -390,7 +390,7 @@ impl Subscriptions {
     }
 
     /// Registers a wait under a new token.
-    fn enlist(&self, add: impl FnOnce(&mut PendingSend, u64)) -> Result<u64, NetworkError> {
+    fn enlist(&self, add: impl FnOnce(&mut State, u64)) -> Result<u64, NetworkError> {
         let mut waiting = self.lock();
         if waiting.is_closed {
             return Err(NetworkError::Stopped);

@@ -234,7 +234,7 @@ impl HttpServer {
                     (self.handler.answer(&request), may_go_on)
                 }
             };
-            if !self.write_word(connection.stream(), &response, is_head, goes_on) {
+            if !self.write_response(connection.stream(), &response, is_head, goes_on) {
                 return End::Broken;
             }
             if !goes_on {
@@ -334,7 +334,7 @@ impl HttpServer {
     }
 
     /// Writes an answer and counts it; false if the client does not take it.
-    fn write_word(
+    fn write_response(
         &self,
         stream: &TcpStream,
         response: &Response,
@@ -398,7 +398,7 @@ impl ServeConnection for HttpServer {
         let Some(place) = self.enter(connection.from().ip()) else {
             self.counters.refused_busy.add(1);
             let busy = Response::text(503, "too many connections; try again in a moment");
-            self.write_word(connection.stream(), &busy.with("Retry-After", "1"), false, false);
+            self.write_response(connection.stream(), &busy.with("Retry-After", "1"), false, false);
             // A refused connection may not cost as much as a served one: no lingering.
             return;
         };
@@ -406,7 +406,7 @@ impl ServeConnection for HttpServer {
             End::Done => self.part(&mut connection),
             End::Fault(fault) => {
                 let response = Response::text(fault.status(), &fault.explain());
-                if self.write_word(connection.stream(), &response, false, false) {
+                if self.write_response(connection.stream(), &response, false, false) {
                     self.part(&mut connection);
                 }
             }

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crew_is_waited_for_until_the_last_has_left() {
+    fn a_group_is_waited_for_until_the_last_has_left() {
         let (clock, threads) = (Clock::start(), ThreadGroup::default());
         let (release, gate) = bounded::<()>(0);
         threads.spawn("idle", move || assert!(gate.recv().is_err())).unwrap();

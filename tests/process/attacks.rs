@@ -46,14 +46,14 @@ use support::member::{Member, Shaken, proof, rng, shake, wall};
 use support::process::eventually;
 use support::{NO_GOSSIP, Scene, about, neighborhoods, of};
 
-/// What the caller of a handshake signs.
+/// Name of the statement that the caller of a handshake signs.
 const CALLER: &str = "folkmoot/hello-proof/1";
 
 fn pause(millis: u64) {
     let _ = after(Duration::from_millis(millis)).recv();
 }
 
-/// Who a peer is, by its own status.
+/// Member instance of a peer, by its own status.
 fn subject_of(scene: &Scene, peer: Endpoint) -> MemberInstance {
     let status = scene.status(peer);
     let key = status["key"].as_str().and_then(PublicKey::parse).expect("a key");
@@ -166,7 +166,7 @@ fn named_messages(victim: MemberInstance) -> Vec<Message> {
     ]
 }
 
-/// What must not change: who is in at each seed, in which life; and what each peer believes.
+/// State that must not change: the member instances at each seed, and what each peer believes.
 fn state(scene: &Scene) -> String {
     let mut text = String::new();
     for seed in scene.running_seeds() {
@@ -387,7 +387,7 @@ fn a_flood_of_strangers_is_not_a_flood_of_log_lines() {
         let mut info = NodeInfo::new(me);
         info.seed = is_impostor.then_some(SeedId(2));
         let Shaken::Open(mut client, _) = shake(seed, &info, &keys, Intent::Errand) else {
-            panic!("what a card claims is seen after its proof");
+            panic!("what node info claims is seen after its proof");
         };
         client.finish();
         client.rest();
@@ -609,7 +609,7 @@ fn nobody_is_a_seed_by_saying_so() {
         info.seed = Some(SeedId(number));
         for node in [seeds[0], peers[0]] {
             let Shaken::Open(mut client, _) = shake(node, &info, &keys, Intent::Link) else {
-                panic!("what a card claims is seen after its proof");
+                panic!("what node info claims is seen after its proof");
             };
             client.send(forged_dead_vote(victim, &keys));
             let told = client.rest();

@@ -95,8 +95,8 @@ fn two_and_three_that_are_cut_apart_have_one_order_afterwards() {
     check_equal(talkers, 7, dir.path());
 }
 
-/// What a member says of itself, and the time since it heard each other, in ms; the longest for one
-/// that it never heard.
+/// Status of a member, and the time since it heard each other, in ms; the longest for one that it
+/// never heard.
 fn standing(id: u32, dir: &Path) -> (serde_json::Value, Vec<u64>) {
     let words = ["chat", "status", "--id", &id.to_string(), "--json"];
     let (_, out, _) = run(&peer_exe(), &words, dir);

@@ -77,7 +77,7 @@ impl Desk {
         assert_eq!(out, "", "{line}: nothing was started");
     }
 
-    /// The same, with one sentence and nothing else.
+    /// Asserts that a call fails with one sentence and nothing else.
     #[track_caller]
     fn fails_plainly(&self, line: &str, code: i32, told: &[&str]) {
         self.fails(line, code, told);

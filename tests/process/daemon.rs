@@ -40,7 +40,7 @@ fn heed_hangups() {
     signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).unwrap();
 }
 
-/// Whether a holder of this key file gets an answer of the seed.
+/// True if a holder of this key file gets an answer of the seed.
 fn answers(dir: &Path, port: u16, key: &str) -> bool {
     let at = format!("127.0.0.1:{port}");
     run(&peer_exe(), &["members", "--at", &at, "--cluster-key", key], dir).0 == Some(0)

@@ -1,6 +1,6 @@
 //! A seed on a disk that fails it: full, damaged, gone, or not its own.
 //!
-//! It says so in one line and stops, or it goes on and has lost nothing that it had promised.
+//! The seed says so in one line and stops, or it goes on and has lost nothing that it had promised.
 
 #![allow(clippy::print_stderr, reason = "a test that cannot be made here says that it is skipped")]
 
@@ -55,7 +55,7 @@ impl Desk {
         Process::start(exe, &args, self.dir.path())
     }
 
-    /// Whether seed 1, which runs, votes.
+    /// True if seed 1, which runs, votes.
     fn votes(&self) -> bool {
         let port = self.first.to_string();
         let args = ["status", "--json", "--port", &port];

@@ -77,7 +77,7 @@ impl Fleet {
         assert!(code.is_some_and(|it| it != 0) && err.contains(told), "{line}\n{out}\n{err}");
     }
 
-    /// What a peer knows of the shares: name, how many offer it.
+    /// Shares that a peer knows: the name of each, and the number of peers that offer it.
     fn shares(&self, at: usize) -> Vec<(String, u64)> {
         let out = self.succeeds(&format!("shares --json --peer {}", self.ports[at]));
         let line = |line: &str| {

@@ -187,7 +187,7 @@ fn check_histogram(name: &str, family: &Family) {
     assert_eq!(of("_sum").len(), 1, "{name}");
 }
 
-/// The one value of a family without labels.
+/// Value of a family that has one, without labels.
 #[track_caller]
 fn value(families: &BTreeMap<String, Family>, name: &str) -> f64 {
     let family = families.get(&format!("folkmoot_{name}")).expect("the family is there");
@@ -400,7 +400,7 @@ fn totals(scene: &Scene, nodes: &[Endpoint]) -> (u64, u64, u64) {
     })
 }
 
-/// How many more were sent than received, seen at a moment when nothing was under way.
+/// Number of messages sent and not received, seen at a moment when nothing was under way.
 #[track_caller]
 fn missing_at_rest(scene: &Scene, nodes: &[Endpoint], after: u64) -> (u64, i64) {
     let mut found = None;

@@ -53,7 +53,7 @@ fn reader(scene: &Scene, line: &str) -> Process {
     reader
 }
 
-/// What a reader has printed, once it has read all that it wanted.
+/// Output of a reader, once it has read all that it wanted.
 #[track_caller]
 fn read(mut reader: Process) -> String {
     let code = reader.wait_for_end();
@@ -128,7 +128,7 @@ fn fifty_peers_hear_a_program_that_publishes() {
     }
 }
 
-/// How many messages of `origin` a reader has printed, and how many it was told it missed.
+/// Number of messages of `origin` that a reader has printed, and number that it was told it missed.
 fn heard(reader: &Process, origin: Endpoint) -> (usize, u64) {
     let out = reader.out();
     let lines = out.lines().filter_map(|it| serde_json::from_str::<serde_json::Value>(it).ok());

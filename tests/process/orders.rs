@@ -1,5 +1,5 @@
-//! What operators order of real seeds: evictions, bans and their end, each by a quorum of machines;
-//! and what `seed` itself answers.
+//! Orders of operators to real seeds: evictions, bans and their end, each by a quorum of machines;
+//! and the answers of `seed` itself.
 
 use crate::support;
 

@@ -20,7 +20,7 @@ use support::{about, of};
 /// The defaults, but for gossip that does not end.
 const ARGS: &str = "--gossip-interval 2s --gossip-max 1000";
 
-/// How long after `from` something was decided, in seconds.
+/// Seconds from `from` until a line was logged.
 fn after(line: &LogEvent, from: u64) -> String {
     let millis = line.ts_ms.saturating_sub(from);
     format!("{}.{} s", millis / 1000, millis % 1000 / 100)
@@ -35,8 +35,8 @@ fn warning(land: &mut Land, mark: usize, seed: Endpoint) -> LogEvent {
     line
 }
 
-/// These seeds have each said exactly once that they are frozen, have decided nothing since
-/// `mark`, and list the members that they knew before.
+/// Asserts that each of these seeds has said exactly once that it is frozen, has decided nothing
+/// since `mark`, and lists the members that it knew before.
 #[track_caller]
 fn check_frozen(land: &mut Land, mark: usize, seeds: &[Endpoint], known: &BTreeSet<Life>) {
     for seed in seeds {

@@ -357,7 +357,7 @@ fn row_10_what_matters_is_logged_and_found_by_its_transaction() {
 
 // A node dies at a named point.
 
-/// What came of a transaction during which `victim` died at `point`: the version that all serve
+/// Runs a transaction during which `victim` dies at `point`; returns the version that all serve
 /// once it is back.
 fn dies_at(victim: &'static str, point: &str) -> u64 {
     let mut nodes = Nodes::lay_out(3);

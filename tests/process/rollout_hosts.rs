@@ -138,7 +138,7 @@ fn the_seeds_word_takes_a_dead_node_out_and_lets_it_in_again_without_an_operator
     nodes.await_version(done["version"].as_u64().expect("a number"));
 }
 
-/// Whether the seeds say that the last life at a node's port was removed.
+/// True if the seeds say that the last incarnation at a node's port was removed.
 fn is_removed(nodes: &Nodes, name: &str) -> bool {
     let at = format!("127.0.0.1:{}", nodes.port(name));
     let mut ask = Command::new(peer_exe());

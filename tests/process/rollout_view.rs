@@ -207,7 +207,7 @@ fn a_node_that_asks_to_be_let_in_is_shown_with_the_way_to_do_it() {
 }
 
 impl Trio {
-    /// What that one has, put away or brought back.
+    /// Moves a node's data away or back.
     fn move_data(&self, from: &str, to: &str, name: &str) {
         let data = |state: &str| self.dir.path().join(state);
         std::fs::create_dir_all(data(to).join("logs")).expect("there is room");

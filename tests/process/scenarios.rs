@@ -36,7 +36,7 @@ const fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// Whether `text` is seconds with three decimals, as both fixed texts have it.
+/// True if `text` is seconds with three decimals, as both fixed texts have it.
 fn is_timestamp(text: &str) -> bool {
     let is_digits = |it: &str| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit());
     text.split_once('.')
@@ -50,7 +50,7 @@ fn gossip_number(text: &str) -> Option<u64> {
     (is_timestamp(at) && number > 0 && text.ends_with(&format!(":{number}"))).then_some(number)
 }
 
-/// Whether `text` is `Dead Node:127.0.0.1:<port>:<timestamp>:127.0.0.1` to the letter.
+/// True if `text` is `Dead Node:127.0.0.1:<port>:<timestamp>:127.0.0.1` to the letter.
 fn is_death_report(text: &str, dead: Endpoint) -> bool {
     let parts: Vec<_> = text.split(':').collect();
     let [head, "127.0.0.1", port, at, "127.0.0.1"] = parts[..] else { return false };
@@ -316,7 +316,7 @@ fn f5_one_member_alone_removes_nobody() {
     );
 }
 
-/// Who a peer is, from a seed's list and its own status.
+/// Member instance of a peer, from a seed's list and its own status.
 fn subject_at(scene: &Scene, peer: Endpoint) -> MemberInstance {
     let status = scene.status(peer);
     let key = status["key"].as_str().expect("a key");
@@ -613,8 +613,8 @@ fn a_seed_that_lost_its_journal_catches_up_before_it_votes() {
     check_decisions(&mut scene, peers[4], peers[1]);
 }
 
-/// It knows no other seed's key any more either, so one seed alone cannot prove to it what two
-/// have decided.
+/// The seed knows no other seed's key any more either, so one seed alone cannot prove to it what
+/// two have decided.
 #[test]
 fn a_seed_without_a_journal_does_not_vote_on_what_one_other_seed_cannot_prove() {
     let mut scene = Scene::lay_out(3, 4, NO_GOSSIP);

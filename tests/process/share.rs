@@ -167,8 +167,8 @@ fn a_file_that_changed_under_the_seeder_is_never_believed() {
     assert!(!dir.path().join("there/big").exists(), "what is false gets no name");
 }
 
-/// Where somebody stands between a leecher and an honest seeder, as a peer of its own: all passes
-/// but pieces, of which only their length is true.
+/// Starts a relay between a leecher and an honest seeder, which seems a peer of its own: all passes
+/// but pieces, of which only their length is true. Returns its address.
 fn liar(honest: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = listener.local_addr().expect("an address");

@@ -34,7 +34,7 @@ use rand::SeedableRng as _;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a member is started with.
+/// Settings with which a member is started.
 #[derive(Clone)]
 pub(super) struct Setup {
     pub(super) id: u32,

@@ -78,7 +78,7 @@ fn the_first_start_finds_nothing() {
     assert_eq!((opened.found, opened.notes.len()), (store::LogContent::default(), 0));
 }
 
-/// Where the lines of a log begin, and its end.
+/// Offsets of the lines of a log, and its end.
 fn starts(bytes: &[u8]) -> Vec<usize> {
     let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
     std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect()

@@ -138,7 +138,7 @@ impl Client {
         Ok(Answer { status, headers, body })
     }
 
-    /// Whether the other end has closed, as soon as that can be known.
+    /// True if the other end has closed, as soon as that can be known.
     fn is_over(&mut self) -> bool {
         let mut rest = Vec::new();
         self.0.read_to_end(&mut rest).is_ok() && rest.is_empty()
@@ -162,7 +162,7 @@ fn post(headers: &str, body: &str) -> String {
     format!("POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n{headers}\r\n{body}")
 }
 
-/// What a server does with a connection, told its number.
+/// Handler of a server's connection, told its number.
 type Manner = dyn Fn(usize, &mut BufReader<TcpStream>) + Send + Sync;
 
 /// A server that a test wrote.

@@ -22,7 +22,7 @@ use folkmoot::proto::membership::SeedOrderVote;
 use folkmoot::proto::message::Message;
 use serde_json::{Value, json};
 
-/// How many kinds of messages there are; see [`number`].
+/// Number of kinds of messages; see [`number`].
 const KINDS: usize = 47;
 
 fn path() -> PathBuf {

@@ -1,4 +1,4 @@
-//! What nodes say about rollouts, as lines and as frames: one schema, and a reason for whatever
+//! Messages of nodes about rollouts, as lines and as frames: one schema, and a reason for whatever
 //! is refused.
 
 #![allow(clippy::unwrap_used, reason = "tests")]

@@ -353,7 +353,7 @@ impl Raw {
         }
     }
 
-    /// Whether the other end closes; what it says before does not matter.
+    /// True if the other end closes; what it says before does not matter.
     fn gets_closed(mut self) -> bool {
         match self.0.read_to_end(&mut Vec::new()) {
             Ok(_) => true,

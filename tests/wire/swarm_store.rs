@@ -24,7 +24,7 @@ fn pieces(size: u64, piece_size: u32) -> Pieces {
     Pieces::new(size, piece_size).unwrap()
 }
 
-/// What piece `index` holds in these tests: not zeros, and another thing in each.
+/// Content of piece `index` in these tests: not zeros, and another in each.
 fn content(pieces: Pieces, index: PieceIndex) -> Vec<u8> {
     let mut data = vec![0; pieces.len(index).unwrap() as usize];
     Rng::seed_from_u64(index.0.into()).fill_bytes(&mut data);

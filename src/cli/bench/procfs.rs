@@ -21,7 +21,7 @@ pub(in crate::cli) fn cpu_seconds(pid: u32) -> Option<f64> {
 pub(in crate::cli) struct Memory {
     /// All pages that are mapped; most are program text. Newer kernels map it whole.
     pub(in crate::cli) resident: f64,
-    /// The same, each page divided by the number of processes that have it.
+    /// Resident pages, each divided by the number of processes that have it.
     pub(in crate::cli) proportional: f64,
     /// Pages that belong to no file: heap, stacks, and what was relocated at the start.
     pub(in crate::cli) private: f64,

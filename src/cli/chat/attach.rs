@@ -257,7 +257,7 @@ mod tests {
         let mut shown = Vec::new();
         while shown.len() < 2 {
             let (now, notification) = events.recv().unwrap();
-            shown.extend(session.notification(&mut model, now, notification).unwrap().items);
+            shown.extend(session.on_notification(&mut model, now, notification).unwrap().items);
         }
         let shown: Vec<_> = shown.iter().map(ChatLine::line).collect();
         assert_eq!(shown, ["[seq=2] <peer_1>: text 0", "[seq=3] <peer_1>: text 1"]);

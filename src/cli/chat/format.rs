@@ -268,7 +268,7 @@ mod tests {
         Event::MembershipChanged(Arc::new(Membership { members, ..Membership::default() }))
     }
 
-    fn notification(model: &mut ChatModel, event: &Event) -> Vec<String> {
+    fn notes_of(model: &mut ChatModel, event: &Event) -> Vec<String> {
         model.happen(event).iter().map(ChatLine::line).collect()
     }
 
@@ -283,14 +283,14 @@ mod tests {
             (vec![one], "* peer_2 was removed from the group"),
         ];
         for (members, expected) in steps {
-            assert_eq!(notification(&mut model, &group(&members)), [expected]);
+            assert_eq!(notes_of(&mut model, &group(&members)), [expected]);
         }
     }
 
     #[test]
     fn what_was_seen_before_it_was_told_is_told_all_the_same() {
         let mut model = ChatModel::new(MemberId(1), "general");
-        notification(&mut model, &Event::NoQuorum);
+        notes_of(&mut model, &Event::NoQuorum);
         // A look at the engine comes before its events.
         model.standing.leader = Some(MemberId(3));
         model.standing.term = Term(1);
@@ -301,8 +301,8 @@ mod tests {
             leader: Some(MemberId(3)),
             promises: Vec::new(),
         };
-        assert_eq!(notification(&mut model, &event), ["* peer_3 leads in term 1"]);
-        assert_eq!(notification(&mut model, &Event::Quorum), ["* a majority is reached again"]);
+        assert_eq!(notes_of(&mut model, &event), ["* peer_3 leads in term 1"]);
+        assert_eq!(notes_of(&mut model, &Event::Quorum), ["* a majority is reached again"]);
     }
 
     #[test]
@@ -314,9 +314,9 @@ mod tests {
             leader: Some(MemberId(3)),
             promises: Vec::new(),
         };
-        assert_eq!(notification(&mut model, &leads(1)), ["* peer_3 leads in term 1"]);
-        assert!(notification(&mut model, &leads(1)).is_empty());
-        assert_eq!(notification(&mut model, &leads(2)), ["* peer_3 leads in term 2"]);
+        assert_eq!(notes_of(&mut model, &leads(1)), ["* peer_3 leads in term 1"]);
+        assert!(notes_of(&mut model, &leads(1)).is_empty());
+        assert_eq!(notes_of(&mut model, &leads(2)), ["* peer_3 leads in term 2"]);
         let mine = Event::RoleChanged {
             role: Role::Leader,
             term: Term(3),
@@ -324,7 +324,7 @@ mod tests {
             promises: vec![MemberId(1), MemberId(2)],
         };
         assert_eq!(
-            notification(&mut model, &mine),
+            notes_of(&mut model, &mine),
             ["* peer_1 (this one) leads in term 3, promised by peer_1, peer_2"]
         );
     }

@@ -138,14 +138,14 @@ impl LocalServer {
     /// Begins a stream of events: the state first, then entries above its number, or the last of
     /// many. The engine does not wait for the reader.
     fn follow(&self) -> Result<ControlAnswer, String> {
-        let notification = self.watchers.follow();
+        let notifications = self.watchers.follow();
         let status = self.engine.status().ok_or("it is stopping")?;
         let mut ready = Some(json!({ "ready": status, "me": self.engine.me() }));
         Ok(ControlAnswer::Lines(Box::new(move || {
             if let Some(ready) = ready.take() {
                 return NextLine::Line(ready.to_string());
             }
-            match notification.recv_timeout(BEAT) {
+            match notifications.recv_timeout(BEAT) {
                 Ok(notification) => {
                     serde_json::to_string(&notification).map_or(NextLine::Idle, NextLine::Line)
                 }

@@ -1,8 +1,8 @@
-//! Book of a person at the chat: messages, pending texts, rooms, and members.
+//! Model of what a person sees of the chat: messages, pending texts, rooms, and members.
 //!
 //! Invariants:
 //! - Pure: events of the engine go in, lines to show come out. Both the screen and the plain lines
-//!   show this book, so they cannot differ.
+//!   show this model, so they cannot differ.
 //! - Bounded: the oldest lines are forgotten; the log has them.
 //! - Nothing of a message reaches a terminal unescaped (C12).
 
@@ -99,7 +99,7 @@ pub(super) struct MemberView {
     pub(super) seen_ms: Option<u64>,
 }
 
-/// The whole model.
+/// Model of a chat, as one person sees it.
 #[derive(Clone, Debug)]
 pub(super) struct ChatModel {
     /// Id of this member.
@@ -116,13 +116,13 @@ pub(super) struct ChatModel {
     /// State of the group.
     pub(super) standing: GroupView,
     /// State of the group by the last event that was shown.
-    notification: GroupView,
+    last_shown: GroupView,
     /// Members with their connections.
     pub(super) seen: Vec<MemberView>,
 }
 
 impl ChatModel {
-    /// A book with nothing in it.
+    /// An empty model.
     pub(super) fn new(me: MemberId, room: &str) -> Self {
         let room: Arc<str> = room.into();
         let standing = GroupView {
@@ -141,7 +141,7 @@ impl ChatModel {
             rooms: BTreeMap::from([(Arc::clone(&room), RoomCounts::default())]),
             room,
             membership: Arc::default(),
-            notification: standing.clone(),
+            last_shown: standing.clone(),
             standing,
             seen: Vec::new(),
         }
@@ -231,11 +231,11 @@ impl ChatModel {
     /// Takes an event; returns the lines that it makes.
     pub(super) fn happen(&mut self, event: &Event) -> Vec<ChatLine> {
         let before = std::mem::take(&mut self.membership);
-        let texts = format::notes(event, self.me, &before, &self.notification);
+        let texts = format::notes(event, self.me, &before, &self.last_shown);
         self.membership = before;
         match event {
             Event::RoleChanged { role, term, leader, .. } => {
-                for standing in [&mut self.standing, &mut self.notification] {
+                for standing in [&mut self.standing, &mut self.last_shown] {
                     (standing.role, standing.term, standing.leader) = (*role, *term, *leader);
                 }
             }
@@ -243,7 +243,7 @@ impl ChatModel {
             Event::NoQuorum | Event::Quorum => {
                 let has_quorum = matches!(event, Event::Quorum);
                 self.standing.has_quorum = has_quorum;
-                self.notification.has_quorum = has_quorum;
+                self.last_shown.has_quorum = has_quorum;
             }
             Event::MembershipChanged(now) => self.membership = Arc::clone(now),
             Event::Pending(chat) => self.await_number(chat),

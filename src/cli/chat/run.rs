@@ -198,7 +198,7 @@ pub(super) fn has_screen(args: &ChatArgs) -> bool {
     !args.plain && !args.quiet && terminal::is_capable()
 }
 
-/// Parts of a screen or of plain lines while they go on.
+/// A chat on the screen or in plain lines, while it goes on.
 pub(super) struct RunningChat {
     session: Session,
     model: ChatModel,
@@ -217,7 +217,7 @@ fn screen_failed(source: io::Error) -> CliError {
 }
 
 impl RunningChat {
-    /// Parts for the member `me`, with its events and the signals to this process.
+    /// A chat of the member `me`, with its events and the signals to this process.
     pub(super) fn new(
         session: Session,
         me: MemberId,
@@ -257,7 +257,7 @@ impl RunningChat {
     }
 
     fn take(&mut self, (now, notification): (Now, ChatNotification)) -> Result<Update, CliError> {
-        self.session.notification(&mut self.model, now, notification)
+        self.session.on_notification(&mut self.model, now, notification)
     }
 
     fn look(&mut self) -> Vec<ChatLine> {

@@ -60,7 +60,7 @@ impl Service for ChatService {
         network: &Arc<Network>,
         stop: &Receiver<()>,
     ) -> Result<Option<RunningChat>, CliError> {
-        let (tell, notification) = bounded(TOLD_MAX);
+        let (tell, notifications) = bounded(TOLD_MAX);
         let watchers = Watchers::default();
         let sink = Box::new(WatcherNotifier { watchers: watchers.clone(), tell });
         let (links_max, shortage) =
@@ -86,7 +86,7 @@ impl Service for ChatService {
         let text = format!("{} takes part in the chat at {}", self.id, network.endpoint());
         let fields = json!({ "id": self.id.0, "endpoint": network.endpoint() });
         LogLine::new(Level::Info, "chat_started", text, fields).log(Clock::start().now().wall);
-        Ok(Some(RunningChat { member, local, notification, control, _dir: self.dir }))
+        Ok(Some(RunningChat { member, local, notifications, control, _dir: self.dir }))
     }
 }
 
@@ -94,7 +94,7 @@ impl Service for ChatService {
 pub(in crate::cli) struct RunningChat {
     member: ChatMember,
     local: Arc<LocalServer>,
-    notification: Receiver<(Now, ChatNotification)>,
+    notifications: Receiver<(Now, ChatNotification)>,
     control: Control,
     _dir: DataDir,
 }
@@ -131,7 +131,7 @@ impl Running for RunningChat {
         let mut log = EventLog { me: self.local.engine.me().id, dropped: BTreeMap::new() };
         loop {
             select! {
-                recv(self.notification) -> notification => {
+                recv(self.notifications) -> notification => {
                     let Ok((now, notification)) = notification else { return Ok(()) };
                     log.take(now, notification)?;
                 }

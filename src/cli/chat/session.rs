@@ -185,7 +185,7 @@ impl Session {
     ///
     /// # Errors
     /// Fails if it cannot go on: the disk fails, or the group refuses this member.
-    pub(super) fn notification(
+    pub(super) fn on_notification(
         &mut self,
         model: &mut ChatModel,
         now: Now,
@@ -388,7 +388,7 @@ pub(super) mod tests {
         // The log is read up to here, so that missing entries are noticed.
         while session.last.is_none() {
             let (now, notification) = events.recv().unwrap();
-            session.notification(&mut model, now, notification).unwrap();
+            session.on_notification(&mut model, now, notification).unwrap();
         }
         session.typed(&mut model, "one");
         assert!(!session.is_settled());
@@ -400,7 +400,7 @@ pub(super) mod tests {
         let shown = session.look(&mut model, now);
         assert_eq!(shown.iter().map(ChatLine::line).collect::<Vec<_>>(), ["[seq=2] <peer_1>: one"]);
         for (now, notification) in events.try_iter() {
-            let update = session.notification(&mut model, now, notification).unwrap();
+            let update = session.on_notification(&mut model, now, notification).unwrap();
             let is_said = |it: &ChatLine| matches!(it, ChatLine::Said { .. });
             assert!(!update.items.iter().any(is_said), "it is shown once");
         }

@@ -206,8 +206,8 @@ mod tests {
             seeds,
             [(Some(MemberId(1)), "127.0.0.1:6001".into()), (None, "127.0.0.1:6003".into())]
         );
-        let notification = self::settings("--id 2 --port 6002 --advertise 10.1.2.3").unwrap();
-        assert_eq!(notification.at.to_string(), "10.1.2.3:6002");
+        let advertised = self::settings("--id 2 --port 6002 --advertise 10.1.2.3").unwrap();
+        assert_eq!(advertised.at.to_string(), "10.1.2.3:6002");
         let bound = self::settings("--id 2 --port 6002 --host 127.0.0.9").unwrap();
         assert_eq!(bound.at.to_string(), "127.0.0.9:6002");
     }

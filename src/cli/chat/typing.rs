@@ -128,9 +128,9 @@ fn kept(id: MemberId) -> String {
 
 /// The lines of standard input, as they come; the channel ends with it.
 pub(super) fn lines() -> io::Result<Receiver<ReadLine>> {
-    let (tell, notification) = bounded(LINES_MAX);
+    let (tell, typed) = bounded(LINES_MAX);
     thread::spawn("stdin", move || read(&mut io::stdin().lock(), &tell))?;
-    Ok(notification)
+    Ok(typed)
 }
 
 fn read(input: &mut impl BufRead, tell: &Sender<ReadLine>) {
@@ -219,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_text_is_refused_by_its_number_and_the_next_one_is_read() {
-        let (tell, notification) = bounded(LINES_MAX);
+        let (tell, read_lines) = bounded(LINES_MAX);
         read(&mut &b"one\ncaf\xe9\n\xc3\xa9\n\xc3"[..], &tell);
         drop(tell);
-        let lines: Vec<_> = notification.iter().collect();
+        let lines: Vec<_> = read_lines.iter().collect();
         assert_eq!(
             (lines.len(), &lines[0], &lines[2]),
             (4, &Ok("one\n".into()), &Ok("é\n".into()))
@@ -238,12 +238,12 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_one_line() {
-        let (tell, notification) = bounded(LINES_MAX);
+        let (tell, read_lines) = bounded(LINES_MAX);
         let mut input = vec![b'x'; LINE_BYTES_MAX as usize * 2 + 9];
         input.extend(b"\nnext\n\xff\n");
         read(&mut &input[..], &tell);
         drop(tell);
-        let lines: Vec<_> = notification.iter().collect();
+        let lines: Vec<_> = read_lines.iter().collect();
         assert_eq!((lines.len(), &lines[1]), (3, &Ok("next\n".into())));
         assert!(lines[2].as_ref().is_err_and(|it| it.contains("line 3")), "{:?}", lines[2]);
     }

@@ -19,7 +19,7 @@ use crate::runtime::thread;
 /// Longest wait for any step on a quiet machine before the demo gives it up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// State of the demo that the steps need.
+/// State that the steps of the demo need.
 pub(super) struct FleetDemo {
     pub(super) fleet: Fleet,
     /// Peers that should be members now.

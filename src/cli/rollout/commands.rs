@@ -142,7 +142,7 @@ pub(super) fn history(args: &HistoryArgs) -> Result<(), CliError> {
     print(&history.text(args.count))
 }
 
-/// Prints the story of one transaction.
+/// Prints the end of one transaction, and the log lines about it.
 pub(super) fn explain(args: &ExplainTxArgs) -> Result<(), CliError> {
     let asked = Client::find(&args.ask)?;
     let value = asked.raw(&NodeRequest::Explain { txid: args.txid.clone() })?;

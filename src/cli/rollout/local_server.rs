@@ -27,8 +27,8 @@ const STORY_MAX: usize = 4_096;
 pub(in crate::cli) enum NodeRequest {
     /// Status of the node. `{"standing": …, "http": …, "wall_ms": …, "can_decide": bool}`.
     Status,
-    /// Order to the machine; answered by an
-    /// [`ControlAnswer`](crate::machine::rollout::CommandResult).
+    /// Order to the machine; answered by a
+    /// [`CommandResult`](crate::machine::rollout::CommandResult).
     Order {
         /// Order for the machine.
         order: Command,

@@ -163,8 +163,8 @@ pub(super) fn begin(
 
 /// A message that is not published before other nodes keep up with those before it.
 ///
-/// Its publisher waits in the lines of an answer, where it holds up no other request. It begins
-/// with the first of them: an answer for which there is no room has published nothing.
+/// The publisher waits in the lines of an answer, where it holds up no other request. Publishing
+/// begins with the first line: an answer for which there is no room has published nothing.
 struct Underway {
     subscriptions: Arc<Subscriptions>,
     /// `None` once the outcome is known.

@@ -135,7 +135,7 @@ pub(super) fn run_node<R: Role>(
     outcome
 }
 
-/// These limits, or as much of them as the system allows, with a warning.
+/// Limits that the system allows, at most the given ones; logs a warning if they are lower.
 fn affordable(limits: &ConnectionLimits) -> ConnectionLimits {
     let (links_max, shortage) = descriptor_check::for_connections(limits.links_max);
     let Some(shortage) = shortage else { return limits.clone() };

@@ -62,7 +62,7 @@ impl ByteSize for ChatMessage {
 /// Reason why a text is not final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChatError {
-    /// It is not kept, and never will be final; the reason, for people.
+    /// The text is not kept, and never will be final; the reason, for people.
     Refused(String),
     /// The member has stopped before it was known. If the text was on disk, it is sent when this
     /// member starts again.

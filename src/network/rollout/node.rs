@@ -276,14 +276,14 @@ fn tell_health(plane: &DataPlane, engine: &RolloutEngine, stopping: &Receiver<Ne
 }
 
 fn data_plane(options: &NodeOptions, counts: &Arc<Counts>) -> Result<DataPlane, StartError> {
-    let unread_limiter = Arc::clone(counts);
+    let rollout_counts = Arc::clone(counts);
     let options = dataplane::DataPlaneOptions {
         listen: options.http,
         node_id: options.me.clone(),
         upstreams: options.upstreams.clone(),
         limits: options.plane_limits,
         seed: os_rng()?.random(),
-        more_metrics: Some(Box::new(move |out| unread_limiter.write(out))),
+        more_metrics: Some(Box::new(move |out| rollout_counts.write(out))),
     };
     Ok(DataPlane::start(options)?)
 }

@@ -38,7 +38,7 @@ impl State {
         self.refused.insert(key, refusal);
     }
 
-    /// This peer's answers to the orders that are known to it.
+    /// Answers of this peer to the orders that it knows.
     pub(super) fn answers(&mut self, now: Time) -> Answers {
         let mut answers = Vec::new();
         if self.is_apart {

@@ -203,8 +203,8 @@ impl Home {
         }
         self.sharing.wake(&self.subscriptions, &self.node);
         let (opening, goes_on) = (Opening(Arc::clone(&cell)), Arc::clone(&is_wanted));
-        let crew = self.sharing.crew.clone();
-        let started = crew.spawn("share", move || {
+        let threads = self.sharing.threads.clone();
+        let started = threads.spawn("share", move || {
             let goes_on = || goes_on.load(Ordering::Relaxed) && !self.sharing.lock().is_closed;
             work(&self, &goes_on, opening);
         });

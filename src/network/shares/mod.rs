@@ -220,7 +220,7 @@ pub struct Sharing {
     /// The thread of [`Sharing::run`], once it is wanted.
     waking: Waking,
     /// Threads that open and follow the shares of handles.
-    crew: ThreadGroup,
+    threads: ThreadGroup,
     /// Called with the host when it begins.
     on_host: OnceLock<OnHost>,
 }
@@ -246,7 +246,7 @@ impl Sharing {
             announcing: Mutex::default(),
             state: Mutex::new(state),
             waking: Waking::default(),
-            crew: ThreadGroup::default(),
+            threads: ThreadGroup::default(),
             on_host: OnceLock::new(),
         })
     }
@@ -271,7 +271,7 @@ impl Sharing {
         self.waking.wanted()
     }
 
-    /// Ends all shares and threads. The switchboard has been closed.
+    /// Ends all shares and threads. The subscriptions have been closed.
     pub fn end(&self) {
         let host = {
             let mut state = self.lock();
@@ -282,7 +282,7 @@ impl Sharing {
             host.stop();
         }
         self.waking.end();
-        let left = self.crew.wait(&self.clock, self.clock.mono().after(END_GRACE));
+        let left = self.threads.wait(&self.clock, self.clock.mono().after(END_GRACE));
         if left > 0 {
             ::log::warn!("{left} threads of shares have not ended after {END_GRACE:?}");
         }

@@ -20,7 +20,7 @@ pub fn notice(event: &Event) -> Option<String> {
         Event::Disconnected(peer, Some(why)) => format!("hung up on {}: {why}", name(*peer)),
         Event::Unreachable { reason, retry_in, .. } => match retry_in {
             Some(pause) => {
-                format!("cannot be reached: {reason}; again in {}", unread_limiter(*pause))
+                format!("cannot be reached: {reason}; again in {}", rounded(*pause))
             }
             None => format!("cannot be reached: {reason}"),
         },
@@ -64,7 +64,7 @@ pub fn read_again(read: u32, lost: usize, files: &[String]) -> String {
     format!("{what} {read} {pieces} read again, {outcome}")
 }
 
-fn unread_limiter(pause: Duration) -> Span {
+fn rounded(pause: Duration) -> Span {
     Span(Duration::from_millis(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)))
 }
 

@@ -1,9 +1,9 @@
-//! Publishing through the subscriptions, and who is known to have what was published.
+//! Publishing through the subscriptions, and the peers known to have a message.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{PendingSend, PublishOutcome, Publishing, Subscriptions};
+use super::{PublishOutcome, Publishing, State, Subscriptions};
 use crate::machine::Input;
 use crate::model::{Data, MessageId};
 use crate::network::error::NetworkError;
@@ -27,8 +27,8 @@ impl Subscriptions {
         self.begin_publish(driver, message, receipt)?.wait()
     }
 
-    /// The same for a publisher that does not block. Canceled, it is published all the same, and
-    /// nobody asks who has it.
+    /// Publishes a message as [`Self::publish`] does, without a wait. Canceled, it is published all
+    /// the same, and nobody asks who has it.
     ///
     /// # Errors
     /// Fails if the network has stopped.
@@ -71,8 +71,8 @@ impl Subscriptions {
     /// until there are more than `known`, but no longer than `most`. `None` if the network has
     /// stopped.
     pub fn known_to_have(&self, id: MessageId, known: u32, most: Duration) -> Option<u32> {
-        let count = |it: &PendingSend| it.receipts.get(&id).copied().unwrap_or_default();
-        let is_old = |it: &mut PendingSend| !it.is_closed && count(it) <= known;
+        let count = |it: &State| it.receipts.get(&id).copied().unwrap_or_default();
+        let is_old = |it: &mut State| !it.is_closed && count(it) <= known;
         let waited = self.moved.wait_timeout_while(self.lock(), most, is_old);
         let (waiting, _) = waited.expect("nothing under this lock can panic");
         (!waiting.is_closed).then(|| count(&waiting))

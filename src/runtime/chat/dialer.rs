@@ -39,7 +39,7 @@ pub(super) struct CallTarget {
     /// Key that the member must prove, if it is known.
     pub(super) key: Option<PublicKey>,
     /// Configured address that is called, if the machine has not ordered the call.
-    pub(super) target: Option<Endpoint>,
+    pub(super) configured: Option<Endpoint>,
 }
 
 /// An address where a member may be found.
@@ -121,7 +121,7 @@ impl Shared {
             let id = shared.with_place(at, |target| target.id).flatten();
             let addr = (at.ip(), at.port()).into();
             let began = shared.clock.now().mono;
-            if shared.call(&CallTarget { addr, id, key: None, target: Some(at) }).is_ok() {
+            if shared.call(&CallTarget { addr, id, key: None, configured: Some(at) }).is_ok() {
                 let now = shared.clock.now().mono;
                 shared.with_place(at, |target| {
                     // A member without room lets callers in, and hangs up on them at once.

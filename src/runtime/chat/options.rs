@@ -33,7 +33,7 @@ pub type KeyFilter = Box<dyn Fn(&PublicKey) -> bool + Send + Sync>;
 
 /// Options of an engine.
 pub struct ChatOptions {
-    /// Listen address; `None` if another listener serves connections by `Engine::server`.
+    /// Listen address; `None` if another listener serves connections by `ChatEngine::server`.
     pub listen: Option<SocketAddr>,
     /// Key pair of this member.
     pub keys: KeyPair,
@@ -66,7 +66,7 @@ pub struct ChatOptions {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChatNotification {
-    /// These entries are final, in order.
+    /// Entries that are final, in order.
     Delivered(Vec<Arc<Entry>>),
     /// An event of the machine.
     Event(chat::Event),

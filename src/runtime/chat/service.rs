@@ -201,7 +201,15 @@ impl Service for ChatService {
 
     fn target(member: Member) -> (CallTarget, MemberId) {
         let Member { id, at: HostPort { host, port }, key } = member;
-        (CallTarget { addr: (host, port).into(), id: Some(id), key: Some(key), target: None }, id)
+        (
+            CallTarget {
+                addr: (host, port).into(),
+                id: Some(id),
+                key: Some(key),
+                configured: None,
+            },
+            id,
+        )
     }
 
     fn dial_members(shared: &Arc<Shared>, stopping: &Receiver<Never>) {
@@ -209,13 +217,13 @@ impl Service for ChatService {
     }
 
     fn on_called(shared: &Shared, target: &CallTarget, peer: &Peer) {
-        if let Some(at) = target.target {
+        if let Some(at) = target.configured {
             shared.found_at(at, peer.member.id);
         }
     }
 
     fn on_call_failed(shared: &Shared, target: &CallTarget, error: &Error) {
-        if let Some(at) = target.target {
+        if let Some(at) = target.configured {
             return shared.place_failed(at, error);
         }
         log::debug!("cannot reach {:?} at {}: {error}", target.id, target.addr);

@@ -97,7 +97,7 @@ impl<'a> HttpConnection<'a> {
         if is_refused {
             counters.refused.add(1);
         }
-        let is_told = is_refused && self.reader.line.write_all(&self.out).is_ok();
+        let is_told = is_refused && self.reader.socket.write_all(&self.out).is_ok();
         if is_told || matches!(end, ReadEnd::Done) {
             self.reader.part();
         }
@@ -192,7 +192,7 @@ impl<'a> HttpConnection<'a> {
             let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
             bytes = &bytes[..end.map_or(bytes.len(), |end| end + 4)];
         }
-        if self.reader.line.write_all(bytes).is_err() {
+        if self.reader.socket.write_all(bytes).is_err() {
             self.shared.counters.write_failed.add(1);
             return Err(ReadEnd::Broken);
         }

@@ -294,13 +294,13 @@ impl Shared {
     fn health(&self) -> HealthSnapshot {
         let now = self.server.clock.now();
         let (serving_state, _) = self.current();
-        let lanes = serving_state
+        let backends = serving_state
             .iter()
             .flat_map(|serving_state| [&serving_state.stable, &serving_state.canary]);
         HealthSnapshot {
             node_id: self.node_id.clone(),
             window_id: format!("window-{}", now.wall.0 / 1000),
-            models: lanes.map(|it| (it.model.clone(), it.meter.health(now.mono))).collect(),
+            models: backends.map(|it| (it.model.clone(), it.meter.health(now.mono))).collect(),
         }
     }
 

@@ -128,7 +128,7 @@ impl ConnectionHandler for Shared {
         };
         out.clear();
         let is_refused = refusal_of_end(&mut out, &end, &self.server.limits);
-        let is_told = is_refused && reader.line.write_all(&out).is_ok();
+        let is_told = is_refused && reader.socket.write_all(&out).is_ok();
         if is_told || matches!(end, ReadEnd::Done) {
             reader.part();
         }
@@ -167,7 +167,7 @@ impl Shared {
                 out.truncate(end.map_or(out.len(), |end| end + 4));
             }
         }
-        reader.line.write_all(out).map_err(|_| ReadEnd::Broken)?;
+        reader.socket.write_all(out).map_err(|_| ReadEnd::Broken)?;
         reader.forget(len);
         Ok(going != Going::Off)
     }

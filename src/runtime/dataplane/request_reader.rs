@@ -38,7 +38,7 @@ pub(super) enum ReadEnd {
 /// Reader of a client's requests.
 pub(super) struct RequestReader<'a> {
     server: &'a ServerState,
-    pub(super) line: TimedSocket,
+    pub(super) socket: TimedSocket,
     buffer: ReadBuffer,
     /// A body that came in chunks.
     body: Vec<u8>,
@@ -56,9 +56,9 @@ impl Drop for RequestReader<'_> {
 
 impl<'a> RequestReader<'a> {
     pub(super) fn new(server: &'a ServerState, stream: Arc<TcpStream>) -> std::io::Result<Self> {
-        let line = TimedSocket::new(stream, server.clock, server.limits.write)?;
+        let socket = TimedSocket::new(stream, server.clock, server.limits.write)?;
         let (buffer, body) = Default::default();
-        Ok(Self { server, line, buffer, body, is_new: true, taken: 0 })
+        Ok(Self { server, socket, buffer, body, is_new: true, taken: 0 })
     }
 
     /// Head of a request that [`Self::read_head`] has read.
@@ -107,8 +107,8 @@ impl<'a> RequestReader<'a> {
                 deadline = Some(self.after_request());
             }
             let read = match deadline {
-                None => self.line.read(&mut self.buffer, patience),
-                Some(deadline) => self.line.read_by(&mut self.buffer, deadline),
+                None => self.socket.read(&mut self.buffer, patience),
+                Some(deadline) => self.socket.read_by(&mut self.buffer, deadline),
             };
             match read {
                 // A client that sends blank lines and no more is given no more time than others.
@@ -124,12 +124,12 @@ impl<'a> RequestReader<'a> {
     }
 
     fn after_request(&self) -> Time {
-        self.line.now().after(self.server.limits.request)
+        self.socket.now().after(self.server.limits.request)
     }
 
     /// Reads more of a request that has begun.
     fn read_on(&mut self, deadline: Time) -> Result<(), ReadEnd> {
-        match self.line.read_by(&mut self.buffer, deadline) {
+        match self.socket.read_by(&mut self.buffer, deadline) {
             Ok(0) => Err(ReadEnd::Fault(RequestFault::Malformed)),
             Ok(_) => Ok(()),
             Err(err) if is_late(&err) => Err(ReadEnd::Fault(RequestFault::TooSlow)),
@@ -167,10 +167,10 @@ impl<'a> RequestReader<'a> {
         }
         // A client whose body is on its way does not wait for this.
         let expects = expects_continue && self.buffer.filled().len() == head_len;
-        if expects && self.line.write_all(CONTINUE).is_err() {
+        if expects && self.socket.write_all(CONTINUE).is_err() {
             return Err(ReadEnd::Broken);
         }
-        let began = self.line.now();
+        let began = self.socket.now();
         match framing {
             Framing::Length(len) => {
                 while self.buffer.filled().len() < head_len + len {
@@ -214,14 +214,14 @@ impl<'a> RequestReader<'a> {
     /// would reset it.
     pub(super) fn part(&mut self) {
         self.forget(0);
-        if self.line.stream().shutdown(Shutdown::Write).is_err() || self.server.is_stopping() {
+        if self.socket.stream().shutdown(Shutdown::Write).is_err() || self.server.is_stopping() {
             return;
         }
-        let deadline = self.line.now().after(LINGER);
+        let deadline = self.socket.now().after(LINGER);
         let mut discarded = 0;
         while discarded < DISCARD_BYTES_MAX {
             self.buffer.consume(self.buffer.filled().len());
-            match self.line.read_by(&mut self.buffer, deadline) {
+            match self.socket.read_by(&mut self.buffer, deadline) {
                 Ok(0) | Err(_) => return,
                 Ok(len) => discarded += len,
             }

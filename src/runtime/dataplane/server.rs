@@ -30,7 +30,7 @@ pub(super) struct ServerState {
     kept: AtomicUsize,
 }
 
-/// Server of a port's connections.
+/// Handler of a port's connections.
 pub(super) trait ConnectionHandler: Send + Sync + 'static {
     /// State of the server.
     fn server(&self) -> &ServerState;
@@ -97,10 +97,11 @@ impl PortServer {
         let listener = Arc::new(listen::bind(listen.ip(), listen.port())?);
         let addr = listener.local_addr().map_err(failed)?;
         let threads = ThreadGroup::default();
-        let (host, listener2, crew2) = (Arc::clone(host), Arc::clone(&listener), threads.clone());
+        let (host, listener2, threads2) =
+            (Arc::clone(host), Arc::clone(&listener), threads.clone());
         let (open, stopping) = bounded(0);
         let accept = move || {
-            let receive = |stream, from| receive(&host, stream, from, &crew2, name);
+            let receive = |stream, from| receive(&host, stream, from, &threads2, name);
             accept_loop(&listener2, &stopping, receive, |err| {
                 log::warn!("the data plane cannot accept connections: {err}; keeps trying");
             });

@@ -25,7 +25,7 @@ pub(super) struct TimedSocket {
 }
 
 impl TimedSocket {
-    /// A line whose other end takes all written bytes within `write`.
+    /// A socket whose other end takes all written bytes within `write`.
     pub(super) fn new(stream: Arc<TcpStream>, clock: Clock, write: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(write))?;

@@ -167,9 +167,9 @@ pub(super) struct Pool {
 
 /// One connection to the upstream.
 struct Wire {
-    line: TimedSocket,
+    socket: TimedSocket,
     buffer: ReadBuffer,
-    _seat: SocketPermit,
+    _permit: SocketPermit,
 }
 
 impl Pool {
@@ -209,7 +209,7 @@ impl Pool {
         let deadline = self.clock.mono().after(self.limits.answer);
         let sent = match self.take_kept() {
             None => None,
-            Some(mut wire) => match wire.line.write_all(request) {
+            Some(mut wire) => match wire.socket.write_all(request) {
                 Ok(()) => {
                     self.counters.reuses.add(1);
                     Some(wire)
@@ -227,7 +227,7 @@ impl Pool {
             Some(wire) => wire,
             None => {
                 let mut wire = self.dial()?;
-                wire.line.write_all(request).map_err(|(_, err)| broken(err))?;
+                wire.socket.write_all(request).map_err(|(_, err)| broken(err))?;
                 wire
             }
         };
@@ -244,7 +244,7 @@ impl Pool {
             let is_old = self.clock.mono().since(since) > self.limits.kept_for;
             // Any byte there is to read is no answer to a request that was not sent.
             let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-            let seen = rustix::net::recv(wire.line.stream(), &mut [0_u8; 1], flags);
+            let seen = rustix::net::recv(wire.socket.stream(), &mut [0_u8; 1], flags);
             if !is_old && seen.is_err_and(|err| err == rustix::io::Errno::AGAIN) {
                 return Some(wire);
             }
@@ -285,9 +285,9 @@ impl Pool {
             let over = || io::Error::other("the data plane is stopping");
             let permit =
                 self.sockets.add(&stream).ok_or_else(over).map_err(Failure::Unreachable)?;
-            let line = TimedSocket::new(stream, self.clock, self.limits.answer);
-            let line = line.map_err(Failure::Unreachable)?;
-            return Ok(Wire { line, buffer: ReadBuffer::default(), _seat: permit });
+            let socket = TimedSocket::new(stream, self.clock, self.limits.answer);
+            let socket = socket.map_err(Failure::Unreachable)?;
+            return Ok(Wire { socket, buffer: ReadBuffer::default(), _permit: permit });
         }
         Err(Failure::Unreachable(last))
     }
@@ -366,7 +366,7 @@ impl Pool {
             if is_whole {
                 return Ok(());
             }
-            match wire.line.read_by(&mut wire.buffer, deadline) {
+            match wire.socket.read_by(&mut wire.buffer, deadline) {
                 Ok(0) if framing == ResponseFraming::UntilClose => return Ok(()),
                 Ok(0) => return Err(Failure::Broken(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
@@ -378,11 +378,11 @@ impl Pool {
 
 impl Wire {
     fn read(&mut self, wait: Duration) -> Result<(), Failure> {
-        taken(self.line.read(&mut self.buffer, wait))
+        taken(self.socket.read(&mut self.buffer, wait))
     }
 
     fn read_by(&mut self, deadline: Time) -> Result<(), Failure> {
-        taken(self.line.read_by(&mut self.buffer, deadline))
+        taken(self.socket.read_by(&mut self.buffer, deadline))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The acceptor, and the way of a connection until its dialect is known.
+//! The acceptor, and each accepted connection until its dialect is known.
 //!
 //! Invariants:
 //! - The machine never learns of a connection that has not opened in the native dialect and passed

@@ -23,8 +23,8 @@ use crate::proto::sealed::{self, ClusterKeys, SealError, Sealed};
 use crate::runtime::clock::Clock;
 use crate::runtime::engine::LINGER;
 
-/// Pause before the same report of a mismatch is repeated.
-const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
+/// Pause before the same mismatch is reported again.
+const REPORT_PAUSE: Duration = Duration::from_secs(60);
 
 /// Largest number of bytes that are read and thrown away after a refusal: a HELLO and more.
 const DISCARD_BYTES_MAX: u64 = 1024 * 1024;
@@ -32,7 +32,7 @@ const DISCARD_BYTES_MAX: u64 = 1024 * 1024;
 /// Longest quote of another node's words in the log, in characters.
 const QUOTE_CHARS_MAX: usize = 200;
 
-/// Disagreement between two ends about the cluster key; each has its own report of a mismatch.
+/// Disagreement between two ends about the cluster key; each kind is reported by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum KeyMismatch {
     /// A caller uses no key, and this node has one.
@@ -66,7 +66,7 @@ impl KeyMismatch {
 #[derive(Debug)]
 pub(super) struct KeyCheck {
     keys: Option<Arc<ClusterKeys>>,
-    complaints: Mutex<BTreeMap<KeyMismatch, RecentMismatch>>,
+    recent: Mutex<BTreeMap<KeyMismatch, RecentMismatch>>,
 }
 
 #[derive(Debug)]
@@ -78,7 +78,7 @@ struct RecentMismatch {
 
 impl KeyCheck {
     pub(super) const fn new(keys: Option<Arc<ClusterKeys>>) -> Self {
-        Self { keys, complaints: Mutex::new(BTreeMap::new()) }
+        Self { keys, recent: Mutex::new(BTreeMap::new()) }
     }
 
     /// Keys of this node, if it has any.
@@ -87,15 +87,15 @@ impl KeyCheck {
     }
 
     /// Number of reports held back since the last one, if it is time for another.
-    fn complain(&self, trouble: KeyMismatch, now: Time) -> Option<u64> {
-        let mut complaints = self.complaints.lock().expect("nothing under this lock can panic");
-        if let Some(last) = complaints.get_mut(&trouble)
-            && now.since(last.at) < COMPLAINT_PAUSE
+    fn held_back(&self, trouble: KeyMismatch, now: Time) -> Option<u64> {
+        let mut recent = self.recent.lock().expect("nothing under this lock can panic");
+        if let Some(last) = recent.get_mut(&trouble)
+            && now.since(last.at) < REPORT_PAUSE
         {
             last.held_back += 1;
             return None;
         }
-        let last = complaints.insert(trouble, RecentMismatch { at: now, held_back: 0 });
+        let last = recent.insert(trouble, RecentMismatch { at: now, held_back: 0 });
         Some(last.map_or(0, |last| last.held_back))
     }
 }
@@ -144,8 +144,8 @@ impl<M: Drivable> Driver<M> {
                 KeyCheckOutcome::Refused
             }
             Err(SealError::Io(err)) => {
-                let connection = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
-                if connection.contains(&err.kind()) {
+                let endings = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+                if endings.contains(&err.kind()) {
                     KeyCheckOutcome::Left
                 } else {
                     KeyCheckOutcome::Silent
@@ -185,7 +185,7 @@ impl<M: Drivable> Driver<M> {
                  with the --cluster-key FILE of its fleet"
             )
         };
-        self.complain(KeyMismatch::Barred, |again| format!("{text}{again}"));
+        self.report(KeyMismatch::Barred, |again| format!("{text}{again}"));
     }
 
     /// Sends a caller the reason of its refusal.
@@ -209,7 +209,7 @@ impl<M: Drivable> Driver<M> {
                 "if it is one of the fleet, start this node with --cluster-key FILE",
             ),
         };
-        self.complain(why, |again| {
+        self.report(why, |again| {
             format!("refused a connection from {from}: {what}; {remedy}{again}")
         });
         let line = encode(&ErrorReply::new(ErrorCode::ClusterKey, why.reply()).into());
@@ -224,9 +224,9 @@ impl<M: Drivable> Driver<M> {
         KeyCheckOutcome::Refused
     }
 
-    fn complain(&self, trouble: KeyMismatch, text: impl FnOnce(&str) -> String) {
+    fn report(&self, trouble: KeyMismatch, text: impl FnOnce(&str) -> String) {
         let now = self.clock.now().mono;
-        let again = match self.key_check.complain(trouble, now) {
+        let again = match self.key_check.held_back(trouble, now) {
             None => return,
             Some(0) => String::new(),
             Some(times) => format!(" ({times} times more since this was last said)"),
@@ -287,15 +287,15 @@ mod tests {
     fn a_complaint_is_made_once_a_minute_and_counts_what_was_held_back() {
         let key_check = KeyCheck::new(None);
         let at = |secs| Time::default().after(Duration::from_secs(secs));
-        assert_eq!(key_check.complain(KeyMismatch::Barred, at(1)), Some(0));
-        assert_eq!(key_check.complain(KeyMismatch::Barred, at(2)), None);
+        assert_eq!(key_check.held_back(KeyMismatch::Barred, at(1)), Some(0));
+        assert_eq!(key_check.held_back(KeyMismatch::Barred, at(2)), None);
         assert_eq!(
-            key_check.complain(KeyMismatch::Keyless, at(2)),
+            key_check.held_back(KeyMismatch::Keyless, at(2)),
             Some(0),
             "each kind for itself"
         );
-        assert_eq!(key_check.complain(KeyMismatch::Barred, at(60)), None);
-        assert_eq!(key_check.complain(KeyMismatch::Barred, at(61)), Some(2));
-        assert_eq!(key_check.complain(KeyMismatch::Barred, at(122)), Some(0));
+        assert_eq!(key_check.held_back(KeyMismatch::Barred, at(60)), None);
+        assert_eq!(key_check.held_back(KeyMismatch::Barred, at(61)), Some(2));
+        assert_eq!(key_check.held_back(KeyMismatch::Barred, at(122)), Some(0));
     }
 }

@@ -56,7 +56,7 @@ pub(super) struct Link {
     stream: Arc<TcpStream>,
     /// Bytes enqueued and not yet written.
     queued: AtomicUsize,
-    /// Those of them that were enqueued for a stranger, here and on all links.
+    /// Queued bytes that are for a stranger, here and on all links.
     unread: AtomicUsize,
     unread_of_all: Arc<AtomicUsize>,
     /// Reason why the link ended or is to end; the first reason stands.

@@ -285,7 +285,7 @@ impl<M: Drivable> Driver<M> {
         self.state.lock().expect("a handler panicked")
     }
 
-    /// Does `work` under the lock, then its chores without the lock.
+    /// Does `work` under the lock, then without the lock the work that it deferred.
     fn with<R>(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State<M>>,
@@ -293,8 +293,8 @@ impl<M: Drivable> Driver<M> {
     ) -> R {
         let result = work(&mut state, self.clock.now());
         let mut deferred = VecDeque::from(self.release(state));
-        while let Some(work) = deferred.pop_front() {
-            if let Some(answer) = self.do_chore(work) {
+        while let Some(next) = deferred.pop_front() {
+            if let Some(answer) = self.carry_out(next) {
                 let mut state = self.lock();
                 state.step(self.clock.now(), answer);
                 deferred.extend(self.release(state));
@@ -303,7 +303,8 @@ impl<M: Drivable> Driver<M> {
         result
     }
 
-    /// Releases the lock, wakes the threads that have something to do now, and returns the chores.
+    /// Releases the lock, wakes the threads that have something to do now, and returns the deferred
+    /// work.
     fn release(&self, mut state: MutexGuard<'_, State<M>>) -> Vec<Deferred> {
         let timers = state.needs_timer_thread();
         let disk = state.disk_is_idle && state.outbox.has_lines();
@@ -311,7 +312,7 @@ impl<M: Drivable> Driver<M> {
             // One wake-up is enough, and each costs a system call.
             state.disk_is_idle = false;
         }
-        let deferred = state.take_chores();
+        let deferred = state.take_deferred();
         drop(state);
         if timers {
             self.deadline_moved.notify_one();
@@ -322,10 +323,10 @@ impl<M: Drivable> Driver<M> {
         deferred
     }
 
-    /// Does a chore, which must not be done under the lock; returns an input for the machine, if
-    /// there is one at once.
-    fn do_chore(self: &Arc<Self>, work: Deferred) -> Option<Input<M>> {
-        match work {
+    /// Carries out deferred work, which must not be done under the lock; returns an input for the
+    /// machine, if there is one at once.
+    fn carry_out(self: &Arc<Self>, deferred: Deferred) -> Option<Input<M>> {
+        match deferred {
             Deferred::Cut(link) => {
                 link.cut();
                 None

@@ -182,7 +182,7 @@ impl<M: Drivable> State<M> {
     }
 
     /// Takes the work to be done without the lock.
-    pub(super) fn take_chores(&mut self) -> Vec<Deferred> {
+    pub(super) fn take_deferred(&mut self) -> Vec<Deferred> {
         mem::take(&mut self.deferred)
     }
 

@@ -120,7 +120,7 @@ impl Acceptor {
         converse: impl FnOnce(T),
     ) {
         let places = places_of_callers(self.links_max);
-        let Some(_seat) = self.sit_below(places) else {
+        let Some(_permit) = self.sit_below(places) else {
             refused.full.add(1);
             return turn_away(connection.stream(), &busy());
         };

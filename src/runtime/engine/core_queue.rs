@@ -160,12 +160,12 @@ mod tests {
         let queue = Arc::new(CoreQueue::default());
         queue.push(0, BYTES_MAX).unwrap();
         queue.push_now(1).unwrap();
-        let (other, (tell, known_dialect)) = (Arc::clone(&queue), crossbeam_channel::bounded(1));
+        let (other, (tell, pushed)) = (Arc::clone(&queue), crossbeam_channel::bounded(1));
         let waiting = thread::spawn("waiting", move || tell.send(other.push(2, 1)));
-        assert!(known_dialect.recv_timeout(Duration::from_millis(20)).is_err(), "there is no room");
+        assert!(pushed.recv_timeout(Duration::from_millis(20)).is_err(), "there is no room");
         let mut found = VecDeque::new();
         assert!(queue.take(&mut found, None));
-        assert_eq!(known_dialect.recv(), Ok(Ok(())));
+        assert_eq!(pushed.recv(), Ok(Ok(())));
         waiting.unwrap().join().unwrap().unwrap();
         found.clear();
         assert!(queue.take(&mut found, None));

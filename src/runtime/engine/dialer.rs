@@ -41,7 +41,7 @@ impl<S: Service> Shared<S> {
     }
 
     fn try_call(&self, target: &S::Target) -> Result<(), HandshakeError<S::Code>> {
-        let _seat = self.acceptor.sit().ok_or(HandshakeError::Closed)?;
+        let _permit = self.acceptor.sit().ok_or(HandshakeError::Closed)?;
         let addr = S::resolve(target).ok_or(HandshakeError::NoAddress)?;
         let ends = self.connect(addr, target)?;
         S::on_called(self, target, &ends.peer);

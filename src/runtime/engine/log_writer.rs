@@ -135,7 +135,7 @@ mod tests {
     fn whatever_waits_is_confirmed_once_it_is_there() {
         let disk = Arc::new(LogWriter::default());
         disk.hand_over(&mut vec![1, 2, 3]);
-        let (tell, known_dialect) = bounded(8);
+        let (tell, synced) = bounded(8);
         let writing = Arc::clone(&disk);
         let writer = thread::spawn("disk", move || {
             let mut log = Vec::new();
@@ -146,10 +146,10 @@ mod tests {
             writing.write(append, |records| tell.send(records).unwrap(), || Ok(())).unwrap();
             log
         });
-        assert_eq!(known_dialect.recv(), Ok(3), "together");
+        assert_eq!(synced.recv(), Ok(3), "together");
         assert!(disk.await_synced(3));
         disk.hand_over(&mut vec![4, 5]);
-        assert_eq!(known_dialect.recv(), Ok(5));
+        assert_eq!(synced.recv(), Ok(5));
         disk.close();
         assert_eq!(writer.unwrap().join().unwrap(), [1, 2, 3, 4, 5]);
         assert!(!disk.await_synced(6), "it never will be");

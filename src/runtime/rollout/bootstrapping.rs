@@ -87,17 +87,17 @@ impl Bootstrapping {
         }
     }
 
-    /// True if a history that begins without this node's key is this fleet's: the node that states
-    /// it is in its roster under the key that it has proved, and the roster holds no node and no
+    /// True if a history that begins without this node's key is this fleet's: its roster
+    /// has the node that stated it, under the key which that node has proved, and no node and no
     /// key other than those this node was told.
-    fn is_believed(&self, genesis: &Genesis, teller: &NodeId, key: PublicKey) -> bool {
+    fn is_believed(&self, genesis: &Genesis, stated_by: &NodeId, key: PublicKey) -> bool {
         let is_told = |it: &Participant| {
             let pinned = self.place(&it.node_id).map(|place| place.key);
             let is_me = it.node_id == self.me.node_id;
             pinned.is_some_and(|pinned| is_me || pinned.is_none_or(|key| key == it.key))
         };
         !self.is_named_by(genesis)
-            && genesis.roster.get(teller).is_some_and(|it| it.key == key)
+            && genesis.roster.get(stated_by).is_some_and(|it| it.key == key)
             && genesis.roster.nodes().all(is_told)
     }
 

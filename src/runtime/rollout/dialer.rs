@@ -53,7 +53,7 @@ impl Shared {
         }
     }
 
-    /// Makes the calls of [`Stage::calls`](super::node_state::NodeState::calls), until the node
+    /// Makes the calls of [`NodeState::calls`](super::node_state::NodeState::calls), until the node
     /// stops.
     pub(super) fn dial_members(self: &Arc<Self>, stopping: &Receiver<Never>) {
         let started = self.clock.now().mono;

@@ -239,11 +239,11 @@ impl RolloutEngine {
             move |state: &mut RolloutCoreState| state.node_state.standing(&me, clock.now().mono);
         let mut standing = self.shared.ask(ask).map_err(|_| StoppingError)?;
         if let EngineStatus::Running { status, refusals, .. } = &mut standing {
-            let answer =
+            let last_errors =
                 self.shared.service.last_errors.lock().expect("nothing under this lock can panic");
             for peer in status.peers.iter().filter(|it| !it.is_linked) {
                 let known = status.roster.get(&peer.node_id);
-                let why = known.and_then(|it| answer.get(&format!("{}:{}", it.host, it.port)));
+                let why = known.and_then(|it| last_errors.get(&format!("{}:{}", it.host, it.port)));
                 refusals.extend(why.map(|why| (peer.node_id.clone(), why.clone())));
             }
         }
@@ -326,8 +326,7 @@ fn open(
     Ok((journal, past, recovered))
 }
 
-/// Returns the beginning with this node among its addresses, once all are checked but the keys that
-/// are not known yet.
+/// Checks all of a bootstrap but the keys that are not known yet; returns it with this node in it.
 fn checked(
     bootstrap: HistoryBootstrap,
     me: &Participant,
@@ -398,9 +397,9 @@ mod tests {
         let engine = alone(&dir);
         engine.shared.fail("no space is left".to_owned());
         let (reply, replied) = bounded(1);
-        let pending_members = engine.clone();
+        let paused = engine.clone();
         let operator = thread::spawn("operator", move || {
-            reply.send(pending_members.command(Command::Pause)).unwrap();
+            reply.send(paused.command(Command::Pause)).unwrap();
         });
         let answer = replied.recv_timeout(Duration::from_secs(20));
         engine.stop();

@@ -116,7 +116,7 @@ impl HandshakeDialect for RolloutService {
             return Err(refuses("the proof is not the key's"));
         }
         let caller = enroll.caller.clone();
-        let answer = shared.ask(move |state| state.node_state.policy(&caller))?;
+        let answer = shared.ask(move |state| state.node_state.admit_caller(&caller))?;
         let genesis = answer.map_err(refused)?;
         handshake.write_word(&Greeting::EnrollAck(Box::new(EnrollAck { genesis })))?;
         Ok(Peer { other: enroll.caller, is_caller: true, joins: enroll.joins, genesis: None })
@@ -157,7 +157,7 @@ impl HandshakeDialect for RolloutService {
         let other = Participant { node_id, host: addr.ip().to_string(), port: addr.port(), key };
         let asked = other.clone();
         // The node that was called must own its name too.
-        shared.ask(move |state| state.node_state.policy(&asked))?.map_err(refused)?;
+        shared.ask(move |state| state.node_state.admit_caller(&asked))?.map_err(refused)?;
         Ok(Peer { other, is_caller: false, joins: false, genesis: ack.genesis })
     }
 }

@@ -1,10 +1,10 @@
 //! Runtime of a node that rolls out: the sockets, threads and files around its machine.
 //!
-//! It makes no decision of the protocol: it hands inputs to the machine and carries out its
-//! effects.
+//! The runtime makes no decision of the protocol: it hands inputs to the machine and carries out
+//! its effects.
 //!
 //! The node runs on [`crate::runtime::engine`]. The beginning of the history is agreed before the
-//! machine begins (`forming`).
+//! machine begins (`bootstrapping`).
 
 mod bootstrapping;
 mod core;

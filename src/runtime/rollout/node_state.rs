@@ -211,7 +211,7 @@ impl NodeState {
     }
 
     /// Returns the beginning of the history, if it has begun, for a caller that may stay.
-    pub(super) fn policy(&mut self, caller: &Participant) -> Result<Option<Genesis>, String> {
+    pub(super) fn admit_caller(&mut self, caller: &Participant) -> Result<Option<Genesis>, String> {
         match &self.phase {
             Phase::Forming(bootstrapping) => bootstrapping.objection(caller).map_or(Ok(None), Err),
             Phase::Running { rollout, genesis } => {
@@ -334,7 +334,7 @@ mod tests {
 
     /// Has a node come and link; false if it is refused.
     fn come(node_state: &mut NodeState, it: &Participant, asks: bool) -> bool {
-        if node_state.policy(it).is_err() {
+        if node_state.admit_caller(it).is_err() {
             return false;
         }
         node_state.pending_members.came(it.clone(), asks, true);
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(node_state.pending_members.admit(node, &digits[..16]), [second.key]);
         assert_eq!(let_in(&mut node_state), None, "it is not here");
         // The node that holds the name is hung up on, and the other has it then.
-        assert!(node_state.policy(&second).is_ok(), "it takes the place of the first one");
+        assert!(node_state.admit_caller(&second).is_ok(), "it takes the place of the first one");
         go(&mut node_state);
         assert!(come(&mut node_state, &second, false));
         assert_eq!(let_in(&mut node_state), Some(second.key));

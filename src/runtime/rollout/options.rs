@@ -90,7 +90,7 @@ pub enum HistoryBootstrap {
 pub enum AdmissionPolicy {
     /// An operator, or the fleet, has vouched for its key.
     Vouched,
-    /// It has proved a key.
+    /// The node has proved a key.
     Anybody,
 }
 
@@ -99,7 +99,7 @@ pub type ConfigOverrides = Box<dyn FnOnce(&mut Config) + Send>;
 
 /// Options of an engine.
 pub struct RolloutOptions {
-    /// Address to listen at; none if another listener passes its connections to `Engine::server`.
+    /// Listen address; `None` if another listener serves connections by `RolloutEngine::server`.
     pub listen: Option<SocketAddr>,
     /// Key pair of this node.
     pub keys: KeyPair,
@@ -138,9 +138,10 @@ pub enum RolloutNotification {
     Serve(ServedState),
     /// The machine reports an event.
     Event(Event),
-    /// The server of this version is to answer one request; the result goes to `Engine::probed`.
+    /// The server of this version is to answer one request; the result goes to
+    /// `RolloutEngine::probed`.
     Probe(ModelId),
-    /// The log of decisions is to take this (T10); the result goes to `Engine::decided`.
+    /// The log of decisions is to take this (T10); the result goes to `RolloutEngine::decided`.
     Decide {
         /// Name of the transaction.
         txid: TxId,

@@ -103,19 +103,21 @@ impl Shared {
         // Some programs wait for the other handshake although they are the callers.
         let early = self.only_room();
         if let Some(task) = &early {
-            half_open
-                .write_word(&Handshake { peer: task.me(), share: None }, (&self.clock, deadline))?;
+            half_open.write_handshake(
+                &Handshake { peer: task.me(), share: None },
+                (&self.clock, deadline),
+            )?;
         }
         // If the assignment's is the only swarm, anything may stand in the spare bytes.
         let expect = early.is_some().then_some(Expect::Assignment);
-        let hello = half_open.read_word(expect, (&self.clock, deadline))?;
+        let hello = half_open.read_handshake(expect, (&self.clock, deadline))?;
         let task = self.task(hello.share.as_ref()).ok_or(HandshakeError::OtherSwarm)?;
         if early.is_none() {
             let answer = Handshake { peer: task.me(), share: hello.share };
-            half_open.write_word(&answer, (&self.clock, deadline))?;
+            half_open.write_handshake(&answer, (&self.clock, deadline))?;
         }
         let peer = hello.peer_among(|peer| task.knows(peer));
-        Ok((task, half_open.connection(peer)))
+        Ok((task, half_open.open(peer)))
     }
 }
 
@@ -202,9 +204,9 @@ impl SwarmTask {
         };
         let mut half_open = HalfOpenConnection::new(shared, connection, sealed);
         let hello = Handshake { peer: self.me(), share: self.share() };
-        half_open.write_word(&hello, (&shared.clock, deadline))?;
+        half_open.write_handshake(&hello, (&shared.clock, deadline))?;
         let expect = if self.share().is_some() { Expect::Share } else { Expect::Assignment };
-        let answer = half_open.read_word(Some(expect), (&shared.clock, deadline))?;
+        let answer = half_open.read_handshake(Some(expect), (&shared.clock, deadline))?;
         if answer.share != self.share() {
             return Err(HandshakeError::OtherSwarm);
         }
@@ -213,7 +215,7 @@ impl SwarmTask {
         if self.share().is_none() && peer.0 != place.0 {
             return Err(HandshakeError::OtherPeer(peer));
         }
-        Ok(half_open.connection(peer))
+        Ok(half_open.open(peer))
     }
 }
 
@@ -230,7 +232,7 @@ impl HalfOpenConnection {
         Self { connection: OpenConnection { input, stream, sealer, peer: PeerId(0) } }
     }
 
-    fn write_word(
+    fn write_handshake(
         &mut self,
         hello: &Handshake,
         (clock, deadline): (&Clock, Time),
@@ -242,7 +244,7 @@ impl HalfOpenConnection {
     }
 
     /// Reads a handshake: one of the expected kind, or one of either.
-    fn read_word(
+    fn read_handshake(
         &mut self,
         expect: Option<Expect>,
         (clock, deadline): (&Clock, Time),
@@ -273,7 +275,7 @@ impl HalfOpenConnection {
         }
     }
 
-    fn connection(self, peer: PeerId) -> OpenConnection {
+    fn open(self, peer: PeerId) -> OpenConnection {
         OpenConnection { peer, ..self.connection }
     }
 }

@@ -1,7 +1,7 @@
 //! Swarms in the real world: their sockets, threads and files.
 //!
 //! The machine of a swarm ([`crate::machine::swarm`]) decides; here its decisions are carried out.
-//! An [`SwarmEngine`] holds the port and the limits that all swarms of a process share;
+//! A [`SwarmEngine`] holds the port and the limits that all swarms of a process share;
 //! [`SwarmHandle`] is the process's part in one of them; a [`store::Store`] is its content on the
 //! disk.
 //!

@@ -58,8 +58,8 @@ impl State {
         }
     }
 
-    /// Carries out one effect, as far as it touches neither sockets nor disk; the rest becomes
-    /// chores, and an immediate answer to the machine an input.
+    /// Carries out one effect, as far as it touches neither sockets nor disk; the rest is
+    /// deferred, and an immediate answer to the machine an input.
     pub(super) fn carry_out(
         &mut self,
         now: Now,

@@ -182,7 +182,7 @@ impl SwarmTask {
     pub(super) fn admit(
         self: &Arc<Self>,
         link: LinkId,
-        line: &Arc<SharedLink>,
+        shared_link: &Arc<SharedLink>,
         peer: PeerId,
         place: Option<PeerAddrId>,
     ) -> bool {
@@ -190,7 +190,7 @@ impl SwarmTask {
         if !state.is_open {
             return false;
         }
-        state.links.insert(link, Arc::clone(line));
+        state.links.insert(link, Arc::clone(shared_link));
         let jobs = self.advance(state, Input::Opened { link, opening: Opening { peer, place } });
         self.shared.stores.store(jobs);
         true
@@ -295,7 +295,7 @@ impl SwarmTask {
     /// Ends the swarm: lets queued messages leave, and ends all its threads.
     pub(super) fn stop(self: &Arc<Self>) {
         self.shared.leave(self);
-        let lines: Vec<_> = {
+        let links: Vec<_> = {
             let mut state = self.lock();
             state.is_open = false;
             std::mem::take(&mut state.links).into_values().collect()
@@ -304,15 +304,15 @@ impl SwarmTask {
         self.deadline_moved.notify_all();
         self.phase_moved.notify_all();
         self.pending.shut();
-        for line in &lines {
-            let _ = line.outgoing.drop_pieces();
-            line.hang_up("this swarm was stopped");
+        for link in &links {
+            let _ = link.outgoing.drop_pieces();
+            link.hang_up("this swarm was stopped");
         }
         let deadline = |grace| self.now().mono.after(grace);
         if self.threads.wait(&self.shared.clock, deadline(STOP_GRACE)) == 0 {
             return;
         }
-        lines.iter().for_each(|line| line.cut());
+        links.iter().for_each(|link| link.cut());
         let left = self.threads.wait(&self.shared.clock, deadline(CUT_GRACE));
         if left > 0 {
             log::warn!("{left} threads of a swarm have not ended {CUT_GRACE:?} after its end");
@@ -351,13 +351,13 @@ impl SwarmTask {
         if wakes {
             self.deadline_moved.notify_one();
         }
-        self.do_chores(deferred)
+        self.do_deferred(deferred)
     }
 
-    fn do_chores(self: &Arc<Self>, deferred: DeferredWork) -> Vec<Job> {
+    fn do_deferred(self: &Arc<Self>, deferred: DeferredWork) -> Vec<Job> {
         let DeferredWork { jobs, dials, cuts, keeps, has_new_phase } = deferred;
-        for line in cuts {
-            line.cut();
+        for link in cuts {
+            link.cut();
         }
         for (place, addrs) in dials {
             self.dial(place, addrs);

@@ -35,7 +35,7 @@ pub struct Entry {
     pub at_ms: i64,
     /// Which sentence.
     pub kind: &'static str,
-    /// Its numbers behind the peer's own; a list is flat.
+    /// Numbers of the message behind the peer's own; a list is flat.
     pub numbers: Vec<u32>,
 }
 
@@ -96,7 +96,7 @@ impl Course {
         Self::with(("localhost", (0..peers).map(seat).collect()), size, piece)
     }
 
-    /// The same with these peers, on a host of this name.
+    /// A swarm with these peers, on a host of this name.
     pub fn with((host, seats): (&str, Vec<Seat>), size: usize, piece: usize) -> Self {
         let dir = tempfile::Builder::new().prefix("folkmoot-swarm-").tempdir();
         let mut content = vec![0; size];
@@ -190,7 +190,7 @@ impl Course {
         child.wait().expect("it ends");
     }
 
-    /// What a peer has printed and complained, and the end of its log.
+    /// Output and complaints of a peer, and the end of its log.
     pub fn told(&self, peer: u32) -> String {
         let read = |name: String| fs::read_to_string(self.dir().join(name)).unwrap_or_default();
         let log = read(format!("log_peer_{peer}.log"));
@@ -263,7 +263,7 @@ impl Course {
         words[words.len() - 4].parse().expect("a number of pieces")
     }
 
-    /// What a peer has logged so far.
+    /// Log of a peer so far.
     #[track_caller]
     pub fn log(&self, peer: u32) -> Vec<Entry> {
         let path = self.dir().join(format!("log_peer_{peer}.log"));
@@ -319,7 +319,8 @@ impl Course {
         }
     }
 
-    /// How late messages of this run were read: by those of pieces, which both ends log.
+    /// Largest delay with which messages of this run were read, by those of pieces, which both ends
+    /// log.
     fn lateness_ms(&self) -> i64 {
         let mut had: BTreeMap<(u32, u32), i64> = BTreeMap::new();
         for peer in self.ids() {

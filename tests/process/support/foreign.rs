@@ -14,36 +14,36 @@ use folkmoot::runtime::thread::spawn;
 use super::PATIENCE;
 use super::process::eventually;
 
-/// How a program deviates from the assignment, or is merely unusual.
+/// Deviations of a program from the assignment, and unusual habits that it allows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quirks {
     /// The id in the handshake is four ASCII digits.
     pub ascii_id: bool,
     /// The ten bytes of the handshake are not zero.
     pub dirty_handshake: bool,
-    /// It never sends a bitfield; what it has, it tells by `have` messages.
+    /// The program never sends a bitfield; it tells what it has by `have` messages.
     pub no_bitfield: bool,
-    /// Its bitfield comes after other messages.
+    /// The bitfield comes after other messages.
     pub late_bitfield: bool,
-    /// Its bitfield is a byte too long and has spare bits set.
+    /// The bitfield is a byte too long and has spare bits set.
     pub sloppy_bitfield: bool,
-    /// It calls those after it in the list, not those before.
+    /// The program calls those after it in the list, not those before.
     pub reversed: bool,
-    /// It leaves as soon as it has everything, whoever else does not.
+    /// The program leaves as soon as it has everything, even if others do not.
     pub leaves_early: bool,
-    /// It sends each `have` many times, also for what it told before.
+    /// The program sends each `have` many times, also for what it told before.
     pub have_storm: bool,
-    /// It never says that it is not interested.
+    /// The program never says that it is not interested.
     pub never_not_interested: bool,
-    /// It never says whether it is interested, and asks all the same when unchoked.
+    /// The program never says whether it is interested, and asks all the same when unchoked.
     pub never_interested: bool,
-    /// It pads the last piece to the full size.
+    /// The program pads the last piece to the full size.
     pub pads_last: bool,
-    /// It says in a message of its own that it is complete.
+    /// The program says in a message of its own that it is complete.
     pub extra_message: bool,
-    /// It sends byte by byte.
+    /// The program sends byte by byte.
     pub byte_by_byte: bool,
-    /// It chokes and unchokes everybody after every fifth piece that it gave.
+    /// The program chokes and unchokes everybody after every fifth piece that it gave.
     pub restless: bool,
 }
 
@@ -67,7 +67,7 @@ struct Neighbor {
 
 struct State {
     neighbors: BTreeMap<u32, Neighbor>,
-    /// Who has everything, once known.
+    /// Peers for which it is known whether they have everything.
     complete: BTreeMap<u32, bool>,
     have: Vec<bool>,
     data: Vec<u8>,
@@ -423,7 +423,7 @@ fn on_message(
     Ok(())
 }
 
-/// What follows from what is known now: interest, requests, the end.
+/// Draws the conclusions from what is known now: interest, requests, the end.
 fn settle(shared: &Shared, state: &mut State) {
     let State { neighbors, complete, have, is_over, .. } = state;
     let mut asked: Vec<_> = neighbors.values().filter_map(|it| it.asked).collect();

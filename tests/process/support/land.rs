@@ -17,8 +17,8 @@ use serde_json::Value;
 use super::hosts::{Net, obstacle};
 use super::{of, words};
 
-/// How long anything may take before a test fails. Silence is noticed by time-outs, which some
-/// of the waits here need several of, on a machine that has more to do.
+/// Time after which a test fails that waits for something. Silence is noticed by time-outs, which
+/// some of the waits here need several of, on a machine that has more to do.
 pub const PATIENCE: Duration = Duration::from_secs(150);
 
 const SEED_PORT: u16 = 5001;
@@ -66,7 +66,7 @@ impl Land {
         Some(Self { running: BTreeMap::new(), net, seeds, peers, story, dir, clock, peer_args })
     }
 
-    /// The same, with all running but those `later`: the seeds vote, and the peers are members
+    /// Lays hosts out and starts all but those `later`: the seeds vote, and the peers are members
     /// whose overlay stands, at all seeds.
     pub fn up(hosts: &[(bool, u16)], peer_args: &str, later: &[(usize, u16)]) -> Option<Self> {
         let mut land = Self::lay_out(hosts, peer_args)?;
@@ -186,7 +186,7 @@ impl Land {
         self.clock.now().wall.0
     }
 
-    /// How many lines were read so far: where the next chapter begins.
+    /// Number of lines that were read so far: the next chapter begins there.
     pub fn mark(&mut self) -> usize {
         self.story.read().expect("the log can be read");
         self.story.lines().len()
@@ -265,7 +265,7 @@ impl Land {
         command.spawn().expect("it can be run")
     }
 
-    /// Whether a program on the host of `node` gets an answer from a seed.
+    /// True if a program on the host of `node` gets an answer from a seed.
     pub fn reaches(&self, node: Endpoint, seed: Endpoint) -> bool {
         self.ask(node, &format!("members --at {seed} --timeout 2s")).is_ok()
     }
@@ -283,7 +283,7 @@ impl Land {
         Ok(lines.iter().map(line).collect())
     }
 
-    /// What a node says of itself.
+    /// Status that a node gives of itself.
     ///
     /// # Errors
     /// What the command complained.
@@ -416,7 +416,7 @@ impl Land {
         })
     }
 
-    /// What happened last, for whoever has to find out why a test failed.
+    /// Last lines of the log, to find out why a test failed.
     pub fn told(&mut self) -> String {
         let lines = self.lines(0);
         let lines = lines.iter().filter(|it| !it.event.starts_with("gossip"));
@@ -456,7 +456,7 @@ pub fn life(line: &LogEvent) -> Life {
     (line.endpoint("endpoint").expect("it names the endpoint"), life)
 }
 
-/// Whether a line says that this seed has lost its quorum, or has one again.
+/// True if a line says that this seed has lost its quorum, or has one again.
 pub fn quorum(line: &LogEvent, seed: Endpoint, reached: bool) -> bool {
     of(line, seed, "quorum") && line.fields.get("reached") == Some(&Value::Bool(reached))
 }
@@ -469,7 +469,7 @@ fn ends(value: &Value) -> BTreeSet<Endpoint> {
     value.as_array().expect("a list").iter().map(endpoint).collect()
 }
 
-/// Whether these links are exactly the members', the same from both ends, and connect them all.
+/// True if these links are exactly the members', the same from both ends, and connect them all.
 fn is_whole(
     links: &BTreeMap<Endpoint, BTreeSet<Endpoint>>,
     members: &[Endpoint],

@@ -1,8 +1,8 @@
 //! A member that the test plays itself: true handshakes, a key and a port of its own, a real
 //! certificate, and then whatever the test wants it to say.
 //!
-//! It answers whoever dials it, as an honest node does, so that seeds admit it and neighbors keep
-//! it; what it tells about others is up to the test.
+//! The member answers whoever dials it, as an honest node does, so that seeds admit it and
+//! neighbors keep it; what it tells about others is up to the test.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -31,7 +31,7 @@ use super::client::Client;
 /// Messages that may wait for the test to look at them; beyond, they are lost.
 const INBOX_MAX: usize = 65_536;
 
-/// What the signers of a handshake's two proofs sign.
+/// Names of the statements that the two ends of a handshake sign.
 const CALLED: &str = "folkmoot/hello-ack/1";
 const CALLER: &str = "folkmoot/hello-proof/1";
 
@@ -45,7 +45,7 @@ pub fn wall() -> WallTime {
     Clock::start().now().wall
 }
 
-/// What proves `info`'s key to the holder of `challenger`.
+/// Proof of `info`'s key to the holder of `challenger`.
 pub fn proof(
     domain: &str,
     info: &NodeInfo,
@@ -64,9 +64,9 @@ pub fn proof(
     keys.sign(&statement)
 }
 
-/// What came of a handshake.
+/// Outcome of a handshake.
 pub enum Shaken {
-    /// It stands; the other end's card.
+    /// The link is open; has the node info of the other end.
     Open(Client, Box<NodeInfo>),
     /// The other end said no, in these words.
     Refused(String),
@@ -94,7 +94,7 @@ pub struct Link {
     /// Locked for each line, which the answers to pings must not tear.
     stream: Mutex<TcpStream>,
     inbox: Receiver<Message>,
-    /// Who is at the other end.
+    /// Node info of the other end.
     pub info: NodeInfo,
 }
 
@@ -187,7 +187,7 @@ impl Member {
         Self::at(anywhere, KeyPair::generate(&mut rng()), Incarnation(wall().0))
     }
 
-    /// The same at this place, with this key, in this life.
+    /// A member at this endpoint, with this key and incarnation.
     pub fn at(place: Endpoint, keys: KeyPair, incarnation: Incarnation) -> Self {
         let listener = TcpListener::bind(place.socket_addr()).expect("the port is free");
         let endpoint = Endpoint::from(listener.local_addr().expect("it is bound"));
@@ -286,7 +286,7 @@ impl Member {
         info.degree = u32::try_from(neighbors.len()).expect("few");
     }
 
-    /// Its signed finding about `subject`, true or not.
+    /// Finding about `subject`, true or not, signed by this member.
     pub fn finding(&self, subject: MemberInstance, finding: Finding) -> Confirmation {
         Confirmation::sign(&subject, finding, (self.endpoint(), self.keys()), wall())
     }

@@ -32,7 +32,7 @@ use folkmoot::proto::membership::MemberLine;
 use folkmoot::runtime::clock::Clock;
 use folkmoot::runtime::descriptors;
 
-/// How long anything may take before a test fails. Far beyond what it takes.
+/// Time after which a test fails that waits for something: far beyond what anything takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Ports of the tests: below those that the system gives to callers, or a restarted node could
@@ -78,7 +78,7 @@ impl Scene {
         Self::lay_out_with(peer_exe(), seeds, peers, ("", peer_args))
     }
 
-    /// The same with another executable and arguments for the seeds.
+    /// Lays a fleet out with another executable and arguments for the seeds.
     pub fn lay_out_with(
         exe: PathBuf,
         seeds: u16,
@@ -116,7 +116,7 @@ impl Scene {
         self.fleet.peers().to_vec()
     }
 
-    /// Where a node keeps its key and its journal.
+    /// Directory of the key and the journal of a node.
     pub fn data_of(&self, role: &str, node: Endpoint) -> PathBuf {
         self.fleet.dir().join("data").join(format!("{role}-{}", node.port()))
     }
@@ -160,7 +160,7 @@ impl Scene {
         });
     }
 
-    /// How many lines were read so far: where the next chapter begins.
+    /// Number of lines that were read so far: the next chapter begins there.
     pub fn mark(&mut self) -> usize {
         self.fleet.story().read().expect("the log can be read");
         self.fleet.story().lines().len()
@@ -233,7 +233,7 @@ impl Scene {
         });
     }
 
-    /// What the local socket of a node tells of its state.
+    /// State of a node, by its local socket.
     #[track_caller]
     pub fn status(&self, node: Endpoint) -> serde_json::Value {
         let port = node.port().to_string();
@@ -259,7 +259,7 @@ impl Scene {
         self.clock.now().mono.since(began)
     }
 
-    /// What happened last, for whoever has to find out why a test failed.
+    /// Last lines of the log, to find out why a test failed.
     pub fn told(&mut self) -> String {
         let lines = self.lines();
         let lines: Vec<_> =
@@ -271,12 +271,12 @@ impl Scene {
     }
 }
 
-/// Whether a line is `node`'s and tells `event`.
+/// True if a line is `node`'s and tells `event`.
 pub fn of(line: &LogEvent, node: Endpoint, event: &str) -> bool {
     line.node == node && line.event == event
 }
 
-/// Whether a line tells `event` about `endpoint`.
+/// True if a line tells `event` about `endpoint`.
 pub fn about(line: &LogEvent, endpoint: Endpoint, event: &str) -> bool {
     line.event == event && line.endpoint("endpoint") == Some(endpoint)
 }

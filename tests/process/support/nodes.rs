@@ -56,17 +56,17 @@ impl Nodes {
         u16::try_from(at.expect("a known name")).expect("a small number")
     }
 
-    /// Where other nodes call it.
+    /// Port at which other nodes call a node.
     pub fn port(&self, name: &str) -> u16 {
         self.base + Self::number(name)
     }
 
-    /// Where its data plane listens.
+    /// Port of a node's data plane.
     pub fn http(&self, name: &str) -> u16 {
         self.base + 10 + Self::number(name)
     }
 
-    /// Its log of transactions.
+    /// File of a node's log of transactions.
     pub fn log(&self, name: &str) -> PathBuf {
         self.dir().join(format!("data/logs/{name}.log"))
     }
@@ -76,7 +76,7 @@ impl Nodes {
         self.start_with(name, &[]);
     }
 
-    /// The same with further flags.
+    /// Starts a node with further flags.
     pub fn start_with(&mut self, name: &'static str, flags: &[&str]) {
         let others: Vec<_> = self.names().into_iter().filter(|it| *it != name).collect();
         let mut all = Vec::new();
@@ -93,7 +93,7 @@ impl Nodes {
         self.start_by(&peer_exe(), &[], (name, flags));
     }
 
-    /// The same by another program, which is told what to run behind `before`.
+    /// Starts a node by another program, which is told what to run behind `before`.
     pub fn start_by(
         &mut self,
         exe: &Path,
@@ -121,7 +121,7 @@ impl Nodes {
         (code, process.out() + &process.err())
     }
 
-    /// What it has logged.
+    /// Log lines of a node so far.
     pub fn out(&self, name: &str) -> String {
         self.running[name].out()
     }
@@ -153,7 +153,7 @@ impl Nodes {
         self.order(name, start((from, to), &[share, 10_000], 600_000))
     }
 
-    /// How it stands.
+    /// Status of a node.
     pub fn standing(&self, name: &str) -> Value {
         let status = self.ask(name, &json!({ "ask": "status" }));
         status.map_or(Value::Null, |mut it| it["standing"].take())
@@ -214,7 +214,7 @@ impl Nodes {
         assert_eq!(states[0]["status"], "COMMITTED");
     }
 
-    /// What its data plane says that it serves.
+    /// State that a node's data plane says it serves.
     #[track_caller]
     pub fn routing(&self, name: &str) -> Value {
         let (status, body) = self.http_of(name, "GET", "/routing/state", "");
@@ -228,7 +228,7 @@ impl Nodes {
         http(("127.0.0.1", self.http(name)), method, path, body).expect("it answers")
     }
 
-    /// How many lines of its log of transactions name this one.
+    /// Number of lines of a node's log of transactions that contain `text`.
     pub fn lines_with(&self, name: &str, text: &str) -> usize {
         let log = fs::read_to_string(self.log(name)).expect("there is a log");
         log.lines().filter(|it| it.contains(text)).count()

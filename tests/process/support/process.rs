@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal};
 
 use super::PATIENCE;
 
-/// How often to look whether something has come.
+/// Interval at which a test looks whether something has come.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Waits until `reached` says so, for at most [`PATIENCE`]; false when it never did.
@@ -92,7 +92,7 @@ impl Process {
         rustix::process::kill_process(pid.expect("a process id"), signal).expect("it runs");
     }
 
-    /// Its exit code; `None` when a signal ended it.
+    /// Exit code of the process; `None` when a signal ended it.
     #[track_caller]
     pub fn wait_for_end(&mut self) -> Option<i32> {
         let mut status = None;
@@ -138,7 +138,7 @@ pub fn children_of(parent: u32) -> Vec<u32> {
     pids.filter(|pid| state_of(*pid).is_some_and(|(_, by)| by == parent)).collect()
 }
 
-/// Whether this process exists and has not ended.
+/// True if this process exists and has not ended.
 pub fn is_running(pid: u32) -> bool {
     state_of(pid).is_some_and(|(state, _)| state != 'Z')
 }

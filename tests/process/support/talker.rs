@@ -58,12 +58,12 @@ impl Talker {
         Self { id, child, stdin, out, err }
     }
 
-    /// What it has said so far.
+    /// Standard output of the program so far.
     pub fn out(&self) -> String {
         fs::read_to_string(&self.out).expect("it is text")
     }
 
-    /// What it has complained of.
+    /// Standard error of the program so far.
     pub fn err(&self) -> String {
         fs::read_to_string(&self.err).expect("it is text")
     }

@@ -60,7 +60,7 @@ impl OnTerminal {
         Self { child, master, slave, written }
     }
 
-    /// What the program has written since [`Self::forget`], as text.
+    /// Text that the program has written since [`Self::forget`].
     pub fn written(&self) -> String {
         String::from_utf8_lossy(&self.written.lock().expect("nobody panics here")).into_owned()
     }
@@ -86,7 +86,7 @@ impl OnTerminal {
         tcgetattr(&self.slave).expect("it is a terminal")
     }
 
-    /// Whether keys reach the program one by one.
+    /// True if keys reach the program one by one.
     pub fn is_raw(&self) -> bool {
         !self.modes().local_modes.contains(LocalModes::ICANON)
     }
@@ -108,7 +108,7 @@ impl OnTerminal {
         kill_process(self.pid(), signal).expect("it runs");
     }
 
-    /// Whether the program is stopped.
+    /// True if the program is stopped.
     pub fn is_stopped(&self) -> bool {
         let of = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(self.pid()), of).expect("it is ours").is_some()

@@ -112,7 +112,7 @@ fn register_all(args: &RegistrationsArgs, seeds: &[Endpoint]) -> Result<Vec<Admi
     for number in 0..args.at_once {
         let (next, seeds, all) = (Arc::clone(&next), seeds.to_vec(), args.applicants);
         let work = move || {
-            let mut applicants = ApplicantPool::settle(clock)?;
+            let mut pool = ApplicantPool::settle(clock)?;
             let mut admitted = Vec::new();
             loop {
                 let applicant = next.fetch_add(1, Ordering::Relaxed);
@@ -120,7 +120,7 @@ fn register_all(args: &RegistrationsArgs, seeds: &[Endpoint]) -> Result<Vec<Admi
                     return Ok(admitted);
                 }
                 let chosen = quorum_of(&seeds, applicant as usize);
-                admitted.push(applicants.register(applicant, &chosen)?);
+                admitted.push(pool.register(applicant, &chosen)?);
             }
         };
         let started = thread::spawn(format!("applicant:{number}"), work);

@@ -134,14 +134,14 @@ fn source(file: &Path, takers: u16) -> Result<(), CliError> {
     let listener = TcpListener::bind(anywhere()).map_err(system("listen"))?;
     let at = listener.local_addr().map_err(system("listen"))?;
     say(&json!({ "at": at }))?;
-    let mut processes = Vec::new();
+    let mut senders = Vec::new();
     for number in 0..takers {
         let (stream, _) = listener.accept().map_err(system("accept a connection"))?;
         let file = File::open(file).map_err(system("open the file"))?;
         let name = format!("source:{number}");
-        processes.push(thread::spawn(name, move || send_all(&file, &stream)));
+        senders.push(thread::spawn(name, move || send_all(&file, &stream)));
     }
-    for thread in processes {
+    for thread in senders {
         let thread = thread.map_err(system("start a thread"))?;
         thread.join().map_err(|_| failed("a sender panicked"))?.map_err(system("send the file"))?;
     }

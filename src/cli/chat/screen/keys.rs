@@ -5,7 +5,7 @@ use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModif
 use super::Screen;
 use crate::cli::chat::model::ChatModel;
 
-/// Request of a key beyond the screen.
+/// Action that a key asks for beyond the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli::chat) enum KeyAction {
     /// Draw the changes only.

@@ -58,10 +58,10 @@ impl Terminal {
     /// # Errors
     /// Fails if it is no terminal, or refuses.
     pub(in crate::cli::chat) fn take() -> io::Result<Self> {
-        let notification = std::panic::take_hook();
+        let default_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             give_back();
-            notification(panic);
+            default_hook(panic);
         }));
         let taken =
             take_over().and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(stdout())));
@@ -155,7 +155,7 @@ fn give_back() {
 pub(in crate::cli::chat) fn jobs() -> io::Result<Receiver<Job>> {
     signals::unblock(&[SIGTSTP, SIGCONT])?;
     let mut signals = Signals::new([SIGTSTP, SIGCONT])?;
-    let (tell, notification) = bounded(JOBS_MAX);
+    let (tell, jobs) = bounded(JOBS_MAX);
     thread::spawn("jobs", move || {
         for signal in signals.forever() {
             let job = if signal == SIGTSTP { Job::Stop } else { Job::Continued };
@@ -164,7 +164,7 @@ pub(in crate::cli::chat) fn jobs() -> io::Result<Receiver<Job>> {
             }
         }
     })?;
-    Ok(notification)
+    Ok(jobs)
 }
 
 /// Channel of the terminal's events; it ends with the terminal. The thread that waits for keys ends
@@ -173,7 +173,7 @@ pub(in crate::cli::chat) fn jobs() -> io::Result<Receiver<Job>> {
 /// # Errors
 /// Fails if there is no room for a thread.
 pub(in crate::cli::chat) fn keys() -> io::Result<Receiver<Event>> {
-    let (tell, notification) = bounded(KEYS_MAX);
+    let (tell, events) = bounded(KEYS_MAX);
     thread::spawn("keys", move || {
         while let Ok(event) = event::read() {
             if tell.send(event).is_err() {
@@ -181,5 +181,5 @@ pub(in crate::cli::chat) fn keys() -> io::Result<Receiver<Event>> {
             }
         }
     })?;
-    Ok(notification)
+    Ok(events)
 }

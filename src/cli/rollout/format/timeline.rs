@@ -145,7 +145,7 @@ impl Explained {
         self.committed.is_some() || self.aborted.is_some() || !self.story.is_empty()
     }
 
-    /// Returns its whole story.
+    /// Returns the whole history of the transaction.
     pub(in crate::cli) fn text(&self, history: &History) -> String {
         let txid = &self.txid;
         let mut text = match (&self.committed, &self.aborted) {

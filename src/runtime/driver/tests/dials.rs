@@ -16,8 +16,8 @@ fn a_dialed_link_works_both_ways_and_ends_once_at_each_end() {
     here.driver.stop(PATIENCE);
     there.driver.stop(PATIENCE);
     for node in [&here, &there] {
-        let connection = node.rest().iter().filter(|e| matches!(e, Event::Closed(..))).count();
-        assert!(connection <= 1);
+        let closed = node.rest().iter().filter(|e| matches!(e, Event::Closed(..))).count();
+        assert!(closed <= 1);
         assert_eq!(node.driver.counters().links_closed.get(), 1);
     }
 }

@@ -197,7 +197,7 @@ impl Folder {
     }
 
     /// Number of bytes that may still be written on this disk; [`u64::MAX`] if it is unknown.
-    pub(super) fn task(&self) -> u64 {
+    pub(super) fn free_bytes(&self) -> u64 {
         rustix::fs::fstatvfs(&self.fd)
             .map_or(u64::MAX, |it| it.f_bavail.saturating_mul(it.f_frsize.max(1)))
     }

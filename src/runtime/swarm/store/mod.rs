@@ -215,7 +215,7 @@ impl Store {
         let (Goal::Named { outer, name, work }, Some(text)) = (&self.goal, self.list.get()) else {
             return Ok(());
         };
-        if self.pieces.size() > outer.task() {
+        if self.pieces.size() > outer.free_bytes() {
             return Err(ContentStoreError::Full { path: outer.path().join(name) });
         }
         let mut file = outer.file(&work.list, Access::Write)?;

@@ -95,7 +95,7 @@ impl Store {
         }
         // Sparse: the file may take less room than it has bytes.
         let taken = there.map_or(0, |it| u64::try_from(it.st_blocks).unwrap_or(0) * 512);
-        if fetch.pieces.size().saturating_sub(taken) > outer.task() && fetch.list.is_none() {
+        if fetch.pieces.size().saturating_sub(taken) > outer.free_bytes() && fetch.list.is_none() {
             return Err(ContentStoreError::Full { path: outer.path().join(fetch.name) });
         }
         let manner = OpenMode::Written { preallocates: fetch.preallocates };
