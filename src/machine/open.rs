@@ -98,7 +98,7 @@ enum Due {
 #[derive(Debug, Default)]
 struct Bootstrap {
     is_linked: bool,
-    /// It was linked with by a call to its address, or has answered there since.
+    /// True if a call to this address led to a link, or was answered since.
     is_proved: bool,
     failures: u32,
     due: Due,

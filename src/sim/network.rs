@@ -99,7 +99,7 @@ pub(super) enum EndState {
     Open,
     /// Hung up or reset; its owner will be told of the closing, for this reason.
     Closing(&'static str),
-    /// Its owner was told of the closing, or its process is no more.
+    /// The owner of the end was told of the closing, or its process is no more.
     Gone,
 }
 

@@ -47,7 +47,7 @@ const fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// What is left out of the machines, to show that a run finds it.
+/// Rules that are left out of the machines, to show that a run finds it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Without {
     rule: Option<Rule>,
@@ -61,7 +61,7 @@ struct Program {
     next: u64,
 }
 
-/// What came of a run.
+/// Outcome of a run.
 #[derive(Default)]
 struct Outcome {
     faults: FaultCounts,
@@ -83,14 +83,14 @@ struct All {
     programs: Vec<Program>,
     rng: Rng,
     met: BTreeMap<&'static str, u64>,
-    /// So many events were looked at.
+    /// Number of events that were looked at.
     seen: usize,
     typed: u64,
     tickets: u64,
     answers: BTreeMap<DialId, CommandResult>,
 }
 
-/// What each of the services of a peer is made of.
+/// Setup of each service of a peer.
 struct Desks {
     chat: Vec<ChatDesk>,
     rollout: Vec<RolloutDesk>,
@@ -302,7 +302,7 @@ impl All {
         }
     }
 
-    /// Notes who cannot be expected to answer every seed.
+    /// Notes the peers that cannot be expected to answer every seed.
     fn examine(&mut self) {
         let world = &self.fleet.world;
         for peer in &self.fleet.peers {
@@ -375,7 +375,7 @@ impl All {
         }
     }
 
-    /// What people do: they type, programs send, operators roll out.
+    /// Does what people do: they type, programs send, operators roll out.
     fn work(&mut self) {
         let any = self.rng.random_range(0..usize::from(PEERS));
         match self.rng.random_range(0..100) {
@@ -438,7 +438,7 @@ impl All {
         }
     }
 
-    /// What is not as it should be when all is calm, if anything.
+    /// Returns an error if something is not as it should be when all is calm.
     fn fault(&mut self) -> Result<(), String> {
         let peers = self.fleet.peers.clone();
         if !self.fleet.all_active(&peers) || !self.fleet.all_seeds_list(&peers) {
@@ -509,7 +509,7 @@ impl All {
         check_end(&ends, self.rollout.may_leap)
     }
 
-    /// Something can be committed, and all serve it.
+    /// Checks that a rollout can be committed, and that all serve it.
     fn probe(&mut self) {
         for _ in 0..20 {
             let roster = self.roster.clone();

@@ -4,7 +4,7 @@ use super::candidacy::CandidateState;
 use super::reign::LeaderState;
 use crate::proto::chat::entry::{MemberId, SeqNo, Term};
 
-/// The fetch of a source's log.
+/// Recovery of the log that a new leader adopts, from the member that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LogRecovery {
     /// Member whose log is fetched.
@@ -43,7 +43,7 @@ impl RoleState {
         }
     }
 
-    pub(super) const fn reign_mut(&mut self) -> Option<&mut LeaderState> {
+    pub(super) const fn leading_mut(&mut self) -> Option<&mut LeaderState> {
         match self {
             Self::Lead(leading) => Some(leading),
             Self::Follow | Self::Stand(_) | Self::Adopt(..) => None,

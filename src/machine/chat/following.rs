@@ -42,7 +42,7 @@ impl Following {
     }
 
     /// Begins another term: of the log, only the final part is known to be its leader's.
-    pub(super) fn advance_term(&mut self, commit: SeqNo) {
+    pub(super) fn begin_term(&mut self, commit: SeqNo) {
         *self = Self { diverged_in: self.diverged_in, ..Self::new(commit) };
     }
 
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(following.acknowledge(SeqNo(9), false, Time::ZERO), None, "no news");
         following.verify(SeqNo(9));
         assert_eq!(following.acknowledge(SeqNo(7), false, Time::ZERO), Some(SeqNo(7)), "on disk");
-        following.advance_term(SeqNo(5));
+        following.begin_term(SeqNo(5));
         assert_eq!(following.verified(), SeqNo(5), "another leader may have another tail");
     }
 
@@ -169,7 +169,7 @@ mod tests {
     fn a_divergence_is_told_once_a_term() {
         let mut following = Following::new(SeqNo(0));
         assert!(following.diverge(Term(1)) && !following.diverge(Term(1)));
-        following.advance_term(SeqNo(0));
+        following.begin_term(SeqNo(0));
         assert!(!following.diverge(Term(1)) && following.diverge(Term(2)));
     }
 }

@@ -35,7 +35,7 @@ impl Replica {
     fn request_tail(&mut self, source: MemberId, last_seq: SeqNo, fx: &mut Fx) {
         fx.set_timer(Timer::Catchup, self.config.leader_timeout / 2);
         let Some(link) = self.links.of_member(source) else {
-            self.on_donor_lost(fx);
+            self.on_source_lost(fx);
             return;
         };
         let (sender_id, term) = (self.process.id(), self.vote.term());
@@ -44,7 +44,7 @@ impl Replica {
     }
 
     /// Drops the source's promise, which is of no use any more; the others may still be enough.
-    pub(super) fn on_donor_lost(&mut self, fx: &mut Fx) {
+    pub(super) fn on_source_lost(&mut self, fx: &mut Fx) {
         let Some(LogRecovery { source, .. }) = self.role_state.stand_again() else { return };
         if let Some(it) = self.role_state.candidacy_mut() {
             it.remove(source);
@@ -54,7 +54,7 @@ impl Replica {
     }
 
     pub(super) fn on_catchup_timer(&mut self, fx: &mut Fx) {
-        self.on_donor_lost(fx);
+        self.on_source_lost(fx);
     }
 
     /// Takes a piece of the source's log.
@@ -69,7 +69,7 @@ impl Replica {
         }
         let Ok(end) = self.apply(msg.prev_seq, msg.prev_term, &msg.entries, fx) else {
             self.drop_it("a donated log that does not fit", fx);
-            self.on_donor_lost(fx);
+            self.on_source_lost(fx);
             return;
         };
         // R8: what is final there is final; and up to `end` the log here is the source's.
@@ -77,7 +77,7 @@ impl Replica {
         if end < target && !msg.entries.is_empty() {
             self.request_tail(id, end, fx);
         } else if end < target {
-            self.on_donor_lost(fx);
+            self.on_source_lost(fx);
         } else {
             self.on_adopted(fx);
         }

@@ -144,7 +144,7 @@ impl Replica {
         let told = self.heartbeat();
         for (id, link) in removed {
             self.links.unvouch(id);
-            if let Some(leading) = self.role_state.reign_mut() {
+            if let Some(leading) = self.role_state.leading_mut() {
                 leading.forget(id);
                 fx.extend(told.clone().map(|msg| Effect::Send { link, msg }));
             }

@@ -114,7 +114,7 @@ impl Replica {
         self.redial_later(id, fx);
         match &mut self.role_state {
             RoleState::Lead(leading) => leading.unlink(id),
-            RoleState::Adopt(_, recovery) if recovery.source == id => self.on_donor_lost(fx),
+            RoleState::Adopt(_, recovery) if recovery.source == id => self.on_source_lost(fx),
             RoleState::Follow if self.vote.is_leader(id) => self.on_leader_lost(fx),
             RoleState::Follow | RoleState::Stand(_) | RoleState::Adopt(..) => {}
         }

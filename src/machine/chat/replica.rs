@@ -274,7 +274,7 @@ impl Replica {
     pub(super) fn advance_term(&mut self, term: Term, voted_for: Option<MemberId>, fx: &mut Fx) {
         self.step_down(fx);
         self.vote.advance_term(term, voted_for);
-        self.following.advance_term(self.log.commit());
+        self.following.begin_term(self.log.commit());
         // R1: on disk before anybody hears of it, so that a restart knows the promise.
         if self.config.keeps(Rule::Promise) {
             self.keep_group(fx);

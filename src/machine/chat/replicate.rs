@@ -172,7 +172,7 @@ impl Replica {
         Some(Replication {
             config: &self.config,
             log: &self.log,
-            leading: self.role_state.reign_mut()?,
+            leading: self.role_state.leading_mut()?,
             me: self.process.id(),
             term: self.vote.term(),
             now: self.process.now(),
@@ -188,7 +188,7 @@ impl Replica {
         let next = self.log.last().seq.next();
         let msg = self.coordinator();
         let Some(key) = self.links.get(link).map(|it| it.member().key) else { return };
-        let Some(leading) = self.role_state.reign_mut() else { return };
+        let Some(leading) = self.role_state.leading_mut() else { return };
         leading.link(id, link, key, next);
         self.send(link, msg, fx);
     }

@@ -40,7 +40,7 @@ impl Replica {
     }
 
     fn begin_handover(&mut self, target: MemberId, wait: Duration, fx: &mut Fx) {
-        if let Some(leading) = self.role_state.reign_mut() {
+        if let Some(leading) = self.role_state.leading_mut() {
             leading.begin_handover(target);
             fx.set_timer(Timer::Takeover, wait);
             self.hand_over_if_ready(fx);
@@ -50,7 +50,8 @@ impl Replica {
     pub(super) fn hand_over_if_ready(&mut self, fx: &mut Fx) {
         let (sender_id, term) = (self.process.id(), self.vote.term());
         let last_seq = self.log.last().seq;
-        if let Some(link) = self.role_state.reign_mut().and_then(|it| it.tell_successor(last_seq)) {
+        if let Some(link) = self.role_state.leading_mut().and_then(|it| it.tell_successor(last_seq))
+        {
             fx.send(link, Message::TakeNow(TakeNow { sender_id, term, last_seq }));
         }
     }
@@ -60,7 +61,7 @@ impl Replica {
             self.end(fx);
             return;
         }
-        if let Some(leading) = self.role_state.reign_mut()
+        if let Some(leading) = self.role_state.leading_mut()
             && leading.end_handover()
         {
             self.drop_it("a handover that came to nothing", fx);

@@ -18,19 +18,19 @@ const OBJECTIONS_MAX: u32 = 2;
 /// Answer to a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Its term is over.
+    /// The candidate's term is over.
     Stale,
-    /// Another leads, and is heard.
+    /// Another member leads, and is heard.
     HasLeader,
-    /// It asks only whether it would get the promise.
+    /// The candidate would get the promise, which is all that it asks.
     Trial,
-    /// It gets the promise of a newer term, which begins.
+    /// The candidate gets the promise of a newer term, which begins.
     NewTerm,
-    /// It gets the promise of the present term.
+    /// The candidate gets the promise of the present term.
     Promise,
-    /// It has the promise already.
+    /// The candidate has the promise already.
     Repeat,
-    /// The promise of its term is another's.
+    /// Another candidate has the promise of the term.
     Promised,
 }
 

@@ -1,4 +1,4 @@
-//! Recovery from amnesia: at its start a node asks all others for the last ones they saw.
+//! Recovery from amnesia: at its start a node asks all others for the last transactions they saw.
 //!
 //! A node with a log votes meanwhile, but begins no transaction of its own before all others of its
 //! roster have answered: a log that was restored from a backup does not hold all names that its
@@ -92,7 +92,7 @@ impl RolloutMachine {
             let links = self.links_to(&self.recall_waits_for().into_iter().collect::<Vec<_>>());
             if !links.is_empty() {
                 let msg = Message::RecallReq(RecallReq { question });
-                self.out.send_after_sync(Effect::SendAll { links, msg });
+                self.out.push_after_sync(Effect::SendAll { links, msg });
             }
             return false;
         }

@@ -79,7 +79,7 @@ impl RolloutMachine {
         let running =
             CoordinatedTx::new(Arc::clone(&proposal), voters.clone(), request.ticket, lacks_answer);
         if lacks_answer {
-            self.out.send_now(Effect::Extra(ExtraEffect::Probe(
+            self.out.push_now(Effect::Extra(ExtraEffect::Probe(
                 proposal.state.canary_model_id.clone(),
             )));
         }
@@ -87,11 +87,11 @@ impl RolloutMachine {
         let links = self.links_to(&voters);
         if !links.is_empty() {
             let msg = Message::PrepareReq(Box::new((*proposal).clone().into()));
-            self.out.send_after_sync(Effect::SendAll { links, msg });
+            self.out.push_after_sync(Effect::SendAll { links, msg });
         }
         self.call_all();
         self.out
-            .send_now(Effect::SetTimer { timer: Timer::Votes, after: self.config.votes_within });
+            .push_now(Effect::SetTimer { timer: Timer::Votes, after: self.config.votes_within });
         self.decide_if_complete();
         Ok(())
     }
@@ -220,13 +220,13 @@ impl RolloutMachine {
             votes.push(TxVote::commit(&self.keys, me, txid, running.digest()));
         }
         let whole = Committed { proposal: (*proposal).clone(), proof: TxProof::of(votes) };
-        self.out.send_now(Effect::StopTimer(Timer::Votes));
+        self.out.push_now(Effect::StopTimer(Timer::Votes));
         match self.config.decides {
             DecisionAuthority::Coordinator => {
                 if self.config.breaks().decision_unforced {
                     let links = self.links_to(&self.voters(&proposal));
                     let msg = Message::Decision(Box::new(commit_message(&whole)));
-                    self.out.send_now(Effect::SendAll { links, msg });
+                    self.out.push_now(Effect::SendAll { links, msg });
                 }
                 self.apply(whole);
             }
@@ -237,7 +237,7 @@ impl RolloutMachine {
                 let proof = Some(proof);
                 self.persist(Record::Prepared(Box::new((*proposal).clone())));
                 self.begin_doubt(txid.clone(), self.config.doubt_first);
-                self.out.send_after_sync(Effect::Extra(ExtraEffect::Decide {
+                self.out.push_after_sync(Effect::Extra(ExtraEffect::Decide {
                     txid,
                     commit: true,
                     proof,
@@ -274,7 +274,7 @@ impl RolloutMachine {
         let version = Some(proposal.state.version);
         let txid = proposal.txid.clone();
         let aborted = Aborted { txid, version, cause, reason, proof };
-        self.out.send_now(Effect::StopTimer(Timer::Votes));
+        self.out.push_now(Effect::StopTimer(Timer::Votes));
         self.persist(Record::Aborted(aborted.clone()));
         self.send_abort(running.voters(), &aborted, proposal);
         self.report(Event::Aborted(aborted.clone()));
@@ -285,7 +285,7 @@ impl RolloutMachine {
     fn answer_aborted(&mut self, ticket: Option<DialId>, aborted: &Aborted) {
         let Aborted { txid, cause, reason, .. } = aborted.clone();
         if let Some(ticket) = ticket {
-            self.out.send_after_sync(Effect::Extra(ExtraEffect::Answer(
+            self.out.push_after_sync(Effect::Extra(ExtraEffect::Answer(
                 ticket,
                 CommandResult::Aborted { txid, cause, reason },
             )));
@@ -299,7 +299,7 @@ impl RolloutMachine {
             let kind = Choice::Abort;
             let proposal = Some(with_status(proposal.clone(), RoutingStatus::Aborted));
             let decision = Decision { txid, kind, proposal, proof, reason };
-            self.out.send_after_sync(Effect::SendAll {
+            self.out.push_after_sync(Effect::SendAll {
                 links,
                 msg: Message::Decision(Box::new(decision)),
             });
@@ -310,7 +310,7 @@ impl RolloutMachine {
     /// for.
     pub(super) fn on_running_over(&mut self, how: Result<&Committed, &Aborted>) {
         let Some(running) = self.coordinator.take() else { return };
-        self.out.send_now(Effect::StopTimer(Timer::Votes));
+        self.out.push_now(Effect::StopTimer(Timer::Votes));
         let others: Vec<_> =
             running.voters().iter().filter(|it| **it != self.config.me).cloned().collect();
         match how {
@@ -318,13 +318,13 @@ impl RolloutMachine {
                 let links = self.links_to(&others);
                 if !links.is_empty() {
                     let msg = Message::Decision(Box::new(commit_message(committed)));
-                    self.out.send_after_sync(Effect::SendAll { links, msg });
+                    self.out.push_after_sync(Effect::SendAll { links, msg });
                 }
                 let txid = committed.proposal.txid.clone();
                 let version = committed.proposal.state.version;
                 if let Some(ticket) = running.ticket() {
                     let answer = CommandResult::Committed { txid: txid.clone(), version };
-                    self.out.send_after_sync(Effect::Extra(ExtraEffect::Answer(ticket, answer)));
+                    self.out.push_after_sync(Effect::Extra(ExtraEffect::Answer(ticket, answer)));
                 }
                 self.coordinator.await_acks(txid.clone(), others.into_iter().collect());
                 self.on_ack(&self.config.me.clone(), &txid);

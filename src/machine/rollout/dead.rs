@@ -42,10 +42,10 @@ impl RolloutMachine {
     pub(super) fn look_for_dead(&mut self) {
         if self.dead_members().is_empty() || !self.is_member() {
             if self.dead.end() {
-                self.out.send_now(Effect::StopTimer(Timer::Dead));
+                self.out.push_now(Effect::StopTimer(Timer::Dead));
             }
         } else if self.dead.begin(self.dead_members(), self.now.mono) {
-            self.out.send_now(Effect::SetTimer {
+            self.out.push_now(Effect::SetTimer {
                 timer: Timer::Dead,
                 after: self.config.retry_after / 2,
             });
@@ -57,7 +57,7 @@ impl RolloutMachine {
         let (dead, now) = (self.dead_members(), self.now.mono);
         let Some(since) = self.dead.since(&dead, now) else { return };
         self.out
-            .send_now(Effect::SetTimer { timer: Timer::Dead, after: self.config.retry_after / 2 });
+            .push_now(Effect::SetTimer { timer: Timer::Dead, after: self.config.retry_after / 2 });
         let held = match self.try_without(&dead, since) {
             // The obstacle may still be there.
             Ok(()) if self.tries.are_paused(now) => return,

@@ -146,9 +146,9 @@ impl RolloutMachine {
         self.present.is_before(next)
     }
 
-    /// True if only the gone have still to answer this node's question for former transactions.
-    /// They may know names that it has used and forgotten, so it goes on in a new epoch, which no
-    /// node has seen.
+    /// True if only nodes that are gone have still to answer this node's question for former
+    /// transactions. These nodes may know names that this node has used and forgotten, so it goes
+    /// on in a new epoch, which no node has seen.
     pub(super) fn goes_on_without(&mut self, gone: Option<&GoneNodes>) -> bool {
         let Some(gone) = gone.filter(|_| !self.is_blank()) else { return false };
         if !self.recall_waits_for().is_subset(&gone.nodes) {
@@ -174,7 +174,7 @@ impl RolloutMachine {
             return self.drop_from(node, "another past than this fleet's");
         }
         if self.peers.tell_state(node, version) {
-            self.out.send_after_sync(Effect::Emit(Event::Diverged { node: node.clone(), version }));
+            self.out.push_after_sync(Effect::Emit(Event::Diverged { node: node.clone(), version }));
         }
     }
 }

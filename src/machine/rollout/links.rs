@@ -22,20 +22,20 @@ impl RolloutMachine {
             new.get(node)
         });
         if *node == self.config.me || known.is_some_and(|it| it.key != key) {
-            self.out.send_now(Effect::Hangup { link });
+            self.out.push_now(Effect::Hangup { link });
             return self.drop_from(node, "its key is not the one in the roster");
         }
         if self.is_claimed(node, key) {
-            self.out.send_now(Effect::Hangup { link });
+            self.out.push_now(Effect::Hangup { link });
             return self.drop_from(node, "another key is here under that name");
         }
         if let Some(old) = self.peers.link(node, link, key) {
-            self.out.send_now(Effect::Hangup { link: old });
+            self.out.push_now(Effect::Hangup { link: old });
         } else {
-            self.out.send_after_sync(Effect::Emit(Event::Reached(node.clone())));
+            self.out.push_after_sync(Effect::Emit(Event::Reached(node.clone())));
             self.tries.resume(self.now.mono);
         }
-        self.out.send_now(Effect::StopTimer(Timer::Redial(node.clone())));
+        self.out.push_now(Effect::StopTimer(Timer::Redial(node.clone())));
         let heartbeat = self.heartbeat();
         self.send_to(node, Message::Heartbeat(heartbeat));
         if let Some(question) = self.amnesia.as_ref().map(AmnesiaRecovery::question) {
@@ -53,7 +53,7 @@ impl RolloutMachine {
     pub(super) fn on_unlinked(&mut self, link: LinkId) {
         // A link that was replaced is already forgotten.
         let Some(node) = self.peers.unlink(link, self.now.mono) else { return };
-        self.out.send_after_sync(Effect::Emit(Event::Lost(node.clone())));
+        self.out.push_after_sync(Effect::Emit(Event::Lost(node.clone())));
         self.look_for_dead();
         self.redial_later(node);
     }
@@ -90,7 +90,7 @@ impl RolloutMachine {
     fn redial_later(&mut self, node: NodeId) {
         let is_gone = self.present.gone().contains_key(&node);
         let after = if is_gone { self.config.retry_max } else { self.config.redial_every };
-        self.out.send_now(Effect::SetTimer { timer: Timer::Redial(node), after });
+        self.out.push_now(Effect::SetTimer { timer: Timer::Redial(node), after });
     }
 
     pub(super) fn on_redial(&mut self, node: &NodeId) {
@@ -127,7 +127,7 @@ impl RolloutMachine {
             if let Some((host, port)) = self.peers.place(node).cloned() {
                 (participant.host, participant.port) = (host, port);
             }
-            self.out.send_now(Effect::Dial(participant));
+            self.out.push_now(Effect::Dial(participant));
         }
     }
 
@@ -138,7 +138,7 @@ impl RolloutMachine {
         let names: Vec<NodeId> = named.filter(|it| *it != self.config.me).collect();
         for node in names {
             self.out
-                .send_now(Effect::SetTimer { timer: Timer::Redial(node), after: Duration::ZERO });
+                .push_now(Effect::SetTimer { timer: Timer::Redial(node), after: Duration::ZERO });
         }
     }
 
@@ -170,7 +170,7 @@ impl RolloutMachine {
     /// Closes the links of peers that bear a name of the new roster with another key.
     pub(super) fn drop_impostors(&mut self) {
         for link in self.peers.impostors(self.present.roster()) {
-            self.out.send_now(Effect::Hangup { link });
+            self.out.push_now(Effect::Hangup { link });
             self.on_unlinked(link);
         }
     }
@@ -191,7 +191,7 @@ impl RolloutMachine {
     /// connection, on which the system tries again ever more rarely.
     fn close_silent(&mut self) {
         for link in self.peers.end_round() {
-            self.out.send_now(Effect::Hangup { link });
+            self.out.push_now(Effect::Hangup { link });
             self.on_unlinked(link);
         }
     }
@@ -204,7 +204,7 @@ impl RolloutMachine {
             self.call_for_help();
         }
         let after = self.config.heartbeat_every;
-        self.out.send_now(Effect::SetTimer { timer: Timer::Heartbeat, after });
+        self.out.push_now(Effect::SetTimer { timer: Timer::Heartbeat, after });
     }
 
     pub(super) fn on_heartbeat(&mut self, from: &NodeId, heartbeat: Heartbeat) {
@@ -234,13 +234,13 @@ impl RolloutMachine {
         }
         if other_roster && self.peers.tell_roster(from, version) {
             let event = Event::OtherRoster { node: from.clone(), digest: roster };
-            self.out.send_after_sync(Effect::Emit(event));
+            self.out.push_after_sync(Effect::Emit(event));
         }
     }
 
     pub(super) fn send_to(&mut self, node: &NodeId, msg: Message) {
         if let Some(peer) = self.peers.get(node) {
-            self.out.send_after_sync(Effect::Send { link: peer.link(), msg });
+            self.out.push_after_sync(Effect::Send { link: peer.link(), msg });
         }
     }
 
@@ -248,7 +248,7 @@ impl RolloutMachine {
     pub(super) fn send_all(&mut self, msg: &Message) {
         let links = self.peers.links();
         if !links.is_empty() {
-            self.out.send_after_sync(Effect::SendAll { links, msg: msg.clone() });
+            self.out.push_after_sync(Effect::SendAll { links, msg: msg.clone() });
         }
     }
 
@@ -258,7 +258,7 @@ impl RolloutMachine {
     }
 
     pub(super) fn drop_from(&mut self, node: &NodeId, what: &'static str) {
-        self.out.send_after_sync(Effect::Emit(Event::Dropped(node.clone(), what)));
+        self.out.push_after_sync(Effect::Emit(Event::Dropped(node.clone(), what)));
     }
 
     /// A node of the roster that is out of reach, if there is one.

@@ -136,7 +136,7 @@ impl RolloutMachine {
         self.begin_recall();
         self.serve_if_new();
         self.call_soon();
-        self.out.send_now(Effect::SetTimer {
+        self.out.push_now(Effect::SetTimer {
             timer: Timer::Heartbeat,
             after: self.config.heartbeat_every,
         });
@@ -184,7 +184,7 @@ impl RolloutMachine {
     }
 
     pub(super) fn report(&mut self, event: Event) {
-        self.out.send_after_sync(Effect::Emit(event));
+        self.out.push_after_sync(Effect::Emit(event));
     }
 
     /// Serves the committed state. A node without a log must first have heard from all others, and
@@ -198,7 +198,7 @@ impl RolloutMachine {
             self.present.serve();
         }
         if self.present.is_serving() {
-            self.out.send_after_sync(Effect::Extra(ExtraEffect::Serve(self.serving())));
+            self.out.push_after_sync(Effect::Extra(ExtraEffect::Serve(self.serving())));
         }
     }
 

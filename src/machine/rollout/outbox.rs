@@ -18,14 +18,14 @@ impl<K: Vocabulary> Default for EffectQueue<K> {
 }
 
 impl<K: Vocabulary> EffectQueue<K> {
-    /// Adds a record; effects given to `send_after_sync` from here on wait for it.
+    /// Adds a record; effects given to `push_after_sync` from here on wait for it.
     pub(super) fn persist(&mut self, record: K::Record) {
         self.held.issue();
         self.ready.persist(record);
     }
 
     /// Adds an effect that others may see.
-    pub(super) fn send_after_sync(&mut self, effect: Effect<K>) {
+    pub(super) fn push_after_sync(&mut self, effect: Effect<K>) {
         let record = self.held.issued();
         if self.held.has(record) {
             self.ready.push(effect);
@@ -35,7 +35,7 @@ impl<K: Vocabulary> EffectQueue<K> {
     }
 
     /// Adds an effect that only concerns this node, or that breaks the rule on purpose.
-    pub(super) fn send_now(&mut self, effect: Effect<K>) {
+    pub(super) fn push_now(&mut self, effect: Effect<K>) {
         self.ready.push(effect);
     }
 

@@ -131,7 +131,7 @@ impl RolloutMachine {
         let msg = Message::PrepareResp(PrepareResp { txid, vote, reason, cause, signed });
         match self.peers.get(to).map(LinkedNode::link) {
             Some(link) if self.config.breaks().vote_unforced => {
-                self.out.send_now(Effect::Send { link, msg });
+                self.out.push_now(Effect::Send { link, msg });
             }
             Some(_) | None => self.send_to(to, msg),
         }

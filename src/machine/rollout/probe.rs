@@ -24,7 +24,7 @@ impl RolloutMachine {
     pub(super) fn vote_after_answer(&mut self, from: NodeId, proposal: TxProposal) {
         let model = proposal.state.canary_model_id.clone();
         if self.proposals.probe(from, proposal) {
-            self.out.send_now(Effect::Extra(ExtraEffect::Probe(model)));
+            self.out.push_now(Effect::Extra(ExtraEffect::Probe(model)));
         }
     }
 

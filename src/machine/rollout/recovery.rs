@@ -23,12 +23,12 @@ use crate::proto::rollout::{
 impl RolloutMachine {
     pub(super) fn begin_doubt(&mut self, txid: TxId, first: Duration) {
         self.proposals.begin_doubt(txid, self.now.mono, self.config.redial_every / 2);
-        self.out.send_now(Effect::SetTimer { timer: Timer::Doubt, after: first });
+        self.out.push_now(Effect::SetTimer { timer: Timer::Doubt, after: first });
     }
 
     fn end_doubt(&mut self) {
         if self.proposals.end_doubt() {
-            self.out.send_now(Effect::StopTimer(Timer::Doubt));
+            self.out.push_now(Effect::StopTimer(Timer::Doubt));
         }
     }
 
@@ -44,15 +44,15 @@ impl RolloutMachine {
         let links = self.links_to(&self.voters(&prepared));
         if !links.is_empty() {
             let msg = Message::DecisionReq(DecisionReq { txid: txid.clone() });
-            self.out.send_after_sync(Effect::SendAll { links, msg });
+            self.out.push_after_sync(Effect::SendAll { links, msg });
         }
-        self.out.send_now(Effect::SetTimer { timer: Timer::Doubt, after: pause });
+        self.out.push_now(Effect::SetTimer { timer: Timer::Doubt, after: pause });
         self.call_for_help();
         if self.config.decides == DecisionAuthority::Log {
             // The coordinator has asked already, with all votes; its question may have been lost.
             let is_mine = self.coordinator.runs(&txid);
             let proof = self.coordinator.proof().filter(|_| is_mine);
-            self.out.send_after_sync(Effect::Extra(ExtraEffect::Decide {
+            self.out.push_after_sync(Effect::Extra(ExtraEffect::Decide {
                 txid,
                 commit: is_mine,
                 proof,
@@ -253,7 +253,7 @@ impl RolloutMachine {
             let links = self.links_to(&voters);
             if proposal.txid.node != self.config.me && !links.is_empty() {
                 let msg = Message::Decision(Box::new(commit_message(&committed)));
-                self.out.send_after_sync(Effect::SendAll { links, msg });
+                self.out.push_after_sync(Effect::SendAll { links, msg });
             }
         }
         if let Some(roster) = committed.proposal.new_roster {
@@ -427,7 +427,7 @@ impl RolloutMachine {
         let Some(prepared) = self.memory.prepared().cloned().filter(|it| it.txid == *txid) else {
             let reason = format!("this node is not in doubt about {txid}");
             let (cause, running) = (AbortCause::Nothing, None);
-            return self.out.send_after_sync(Effect::Extra(ExtraEffect::Answer(
+            return self.out.push_after_sync(Effect::Extra(ExtraEffect::Answer(
                 ticket,
                 CommandResult::Refused { cause, reason, running },
             )));
@@ -449,6 +449,6 @@ impl RolloutMachine {
             self.end_prepared(AbortCause::Resolved, &reason, proof);
             CommandResult::Aborted { txid, cause: AbortCause::Resolved, reason }
         };
-        self.out.send_after_sync(Effect::Extra(ExtraEffect::Answer(ticket, answer)));
+        self.out.push_after_sync(Effect::Extra(ExtraEffect::Answer(ticket, answer)));
     }
 }

@@ -41,7 +41,7 @@ impl RolloutMachine {
         let can_wait = self.orders.has_room() && !matches!(command, Command::Resolve { .. });
         if can_wait && self.may_begin_soon() {
             if self.orders.push(ticket, command) {
-                self.out.send_now(Effect::SetTimer {
+                self.out.push_now(Effect::SetTimer {
                     timer: Timer::Orders,
                     after: self.config.votes_within,
                 });
@@ -68,7 +68,7 @@ impl RolloutMachine {
 
     /// Obeys the waiting orders; they begin, or are refused with the obstacle.
     pub(super) fn on_orders_late(&mut self) {
-        self.out.send_now(Effect::StopTimer(Timer::Orders));
+        self.out.push_now(Effect::StopTimer(Timer::Orders));
         for (ticket, command) in self.orders.take() {
             self.obey(ticket, command);
         }
@@ -95,7 +95,7 @@ impl RolloutMachine {
             Command::Resolve { txid, commit } => return self.resolve(ticket, &txid, commit),
         };
         if let Err(CommandRefusal { cause, reason, running }) = begun {
-            self.out.send_after_sync(Effect::Extra(ExtraEffect::Answer(
+            self.out.push_after_sync(Effect::Extra(ExtraEffect::Answer(
                 ticket,
                 CommandResult::Refused { cause, reason, running },
             )));
@@ -200,12 +200,12 @@ impl RolloutMachine {
     pub(super) fn look_for_steps(&mut self) {
         if self.is_under_way() {
             let pause = self.config.retry_after / 2;
-            self.out.send_now(Effect::SetTimer {
+            self.out.push_now(Effect::SetTimer {
                 timer: Timer::Step,
                 after: pause.min(self.until_step()),
             });
         } else {
-            self.out.send_now(Effect::StopTimer(Timer::Step));
+            self.out.push_now(Effect::StopTimer(Timer::Step));
         }
     }
 
@@ -226,7 +226,7 @@ impl RolloutMachine {
         }
         if self.is_under_way() {
             let after = self.config.retry_after / 2;
-            self.out.send_now(Effect::SetTimer { timer: Timer::Step, after });
+            self.out.push_now(Effect::SetTimer { timer: Timer::Step, after });
         }
     }
 

@@ -226,7 +226,7 @@ fn prepare(proposal: &TxProposal) -> Message {
 }
 
 /// Returns the first proposal of a node.
-fn wish_of(table: &TestFleet, at: usize) -> TxProposal {
+fn proposal_of(table: &TestFleet, at: usize) -> TxProposal {
     proposal(&table.seat(at, whole()).ask(start(&[10_000])))
 }
 
@@ -248,15 +248,15 @@ fn three_commit_when_all_vote_and_the_coordinator_votes_last() {
     let table = table(3);
     let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
     let fx = seats[0].ask(start(&[500, 10_000]));
-    let request = proposal(&fx);
-    assert_eq!((request.state.version, request.state.status), (2, RoutingStatus::Prepared));
-    let first = vote(&seats[1].hear(0, prepare(&request)));
+    let proposed = proposal(&fx);
+    assert_eq!((proposed.state.version, proposed.state.status), (2, RoutingStatus::Prepared));
+    let first = vote(&seats[1].hear(0, prepare(&proposed)));
     let fx = seats[0].hear(1, Message::PrepareResp(first.clone()));
     assert!(answer(&fx).is_none(), "one vote of two");
     // T3: the same vote again is no second voter.
     let fx = seats[0].hear(1, Message::PrepareResp(first));
     assert!(answer(&fx).is_none(), "one voter of two");
-    let second = vote(&seats[2].hear(0, prepare(&request)));
+    let second = vote(&seats[2].hear(0, prepare(&proposed)));
     let fx = seats[0].hear(2, Message::PrepareResp(second));
     assert!(matches!(answer(&fx), Some(CommandResult::Committed { version: 2, .. })));
     let decision = decision(&fx);
@@ -292,20 +292,20 @@ fn a_vote_leaves_when_it_is_on_disk_and_a_second_proposal_is_refused() {
 fn who_is_asked_before_it_voted_refuses_for_good() {
     let table = table(3);
     let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
-    let request = proposal(&seats[0].ask(start(&[10_000])));
-    let txid = request.txid.clone();
+    let proposed = proposal(&seats[0].ask(start(&[10_000])));
+    let txid = proposed.txid.clone();
     let fx = seats[2].hear(1, Message::DecisionReq(DecisionReq { txid: txid.clone() }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!() };
     assert_eq!(resp.outcome, TxEnd::Refused);
-    assert_eq!(vote(&seats[2].hear(0, prepare(&request))).vote, Choice::Abort);
+    assert_eq!(vote(&seats[2].hear(0, prepare(&proposed))).vote, Choice::Abort);
     // A node in doubt believes the refusal, because it is signed.
-    assert_eq!(vote(&seats[1].hear(0, prepare(&request))).vote, Choice::Commit);
+    assert_eq!(vote(&seats[1].hear(0, prepare(&proposed))).vote, Choice::Commit);
     seats[1].hear(2, Message::DecisionResp(resp.clone()));
     assert!(seats[1].machine.prepared().is_none());
     // The refusal also holds after a restart.
     let again = table.seat(2, [whole(), seats[2].records.clone()].concat());
     let mut again = again;
-    assert_eq!(vote(&again.hear(0, prepare(&request))).vote, Choice::Abort);
+    assert_eq!(vote(&again.hear(0, prepare(&proposed))).vote, Choice::Abort);
 }
 
 #[test]
@@ -335,17 +335,17 @@ fn what_a_coordinator_has_not_begun_it_refuses_to_nobody() {
         assert_eq!(resp.outcome, TxEnd::Refused);
     }
     assert_eq!(seat.records.len(), records);
-    let request = proposal(&seat.ask(start(&[10_000])));
-    assert_eq!(request.txid.to_string(), "start-node-a-2-1");
+    let proposed = proposal(&seat.ask(start(&[10_000])));
+    assert_eq!(proposed.txid.to_string(), "start-node-a-2-1");
 }
 
 #[test]
 fn nothing_is_believed_without_its_votes() {
     let table = table(3);
     let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
-    let request = proposal(&seats[0].ask(start(&[10_000])));
-    seats[1].hear(0, prepare(&request));
-    let (txid, digest) = (request.txid.clone(), request.digest());
+    let proposed = proposal(&seats[0].ask(start(&[10_000])));
+    seats[1].hear(0, prepare(&proposed));
+    let (txid, digest) = (proposed.txid.clone(), proposed.digest());
     let forged = |keys: &KeyPair| -> Vec<TxVote> {
         (0..3).map(|at| TxVote::commit(keys, &name(at), &txid, &digest)).collect()
     };
@@ -357,7 +357,7 @@ fn nothing_is_believed_without_its_votes() {
         (Choice::Abort, vec![]),
         (Choice::Abort, vec![TxVote::abort(&table.keys[0], &name(2), &txid)]),
     ] {
-        let (proposal, reason) = (Some(request.clone()), String::new());
+        let (proposal, reason) = (Some(proposed.clone()), String::new());
         let (txid, proof) = (txid.clone(), TxProof::of(votes));
         let decision = Decision { txid, kind, proposal, proof, reason };
         let fx = seats[1].hear(0, Message::Decision(Box::new(decision)));
@@ -370,8 +370,8 @@ fn nothing_is_believed_without_its_votes() {
 fn after_a_crash_the_last_committed_state_is_served_and_the_doubt_goes_on() {
     let table = table(3);
     let mut coordinator = table.seat(0, whole());
-    let request = proposal(&coordinator.ask(start(&[10_000])));
-    let past = [whole(), vec![Record::Prepared(Box::new(request.clone()))]].concat();
+    let proposed = proposal(&coordinator.ask(start(&[10_000])));
+    let past = [whole(), vec![Record::Prepared(Box::new(proposed.clone()))]].concat();
     let mut seat = table.seat(1, past);
     assert_eq!(seat.machine.status(Time::ZERO).state.version, 1);
     let asked = seat.tell(Input::Expired(Timer::Doubt));
@@ -382,7 +382,7 @@ fn after_a_crash_the_last_committed_state_is_served_and_the_doubt_goes_on() {
     assert!(seat.machine.prepared().is_some());
     // The coordinator, which has no record of it, never said yes: that is an ABORT.
     let mut back = table.seat(0, [whole(), coordinator.records].concat());
-    let fx = back.hear(1, Message::DecisionReq(DecisionReq { txid: request.txid }));
+    let fx = back.hear(1, Message::DecisionReq(DecisionReq { txid: proposed.txid }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
     seat.hear(0, Message::DecisionResp(resp.clone()));
     assert!(seat.machine.prepared().is_none());
@@ -419,10 +419,10 @@ fn commit(seats: &mut [TestNode], by: usize, command: Command) {
 
 /// All vote for the proposal in `fx`, and hear the decision.
 fn agree(seats: &mut [TestNode], by: usize, fx: &[Effect]) {
-    let request = proposal(fx);
+    let proposed = proposal(fx);
     let mut last = Vec::new();
     for at in (0..seats.len()).filter(|it| *it != by) {
-        let yes = vote(&seats[at].hear(by, prepare(&request)));
+        let yes = vote(&seats[at].hear(by, prepare(&proposed)));
         assert_eq!(yes.vote, Choice::Commit, "{}", yes.reason);
         last = seats[by].hear(at, Message::PrepareResp(yes));
     }
@@ -458,14 +458,14 @@ fn what_is_wrong_with_an_order_is_said_and_nothing_changes() {
 fn every_record_and_message_survives_its_json() {
     let table = table(3);
     let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
-    let request = proposal(&seats[0].ask(start(&[500, 10_000])));
-    let first = Message::PrepareResp(vote(&seats[1].hear(0, prepare(&request))));
-    let second = Message::PrepareResp(vote(&seats[2].hear(0, prepare(&request))));
+    let proposed = proposal(&seats[0].ask(start(&[500, 10_000])));
+    let first = Message::PrepareResp(vote(&seats[1].hear(0, prepare(&proposed))));
+    let second = Message::PrepareResp(vote(&seats[2].hear(0, prepare(&proposed))));
     seats[0].hear(1, first.clone());
     let fx = seats[0].hear(2, second.clone());
     let decision = Message::Decision(Box::new(decision(&fx)));
     let heartbeat = Message::Heartbeat(seats[0].machine.heartbeat());
-    for msg in [prepare(&request), first, second, decision, heartbeat] {
+    for msg in [prepare(&proposed), first, second, decision, heartbeat] {
         let text = serde_json::to_string(&msg).unwrap();
         assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), msg, "{text}");
     }

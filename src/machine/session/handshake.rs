@@ -134,8 +134,8 @@ mod tests {
         }
     }
 
-    /// Lets one call the other for an query; whether it was taken.
-    fn is_query(caller: &mut Session, called: &mut Session, number: u64) -> bool {
+    /// Lets one call the other for a query. Returns true if the query is served.
+    fn takes_query(caller: &mut Session, called: &mut Session, number: u64) -> bool {
         errand_from([127, 0, 0, 1], caller, called, number)
     }
 
@@ -157,10 +157,10 @@ mod tests {
     #[test]
     fn errands_are_counted_by_the_key_and_not_by_the_endpoint_that_is_claimed() {
         let (mut honest, mut called, mut liar) = (session(1), session(2), session(3));
-        liar.card_mut().endpoint = honest.info().endpoint;
-        assert!((1..=8).all(|number| is_query(&mut liar, &mut called, number)));
-        assert!(!is_query(&mut liar, &mut called, 9), "no more of one key");
-        assert!(is_query(&mut honest, &mut called, 10));
+        liar.info_mut().endpoint = honest.info().endpoint;
+        assert!((1..=8).all(|number| takes_query(&mut liar, &mut called, number)));
+        assert!(!takes_query(&mut liar, &mut called, 9), "no more of one key");
+        assert!(takes_query(&mut honest, &mut called, 10));
     }
 
     #[test]
@@ -170,7 +170,7 @@ mod tests {
         let admit = |called: &mut Session, number| {
             called.admit(LinkId(number), TrustLevel::Member, &mut Effects::default());
         };
-        assert!(is_query(&mut honest, &mut called, 1));
+        assert!(takes_query(&mut honest, &mut called, 1));
         admit(&mut called, 1);
         for number in 2..=800 {
             let mut liar = session(u8::try_from(3 + number / 8).unwrap());

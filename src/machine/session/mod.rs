@@ -46,7 +46,7 @@ const OFFENSES_MAX: u32 = 16;
 /// Number of silent rounds after which a link is closed; in all but the first it is pinged.
 const QUIET_ROUNDS_MAX: u32 = 4;
 
-/// Time-out of an query: a witness's fresh probe at its most patient, and room to spare.
+/// Time-out of a query: a witness's fresh probe at its most patient, and room to spare.
 const ERRAND_MAX: Duration = Duration::from_secs(10);
 
 /// Time that a node without a certificate may keep a link: longer than any admission takes.
@@ -59,7 +59,7 @@ const ERRANDS_OF_ALL_MAX: usize = 512;
 /// Deadlines of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// A handshake, or an query, has taken long enough.
+    /// A handshake, or a query, has taken long enough.
     Handshake(LinkId),
     /// The links are checked for silence.
     KeepAlive,
@@ -75,7 +75,7 @@ pub struct Session {
     links: BTreeMap<LinkId, Link>,
     /// Links that count against `unproven_max`: a seed has thousands of others.
     unproven: BTreeSet<LinkId>,
-    /// Links of query of others.
+    /// Links by which others send queries.
     errands: BTreeSet<LinkId>,
     calls: BTreeMap<DialId, Call>,
     /// Endpoints and purposes of the calls from the dialing to the end of the handshake.
@@ -103,7 +103,7 @@ impl Session {
     }
 
     /// This node's info, for changes that hold from now on.
-    pub const fn card_mut(&mut self) -> &mut NodeInfo {
+    pub const fn info_mut(&mut self) -> &mut NodeInfo {
         &mut self.info
     }
 

@@ -50,7 +50,7 @@ impl Session {
         self.hangup(first, "too many unproven connections", fx);
     }
 
-    /// Closes one of too many query, of which the newest is already counted.
+    /// Closes the link of a query if there are too many, of which the newest is already counted.
     pub(super) fn make_room_for_errand(&mut self, fx: &mut Fx) {
         let crowd = self.errands.iter().filter_map(|it| Some((*it, self.address(*it)?)));
         if self.errands.len() > ERRANDS_OF_ALL_MAX

@@ -95,7 +95,7 @@ pub enum ExtraInput {
 pub enum Stored {
     /// The piece is on disk.
     Yes,
-    /// Its hash is another: its sender lies or is broken.
+    /// The hash of the piece is another: its sender lies or is broken.
     False,
     /// The disk did not take it; the swarm stops with this reason.
     Failed(String),

@@ -147,7 +147,7 @@ impl Swarm {
 
     pub(super) fn send_interest(&mut self, link: LinkId, is_asked: bool, fx: &mut Fx) {
         let Some(neighbor) = self.neighbors.get_mut(link) else { return };
-        if let Some(wants) = neighbor.send_interest(is_asked) {
+        if let Some(wants) = neighbor.interest_to_send(is_asked) {
             let msg = if wants { Message::Interested } else { Message::NotInterested };
             fx.send(link, msg);
         }

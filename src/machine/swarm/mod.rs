@@ -2,8 +2,8 @@
 //!
 //! The machine is [`Swarm`]: inputs in, effects out; no sockets, no disk, no clock. It speaks the
 //! assignment's eight messages, or those and the messages of shares, as its [`Config`] says. The
-//! steps, and the parts that own their state: `links` with `neighbors` and `places`; `hear`
-//! (messages) and `serve` (uploads) with `neighbor`; `slots` with `choker` (the neighbors served);
+//! steps, and the parts that own their state: `links` with `neighbors` and `peer_addrs`;
+//! `messages` and `serve` (uploads) with `neighbor`; `slots` with `choker` (the neighbors served);
 //! `fetch` with `picker`, `requests` and `parts`; `proof` with `content` and `tree` (hashes and
 //! lists of files); `end` with `roster` and `progress`.
 //!

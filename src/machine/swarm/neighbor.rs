@@ -16,13 +16,13 @@ use crate::proto::swarm::{PeerId, PieceIndex};
 /// Outcome of a neighbor's timer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Late {
-    /// It owes nothing.
+    /// The neighbor owes nothing.
     Nothing,
-    /// It has this time left.
+    /// The neighbor has this time left to answer.
     Wait(Duration),
-    /// It was left alone for long enough, and may be asked again.
+    /// The neighbor was left alone for long enough, and may be asked again.
     AskAgain,
-    /// It did not answer: it is left alone for this time, and these requests are withdrawn.
+    /// The neighbor did not answer: it is left alone for this time, and these requests are withdrawn.
     Stalled(Duration, Vec<PieceIndex>),
 }
 
@@ -162,7 +162,7 @@ impl Neighbor {
     }
 
     /// The interest to tell the neighbor, if it is news; where `is_asked`, also that there is none.
-    pub(super) fn send_interest(&mut self, is_asked: bool) -> Option<bool> {
+    pub(super) fn interest_to_send(&mut self, is_asked: bool) -> Option<bool> {
         let wants = self.is_useful();
         let is_news = self.told_interest.map_or(wants || is_asked, |told| told != wants);
         if is_news {
@@ -488,12 +488,12 @@ mod tests {
     #[test]
     fn interest_is_told_when_it_changes() {
         let mut it = neighbor();
-        assert_eq!([it.send_interest(false), it.send_interest(true)], [None, Some(false)]);
+        assert_eq!([it.interest_to_send(false), it.interest_to_send(true)], [None, Some(false)]);
         assert!(it.appeared(PieceIndex(3), true) && !it.appeared(PieceIndex(3), true));
-        assert_eq!([it.send_interest(false), it.send_interest(false)], [Some(true), None]);
+        assert_eq!([it.interest_to_send(false), it.interest_to_send(false)], [Some(true), None]);
         assert!(it.on_gained(PieceIndex(3)) && !it.on_gained(PieceIndex(4)));
-        assert_eq!(it.send_interest(false), Some(false));
+        assert_eq!(it.interest_to_send(false), Some(false));
         it.on_lost(PieceIndex(3));
-        assert_eq!(it.send_interest(false), Some(true));
+        assert_eq!(it.interest_to_send(false), Some(true));
     }
 }

@@ -282,7 +282,7 @@ impl PeerNode {
                 self.begin_life(now, incarnation, fx);
             }
             applicant::Event::Admitted(admission) => {
-                self.session.card_mut().certificate = Some((*admission).clone());
+                self.session.info_mut().certificate = Some((*admission).clone());
                 fx.emit(Event::Applicant(applicant::Event::Admitted(admission)));
                 self.with_overlay(now, fx, |it, inner| it.begin(inner));
                 self.begin_broadcast();
@@ -310,7 +310,7 @@ impl PeerNode {
         self.with_liveness(now, fx, |it, inner| it.reset(inner));
         self.with_direct(now, fx, |it, inner| it.reset(inner));
         self.list_version = 0;
-        let info = self.session.card_mut();
+        let info = self.session.info_mut();
         info.incarnation = incarnation;
         info.certificate = None;
         info.neighbors = Vec::new();
@@ -363,7 +363,7 @@ impl PeerNode {
                 self.with_open(now, fx, |it, inner| it.on_linked(neighbor, dialed, inner));
             }
             overlay::Event::Announce { neighbors } => {
-                let info = self.session.card_mut();
+                let info = self.session.info_mut();
                 info.degree = u32::try_from(neighbors.len()).unwrap_or(u32::MAX);
                 info.neighbors.clone_from(&neighbors);
                 self.list_version += 1;

@@ -39,7 +39,7 @@ impl PeerNode {
     #[must_use]
     pub fn in_fleet(mut self, name: Option<String>, records: &[Record]) -> Self {
         let Some(open) = self.open.take() else {
-            self.session.card_mut().fleet = name;
+            self.session.info_mut().fleet = name;
             return self;
         };
         let mut memory = Memory::default();
@@ -56,14 +56,14 @@ impl PeerNode {
             memory = Memory { name: name.clone(), known: Vec::new() };
         }
         self.open = Some(open.remembering(&memory.known));
-        self.session.card_mut().fleet = name;
+        self.session.info_mut().fleet = name;
         self.memory = Some(memory);
         self
     }
 
     /// A peer without a fleet takes the name of the first that it has joined.
     pub(super) fn take_name(&mut self, info: &NodeInfo, fx: &mut Fx) {
-        let own = &mut self.session.card_mut().fleet;
+        let own = &mut self.session.info_mut().fleet;
         let (Some(memory), None, Some(name)) = (&mut self.memory, &own, &info.fleet) else {
             return;
         };

@@ -192,7 +192,7 @@ impl SeedNode {
     /// Sets the name of the seed's fleet.
     #[must_use]
     pub fn in_fleet(mut self, name: Option<String>) -> Self {
-        self.session.card_mut().fleet = name;
+        self.session.info_mut().fleet = name;
         self
     }
 
@@ -242,7 +242,7 @@ impl SeedNode {
     }
 
     fn refresh_card(&mut self) {
-        self.session.card_mut().seed_keys = self.authority.book().known_keys();
+        self.session.info_mut().seed_keys = self.authority.book().known_keys();
     }
 
     fn call_seed(&mut self, now: Now, seed: SeedId, fx: &mut Fx) {

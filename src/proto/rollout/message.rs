@@ -350,9 +350,9 @@ pub struct DecisionReq {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum TxEnd {
-    /// It was committed.
+    /// The transaction was committed.
     Commit,
-    /// It was aborted.
+    /// The transaction was aborted.
     Abort,
     /// The node voted COMMIT and waits as well, or may not know what it voted.
     Uncertain,

@@ -13,8 +13,7 @@ use folkmoot::machine::chat::{
     Snapshot, apply_typed,
 };
 use folkmoot::machine::{
-    CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeCall,
-    NodeOpening, PingHost, Vocabulary,
+    CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeOpening,
 };
 use folkmoot::model::{Endpoint, Now, Rng};
 use folkmoot::proto::chat::entry::{ChatText, Entry, GroupId, Member, MsgId, Origin, SeqNo, Term};
@@ -22,13 +21,7 @@ use folkmoot::proto::chat::message::{ChatReq, Consent, JoinAck, JoinIntent, Mess
 use folkmoot::sim::Simulated;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{Ledger, Pending, micros};
-
-/// Time-out of a call, as programs have it.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Time-out of the handshake on a link, as programs have it.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+use super::{CALL_TIMEOUT, HANDSHAKE_TIMEOUT, Ledger, Pending, micros};
 
 /// The words on a link: the handshake, in which keys are believed, and then the chat's messages.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +42,7 @@ pub(crate) enum Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     Group(chat::Timer),
-    /// What a thread of the driver does is done.
+    /// A thread of the driver has done the work of this number.
     Done(u64),
     /// A handshake takes too long.
     Handshake(LinkId),
@@ -71,10 +64,10 @@ pub(crate) enum Command {
     },
 }
 
-/// What a checker has to know, in order.
+/// Report to the checkers, in the order of the events.
 #[derive(Clone, Debug)]
 pub(crate) enum Told {
-    /// A process begins; so much it believes to be final.
+    /// A process begins, and believes its log to be final up to this commit.
     Started { commit: SeqNo },
     /// The log ends before what was noted away from it: the process does not begin.
     Rewound,
@@ -84,29 +77,29 @@ pub(crate) enum Told {
     Group(Event),
     /// A program was told that its message is final.
     Acknowledged { program: usize, id: MsgId },
-    /// Something that only some runs come to.
+    /// A branch was taken that only some runs come to; by its name.
     Count(&'static str),
 }
 
-/// What outlives the processes of one member, beside its disk.
+/// State of one member, beside its disk, that outlives its processes.
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) config: Config,
     pub(crate) bootstrap: bool,
     /// The member as its operator configured it.
     pub(crate) me: Arc<Mutex<Member>>,
-    /// Where others may be.
+    /// Other members, with the addresses at which they may be.
     pub(crate) book: Arc<Mutex<Vec<Member>>>,
-    /// Whether it syncs its log when it opens it, as it must.
+    /// True if the member syncs its log when it opens it, as it must.
     pub(crate) syncs_at_open: bool,
-    /// So many records were on disk when this was noted last, away from them.
+    /// Number of records on disk, as last noted away from them.
     pub(crate) noted: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Debug)]
 struct Call {
     to: Member,
-    /// The machine asked for it.
+    /// True if the machine asked for the call.
     is_asked: bool,
 }
 
@@ -117,11 +110,11 @@ enum Link {
     /// This end has called, and waits for the answer.
     Greeted(Call),
     Open,
-    /// The machine has hung it up; nothing passes until it is told of the end.
+    /// The machine has hung up; nothing passes until it is told of the end.
     HungUp,
 }
 
-/// The log that the records are.
+/// Log that a member's records add up to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
     pub(crate) records: usize,
@@ -151,12 +144,12 @@ impl Log {
         apply_typed(&mut self.typed, record.clone());
     }
 
-    /// What was typed, as the disk has it.
+    /// Texts that were typed, as the disk has them.
     pub(crate) fn typed(&self) -> &[ChatText] {
         &self.typed
     }
 
-    /// What an `ExtraEffect::Load` gets.
+    /// Entries that answer an `ExtraEffect::Load`, and the term before them.
     fn load(&self, from: SeqNo, count: usize) -> (Term, Vec<Arc<Entry>>) {
         let at = usize::try_from(from.0 - 1).expect("a short log");
         let before = at.checked_sub(1).and_then(|it| self.entries.get(it));
@@ -165,7 +158,7 @@ impl Log {
     }
 }
 
-/// What a restart finds: everything, or no more than it must.
+/// Memory that a restart finds: all of it, or no more than is certain.
 fn memory(records: &[Record], bootstrap: bool, rng: &mut Rng) -> ChatMemory {
     let mut snapshot = None;
     let mut group = None;
@@ -192,15 +185,15 @@ fn memory(records: &[Record], bootstrap: bool, rng: &mut Rng) -> ChatMemory {
 /// A process that is a member of a chat.
 #[derive(Debug)]
 pub(crate) struct ChatHost {
-    /// None: it did not begin, or has ended.
+    /// The machine; `None` if it did not begin, or has ended.
     group: Option<Replica>,
     me: Member,
     book: Arc<Mutex<Vec<Member>>>,
     bootstrap: bool,
     log: Log,
-    /// All of its records, for a log that is written anew.
+    /// All records of the member, for a log that is written anew.
     kept: Vec<Record>,
-    /// How many records there were when it began.
+    /// Number of records when the process began.
     before: usize,
     noted: Arc<AtomicUsize>,
     is_rewound: bool,
@@ -449,7 +442,7 @@ impl ChatHost {
         fx.hangup(link);
     }
 
-    /// Whoever is in no group, or finds nobody, calls somebody that it was told of.
+    /// Calls a known member, if this one is joining, or by chance if it knows no leader.
     fn seek(&mut self, fx: &mut Effects<Self>) {
         let Some(group) = &self.group else { return };
         let status = group.status();
@@ -499,17 +492,17 @@ impl ChatHost {
     }
 }
 
-/// What a program sends under a number.
+/// Text that a program sends under a number.
 pub(crate) fn program_text(program: usize, number: u64) -> String {
     format!("client {program} number {number}")
 }
 
-/// Whether a refusal ends the process.
+/// Returns true if a refusal ends the process.
 pub(crate) fn ends_process(reason: &str) -> bool {
     reason.contains("another process") || reason.contains("must not vote again")
 }
 
-/// Branches that only some runs come to.
+/// Counts messages that only some runs come to.
 fn count_message(msg: &Message, fx: &mut Effects<ChatHost>) {
     let what = match msg {
         Message::CatchupReq(it) if it.tail => "adoption of another's log",
@@ -525,14 +518,7 @@ fn count_message(msg: &Message, fx: &mut Effects<ChatHost>) {
     fx.emit(Told::Count(what));
 }
 
-impl Vocabulary for ChatHost {
-    type Message = Word;
-    type Call = NodeCall;
-    type Timer = Timer;
-    type Record = Record;
-    type Event = Told;
-    type ExtraEffect = PingHost;
-}
+vocabulary!(ChatHost, Record);
 
 impl Machine for ChatHost {
     type Opening = NodeOpening;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use folkmoot::machine::rollout::CommandRequest;
 use folkmoot::machine::{
     CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeCall,
-    NodeMessage, NodeOpening, PingHost, Vocabulary,
+    NodeMessage, NodeOpening, PingHost,
 };
 use folkmoot::model::{Now, PublicKey};
 use folkmoot::node::peer_kind;
@@ -324,14 +324,7 @@ fn run<P: Part>(
     }
 }
 
-impl Vocabulary for Member {
-    type Message = Word;
-    type Call = NodeCall;
-    type Timer = Timer;
-    type Record = Record;
-    type Event = Told;
-    type ExtraEffect = PingHost;
-}
+vocabulary!(Member, Record);
 
 impl Machine for Member {
     type Opening = NodeOpening;

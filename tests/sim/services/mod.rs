@@ -5,6 +5,20 @@
 //! A wrapper reports what it does as events, in order; a checker reads them and asks no machine
 //! whether all is well.
 
+/// Implements the vocabulary of a machine by the `Word`, `Timer` and `Told` of its module.
+macro_rules! vocabulary {
+    ($machine:ty, $record:ty) => {
+        impl folkmoot::machine::Vocabulary for $machine {
+            type Message = Word;
+            type Call = folkmoot::machine::NodeCall;
+            type Timer = Timer;
+            type Record = $record;
+            type Event = Told;
+            type ExtraEffect = folkmoot::machine::PingHost;
+        }
+    };
+}
+
 pub(crate) mod chat;
 pub(crate) mod member;
 pub(crate) mod rollout;
@@ -15,6 +29,12 @@ use std::time::Duration;
 
 use folkmoot::model::Rng;
 use rand::RngExt as _;
+
+/// Time-out of a call, as programs have it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time-out of the handshake on a link, as programs have it.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The records of one log that several write: a sync of the log is one of each writer's own.
 #[derive(Debug)]
@@ -36,7 +56,8 @@ impl<W: Ord + Copy> Ledger<W> {
         self.writers.push_back(writer);
     }
 
-    /// So many records of the log are on disk; returns the writers whose numbers rose, with them.
+    /// Takes note that so many records of the log are on disk. Returns the writers of which more
+    /// are there now, each with its number.
     pub(crate) fn sync(&mut self, records: u64) -> Vec<(W, u64)> {
         let mut risen = Vec::new();
         while self.taken < records {

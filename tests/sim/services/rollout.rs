@@ -11,8 +11,7 @@ use folkmoot::machine::rollout::{
     RolloutMachine, RolloutMemory,
 };
 use folkmoot::machine::{
-    CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeCall,
-    NodeOpening, PingHost, Vocabulary,
+    CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeOpening,
 };
 use folkmoot::model::{Endpoint, KeyPair, Now, PublicKey, Rng};
 use folkmoot::proto::rollout::{
@@ -22,13 +21,7 @@ use folkmoot::proto::rollout::{
 use folkmoot::sim::Simulated;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{Ledger, Pending, micros};
-
-/// Time-out of a call, as programs have it.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Time-out of the handshake on a link, as programs have it.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+use super::{CALL_TIMEOUT, HANDSHAKE_TIMEOUT, Ledger, Pending, micros};
 
 /// The versions that a node's servers have.
 pub(crate) const MODELS: [&str; 3] = ["v1", "v2", "v3"];
@@ -48,7 +41,7 @@ pub(crate) enum Word {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     Rollout(rollout::Timer),
-    /// What a thread of the driver does is done.
+    /// A thread of the driver has done the work of this number.
     Done(u64),
     Handshake(LinkId),
     /// The data plane has measured a window.
@@ -61,7 +54,7 @@ pub(crate) enum Command {
     Order(CommandRequest),
     /// Percentage of errors of the new version here; none: too few requests.
     Errors(Option<u64>),
-    /// Its servers answer all probes from now on.
+    /// The node's servers answer all probes from now on.
     ServersAnswer,
     /// The seeds call these keys dead.
     Dead(BTreeSet<PublicKey>),
@@ -77,14 +70,14 @@ pub(crate) enum Command {
         key: PublicKey,
         says: Vec<Message>,
     },
-    /// This comes by the link of a node, which has not said it, or a while ago.
+    /// Messages come by the link of a node that did not send them now, or ever.
     Overheard {
         node: NodeId,
         says: Vec<Message>,
     },
 }
 
-/// What a checker has to know, in order.
+/// Report to the checkers, in the order of the events.
 #[derive(Clone, Debug)]
 pub(crate) enum Told {
     /// A process begins with these records, which tell it of these transactions.
@@ -94,7 +87,7 @@ pub(crate) enum Told {
     },
     /// A record was written.
     Record(rollout::Record),
-    /// So many records of this life are on disk.
+    /// Number of records of this life that are on disk.
     Synced(u64),
     /// A message leaves for a node.
     Said {
@@ -115,7 +108,7 @@ pub(crate) enum Told {
         commit: bool,
         proof: Option<Box<Committed>>,
     },
-    /// What it coordinates now, if that has changed.
+    /// The node coordinates another transaction now, or none.
     Busy {
         running: Option<TxId>,
     },
@@ -123,14 +116,14 @@ pub(crate) enum Told {
     Wrong(String),
 }
 
-/// What a node is made of, each time it starts.
+/// Setup of a node, for each of its starts.
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) config: Config,
     pub(crate) keys: KeyPair,
-    /// How many committed transactions it keeps whole.
+    /// Number of committed transactions that the node keeps whole.
     pub(crate) history_max: usize,
-    /// Whether what is said crosses the wire as bytes.
+    /// Encoding in which messages cross the wire; `None` if they are passed as they are.
     pub(crate) form: Option<Encoding>,
     /// Chance that a server does not answer a probe.
     pub(crate) silent_servers: f64,
@@ -143,7 +136,7 @@ enum Link {
     Accepted,
     Greeted(NodeId),
     Open(NodeId),
-    /// The machine has hung it up; nothing passes until it is told of the end.
+    /// The machine has hung up; nothing passes until it is told of the end.
     HungUp,
 }
 
@@ -164,11 +157,11 @@ pub(crate) struct RolloutHost {
     ledger: Ledger<()>,
     errors: Option<u64>,
     silent_servers: f64,
-    /// Versions that have answered since it voted last; none: it has no servers of its own.
+    /// Versions that have answered since the node voted last; `None` without own servers.
     answered: Option<BTreeSet<ModelId>>,
     running: Option<TxId>,
     is_braked: Option<bool>,
-    /// In which state its own figures were bad when it measured last.
+    /// Digest of the state in which the node's own figures were bad when it measured last.
     was_bad: Option<folkmoot::proto::rollout::Digest>,
     rng: Rng,
 }
@@ -378,7 +371,7 @@ impl RolloutHost {
         }
     }
 
-    /// T8: whoever sees its own canary fail for a second sends nothing to it any more.
+    /// Checks T8: a node that sees its own canary fail for a second sends nothing to it any more.
     fn look_at_brake(&mut self, now: Now, fx: &mut Effects<Self>) {
         let status = self.machine.status(now.mono);
         let is_judged = |it: &rollout::RolloutProgress| {
@@ -413,14 +406,7 @@ impl RolloutHost {
     }
 }
 
-impl Vocabulary for RolloutHost {
-    type Message = Word;
-    type Call = NodeCall;
-    type Timer = Timer;
-    type Record = rollout::Record;
-    type Event = Told;
-    type ExtraEffect = PingHost;
-}
+vocabulary!(RolloutHost, rollout::Record);
 
 impl Machine for RolloutHost {
     type Opening = NodeOpening;

@@ -12,32 +12,25 @@ use folkmoot::machine::swarm::{
     Opening, PeerAddrId, Stored, Swarm, SwarmRoster, SwarmSetup, Tree, leaf_hash,
 };
 use folkmoot::machine::{
-    CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeCall,
-    NodeOpening, PingHost, Vocabulary,
+    CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeOpening,
 };
 use folkmoot::model::{Endpoint, Now, Rng, Time};
 use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces};
 use folkmoot::sim::Simulated;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{Pending, micros};
-
-/// Time-out of a call, as programs have it.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Time-out of the handshake on a link, as programs have it.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+use super::{CALL_TIMEOUT, HANDSHAKE_TIMEOUT, Pending, micros};
 
 /// Bytes of the largest part of a piece that leaves at once.
 const PART_MAX: usize = 1_000;
 
-/// How a peer treats others.
+/// Behavior of a peer towards others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     Honest,
-    /// Its pieces are false.
+    /// The peer sends false pieces.
     Lying,
-    /// It never sends a piece.
+    /// The peer never sends a piece.
     Mute,
 }
 
@@ -59,7 +52,7 @@ pub(crate) enum Word {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     Swarm(swarm::Timer),
-    /// What a thread of the driver does is done.
+    /// A thread of the driver has done the work of this number.
     Done(u64),
     Handshake(LinkId),
     /// A part of a piece has left by this link.
@@ -73,7 +66,7 @@ pub(crate) struct Record {
     pub(crate) data: Vec<u8>,
 }
 
-/// What a checker has to know.
+/// Report to the checkers.
 #[derive(Clone, Debug)]
 pub(crate) enum Told {
     Event(Event),
@@ -83,7 +76,7 @@ pub(crate) enum Told {
     Torn,
 }
 
-/// What a peer is made of, each time it starts.
+/// Setup of a peer, for each of its starts.
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) config: Config,
@@ -96,13 +89,13 @@ pub(crate) struct Desk {
     pub(crate) rate: u64,
     /// The tree of the content's hashes, if it is a share.
     pub(crate) tree: Option<Tree>,
-    /// Whether it knows the whole tree at once, and not the root alone.
+    /// True if the peer knows the whole tree at once, and not the root alone.
     pub(crate) knows_tree: bool,
     /// The peers of an assignment, and who has everything.
     pub(crate) roster: Vec<(PeerId, bool)>,
-    /// Where each peer is.
+    /// Address of each peer.
     pub(crate) places: BTreeMap<PeerId, Endpoint>,
-    /// Whom it knows of when it starts.
+    /// Peers that this one knows of when it starts.
     pub(crate) known: Vec<PeerId>,
 }
 
@@ -111,7 +104,7 @@ enum Link {
     Accepted,
     Greeted(PeerAddrId),
     Open,
-    /// The machine has hung it up; nothing comes until it is told of the end.
+    /// The machine has hung up; nothing comes until it is told of the end.
     HungUp,
 }
 
@@ -431,14 +424,7 @@ impl SwarmHost {
     }
 }
 
-impl Vocabulary for SwarmHost {
-    type Message = Word;
-    type Call = NodeCall;
-    type Timer = Timer;
-    type Record = Record;
-    type Event = Told;
-    type ExtraEffect = PingHost;
-}
+vocabulary!(SwarmHost, Record);
 
 impl Machine for SwarmHost {
     type Opening = NodeOpening;

@@ -200,7 +200,7 @@ impl Authority {
             None => {
                 let past = (endpoint, Incarnation::default(), kind)..(endpoint, incarnation, kind);
                 let is_removal = |(what, _): &(&(_, _, ProposalKind), _)| what.2 == kind;
-                if self.cast_vote.range(past).filter(is_removal).count() >= VOUCHED_MAX {
+                if self.cast_votes.range(past).filter(is_removal).count() >= VOUCHED_MAX {
                     return;
                 }
                 self.vote(now, kind, vec![subject], fx)

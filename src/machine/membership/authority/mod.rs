@@ -73,7 +73,7 @@ pub struct Authority {
     book: SeedBook,
     registry: Registry,
     /// This seed's yes votes, by endpoint, incarnation and kind, for each of which M2 allows one.
-    cast_vote: BTreeMap<(Endpoint, Incarnation, ProposalKind), Arc<CastVote>>,
+    cast_votes: BTreeMap<(Endpoint, Incarnation, ProposalKind), Arc<CastVote>>,
     admissions: BTreeMap<MemberInstance, admission::OpenAdmission>,
     removals: BTreeMap<MemberInstance, removal::OpenRemoval>,
     /// Orders of operators that wait for a quorum of seeds.
@@ -140,7 +140,7 @@ impl Authority {
             rng,
             book,
             registry: Registry::default(),
-            cast_vote: BTreeMap::new(),
+            cast_votes: BTreeMap::new(),
             admissions: BTreeMap::new(),
             removals: BTreeMap::new(),
             orders: BTreeMap::new(),
@@ -179,7 +179,7 @@ impl Authority {
                     this.registry.raise_floor(endpoint, incarnation);
                 }
                 Record::Forgot { endpoint, incarnation, kind } => {
-                    _ = this.cast_vote.remove(&(endpoint, incarnation, kind));
+                    _ = this.cast_votes.remove(&(endpoint, incarnation, kind));
                 }
                 Record::Ready => {}
             }
@@ -238,7 +238,7 @@ impl Authority {
     pub fn snapshot(&self) -> Vec<Record> {
         let keys = self.book.known_keys().into_iter().map(Record::SeedKey);
         let mut votes: Vec<&CastVote> =
-            self.cast_vote.values().map(|cast_vote| &**cast_vote).collect();
+            self.cast_votes.values().map(|cast_vote| &**cast_vote).collect();
         votes.sort_by_key(|cast_vote| (cast_vote.kind, &cast_vote.lives));
         votes.dedup();
         let votes = votes.into_iter().cloned().map(|cast_vote| {

@@ -279,7 +279,7 @@ impl Authority {
     /// refused as stale.
     fn forget_old_votes(&mut self, now: Now, fx: &mut Fx) {
         let keep = self.config.tombstone_ttl;
-        self.cast_vote.retain(|(endpoint, incarnation, kind), cast_vote| {
+        self.cast_votes.retain(|(endpoint, incarnation, kind), cast_vote| {
             let is_current = self
                 .registry
                 .get(*endpoint)

@@ -160,14 +160,14 @@ impl Authority {
         kind: ProposalKind,
         subject: &MemberInstance,
     ) -> Option<&Arc<CastVote>> {
-        self.cast_vote.get(&(subject.endpoint, subject.incarnation, kind))
+        self.cast_votes.get(&(subject.endpoint, subject.incarnation, kind))
     }
 
     pub(super) fn remember_vote(&mut self, cast_vote: CastVote) -> Arc<CastVote> {
         let cast_vote = Arc::new(cast_vote);
         for life in &cast_vote.lives {
             let what = (life.endpoint, life.incarnation, cast_vote.kind);
-            self.cast_vote.insert(what, Arc::clone(&cast_vote));
+            self.cast_votes.insert(what, Arc::clone(&cast_vote));
         }
         cast_vote
     }

@@ -46,11 +46,11 @@ fn the_others_go_on_without_one_that_the_seeds_call_dead_and_let_it_in_again() {
     leaves(&mut seats, 2);
     assert!(!proposes(&looks(&mut seats[0], Duration::from_secs(9))), "it may only be restarted");
     let fx = looks(&mut seats[0], Duration::from_secs(1));
-    let request = proposal(&fx);
-    let gone = request.gone.as_ref().expect("somebody is gone");
+    let proposed = proposal(&fx);
+    let gone = proposed.gone.as_ref().expect("somebody is gone");
     assert_eq!((gone.by, &gone.nodes), (RemovalAuthority::Seeds, &[name(2)].into()));
     // A node that the seeds have not told votes ABORT.
-    let no = vote(&seats[1].hear(0, prepare(&request)));
+    let no = vote(&seats[1].hear(0, prepare(&proposed)));
     assert_eq!((no.vote, no.cause), (Choice::Abort, Some(AbortCause::NoWord)), "{}", no.reason);
     seats[0].hear(1, Message::PrepareResp(no));
     assert!(!proposes(&looks(&mut seats[0], Duration::ZERO)), "not at once again");
@@ -136,8 +136,8 @@ fn of_two_halves_that_are_told_that_the_other_is_dead_the_one_with_the_lowest_na
     assert!(seats[2].machine.status(Time::ZERO).dead_stay.is_some());
     // A removal that is proposed all the same gets no vote.
     seats[2].machine.config.breaks.dead_any_share = true;
-    let request = proposal(&looks(&mut seats[2], Duration::from_secs(1)));
-    let no = vote(&seats[3].hear(2, prepare(&request)));
+    let proposed = proposal(&looks(&mut seats[2], Duration::from_secs(1)));
+    let no = vote(&seats[3].hear(2, prepare(&proposed)));
     assert_eq!((no.vote, no.cause), (Choice::Abort, Some(AbortCause::Roster)), "{}", no.reason);
     let fx = told(&table, &mut seats[0], &[2, 3]);
     agree_without(&mut seats, 0, &[1], &fx);
@@ -168,8 +168,8 @@ fn a_word_that_is_taken_back_ends_it() {
     told(&table, &mut seats[1], &[2]);
     let fx = seats[1].tell(Input::Extra(ExtraInput::Dead { keys: BTreeSet::new() }));
     assert!(fx.contains(&Effect::StopTimer(Timer::Dead)), "{fx:?}");
-    let request = proposal(&told(&table, &mut seats[0], &[2]));
-    assert_eq!(vote(&seats[1].hear(0, prepare(&request))).cause, Some(AbortCause::NoWord));
+    let proposed = proposal(&told(&table, &mut seats[0], &[2]));
+    assert_eq!(vote(&seats[1].hear(0, prepare(&proposed))).cause, Some(AbortCause::NoWord));
     // Another machine's key under the same name is not the one that the seeds named.
     let other = KeyPair::generate(&mut rng()).public();
     let fx = seats[1].tell(Input::Extra(ExtraInput::Dead { keys: [other].into() }));
@@ -182,7 +182,7 @@ fn a_word_that_is_taken_back_ends_it() {
 #[test]
 fn what_a_dead_coordinator_may_have_decided_is_committed_by_the_seeds_word_too() {
     let table = table(3);
-    let (mut seats, request) = in_doubt(&table);
+    let (mut seats, proposed) = in_doubt(&table);
     told(&table, &mut seats[1], &[2]);
     let fx = told(&table, &mut seats[0], &[2]);
     let voter = seats[1].hear(0, prepare(&proposal(&fx)));
@@ -192,7 +192,7 @@ fn what_a_dead_coordinator_may_have_decided_is_committed_by_the_seeds_word_too()
         Some((txid.clone(), *by))
     };
     let resolved: Vec<_> = fx.iter().filter_map(resolved).collect();
-    assert_eq!(resolved, [(request.txid, RemovalAuthority::Seeds)]);
+    assert_eq!(resolved, [(proposed.txid, RemovalAuthority::Seeds)]);
     assert_eq!(seats[0].machine.status(Time::ZERO).state.version, 4);
 }
 
@@ -221,15 +221,15 @@ fn a_doubt_about_the_roster_is_named_once_and_nothing_is_tried_again_and_again()
     let mut seats = on_the_way(&table);
     let two = table.roster.nodes().filter(|it| it.node_id != name(1)).cloned().collect();
     let fx = seats[2].ask(Command::Roster(Roster::new(two).unwrap()));
-    let request = proposal(&fx);
+    let proposed = proposal(&fx);
     for seat in &mut seats[..2] {
-        assert_eq!(vote(&seat.hear(2, prepare(&request))).vote, Choice::Commit);
+        assert_eq!(vote(&seat.hear(2, prepare(&proposed))).vote, Choice::Commit);
     }
     leaves(&mut seats, 2);
     told(&table, &mut seats[1], &[2]);
     let fx = told(&table, &mut seats[0], &[2]);
     let [stay] = &stays(&fx)[..] else { panic!("{fx:?}") };
-    assert_eq!((stay.cause, stay.running.as_ref()), (AbortCause::InDoubt, Some(&request.txid)));
+    assert_eq!((stay.cause, stay.running.as_ref()), (AbortCause::InDoubt, Some(&proposed.txid)));
     let records = seats[0].records.len();
     for _ in 0..100 {
         let fx = looks(&mut seats[0], Duration::from_millis(500));
@@ -237,10 +237,10 @@ fn a_doubt_about_the_roster_is_named_once_and_nothing_is_tried_again_and_again()
     }
     assert_eq!(seats[0].records.len(), records);
     // The operator ends the doubt, and the others go on.
-    seats[0].ask(Command::Resolve { txid: request.txid.clone(), commit: false });
-    let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: request.txid.clone() }));
+    seats[0].ask(Command::Resolve { txid: proposed.txid.clone(), commit: false });
+    let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: proposed.txid.clone() }));
     assert!(!sent(&fx).is_empty());
-    seats[1].ask(Command::Resolve { txid: request.txid, commit: false });
+    seats[1].ask(Command::Resolve { txid: proposed.txid, commit: false });
     let fx = looks(&mut seats[0], Duration::from_secs(30));
     agree_without(&mut seats, 0, &[1], &fx);
 }
@@ -252,8 +252,8 @@ fn an_operator_s_order_goes_before_the_seeds_word() {
     leaves(&mut seats, 2);
     assert!(proposes(&told(&table, &mut seats[0], &[2])));
     let fx = seats[0].ask(Command::Gone { nodes: [name(2)].into() });
-    let request = proposal(&fx);
-    assert_eq!(request.gone.map(|it| it.by), Some(RemovalAuthority::Operator));
+    let proposed = proposal(&fx);
+    assert_eq!(proposed.gone.map(|it| it.by), Some(RemovalAuthority::Operator));
     let aborted = |it: &Effect| {
         matches!(it, Effect::Emit(Event::Aborted(it))
         if it.cause == AbortCause::Busy)

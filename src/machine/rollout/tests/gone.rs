@@ -35,10 +35,10 @@ pub(super) fn agree_without(
     voters: &[usize],
     fx: &[Effect],
 ) -> Decision {
-    let request = proposal(fx);
+    let proposed = proposal(fx);
     let mut last = Vec::new();
     for at in voters {
-        let yes = vote(&seats[*at].hear(by, prepare(&request)));
+        let yes = vote(&seats[*at].hear(by, prepare(&proposed)));
         assert_eq!(yes.vote, Choice::Commit, "{}", yes.reason);
         last = seats[by].hear(*at, Message::PrepareResp(yes));
     }
@@ -96,8 +96,8 @@ fn the_others_go_on_without_one_that_is_gone_and_it_learns_of_it_when_it_is_back
     agree_without(&mut seats, 1, &[0], &fx);
     // Meanwhile the gone node serves its last state, and gets no vote.
     returns(&table, &mut seats, 2);
-    let request = proposal(&seats[2].ask(Command::Pause));
-    let fx = seats[0].hear(2, prepare(&request));
+    let proposed = proposal(&seats[2].ask(Command::Pause));
+    let fx = seats[0].hear(2, prepare(&proposed));
     assert!(!sent(&fx).iter().any(|it| matches!(it, Message::PrepareResp(_))), "{fx:?}");
     // It catches up, learns of its removal, and decides nothing.
     let fx = catch_up(&mut seats, 0, 2);
@@ -128,26 +128,26 @@ fn the_others_go_on_without_one_that_is_gone_and_it_learns_of_it_when_it_is_back
 /// Three nodes, of which the last has begun a step and died; the others have voted for it.
 pub(super) fn in_doubt(table: &TestFleet) -> (Vec<TestNode>, TxProposal) {
     let mut seats = on_the_way(table);
-    let request = proposal(&seats[2].ask(Command::Promote { full: false }));
+    let proposed = proposal(&seats[2].ask(Command::Promote { full: false }));
     for seat in &mut seats[..2] {
-        assert_eq!(vote(&seat.hear(2, prepare(&request))).vote, Choice::Commit);
+        assert_eq!(vote(&seat.hear(2, prepare(&proposed))).vote, Choice::Commit);
     }
     leaves(&mut seats, 2);
-    (seats, request)
+    (seats, proposed)
 }
 
 #[test]
 fn what_the_dead_may_have_decided_is_committed_before_its_removal() {
     let table = table(3);
-    let (mut seats, request) = in_doubt(&table);
+    let (mut seats, proposed) = in_doubt(&table);
     let fx = seats[0].ask(gone(&[2]));
     let removal = proposal(&fx);
-    assert_eq!((request.state.version, removal.state.version), (3, 4));
+    assert_eq!((proposed.state.version, removal.state.version), (3, 4));
     let told = agree_without(&mut seats, 0, &[1], &fx);
     for seat in &seats[..2] {
         let history = seat.machine.history();
         let [.., settled, last] = history else { panic!("{history:?}") };
-        assert_eq!((&settled.proposal.txid, &last.proposal.txid), (&request.txid, &told.txid));
+        assert_eq!((&settled.proposal.txid, &last.proposal.txid), (&proposed.txid, &told.txid));
         let word = settled.proof.resolution.as_ref().expect("it is an operator's word");
         assert_eq!((word.kind, &word.node_id), (Choice::Commit, &name(0)));
         let status = seat.machine.status(Time::ZERO);
@@ -171,13 +171,13 @@ fn what_the_dead_may_have_decided_is_committed_before_its_removal() {
 #[test]
 fn who_voted_to_settle_a_transaction_hears_of_no_other_end_of_it() {
     let table = table(3);
-    let (mut seats, request) = in_doubt(&table);
+    let (mut seats, proposed) = in_doubt(&table);
     let removal = proposal(&seats[0].ask(gone(&[2])));
     assert_eq!(vote(&seats[1].hear(0, prepare(&removal))).vote, Choice::Commit);
     // The dead node is back, and has aborted the step.
-    let no = TxVote::abort(&table.keys[2], &name(2), &request.txid);
+    let no = TxVote::abort(&table.keys[2], &name(2), &proposed.txid);
     let abort = Message::Decision(Box::new(Decision {
-        txid: request.txid.clone(),
+        txid: proposed.txid.clone(),
         kind: Choice::Abort,
         proposal: None,
         proof: TxProof::of(vec![no]),
@@ -185,9 +185,9 @@ fn who_voted_to_settle_a_transaction_hears_of_no_other_end_of_it() {
     }));
     returns(&table, &mut seats, 2);
     seats[1].hear(2, abort.clone());
-    let fx = seats[1].hear(2, prepare(&request));
+    let fx = seats[1].hear(2, prepare(&proposed));
     assert!(sent(&fx).is_empty(), "it says neither yes nor no: {fx:?}");
-    let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: request.txid.clone() }));
+    let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: proposed.txid.clone() }));
     let [Message::DecisionResp(said)] = sent(&fx)[..] else { panic!("{fx:?}") };
     assert_eq!(said.outcome, TxEnd::Uncertain);
     // A restart changes nothing of that.
@@ -201,7 +201,7 @@ fn who_voted_to_settle_a_transaction_hears_of_no_other_end_of_it() {
     seats[1].hear(0, Message::Decision(Box::new(ends)));
     assert_eq!(
         seats[1].machine.prepared().map(|it| &it.txid),
-        Some(&request.txid),
+        Some(&proposed.txid),
         "in doubt again"
     );
     seats[1].hear(2, abort);
@@ -220,14 +220,14 @@ fn decision_of(fx: &[Effect], txid: &TxId) -> Decision {
 fn who_has_not_voted_for_what_the_dead_began_keeps_it_from_being_settled() {
     let table = table(3);
     let mut seats = on_the_way(&table);
-    let request = proposal(&seats[2].ask(Command::Promote { full: false }));
-    assert_eq!(vote(&seats[0].hear(2, prepare(&request))).vote, Choice::Commit);
+    let proposed = proposal(&seats[2].ask(Command::Promote { full: false }));
+    assert_eq!(vote(&seats[0].hear(2, prepare(&proposed))).vote, Choice::Commit);
     leaves(&mut seats, 2);
     let removal = proposal(&seats[0].ask(gone(&[2])));
     let fx = seats[1].hear(0, prepare(&removal));
     assert!(sent(&fx).iter().all(|it| !matches!(it, Message::PrepareResp(_))), "it lacks that");
     // It is asked, refuses the dead node's step, and the removal is ordered again.
-    let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: request.txid.clone() }));
+    let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: proposed.txid.clone() }));
     let [said @ Message::DecisionResp(_)] = sent(&fx)[..] else { panic!("{fx:?}") };
     seats[0].hear(1, said.clone());
     assert_eq!(seats[0].machine.prepared(), None);
@@ -305,10 +305,10 @@ fn what_is_wrong_with_calling_a_node_gone_is_said() {
     }
     // A transaction that calls a node gone needs a roster without that node, and another
     // coordinator.
-    let request = proposal(&seats[0].ask(gone(&[2])));
-    let odd = TxProposal { new_roster: Some(table.roster.clone()), ..request.clone() };
+    let proposed = proposal(&seats[0].ask(gone(&[2])));
+    let odd = TxProposal { new_roster: Some(table.roster.clone()), ..proposed.clone() };
     assert!(odd.complaint().is_some());
-    let mut odd = request;
+    let mut odd = proposed;
     odd.gone =
         Some(GoneNodes { nodes: [name(0)].into(), by: RemovalAuthority::Operator, settles: None });
     assert!(odd.complaint().is_some());

@@ -58,9 +58,9 @@ fn health(number: u64) -> HealthSnapshot {
 /// Each message with `number` in it, one for each place.
 fn messages(table: &TestFleet, number: u64) -> Vec<Message> {
     let own = |epoch, counter| TxId { node: name(1), epoch, counter, kind: TxKind::Step };
-    let mut request = wish_of(table, 1);
-    let fitting = request.clone();
-    request.state.version = number;
+    let mut proposed = proposal_of(table, 1);
+    let fitting = proposed.clone();
+    proposed.state.version = number;
     let mut failures = fitting.clone();
     failures.plan.as_mut().unwrap().failures = number;
     let mut samples = fitting.clone();
@@ -92,15 +92,15 @@ fn messages(table: &TestFleet, number: u64) -> Vec<Message> {
     let removal = settling(table, number);
     let seen = BTreeMap::from([(name(0), TxMark { epoch: number, counter: 0 })]);
     [
-        prepare(&request),
+        prepare(&proposed),
         prepare(&failures),
         prepare(&samples),
         prepare(&removal),
         Message::PrepareResp(refusal(own(number, 1))),
         Message::PrepareResp(refusal(own(1, number))),
-        Message::Decision(Box::new(decision(request.clone()))),
+        Message::Decision(Box::new(decision(proposed.clone()))),
         Message::Decision(Box::new(decision(removal.clone()))),
-        Message::DecisionResp(Box::new(outcome(request.clone()))),
+        Message::DecisionResp(Box::new(outcome(proposed.clone()))),
         Message::DecisionResp(Box::new(outcome(removal.clone()))),
         Message::DecisionReq(DecisionReq { txid: own(number, 1) }),
         Message::DecisionAck(DecisionAck { txid: own(1, number) }),
@@ -108,7 +108,7 @@ fn messages(table: &TestFleet, number: u64) -> Vec<Message> {
         Message::Heartbeat(in_doubt),
         Message::HealthSnapshot(health(number)),
         Message::StateReq(StateReq { from_version: number }),
-        Message::StateResp(StateResp { committed: vec![committed(request)] }),
+        Message::StateResp(StateResp { committed: vec![committed(proposed)] }),
         Message::StateResp(StateResp { committed: vec![committed(removal)] }),
         Message::RecallResp(RecallResp { question: number, seen }),
     ]
@@ -185,15 +185,15 @@ fn counts_that_nobody_has_are_judged_and_shown() {
 #[test]
 fn a_log_with_numbers_that_nobody_has_is_read_and_served() {
     let table = table(3);
-    let mut request = wish_of(&table, 1);
-    request.state.version = u64::MAX;
+    let mut proposed = proposal_of(&table, 1);
+    proposed.state.version = u64::MAX;
     for epoch in [u64::MAX - 1, u64::MAX] {
         let past = vec![
             Record::Epoch { epoch },
             Record::Recalled { unsure: [(name(0), TxMark { epoch, counter: epoch })].into() },
-            Record::Committed(Box::new(committed(request.clone()))),
-            Record::Committed(Box::new(committed(request.clone()))),
-            Record::Prepared(Box::new(request.clone())),
+            Record::Committed(Box::new(committed(proposed.clone()))),
+            Record::Committed(Box::new(committed(proposed.clone()))),
+            Record::Prepared(Box::new(proposed.clone())),
         ];
         let mut seat = table.seat(0, past);
         assert_eq!(seat.machine.status(Time::ZERO).state.version, u64::MAX);
@@ -231,7 +231,7 @@ fn only_who_takes_part_splits_a_fleet_and_once_a_version() {
         }
     }
     assert_eq!(told, (0, 1), "of a stranger none, of a member one");
-    let mut other = wish_of(&table, 1);
+    let mut other = proposal_of(&table, 1);
     other.state.version = 3;
     other.base = Digest([7; 32]);
     let msg = Message::StateResp(StateResp { committed: vec![committed(other)] });

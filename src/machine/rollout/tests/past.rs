@@ -7,10 +7,10 @@ fn a_node_without_a_log_signs_nothing_before_it_heard_from_all() {
     let table = table(3);
     let mut seat = table.seat(2, Vec::new());
     let mut coordinator = table.seat(0, whole());
-    let request = proposal(&coordinator.ask(start(&[10_000])));
-    let refusal = vote(&seat.hear(0, prepare(&request)));
+    let proposed = proposal(&coordinator.ask(start(&[10_000])));
+    let refusal = vote(&seat.hear(0, prepare(&proposed)));
     assert_eq!((refusal.cause, refusal.signed), (Some(AbortCause::Recalling), None));
-    let fx = seat.hear(1, Message::DecisionReq(DecisionReq { txid: request.txid.clone() }));
+    let fx = seat.hear(1, Message::DecisionReq(DecisionReq { txid: proposed.txid.clone() }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!() };
     assert_eq!((resp.outcome, resp.proof.votes.len()), (TxEnd::Uncertain, 0));
     assert_eq!(seat.machine.status(Time::ZERO).recalling.len(), 2);
@@ -35,8 +35,8 @@ fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_
     let fx = seat.hear(1, Message::DecisionReq(DecisionReq { txid }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
     assert_eq!((resp.outcome, resp.proof.votes.len()), (TxEnd::Uncertain, 0));
-    let request = proposal(&seat.ask(start(&[10_000])));
-    assert_eq!(request.txid.to_string(), "start-node-a-60-1");
+    let proposed = proposal(&seat.ask(start(&[10_000])));
+    assert_eq!(proposed.txid.to_string(), "start-node-a-60-1");
 }
 
 /// A backup may know less than every member of the roster, while a node outside it knows more.
@@ -94,8 +94,8 @@ fn a_node_begins_nothing_before_all_others_have_told_how_far_it_had_come() {
     let mut seat = table.bare_seat(table.config(0), 0, whole());
     seat.ask(start(&[10_000]));
     seat.is_told(1, &[]);
-    let request = proposal(&table.seat(1, whole()).ask(start(&[10_000])));
-    assert_eq!(vote(&seat.hear(1, prepare(&request))).vote, Choice::Commit);
+    let proposed = proposal(&table.seat(1, whole()).ask(start(&[10_000])));
+    assert_eq!(vote(&seat.hear(1, prepare(&proposed))).vote, Choice::Commit);
     let mut seat = table.bare_seat(table.config(0), 0, whole());
     seat.ask(start(&[10_000]));
     let fx = seat.tell(Input::Expired(Timer::Orders));
@@ -114,8 +114,9 @@ fn a_log_from_a_backup_takes_no_name_twice_and_signs_nothing_about_what_it_forgo
     let fx = seat.is_told(1, &["abort-node-a-7-2", "step-node-c-4-4"]);
     let rewound = Effect::Emit(Event::Rewound { by: name(1) });
     assert!(fx.contains(&rewound), "{fx:?}");
-    let request = TxProposal { txid: "start-node-c-4-1".parse().unwrap(), ..wish_of(&table, 2) };
-    assert_eq!(vote(&seat.hear(2, prepare(&request))).signed, None);
+    let proposed =
+        TxProposal { txid: "start-node-c-4-1".parse().unwrap(), ..proposal_of(&table, 2) };
+    assert_eq!(vote(&seat.hear(2, prepare(&proposed))).signed, None);
     let fx = seat.is_told(2, &[]);
     assert_eq!(proposal(&fx).txid.to_string(), "start-node-a-8-1");
     for txid in ["abort-node-a-7-2", "step-node-a-2-1", "step-node-c-4-4"] {
@@ -136,9 +137,9 @@ fn long_fleet(table: &TestFleet, count: usize, keeping: usize) -> Vec<Record> {
             2 => Command::Resume,
             _ => Command::Abort,
         };
-        let request = proposal(&seats[0].ask(command));
-        let first = vote(&seats[1].hear(0, prepare(&request)));
-        let second = vote(&seats[2].hear(0, prepare(&request)));
+        let proposed = proposal(&seats[0].ask(command));
+        let first = vote(&seats[1].hear(0, prepare(&proposed)));
+        let second = vote(&seats[2].hear(0, prepare(&proposed)));
         seats[0].hear(1, Message::PrepareResp(first));
         let fx = seats[0].hear(2, Message::PrepareResp(second));
         let decision = decision(&fx);
@@ -200,12 +201,12 @@ fn nobody_leaps_without_all_votes_and_what_was_leaped_over_in_doubt_is_not_signe
     late.hear(1, Message::StateResp(less));
     assert_eq!(late.machine.status(Time::ZERO).state.version, 1);
     let mut other = table.seat(0, whole());
-    let request = proposal(&other.ask(start(&[10_000])));
-    assert_eq!(vote(&late.hear(0, prepare(&request))).vote, Choice::Commit);
+    let proposed = proposal(&other.ask(start(&[10_000])));
+    assert_eq!(vote(&late.hear(0, prepare(&proposed))).vote, Choice::Commit);
     late.hear(1, Message::StateResp(state.clone()));
     assert_eq!(late.machine.status(Time::ZERO).state.version, 32);
     assert_eq!(late.machine.prepared(), None);
-    let fx = late.hear(0, Message::DecisionReq(DecisionReq { txid: request.txid }));
+    let fx = late.hear(0, Message::DecisionReq(DecisionReq { txid: proposed.txid }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
     assert_eq!((resp.outcome, resp.proof.votes.len()), (TxEnd::Uncertain, 0));
 }
@@ -217,8 +218,8 @@ fn a_joiner_catches_up_is_added_and_takes_part_and_one_that_is_removed_knows_it(
     let two = Roster::new(all.roster.nodes().take(2).cloned().collect()).unwrap();
     let first = |at: usize| Config { roster: two.clone(), ..all.config(at) };
     let mut seats: Vec<_> = (0..3).map(|at| all.seat_of(first(at), at, whole())).collect();
-    let request = proposal(&seats[0].ask(start(&[500, 10_000])));
-    let yes = Message::PrepareResp(vote(&seats[1].hear(0, prepare(&request))));
+    let proposed = proposal(&seats[0].ask(start(&[500, 10_000])));
+    let yes = Message::PrepareResp(vote(&seats[1].hear(0, prepare(&proposed))));
     let told = decision(&seats[0].hear(1, yes));
     seats[1].hear(0, Message::Decision(Box::new(told)));
     // The joiner hears a heartbeat, asks, and follows; it cannot order anything.
@@ -234,10 +235,10 @@ fn a_joiner_catches_up_is_added_and_takes_part_and_one_that_is_removed_knows_it(
         Some(CommandResult::Refused { cause: AbortCause::Roster, .. })
     ));
     for (roster, voters) in [(&all.roster, [0, 2]), (&two, [0, 2])] {
-        let request = proposal(&seats[1].ask(Command::Roster(roster.clone())));
+        let proposed = proposal(&seats[1].ask(Command::Roster(roster.clone())));
         let mut last = Vec::new();
         for at in voters {
-            let yes = vote(&seats[at].hear(1, prepare(&request)));
+            let yes = vote(&seats[at].hear(1, prepare(&proposed)));
             assert_eq!(yes.vote, Choice::Commit, "{}", yes.reason);
             last = seats[1].hear(at, Message::PrepareResp(yes));
         }

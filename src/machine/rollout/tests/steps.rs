@@ -148,11 +148,11 @@ fn a_version_has_to_answer_each_node_before_it_votes_for_it() {
     let probe = Effect::Extra(ExtraEffect::Probe("v2".parse().unwrap()));
     let fx = seats[0].ask(start(&[5000, 10_000]));
     assert!(fx.contains(&probe));
-    let request = proposal(&fx);
+    let proposed = proposal(&fx);
     for at in [1, 2] {
-        let fx = seats[at].hear(0, prepare(&request));
+        let fx = seats[at].hear(0, prepare(&proposed));
         assert!(fx.contains(&probe) && sent(&fx).is_empty(), "{fx:?}");
-        assert!(!seats[at].hear(0, prepare(&request)).contains(&probe), "once");
+        assert!(!seats[at].hear(0, prepare(&proposed)).contains(&probe), "once");
         let yes = vote(&seats[at].tell(probed(None)));
         assert_eq!(yes.vote, Choice::Commit, "{}", yes.reason);
         let fx = seats[0].hear(at, Message::PrepareResp(yes));
@@ -163,8 +163,8 @@ fn a_version_has_to_answer_each_node_before_it_votes_for_it() {
     // A server that does not answer, at a voter and at the coordinator; the way back needs no
     // answer.
     let mut seats = with_servers(&table, &whole());
-    let request = proposal(&seats[0].ask(start(&[5000, 10_000])));
-    seats[1].hear(0, prepare(&request));
+    let proposed = proposal(&seats[0].ask(start(&[5000, 10_000])));
+    seats[1].hear(0, prepare(&proposed));
     let no = vote(&seats[1].tell(probed(Some("it answers with 503"))));
     assert_eq!((no.vote, no.cause), (Choice::Abort, Some(AbortCause::Model)));
     assert!(no.signed.is_some() && no.reason.contains("v2 does not answer it"), "{}", no.reason);
@@ -190,8 +190,8 @@ fn one_without_servers_among_such_that_have_is_named_and_votes_for_no_version() 
     assert!(!real[0].hear(2, beat).contains(&named), "once");
     let beat = Message::Heartbeat(real[0].machine.heartbeat());
     assert!(echo.hear(0, beat).contains(&named), "itself too");
-    let request = proposal(&real[0].ask(start(&[10_000])));
-    let no = vote(&echo.hear(0, prepare(&request)));
+    let proposed = proposal(&real[0].ask(start(&[10_000])));
+    let no = vote(&echo.hear(0, prepare(&proposed)));
     assert_eq!((no.vote, no.cause), (Choice::Abort, Some(AbortCause::Model)));
 }
 
