@@ -10,6 +10,7 @@ mod backend;
 mod client;
 mod command;
 mod compare;
+mod event_log;
 mod format;
 mod input;
 mod local_server;

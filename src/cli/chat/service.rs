@@ -1,6 +1,5 @@
 //! A member of a chat inside a peer, without a screen: screens attach to its control socket.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,15 +7,14 @@ use ::log::Level;
 use crossbeam_channel::{Receiver, bounded, select};
 use serde_json::{Value, json};
 
-use super::format;
+use super::event_log::{self, EventLog};
 use super::local_server::{LocalServer, handler};
 use super::model::item_of;
 use super::run::{TOLD_MAX, doubled, start_failed};
 use crate::cli::log::LogLine;
 use crate::cli::run::{Running, Service, signals};
-use crate::cli::text::escape;
 use crate::cli::{CliError, descriptor_check};
-use crate::machine::chat::{Config, Event};
+use crate::machine::chat::Config;
 use crate::model::Now;
 use crate::network::Network;
 use crate::network::chat::{ChatMember, MemberOptions, WatcherNotifier, Watchers};
@@ -128,12 +126,12 @@ impl Running for RunningChat {
     }
 
     fn attend(&self, stop: &Receiver<()>) -> Result<(), CliError> {
-        let mut log = EventLog { me: self.local.engine.me().id, dropped: BTreeMap::new() };
+        let (mut log, me) = (EventLog::default(), self.local.engine.me().id);
         loop {
             select! {
                 recv(self.notifications) -> notification => {
                     let Ok((now, notification)) = notification else { return Ok(()) };
-                    log.take(now, notification)?;
+                    take(&mut log, me, now, notification)?;
                 }
                 recv(stop) -> _ => return Ok(()),
             }
@@ -152,48 +150,32 @@ impl Running for RunningChat {
     }
 }
 
-/// Log lines of a member's events.
-struct EventLog {
+/// Logs what the engine reports.
+///
+/// # Errors
+/// Fails if the member cannot go on: its disk fails, or the group refuses it.
+fn take(
+    log: &mut EventLog,
     me: MemberId,
-    /// Number of refusals by cause, so that not each of them is a line.
-    dropped: BTreeMap<&'static str, u64>,
-}
-
-impl EventLog {
-    /// Logs an event.
-    ///
-    /// # Errors
-    /// Fails if the member cannot go on: its disk fails, or the group refuses it.
-    fn take(&mut self, now: Now, notification: ChatNotification) -> Result<(), CliError> {
-        match notification {
-            ChatNotification::Delivered(entries) => {
-                for entry in entries {
-                    if let Body::Chat(chat) = &entry.body {
-                        ::log::debug!("{}", item_of(&entry, chat, self.me).line());
-                    }
+    now: Now,
+    notification: ChatNotification,
+) -> Result<(), CliError> {
+    match notification {
+        ChatNotification::Delivered(entries) => {
+            for entry in entries {
+                if let Body::Chat(chat) = &entry.body {
+                    ::log::debug!("{}", item_of(&entry, chat, me).line());
                 }
             }
-            ChatNotification::Note(text) => {
-                LogLine::new(Level::Info, "chat_note", text, json!({})).log(now.wall);
-            }
-            ChatNotification::Failed(text) => return Err(CliError::Failed(text)),
-            ChatNotification::Event(Event::Refused { reason }) => {
-                let (me, reason) = (self.me, escape(&reason));
-                return Err(CliError::Failed(format!(
-                    "the group refuses {me}: {reason} (without --chat, the node runs on without it)"
-                )));
-            }
-            ChatNotification::Event(event) => {
-                if let Event::Dropped(why) = event {
-                    let count = self.dropped.entry(why).or_default();
-                    *count += 1;
-                    if !matches!(*count, 1 | 10 | 100) {
-                        return Ok(());
-                    }
-                }
-                format::line(&event, self.me).log(now.wall);
-            }
+            Ok(())
         }
-        Ok(())
+        ChatNotification::Note(text) => {
+            event_log::note(now, &text);
+            Ok(())
+        }
+        ChatNotification::Failed(text) => Err(CliError::Failed(text)),
+        ChatNotification::Event(event) => log.event(me, now, &event).map_err(|error| {
+            CliError::Failed(format!("{error} (without --chat, the node runs on without it)"))
+        }),
     }
 }

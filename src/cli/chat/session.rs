@@ -5,16 +5,13 @@
 
 use std::sync::Arc;
 
-use ::log::Level;
-use serde_json::json;
-
 use super::backend::{ChatBackend, PAGE};
 use super::command::{self, TypedLine};
+use super::event_log::{self, EventLog};
 use super::format;
 use super::model::{ChatLine, ChatModel, MemberView};
 use super::plain::lines_of;
 use crate::cli::CliError;
-use crate::cli::log::LogLine;
 use crate::cli::text::escape;
 use crate::machine::chat::{ChatStatus, Config, Event};
 use crate::model::Now;
@@ -60,15 +57,13 @@ pub(super) struct Session {
     unheard: usize,
     /// Number of looks for a group that was not found.
     looks: u32,
-    /// Number of refusals by cause, so that not each of them is a line.
-    dropped: std::collections::BTreeMap<&'static str, u64>,
+    log: EventLog,
 }
 
 impl Session {
     /// A part that has just begun.
     pub(super) fn new(chat: Arc<dyn ChatBackend>, message_max: usize) -> Self {
-        let dropped = std::collections::BTreeMap::new();
-        Self { chat, message_max, last: None, unheard: 0, looks: 0, dropped }
+        Self { chat, message_max, last: None, unheard: 0, looks: 0, log: EventLog::default() }
     }
 
     /// Takes the state in which a running chat was met, as if it had just come about; entries above
@@ -200,7 +195,7 @@ impl Session {
             }
             ChatNotification::Event(event) => return self.happened(model, now, &event),
             ChatNotification::Note(text) => {
-                LogLine::new(Level::Info, "chat_note", text.clone(), json!({})).log(now.wall);
+                event_log::note(now, &text);
                 update.items.push(model.note(&text));
             }
             ChatNotification::Failed(text) => return Err(CliError::Failed(text)),
@@ -214,36 +209,9 @@ impl Session {
         now: Now,
         event: &Event,
     ) -> Result<Update, CliError> {
-        match event {
-            Event::Dropped(why) => {
-                let count = self.dropped.entry(why).or_default();
-                *count += 1;
-                if matches!(*count, 1 | 10 | 100) {
-                    format::line(event, model.me).log(now.wall);
-                }
-            }
-            Event::Pending(_) | Event::Rejected { .. } => {
-                self.unheard = self.unheard.saturating_sub(1);
-                format::line(event, model.me).log(now.wall);
-            }
-            Event::RoleChanged { .. }
-            | Event::ElectionBegun { .. }
-            | Event::NoQuorum
-            | Event::Quorum
-            | Event::MembershipChanged(_)
-            | Event::Numbered(..)
-            | Event::Reached(_)
-            | Event::Lost(_)
-            | Event::Refused { .. }
-            | Event::GivenBack { .. }
-            | Event::Renamed { .. }
-            | Event::Doubled { .. }
-            | Event::Diverged { .. }
-            | Event::Gone => format::line(event, model.me).log(now.wall),
-        }
-        if let Event::Refused { reason } = event {
-            let me = model.me;
-            return Err(CliError::Failed(format!("the group refuses {me}: {}", escape(reason))));
+        self.log.event(model.me, now, event)?;
+        if matches!(event, Event::Pending(_) | Event::Rejected { .. }) {
+            self.unheard = self.unheard.saturating_sub(1);
         }
         let mut items = model.happen(event);
         if matches!(event, Event::MembershipChanged(_) | Event::Reached(_) | Event::Lost(_)) {
