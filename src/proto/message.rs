@@ -143,9 +143,9 @@ macro_rules! taken {
 // clients, which are programs that question a seed.
 messages! {
     // name: message(payload), trust level, taker
-    /// The caller's card, and a challenge for the called node.
+    /// The caller's node info, and a challenge for the called node.
     "HELLO": Hello(Hello), Stranger, session;
-    /// The called node's card, its answer to the challenge, and a challenge for the caller.
+    /// The called node's info, its answer to the challenge, and a challenge for the caller.
     "HELLO_ACK": HelloAck(HelloAck), Stranger, session;
     /// The caller's answer to the challenge; the link is open.
     "HELLO_PROOF": HelloProof(HelloProof), Stranger, session;

@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use folkmoot::machine::chat::{self, Rule};
-use folkmoot::machine::rollout::{self, CommandResult, DisabledRules};
+use folkmoot::machine::rollout::{self, CommandId, CommandResult, DisabledRules};
+use folkmoot::machine::swarm;
 use folkmoot::machine::swarm::{Tree, leaf_hash};
-use folkmoot::machine::{DialId, swarm};
 use folkmoot::model::{Endpoint, Rng, Time, VerdictMemo};
 use folkmoot::node::Node;
 use folkmoot::proto::chat::entry::{HostPort, MemberId, Origin};
@@ -87,7 +87,7 @@ struct All {
     seen: usize,
     typed: u64,
     tickets: u64,
-    answers: BTreeMap<DialId, CommandResult>,
+    answers: BTreeMap<CommandId, CommandResult>,
 }
 
 /// Setup of each service of a peer.
@@ -282,9 +282,9 @@ impl All {
         self.fleet.world.command(host, command);
     }
 
-    fn order(&mut self, at: usize, command: rollout::Command) -> DialId {
+    fn order(&mut self, at: usize, command: rollout::Command) -> CommandId {
         self.tickets += 1;
-        let ticket = DialId(self.tickets);
+        let ticket = CommandId(self.tickets);
         if self.fleet.world.is_up(self.fleet.peers[at]) {
             self.rollout.on_command(at, ticket, self.fleet.world.now());
             self.command(at, order(ticket, command));

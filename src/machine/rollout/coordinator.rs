@@ -11,11 +11,10 @@ use crate::machine::rollout::WindowVerdict;
 use std::sync::Arc;
 
 use super::config::DecisionAuthority;
-use super::event::{Aborted, CommandResult, Event, ExtraEffect, Record, Timer};
+use super::event::{Aborted, CommandId, CommandResult, Event, ExtraEffect, Record, Timer};
 use super::machine::{Effect, RolloutMachine};
 use super::progress::{CommandRefusal, target};
 use super::running::CoordinatedTx;
-use crate::machine::DialId;
 use crate::proto::rollout::{
     AbortCause, Choice, Committed, Decision, GoneNodes, Message, NodeId, Plan, PrepareResp, Roster,
     RoutingState, RoutingStatus, TxId, TxKind, TxProof, TxProposal, TxVote, Weights, cut,
@@ -29,7 +28,7 @@ pub(super) struct TxRequest {
     pub(super) new_roster: Option<Roster>,
     pub(super) gone: Option<GoneNodes>,
     pub(super) note: String,
-    pub(super) ticket: Option<DialId>,
+    pub(super) ticket: Option<CommandId>,
 }
 
 impl RolloutMachine {
@@ -282,7 +281,7 @@ impl RolloutMachine {
         self.after_abort(&aborted);
     }
 
-    fn answer_aborted(&mut self, ticket: Option<DialId>, aborted: &Aborted) {
+    fn answer_aborted(&mut self, ticket: Option<CommandId>, aborted: &Aborted) {
         let Aborted { txid, cause, reason, .. } = aborted.clone();
         if let Some(ticket) = ticket {
             self.out.push_after_sync(Effect::Extra(ExtraEffect::Answer(

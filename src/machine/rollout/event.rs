@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::DialId;
 use crate::model::PublicKey;
 use crate::proto::rollout::{Gate, ModelId, NodeId, Plan, Sticky, TxId, TxMark};
 
@@ -25,11 +24,15 @@ pub struct Opening {
     pub key: PublicKey,
 }
 
+/// Identifier of a command, numbered by the driver; never used twice while a node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CommandId(pub u64);
+
 /// A command of an operator, with its identifier; answered by [`ExtraEffect::Answer`], once.
 #[derive(Clone, Debug)]
 pub struct CommandRequest {
     /// Identifier of the command, for its answer.
-    pub ticket: DialId,
+    pub ticket: CommandId,
     /// The operator's order.
     pub command: Command,
 }
@@ -215,7 +218,7 @@ pub enum ExtraEffect {
     /// [`ExtraInput::Probed`].
     Probe(ModelId),
     /// Answer a command.
-    Answer(DialId, CommandResult),
+    Answer(CommandId, CommandResult),
 }
 
 /// A committed state with the settings that the data plane needs.

@@ -41,8 +41,8 @@ mod window;
 pub use buckets::{bucket_of_draw, bucket_of_key};
 pub use config::{Config, DecisionAuthority, DisabledRules};
 pub use event::{
-    Aborted, Command, CommandRequest, CommandResult, DeadParticipants, Event, ExtraEffect,
-    ExtraInput, Opening, Record, ServedState, StartOrder, Timer,
+    Aborted, Command, CommandId, CommandRequest, CommandResult, DeadParticipants, Event,
+    ExtraEffect, ExtraInput, Opening, Record, ServedState, StartOrder, Timer,
 };
 pub use judge::WindowVerdict;
 pub use machine::{Effect, Fx, Input, RolloutMachine};

@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use super::config::DecisionAuthority;
 use super::coordinator::commit_message;
-use super::event::{Aborted, CommandResult, Event, ExtraEffect, Record, Timer};
+use super::event::{Aborted, CommandId, CommandResult, Event, ExtraEffect, Record, Timer};
 use super::machine::{Effect, RolloutMachine};
 use super::memory::AbsentNode;
 use super::recalled::raise;
-use crate::machine::DialId;
 use crate::proto::rollout::{
     AbortCause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Message,
     NodeId, RemovalAuthority, Resolution, Roster, RoutingStatus, STATE_RESP_MAX, StateReq,
@@ -423,7 +422,7 @@ impl RolloutMachine {
     }
 
     /// Ends this node's doubt by an operator's decision (T10), which others may learn.
-    pub(super) fn resolve(&mut self, ticket: DialId, txid: &TxId, commit: bool) {
+    pub(super) fn resolve(&mut self, ticket: CommandId, txid: &TxId, commit: bool) {
         let Some(prepared) = self.memory.prepared().cloned().filter(|it| it.txid == *txid) else {
             let reason = format!("this node is not in doubt about {txid}");
             let (cause, running) = (AbortCause::Nothing, None);

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::machine::DialId;
+use super::event::CommandId;
 use crate::proto::rollout::{Committed, Digest, NodeId, TxId, TxProposal, TxVote};
 
 /// A transaction that this node coordinates.
@@ -18,7 +18,7 @@ pub(super) struct CoordinatedTx {
     voters: Vec<NodeId>,
     votes: Vec<TxVote>,
     /// The command that waits for the result, if any.
-    ticket: Option<DialId>,
+    ticket: Option<CommandId>,
     /// All votes are there and the log's decision is to come: this node may not abort anymore.
     is_deciding: bool,
     /// True if this node's server of the new version has yet to answer.
@@ -31,7 +31,7 @@ impl CoordinatedTx {
     pub(super) fn new(
         proposal: Arc<TxProposal>,
         voters: Vec<NodeId>,
-        ticket: Option<DialId>,
+        ticket: Option<CommandId>,
         lacks_answer: bool,
     ) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl CoordinatedTx {
     }
 
     /// The command that waits for the result, if any.
-    pub(super) const fn ticket(&self) -> Option<DialId> {
+    pub(super) const fn ticket(&self) -> Option<CommandId> {
         self.ticket
     }
 

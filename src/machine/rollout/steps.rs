@@ -13,16 +13,17 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::coordinator::TxRequest;
-use super::event::{Aborted, Command, CommandResult, Event, ExtraEffect, StartOrder, Timer};
+use super::event::{
+    Aborted, Command, CommandId, CommandResult, Event, ExtraEffect, StartOrder, Timer,
+};
 use super::machine::{Effect, RolloutMachine};
 use super::peers::LinkedNode;
 use super::progress::{CommandRefusal, Phase, RolloutProgress};
 use super::proposals::InDoubtTx;
-use crate::machine::DialId;
 use crate::proto::rollout::{AbortCause, Gate, Message, NodeId, Plan, RemovalAuthority, TxKind};
 
 impl RolloutMachine {
-    pub(super) fn on_command(&mut self, ticket: DialId, command: Command) {
+    pub(super) fn on_command(&mut self, ticket: CommandId, command: Command) {
         let way_back = match command {
             Command::Abort => Some(TxKind::Abort),
             Command::Rollback => Some(TxKind::Rollback),
@@ -74,7 +75,7 @@ impl RolloutMachine {
         }
     }
 
-    fn obey(&mut self, ticket: DialId, command: Command) {
+    fn obey(&mut self, ticket: CommandId, command: Command) {
         let plain = TxRequest { ticket: Some(ticket), ..TxRequest::default() };
         let begun = match command {
             Command::Start(order) => self.order(order, plain),

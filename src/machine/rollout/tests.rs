@@ -10,7 +10,7 @@ use rand::SeedableRng as _;
 
 use super::recalled::AmnesiaRecovery;
 use super::*;
-use crate::machine::{DialId, LinkId, Machine as _};
+use crate::machine::{LinkId, Machine as _};
 use crate::model::{KeyPair, Now, Rng, Time, WallTime};
 use crate::proto::rollout::*;
 
@@ -153,7 +153,7 @@ impl TestNode {
     }
 
     fn ask(&mut self, command: Command) -> Vec<Effect> {
-        self.tell(Input::Command(CommandRequest { ticket: DialId(9), command }))
+        self.tell(Input::Command(CommandRequest { ticket: CommandId(9), command }))
     }
 }
 

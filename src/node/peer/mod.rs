@@ -161,15 +161,15 @@ impl PeerNode {
         let life =
             MemberInstance { endpoint, incarnation: Incarnation::default(), key: keys.public() };
         let info = NodeInfo { seeds: book.digests(), ..NodeInfo::new(life) };
-        let mut inner = || Rng::from_rng(&mut rng);
-        let session = Session::new(config.session, keys.clone(), info, inner());
+        let mut new_rng = || Rng::from_rng(&mut rng);
+        let session = Session::new(config.session, keys.clone(), info, new_rng());
         let me = (endpoint, keys.clone());
         let seeds: Vec<_> = book.seeds().map(|(_, seed)| seed).collect();
         let own = Contact { endpoint, key: keys.public() };
         let finding =
             if seeds.is_empty() { config.discovery } else { config.discovery.with_seeds() };
-        let applicant = Applicant::new(config.applicant, me, book, records, inner());
-        let overlay = Overlay::new(config.overlay, endpoint, inner());
+        let applicant = Applicant::new(config.applicant, me, book, records, new_rng());
+        let overlay = Overlay::new(config.overlay, endpoint, new_rng());
         Self {
             session,
             prober: Prober::new(config.probe),
@@ -177,10 +177,10 @@ impl PeerNode {
             open: None,
             memory: None,
             overlay,
-            discovery: Discovery::new(finding, own, seeds, inner()),
+            discovery: Discovery::new(finding, own, seeds, new_rng()),
             gossip: Gossip::new(config.gossip, endpoint),
             liveness: Liveness::new(config.liveness, endpoint, keys.clone()),
-            direct: Direct::new(config.direct, endpoint, inner()),
+            direct: Direct::new(config.direct, endpoint, new_rng()),
             contacts: Contacts::new(config.contacts),
             broadcast: Broadcast::new(config.broadcast, endpoint, keys.clone()),
             drifted: BTreeSet::new(),

@@ -15,7 +15,7 @@ use crate::model::{Nonce, PublicKey, Signature};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Message {
-    /// The caller's card and challenge; the first line of a connection.
+    /// The caller's membership and challenge; the first line of a connection.
     Join(Join),
     /// The called node's answer to the challenge, and a challenge of its own.
     JoinChallenge(JoinChallenge),

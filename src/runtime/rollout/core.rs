@@ -12,11 +12,11 @@ use super::engine::Entry;
 use super::node_state::{NodeState, Phase};
 use super::options::{ConfigOverrides, RolloutNotification};
 use super::service::{Peer, RolloutService};
+use crate::machine::LinkId;
 use crate::machine::rollout::{
-    Command, CommandRequest, CommandResult, Config, ExtraInput, Input, Opening, RolloutMachine,
-    RolloutMemory,
+    Command, CommandId, CommandRequest, CommandResult, Config, ExtraInput, Input, Opening,
+    RolloutMachine, RolloutMemory,
 };
-use crate::machine::{DialId, LinkId};
 use crate::model::{KeyPair, PublicKey, Time};
 use crate::runtime::engine::core::EngineLoop;
 use crate::runtime::files::os_rng;
@@ -43,11 +43,11 @@ pub(super) struct RolloutCoreState {
     /// Content of the log, until the machine begins.
     past: Option<(Genesis, RolloutMemory)>,
     overrides: Option<ConfigOverrides>,
-    waiting: BTreeMap<DialId, Sender<CommandResult>>,
+    waiting: BTreeMap<CommandId, Sender<CommandResult>>,
     last_ticket: u64,
     /// Order in flight that lets a node in, if any; `admission_at` is the earliest time of the
     /// next.
-    admission: Option<DialId>,
+    admission: Option<CommandId>,
     admission_at: Time,
 }
 
@@ -84,13 +84,13 @@ impl RolloutCoreState {
         self.waiting.clear();
     }
 
-    fn ticket(&mut self) -> DialId {
+    fn ticket(&mut self) -> CommandId {
         self.last_ticket += 1;
-        DialId(self.last_ticket)
+        CommandId(self.last_ticket)
     }
 
     /// Passes the answer to a command on.
-    pub(super) fn answer(&mut self, ticket: DialId, answer: CommandResult) {
+    pub(super) fn answer(&mut self, ticket: CommandId, answer: CommandResult) {
         if self.admission == Some(ticket) {
             self.admission = None;
         } else if let Some(reply) = self.waiting.remove(&ticket) {

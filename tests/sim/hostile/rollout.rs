@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use folkmoot::machine::rollout::{
-    Command, CommandRequest, Config, Effect, Event, ExtraInput, Fx, Input, Opening, Record,
-    RolloutMachine, RolloutMemory, Timer,
+    Command, CommandId, CommandRequest, Config, Effect, Event, ExtraInput, Fx, Input, Opening,
+    Record, RolloutMachine, RolloutMemory, Timer,
 };
-use folkmoot::machine::{DialId, LinkId, Machine as _};
+use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::proto::rollout::{
     AbortCause, Brake, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
@@ -317,7 +317,7 @@ fn said(desk: &Desk, by: usize, src: &mut Source<'_>) -> Message {
 
 /// What an operator, a timer or the data plane does.
 fn done(desk: &Desk, src: &mut Source<'_>) -> Input {
-    let ticket = DialId(1);
+    let ticket = CommandId(1);
     match src.byte() % 8 {
         0 => Input::Expired(Timer::Heartbeat),
         1 => Input::Expired(Timer::Votes),

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use folkmoot::machine::DialId;
 use folkmoot::machine::rollout::{
-    Command, CommandResult, DecisionAuthority, DisabledRules, Event, Phase, Record, RolloutMachine,
+    Command, CommandId, CommandResult, DecisionAuthority, DisabledRules, Event, Phase, Record,
+    RolloutMachine,
 };
 use folkmoot::model::Time;
 use folkmoot::proto::rollout::{
@@ -40,7 +40,7 @@ pub(crate) struct Checker {
     /// The last version that each node served, and whether its next is its first since a start.
     served: BTreeMap<usize, u64>,
     is_first: BTreeSet<usize>,
-    waiting: BTreeMap<DialId, (usize, Time)>,
+    waiting: BTreeMap<CommandId, (usize, Time)>,
     runs_since: BTreeMap<usize, (TxId, Time)>,
     pub(crate) lost_coordinators: BTreeSet<usize>,
     /// Whether what is long past is forgotten, so that who was away passes over it.
@@ -170,11 +170,11 @@ impl Checker {
         self.signed.retain(|(node, _)| node != id);
     }
 
-    pub(crate) fn on_command(&mut self, at: usize, ticket: DialId, now: Time) {
+    pub(crate) fn on_command(&mut self, at: usize, ticket: CommandId, now: Time) {
         self.waiting.insert(ticket, (at, now));
     }
 
-    pub(crate) fn on_answer(&mut self, ticket: DialId, answer: &CommandResult) {
+    pub(crate) fn on_answer(&mut self, ticket: CommandId, answer: &CommandResult) {
         let Some((at, _)) = self.waiting.remove(&ticket) else {
             let what = format!("T6: {ticket:?} is answered twice or unasked: {answer:?}");
             return self.violation(what);

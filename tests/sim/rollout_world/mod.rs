@@ -19,10 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use folkmoot::machine::DialId;
 use folkmoot::machine::rollout::{
-    Command, CommandRequest, CommandResult, Config, DecisionAuthority, DisabledRules, Event,
-    Record, RolloutMachine,
+    Command, CommandId, CommandRequest, CommandResult, Config, DecisionAuthority, DisabledRules,
+    Event, Record, RolloutMachine,
 };
 use folkmoot::model::{Endpoint, KeyPair, Rng, Time};
 use folkmoot::proto::rollout::{
@@ -134,7 +133,7 @@ pub(crate) struct World {
     /// What was said, to be said again.
     said: Vec<(usize, usize, Message)>,
     pub(crate) tickets: u64,
-    pub(crate) answers: BTreeMap<DialId, CommandResult>,
+    pub(crate) answers: BTreeMap<CommandId, CommandResult>,
     is_harsh: bool,
     pub(crate) has_odd_rosters: bool,
     pub(crate) lost: BTreeSet<usize>,
@@ -716,10 +715,10 @@ impl World {
         }
     }
 
-    pub(crate) fn command(&mut self, at: usize, command: Command) -> Option<DialId> {
+    pub(crate) fn command(&mut self, at: usize, command: Command) -> Option<CommandId> {
         self.machine(at)?;
         self.tickets += 1;
-        let ticket = DialId(self.tickets);
+        let ticket = CommandId(self.tickets);
         self.checker.on_command(at, ticket, self.now());
         self.world.command(place(at), Call::Order(CommandRequest { ticket, command }));
         Some(ticket)

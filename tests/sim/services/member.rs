@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use folkmoot::machine::rollout::CommandRequest;
+use folkmoot::machine::rollout::{CommandId, CommandRequest};
 use folkmoot::machine::{
     CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeCall,
     NodeMessage, NodeOpening, PingHost,
@@ -441,7 +441,7 @@ impl Simulated for Member {
 }
 
 /// An order to a rollout, as a command to its process.
-pub(crate) fn order(ticket: DialId, command: folkmoot::machine::rollout::Command) -> Command {
+pub(crate) fn order(ticket: CommandId, command: folkmoot::machine::rollout::Command) -> Command {
     Command::Rollout(rollout::Command::Order(CommandRequest { ticket, command }))
 }
 

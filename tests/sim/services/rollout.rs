@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use folkmoot::machine::rollout::{
-    self, CommandRequest, CommandResult, Config, Event, ExtraEffect, ExtraInput, Fx, Opening,
-    RolloutMachine, RolloutMemory,
+    self, CommandId, CommandRequest, CommandResult, Config, Event, ExtraEffect, ExtraInput, Fx,
+    Opening, RolloutMachine, RolloutMemory,
 };
 use folkmoot::machine::{
     CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeOpening,
@@ -101,7 +101,7 @@ pub(crate) enum Told {
     },
     /// The machine's event.
     Event(Event),
-    Answer(DialId, CommandResult),
+    Answer(CommandId, CommandResult),
     /// A decision is to be put into the log of decisions.
     Decide {
         txid: TxId,
