@@ -576,7 +576,7 @@ fn an_impostor_at_one_seeds_address_keeps_nobody_out() {
 }
 
 /// Seeds lose each other for a while and are then in reach again, all under the calls of strangers
-/// whose cards say that they are those seeds, with these digests.
+/// whose node info says that they are those seeds, with these digests.
 fn seeds_meet_again_under_calls(seed: u64, digests: &[u32]) -> Fleet {
     let mut fleet = settled(seed);
     let seeds = fleet.seeds.clone();

@@ -98,7 +98,7 @@ impl Replica {
         fx: &mut Fx,
     ) {
         if matches!(self.role_state, RoleState::Adopt(..)) {
-            self.on_donated(id, msg, fx);
+            self.on_log_tail(id, msg, fx);
         } else if self.vote.is_leader(id) && msg.term == self.vote.term() {
             self.vote.hear(self.process.now());
             self.take(link, msg, fx);

@@ -113,12 +113,12 @@ impl Following {
     }
 
     /// Notes that entries are being read for a candidate.
-    pub(super) fn await_donation(&mut self, link: LinkId, term: Term) {
+    pub(super) fn await_tail(&mut self, link: LinkId, term: Term) {
         self.pending_tail_reads.insert(link, term);
     }
 
     /// Takes the term for which entries were read.
-    pub(super) fn take_donation(&mut self, link: LinkId) -> Option<Term> {
+    pub(super) fn take_tail_read(&mut self, link: LinkId) -> Option<Term> {
         self.pending_tail_reads.remove(&link)
     }
 }

@@ -58,7 +58,7 @@ impl Replica {
     }
 
     /// Takes a piece of the source's log.
-    pub(super) fn on_donated(&mut self, id: MemberId, msg: &SeqChat, fx: &mut Fx) {
+    pub(super) fn on_log_tail(&mut self, id: MemberId, msg: &SeqChat, fx: &mut Fx) {
         let RoleState::Adopt(_, LogRecovery { source, target: (_, target) }) = self.role_state
         else {
             return;
@@ -118,10 +118,10 @@ impl Replica {
         let prev_term = self.log.term_at(ask.last_seq);
         match self.log.slice(from, &self.config).zip(prev_term) {
             Some((entries, prev_term)) => {
-                self.send_donation(link, ask.last_seq, prev_term, entries, fx);
+                self.send_tail(link, ask.last_seq, prev_term, entries, fx);
             }
             None if ask.last_seq < self.log.commit() => {
-                self.following.await_donation(link, ask.term);
+                self.following.await_tail(link, ask.term);
                 let bytes_max = self.config.batch_bytes;
                 fx.extra(ExtraEffect::Load { link, from, bytes_max });
             }
@@ -129,21 +129,21 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_donation_loaded(
+    pub(super) fn on_tail_loaded(
         &mut self,
         link: LinkId,
         prev_term: Term,
         entries: Vec<Arc<Entry>>,
         fx: &mut Fx,
     ) {
-        let is_wanted = self.following.take_donation(link) == Some(self.vote.term());
+        let is_wanted = self.following.take_tail_read(link) == Some(self.vote.term());
         let Some(first) = entries.first().map(|it| it.seq_no) else { return };
         if is_wanted && self.links.get(link).is_some() && self.role_state.follows() {
-            self.send_donation(link, SeqNo(first.0 - 1), prev_term, entries, fx);
+            self.send_tail(link, SeqNo(first.0 - 1), prev_term, entries, fx);
         }
     }
 
-    fn send_donation(
+    fn send_tail(
         &self,
         link: LinkId,
         prev_seq: SeqNo,

@@ -270,7 +270,7 @@ impl Replica {
     ) {
         match self.replication() {
             Some(mut replication) => replication.on_loaded(link, prev_term, entries, fx),
-            None => self.on_donation_loaded(link, prev_term, entries, fx),
+            None => self.on_tail_loaded(link, prev_term, entries, fx),
         }
     }
 }

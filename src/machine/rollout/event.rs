@@ -44,9 +44,9 @@ pub enum ExtraInput {
     Called {
         /// Name of the node.
         node: NodeId,
-        /// Its IP address or host name.
+        /// IP address or host name of the node.
         host: String,
-        /// Its control port.
+        /// Control port of the node.
         port: u16,
     },
     /// This node's data plane has measured a window.
@@ -416,7 +416,7 @@ pub enum Event {
     Moved {
         /// Name of the node.
         node: NodeId,
-        /// Its place, as `host:port`.
+        /// Address of the node, as `host:port`.
         at: String,
     },
     /// A node has no servers of its own, among nodes that have, and answers with an echo.

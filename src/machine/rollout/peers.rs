@@ -34,17 +34,17 @@ impl LinkedNode {
         self.key
     }
 
-    /// Its last heartbeat.
+    /// Last heartbeat of the node.
     pub(super) const fn heartbeat(&self) -> Option<&Heartbeat> {
         self.heartbeat.as_ref()
     }
 
-    /// Its last health snapshot, since requests were shared anew.
+    /// Last health snapshot of the node since requests were shared anew.
     pub(super) const fn health(&self) -> Option<&HealthSnapshot> {
         self.health.as_ref()
     }
 
-    /// The servers by which it serves versions, as it says.
+    /// Servers by which the node serves versions, as it says.
     pub(super) fn serves(&self) -> Option<&BTreeMap<ModelId, String>> {
         self.heartbeat.as_ref().and_then(|it| it.serves.as_ref())
     }

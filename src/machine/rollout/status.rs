@@ -45,9 +45,9 @@ pub struct RosterNodeStatus {
     pub is_linked: bool,
     /// Time that it has been out of reach, if it is and the time is known.
     pub away: Option<Duration>,
-    /// Its last heartbeat.
+    /// Last heartbeat of the node.
     pub heartbeat: Option<Heartbeat>,
-    /// Its last health snapshot.
+    /// Last health snapshot of the node.
     pub health: Option<HealthSnapshot>,
 }
 

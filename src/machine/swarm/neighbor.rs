@@ -22,7 +22,7 @@ pub(super) enum Late {
     Wait(Duration),
     /// The neighbor was left alone for long enough, and may be asked again.
     AskAgain,
-    /// The neighbor did not answer: it is left alone for this time, and these requests are withdrawn.
+    /// The neighbor did not answer: it is left alone for this time, without these requests.
     Stalled(Duration, Vec<PieceIndex>),
 }
 

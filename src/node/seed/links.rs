@@ -102,7 +102,7 @@ impl SeedNode {
             }
             return;
         }
-        self.refresh_card();
+        self.refresh_info();
         let is_linked = self.authority.linked_seeds().any(|linked| linked == seed);
         // The same at both ends, whatever the order of their lists.
         let is_lower = (self.id, self.session.info().endpoint) < (theirs, info.endpoint);
@@ -120,7 +120,7 @@ impl SeedNode {
         if let Some(older) = older {
             self.with_session(now, fx, |it, inner| it.hangup(older, "already linked", inner));
         }
-        self.refresh_card();
+        self.refresh_info();
     }
 
     /// Reason for a seed that is refused as such, and its cause for the counts.

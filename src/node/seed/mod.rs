@@ -225,7 +225,7 @@ impl SeedNode {
 
     fn on_start(&mut self, now: Now, fx: &mut Fx) {
         self.with_session(now, fx, |it, inner| it.on_start(inner));
-        self.refresh_card();
+        self.refresh_info();
         let book = self.authority.book();
         fx.emit(Event::Started {
             seed: self.id,
@@ -241,7 +241,7 @@ impl SeedNode {
         }
     }
 
-    fn refresh_card(&mut self) {
+    fn refresh_info(&mut self) {
         self.session.info_mut().seed_keys = self.authority.book().known_keys();
     }
 

@@ -153,7 +153,7 @@ impl Hands {
         self.input(id, Input::Start);
     }
 
-    /// It is no more; what it sent is lost.
+    /// Ends a member; what it sent is lost.
     pub(crate) fn stop(&mut self, id: u32) {
         self.hands.get_mut(&id).expect("a member").group = None;
         self.letters.retain(|it| it.from != id && it.to != id);

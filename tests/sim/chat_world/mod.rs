@@ -32,7 +32,7 @@ pub(crate) struct Node {
     pub(crate) is_removed: bool,
     /// An older copy of the disk.
     backup: Option<Vec<Record>>,
-    /// It must not run again: its log is not whole, or another process is this member.
+    /// True if the member must not run again: its log is not whole, or another process is it.
     pub(crate) is_spent: bool,
     is_paused: bool,
     has_begun: bool,

@@ -24,7 +24,7 @@ impl Callers {
         Self { keys, calls: Vec::new() }
     }
 
-    /// A card that says that they are at `endpoint`.
+    /// Node info that says that they are at `endpoint`.
     pub(crate) fn info(&self, endpoint: Endpoint) -> NodeInfo {
         NodeInfo {
             seed: None,
@@ -40,7 +40,7 @@ impl Callers {
         }
     }
 
-    /// Calls `target` with this card.
+    /// Calls `target` with this node info.
     pub(crate) fn call(&mut self, world: &mut World<Node>, target: Endpoint, info: NodeInfo) {
         let intruder = world.intruder_dial(IpAddr::from(FROM), target);
         let nonce = Nonce::random(&mut Rng::seed_from_u64(7));

@@ -69,7 +69,7 @@ impl Actor {
         Endpoint::new(Ipv4Addr::LOCALHOST.into(), port)
     }
 
-    /// Its present life; lives are numbered from 0.
+    /// Life of the actor by this number; lives are numbered from 0.
     pub fn subject(self, life: u64) -> MemberInstance {
         let incarnation = match self {
             Self::Seed(_) => Incarnation(0),
@@ -84,7 +84,7 @@ impl Actor {
         all.into_iter().find(|it| it.endpoint() == endpoint)
     }
 
-    /// What it says of itself.
+    /// Node info of the actor.
     pub fn info(self, life: u64) -> NodeInfo {
         let seed = match self {
             Self::Seed(seed) => Some(SeedId(seed)),
@@ -148,7 +148,7 @@ pub fn proves(kind: ProposalKind, lives: &[MemberInstance], votes: &[Vote]) -> b
     (1..=SEEDS).filter(says_yes).count() >= QUORUM
 }
 
-/// What proves a card's key to the holder of `challenger`.
+/// Signature that proves the key of a node info to the holder of `challenger`.
 pub fn proof(
     domain: &str,
     info: &NodeInfo,

@@ -70,7 +70,7 @@ struct Link {
     who: Option<Actor>,
     /// The last challenge that the machine put, and its key.
     challenge: Option<(Nonce, PublicKey)>,
-    /// The card by which the other end introduced itself.
+    /// Node info by which the other end introduced itself.
     info: Option<NodeInfo>,
     /// Whom the machine wanted, if it called.
     called: Option<Endpoint>,
@@ -279,7 +279,7 @@ impl<M: Player> Stage<M> {
     }
 
     /// Somebody calls and shakes hands, with a true proof or without.
-    #[allow(clippy::needless_pass_by_value, reason = "a card is made for one call")]
+    #[allow(clippy::needless_pass_by_value, reason = "a node info is made for one call")]
     pub fn call_in(&mut self, who: Actor, info: NodeInfo, intent: Intent, is_true: bool) -> LinkId {
         if self.links.len() >= LINKS_MAX {
             return LinkId(self.last_link);
@@ -328,7 +328,7 @@ impl<M: Player> Stage<M> {
         self.answer_with(ticket, to, (who, keys), info);
     }
 
-    /// A call is connected, and `who` answers with this card and a true proof.
+    /// A call is connected, and `who` answers with this node info and a true proof.
     pub fn answer_dial_as(&mut self, ticket: DialId, to: Endpoint, who: Actor, info: NodeInfo) {
         self.answer_with(ticket, to, (who, who), info);
     }

@@ -82,7 +82,7 @@ pub fn nonce(src: &mut Source<'_>) -> Nonce {
     serde_json::from_value(hex.into()).expect("32 digits")
 }
 
-/// A card of `speaker`, true or not.
+/// Node info of `speaker`, true or not.
 pub fn node_info(speaker: Actor, src: &mut Source<'_>) -> NodeInfo {
     let mut info = speaker.info(u64::from(src.byte() % 8).saturating_sub(5));
     match src.byte() % 16 {

@@ -163,7 +163,7 @@ impl Checker {
         self.served.remove(&at);
     }
 
-    /// It has forgotten what it served and signed; others have not forgotten its names.
+    /// Notes that a node has forgotten what it served and signed; others know its names still.
     pub(crate) fn on_restored(&mut self, at: usize, id: &NodeId) {
         self.served.remove(&at);
         self.restored.insert(at);
