@@ -99,22 +99,12 @@ fn what_strangers_do_not_read_is_bounded_for_all_of_them_together() {
     let clients: Vec<_> = (0..4).map(|_| node.client()).collect();
     let [member, large, small, late] = [0, 1, 2, 3].map(|it: usize| clients[it].1);
     let is_stranger = |link| [large, late].contains(&link);
-    // Sends until more bytes wait by so much; the system takes the first ones.
     let slow = || node.driver.counters().refused_slow.get();
-    let fill = |link, bytes: u64| {
-        let waiting = || node.driver.counters().bytes_waiting.get();
-        let before = waiting();
-        while waiting() < before + bytes && slow() == 0 {
-            node.tell(move |fx| fx.send(link, message(&"x".repeat(10_000))));
-        }
-    };
-    fill(member, 2 << 20);
-    fill(large, 600_000);
-    fill(small, 50_000);
+    node.fill(member, 2 << 20, 10_000);
+    node.fill(large, 600_000, 10_000);
+    node.fill(small, 50_000, 10_000);
     assert_eq!(node.rest(), [], "there is room for all");
-    while slow() == 0 {
-        node.tell(move |fx| fx.send(late, message(&"x".repeat(10_000))));
-    }
+    node.fill(late, 2 << 20, 10_000);
     let Event::Closed(closed, reason) = node.next() else { panic!("a link has ended") };
     // The system may have taken more bytes of one of them meanwhile.
     assert!(is_stranger(closed) && reason.contains("strangers"), "{closed:?}: {reason}");
@@ -135,11 +125,7 @@ fn a_link_that_was_hung_up_and_does_not_read_makes_room_for_the_next() {
     let (_one, first) = node.client();
     let (_two, second) = node.client();
     for link in [first, second] {
-        let waiting = || node.driver.counters().bytes_waiting.get();
-        let before = waiting();
-        while waiting() < before + 1_000_000 {
-            node.tell(move |fx| fx.send(link, message(&"x".repeat(50_000))));
-        }
+        node.fill(link, 1_000_000, 50_000);
         node.tell(move |fx| fx.hangup(link));
     }
     assert_eq!(node.next(), Event::Closed(first, "closed by this node".into()));

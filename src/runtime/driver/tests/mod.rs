@@ -165,6 +165,26 @@ impl Node {
         self.driver.submit(Input::Command(Do(Box::new(what))));
     }
 
+    /// Sends messages of `length` bytes until so many more bytes wait than before, or a link is
+    /// closed because its other end does not read. The system takes the first ones.
+    fn fill(&self, link: LinkId, bytes: u64, length: usize) {
+        let (waiting, slow) = (
+            || self.driver.counters().bytes_waiting.get(),
+            || self.driver.counters().refused_slow.get(),
+        );
+        let (before, closed) = (waiting(), slow());
+        while waiting() < before + bytes && slow() == closed {
+            let (done, turn) = bounded(1);
+            self.tell(move |fx| {
+                fx.send(link, message(&"x".repeat(length)));
+                done.send(()).unwrap();
+            });
+            // One at a time: a thread that queues faster than the driver sends would see old
+            // counters, and fill by far too much.
+            turn.recv_timeout(PATIENCE).unwrap();
+        }
+    }
+
     /// A client that has introduced itself, and the link it has become.
     fn client(&self) -> (Client, LinkId) {
         let mut client = Client::connect(self.addr);
