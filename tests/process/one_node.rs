@@ -72,16 +72,20 @@ fn one_process_carries_all_services_and_comes_back_with_them() {
     assert_eq!(nodes.begin("node-c", ("v1", "v2"), 5_000)["answer"], "committed");
     let (code, told) = ask(&nodes, &["publish", "news", "hello"]);
     assert_eq!(code, Some(0), "{told}");
+    std::fs::write(nodes.dir().join("notes"), "seven").unwrap();
+    let port = nodes.port("node-b").to_string();
+    let (code, told) = ask(&nodes, &["share", "notes", "--peer", &port]);
+    assert_eq!(code, Some(0), "{told}");
 
     // One status, one page and one list of metrics tell about all of it.
-    let port = nodes.port("node-b").to_string();
     let it = status(&nodes, "node-b");
+    assert_eq!(it["shares"]["own"], 1, "{it}");
     assert_eq!((&it["chat"]["id"], &it["rollout"]["nodes"]), (&2.into(), &3.into()), "{it}");
     let (_, metrics) = ask(&nodes, &["metrics", "--port", &port]);
     for line in ["folkmoot_chat_members 3", "folkmoot_rollout_nodes 3", "folkmoot_healthy 1"] {
         assert!(metrics.lines().any(|it| it == line), "{line}\n{metrics}");
     }
-    let of_services = ["chat_", "rollout_", "data_plane_"];
+    let of_services = ["chat_", "rollout_", "data_plane_", "shares"];
     let is_of_service = |row: &&MetricRow| of_services.iter().any(|it| row.name.starts_with(it));
     for row in ROWS.iter().filter(is_of_service) {
         assert!(metrics.contains(&format!("folkmoot_{}", row.name)), "{}\n{metrics}", row.name);

@@ -290,6 +290,9 @@ pub const ROWS: &[MetricRow] = &[
         "Transactions committed by this process"),
     counter("rollout_aborted", &[("", "rollout.aborted")],
         "Transactions that this process saw aborted"),
+    gauge("shares", &[
+        ("own", "shares.own"), ("taken", "shares.taken"), ("known", "shares.known"),
+    ], "Shares that a peer offers or fetches, takes by orders, and has heard of").by("kind"),
     counter("data_plane_requests", &[("", "rollout.requests")], "Requests whose head was read"),
     // Metrics of a seed.
     gauge("ready", &[("", "ready")], "Whether a seed votes"),

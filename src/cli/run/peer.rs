@@ -206,7 +206,11 @@ impl LocalApi<PeerNode> for PeerApi {
     }
 
     fn status(&self) -> Map<String, Value> {
-        self.services.status()
+        let mut sections = self.services.status();
+        if let Some(counts) = self.sharing.counts() {
+            sections.insert("shares".to_owned(), json!(counts));
+        }
+        sections
     }
 
     fn stop(&self) {

@@ -8,6 +8,7 @@ use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
 use super::reports::{BEAT, hashed, lines_of};
+use super::view::ShareCounts;
 use super::{Node, ShareRecord, Sharing};
 use crate::machine::shares::KnownShare;
 use crate::model::Ticket;
@@ -19,6 +20,15 @@ use crate::runtime::thread;
 const REPORTS_MAX: usize = 4;
 
 impl Sharing {
+    /// Numbers of shares; `None` while there are none.
+    pub fn counts(&self) -> Option<ShareCounts> {
+        let now = self.clock.mono();
+        let mut state = self.lock();
+        let known = state.known.all(now).len();
+        let counts = ShareCounts { own: state.kept.len(), taken: state.taken.len(), known };
+        (counts != ShareCounts::default()).then_some(counts)
+    }
+
     /// Shares a file or folder; answered by the number of bytes hashed, and then by the ticket.
     pub fn begin(
         self: &Arc<Self>,

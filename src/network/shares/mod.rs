@@ -69,7 +69,7 @@ pub use self::host::{FetchOptions, HostedShare, ShareHost, WantedContent};
 #[doc(hidden)]
 pub use self::notice::{NO_MORE, name, notice, read_again};
 #[doc(hidden)]
-pub use self::view::View;
+pub use self::view::{ShareCounts, View};
 pub use crate::machine::shares::KnownShare;
 pub use crate::runtime::swarm::{ContentPhase, SwarmProgress};
 

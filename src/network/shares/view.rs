@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::runtime::swarm::SwarmProgress;
@@ -25,6 +26,17 @@ pub struct View {
     pub down_rate: u64,
     /// Bytes a second that were sent lately.
     pub up_rate: u64,
+}
+
+/// Numbers of shares, for a status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ShareCounts {
+    /// Number of shares that this peer offers or fetches.
+    pub own: usize,
+    /// Number of shares that it takes because they are ordered for all peers.
+    pub taken: usize,
+    /// Number of shares of the fleet that it has heard of.
+    pub known: usize,
 }
 
 impl View {
