@@ -266,7 +266,8 @@ impl<M: Drivable> State<M> {
         while let Some(entry) = self.links.values_mut().max_by_key(|it| it.link.unread())
             && entry.link.unread() > 0
         {
-            entry.link.set_end("strangers do not read what waits for them all".to_owned());
+            let most = entry.link.unread();
+            entry.link.set_end(format!("strangers do not read: most waits for it, {most} bytes"));
             entry.frames = None;
             self.counters.refused_slow.add(1);
             self.deferred.push(Deferred::Cut(Arc::clone(&entry.link)));

@@ -95,23 +95,28 @@ fn a_link_whose_other_end_does_not_read_is_closed() {
 
 #[test]
 fn what_strangers_do_not_read_is_bounded_for_all_of_them_together() {
-    let node = Node::start_with(|options| options.limits.unread_bytes_max = 1 << 20);
+    const LIMIT: usize = 1 << 20;
+    let node = Node::start_with(|options| options.limits.unread_bytes_max = LIMIT);
     let clients: Vec<_> = (0..4).map(|_| node.client()).collect();
-    let [member, large, small, late] = [0, 1, 2, 3].map(|it: usize| clients[it].1);
-    let is_stranger = |link| [large, late].contains(&link);
-    let slow = || node.driver.counters().refused_slow.get();
-    node.fill(member, 2 << 20, 10_000);
-    node.fill(large, 600_000, 10_000);
-    node.fill(small, 50_000, 10_000);
-    assert_eq!(node.rest(), [], "there is room for all");
-    node.fill(late, 2 << 20, 10_000);
+    let links: Vec<_> = clients.iter().map(|(_, link)| *link).collect();
+    let member = links[0];
+    node.fill(member, 2 * LIMIT, 10_000);
+    assert_eq!(node.rest(), [], "what waits for a member does not count");
+    // Writers that have not run yet may empty a queue later: which stranger has most is not known.
+    for stranger in links[1..].iter().cycle() {
+        node.fill(*stranger, LIMIT / 4, 10_000);
+        if node.driver.counters().refused_slow.get() > 0 {
+            break;
+        }
+    }
     let Event::Closed(closed, reason) = node.next() else { panic!("a link has ended") };
-    // The system may have taken more bytes of one of them meanwhile.
-    assert!(is_stranger(closed) && reason.contains("strangers"), "{closed:?}: {reason}");
+    assert_ne!(closed, member);
+    let bytes = reason.split(' ').find_map(|it| it.parse::<usize>().ok());
+    assert!(bytes.is_some_and(|it| it >= LIMIT / 3), "the largest of three: {reason}");
     node.driver.stop(Duration::ZERO);
     let ended = node.rest();
     assert!(ended.iter().all(|it| matches!(it, Event::Closed(..))), "{ended:?}");
-    assert_eq!(slow(), 1);
+    assert_eq!(node.driver.counters().refused_slow.get(), 1);
     assert_eq!(node.driver.unread.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 

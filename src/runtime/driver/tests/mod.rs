@@ -167,13 +167,13 @@ impl Node {
 
     /// Sends messages of `length` bytes until so many more bytes wait than before, or a link is
     /// closed because its other end does not read. The system takes the first ones.
-    fn fill(&self, link: LinkId, bytes: u64, length: usize) {
+    fn fill(&self, link: LinkId, bytes: usize, length: usize) {
         let (waiting, slow) = (
             || self.driver.counters().bytes_waiting.get(),
             || self.driver.counters().refused_slow.get(),
         );
         let (before, closed) = (waiting(), slow());
-        while waiting() < before + bytes && slow() == closed {
+        while waiting() < before + bytes as u64 && slow() == closed {
             let (done, turn) = bounded(1);
             self.tell(move |fx| {
                 fx.send(link, message(&"x".repeat(length)));
