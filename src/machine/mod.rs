@@ -17,6 +17,7 @@
 //!   out effects at once, and reports by [`Input::Synced`] which records are on disk. So it is for
 //!   [`chat::Replica`] and [`rollout::RolloutMachine`].
 
+pub mod bft;
 pub mod bootstrap;
 pub mod broadcast;
 pub mod chat;

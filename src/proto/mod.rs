@@ -9,6 +9,7 @@
 //! Nothing here opens, waits or decides. Every form of input has a length limit that is checked
 //! before memory is spent on it.
 
+pub mod bft;
 pub mod broadcast;
 pub mod chat;
 pub mod dialect;

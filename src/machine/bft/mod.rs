@@ -1,0 +1,20 @@
+//! Byzantine order: one log that up to a third of its members cannot corrupt.
+//!
+//! PBFT with signatures, in which each proposal names the one before it. A stable leader proposes
+//! slots of a chain by digests; authors spread contents; all vote twice, PREPARE and COMMIT, and a
+//! quorum's COMMITs make a slot final. As proposals are chained, one certificate says all that
+//! lies below it, and a view change carries one for each member.
+//!
+//! Rules B1–B27 are stated in `docs/PROTOCOL.md`.
+
+pub mod config;
+pub mod event;
+mod replica;
+
+pub use config::{Config, Rule};
+pub use event::{
+    Command, Event, ExtraEffect, ExtraInput, Opening, OrderMark, OrderSnapshot, Record, Timer,
+};
+pub use replica::{
+    BftIdentity, BftMemberStatus, BftReplica, BftStatus, Effect, Fx, Input, OrderMemory,
+};

@@ -1,0 +1,22 @@
+//! The dialect of a group with Byzantine order: its messages, and all that is signed in it.
+//!
+//! Everything here is checked by content: a statement names the group, the epoch, the view and the
+//! slot that it is about, so that it says nothing elsewhere. `docs/PROTOCOL.md`, "Byzantine order",
+//! states rules B1–B27.
+
+pub mod bundle;
+pub mod change;
+pub mod committee;
+pub mod header;
+pub mod line;
+pub mod merkle;
+pub mod message;
+pub mod number;
+pub mod vote;
+
+pub use bundle::{Bundle, BundleItem};
+pub use change::{Approval, MembershipChange};
+pub use committee::{Committee, Life, Voter};
+pub use header::{BundleRef, SlotHeader};
+pub use number::{ContentDigest, EpochNo, OrderId, SlotNo, ViewNo};
+pub use vote::{Certificate, Claim, ClaimKind, PhaseVote, VotePhase, VoteSubject};
