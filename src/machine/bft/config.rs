@@ -37,8 +37,8 @@ pub struct Config {
     pub recall: Duration,
     /// Pause before a failed call is repeated; doubles up to 2 s.
     pub redial: Duration,
-    /// Number of slots that a leader proposes ahead of the last final one. Members keep proposals up
-    /// to four times as far ahead.
+    /// Number of slots that a leader proposes ahead of the last final one. Members keep proposals
+    /// up to four times as far ahead.
     pub window: u64,
     /// Greatest length of a text, in bytes.
     pub message_max: usize,
@@ -50,10 +50,10 @@ pub struct Config {
     pub window_slots: usize,
     /// Greatest number of texts typed here that have no place yet; further ones are refused.
     pub pending_max: usize,
-    /// Rule that is left out, to show that it is needed; only tests do that.
+    /// BftRule that is left out, to show that it is needed; only tests do that.
     #[cfg(feature = "fault-injection")]
     #[doc(hidden)]
-    pub without: Option<Rule>,
+    pub without: Option<BftRule>,
 }
 
 impl Default for Config {
@@ -81,13 +81,13 @@ impl Default for Config {
 impl Config {
     /// True if a rule is kept.
     #[cfg(feature = "fault-injection")]
-    pub(super) fn keeps(&self, rule: Rule) -> bool {
+    pub(super) fn keeps(&self, rule: BftRule) -> bool {
         self.without != Some(rule)
     }
 
     /// True: without the feature `fault-injection` every rule is kept.
     #[cfg(not(feature = "fault-injection"))]
-    pub(super) const fn keeps(&self, _rule: Rule) -> bool {
+    pub(super) const fn keeps(&self, _rule: BftRule) -> bool {
         true
     }
 }
@@ -95,7 +95,7 @@ impl Config {
 /// Rules that safety or liveness needs, as `docs/PROTOCOL.md` numbers them.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub enum BftRule {
     /// B1: a quorum is counted over the committee: ceil((n+f+1)/2), not a majority.
     Quorum,
     /// B2: votes carry their sender's signature.
@@ -152,7 +152,7 @@ pub enum Rule {
     Repair,
 }
 
-impl Rule {
+impl BftRule {
     /// All rules, by number.
     pub const ALL: [Self; 27] = [
         Self::Quorum,

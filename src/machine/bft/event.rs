@@ -8,9 +8,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::LinkId;
-use crate::proto::bft::message::{Equivocation, SlotContent};
+use crate::proto::bft::message::SlotContent;
 use crate::proto::bft::{
-    Bundle, Certificate, Committee, ContentDigest, EpochNo, Life, MembershipChange, SlotNo, ViewNo,
+    Bundle, Certificate, Committee, ContentDigest, EpochNo, Equivocation, Life, MembershipChange,
+    SlotNo, ViewNo,
 };
 use crate::proto::chat::entry::{ChainHash, ChatText, Entry, MemberId, MsgId, Origin, SeqNo};
 
@@ -54,7 +55,7 @@ pub enum Command {
     Approve(MembershipChange),
     /// Wish for the next view.
     Suspect,
-    /// Stop.
+    /// Stop taking part.
     Leave,
 }
 

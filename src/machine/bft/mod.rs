@@ -11,7 +11,7 @@ pub mod config;
 pub mod event;
 mod replica;
 
-pub use config::{Config, Rule};
+pub use config::{BftRule, Config};
 pub use event::{
     Command, Event, ExtraEffect, ExtraInput, Opening, OrderMark, OrderSnapshot, Record, Timer,
 };

@@ -10,8 +10,8 @@ use super::event::{
 };
 use crate::machine::{self, Machine, Vocabulary};
 use crate::model::{KeyPair, Now, Rng};
-use crate::proto::bft::message::{Equivocation, Message};
-use crate::proto::bft::{Committee, ContentDigest, EpochNo, OrderId, SlotNo, ViewNo};
+use crate::proto::bft::message::Message;
+use crate::proto::bft::{Committee, ContentDigest, EpochNo, Equivocation, OrderId, SlotNo, ViewNo};
 use crate::proto::chat::entry::{ChainHash, Member, MemberId, SeqNo};
 
 /// Input to the machine.
@@ -54,7 +54,7 @@ pub struct OrderMemory {
 pub struct BftStatus {
     /// Identity of the group.
     pub group: OrderId,
-    /// This member.
+    /// Member whose status it is.
     pub me: MemberId,
     /// Members of the epoch, ascending by id.
     pub members: Vec<BftMemberStatus>,
@@ -91,7 +91,7 @@ pub struct BftStatus {
 /// Status of one member, as another sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BftMemberStatus {
-    /// The member.
+    /// Member that the status is about.
     #[serde(flatten)]
     pub member: Member,
     /// True if the member is in reach.
@@ -139,11 +139,5 @@ impl BftReplica {
         _memory: OrderMemory,
     ) -> Result<Self, String> {
         Ok(Self { me, config })
-    }
-
-    /// Status of the member.
-    pub fn status(&self) -> BftStatus {
-        let _ = (&self.me, &self.config);
-        todo!("built next")
     }
 }

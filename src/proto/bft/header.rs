@@ -20,7 +20,7 @@ pub struct BundleRef {
     pub skip: u64,
 }
 
-/// What is voted on: the content of one slot by its digests, and its place in the chain. The view
+/// Subject of a vote: the content of one slot by its digests, and its place in the chain. The view
 /// is not in it, so a later leader proposes the same header again (B3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotHeader {

@@ -7,16 +7,20 @@
 pub mod bundle;
 pub mod change;
 pub mod committee;
+pub mod evidence;
+pub mod handshake;
 pub mod header;
 pub mod line;
 pub mod merkle;
 pub mod message;
 pub mod number;
+pub mod view;
 pub mod vote;
 
 pub use bundle::{Bundle, BundleItem};
 pub use change::{Approval, MembershipChange};
 pub use committee::{Committee, Life, Voter};
+pub use evidence::Equivocation;
 pub use header::{BundleRef, SlotHeader};
 pub use number::{ContentDigest, EpochNo, OrderId, SlotNo, ViewNo};
 pub use vote::{Certificate, Claim, ClaimKind, PhaseVote, VotePhase, VoteSubject};
