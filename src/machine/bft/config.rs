@@ -14,8 +14,8 @@ pub const VIEW_MAX: u64 = 1 << 40;
 /// Number of slots between two in whose header the state stands.
 pub const STATE_EVERY: u64 = 1_024;
 
-/// Number of slots in which a member that is no change's approver may renew its life once.
-pub const RENEW_EVERY: u64 = 256;
+/// Number of numberings that are remembered of each author.
+pub const CLIENTS_MAX: usize = 64;
 
 /// Greatest number of bundles without a place that are kept of one author.
 pub const POOL_BUNDLES_MAX: usize = 64;

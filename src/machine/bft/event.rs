@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::LinkId;
+use crate::model::PublicKey;
 use crate::proto::bft::message::SlotContent;
 use crate::proto::bft::{
     Bundle, Certificate, Committee, ContentDigest, EpochNo, Equivocation, Life, MembershipChange,
@@ -18,8 +19,8 @@ use crate::proto::chat::entry::{ChainHash, ChatText, Entry, MemberId, MsgId, Ori
 /// A connection on which both ends have proved their keys; never of another group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// Member at the other end; `None` if it only follows the order.
-    pub member: Option<MemberId>,
+    /// Key of the other end, which is proved. One that is no member's only follows the order.
+    pub key: PublicKey,
     /// True if this end called.
     pub is_ours: bool,
 }
@@ -91,6 +92,8 @@ pub enum Timer {
     LeaderBroken,
     /// The view has lasted long enough (B25).
     Reign,
+    /// Contents that are missing are asked for.
+    Fetch,
     /// Members have had the time to answer what this one had signed (B20).
     Recall,
     /// A member is called again.
@@ -156,13 +159,15 @@ pub struct OrderSnapshot {
     pub epoch_start: (SlotNo, ContentDigest),
     /// Committee of that epoch.
     pub committee: Arc<Committee>,
-    /// Last number of each author, ascending by the place.
-    pub authors: Vec<OrderMark>,
+    /// Last number of each numbering, ascending by author and client number.
+    pub marks: Vec<OrderMark>,
+    /// Numberings of an author up to this one are forgotten, and take no more messages.
+    pub floors: Vec<(MemberId, u64)>,
     /// Certificate of COMMITs of the slot.
     pub certificate: Certificate,
 }
 
-/// Last number of an author's numbering, and its place.
+/// Last number of an author's numbering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderMark {
     /// Member that wrote the messages.
@@ -171,8 +176,6 @@ pub struct OrderMark {
     pub client: u64,
     /// Last number that has a place.
     pub number: u64,
-    /// Place of that message.
-    pub place: SeqNo,
 }
 
 impl OrderMark {

@@ -12,6 +12,9 @@ use crate::proto::chat::entry::{ChatText, MemberId, MsgId, Origin};
 /// Greatest number of messages in a bundle.
 pub const BUNDLE_ITEMS_MAX: usize = 1_024;
 
+/// Greatest cost of a bundle, as [`Bundle::cost`] counts.
+pub const BUNDLE_COST_MAX: usize = 131_072;
+
 /// One message of a bundle; its number is the bundle's first plus its index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BundleItem {
@@ -28,6 +31,19 @@ impl BundleItem {
     pub fn leaf(&self) -> ContentDigest {
         let bytes = SigningBytes::new("folkmoot/bft/item/1").text(&self.room).text(&self.payload);
         merkle::leaf(bytes.as_bytes())
+    }
+}
+
+/// Length of a bundle without its messages, and of a message without its texts.
+const BUNDLE_COST: usize = 320;
+const ITEM_COST: usize = 32;
+
+/// Upper limit of the length of one byte of text in JSON.
+const fn byte_cost(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' => 2,
+        ..=0x1f | 0x7f => 6,
+        _ => 1,
     }
 }
 
@@ -116,6 +132,14 @@ impl Bundle {
     /// Bytes of text in the bundle, of labels and messages.
     pub fn bytes(&self) -> usize {
         self.items.iter().map(|it| it.room.len() + it.payload.len()).sum()
+    }
+
+    /// Upper limit of the bundle's length as JSON, in bytes; the same for all members.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        let text = |it: &str| it.bytes().map(byte_cost).sum::<usize>();
+        let items = self.items.iter().map(|it| ITEM_COST + text(&it.room) + text(&it.payload));
+        BUNDLE_COST + items.sum::<usize>()
     }
 
     /// Hashes of the messages as leaves of the tree.

@@ -3,9 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::committee::{Committee, Life, Voter};
-use super::number::{ContentDigest, EpochNo, OrderId};
+use super::number::{ContentDigest, EpochNo, OrderId, SlotNo};
 use crate::model::{KeyPair, PublicKey, Signature, SigningBytes};
 use crate::proto::chat::entry::{Member, MemberId};
+
+/// Number of slots in which a member may renew its life once: a liar must not hold up the others by
+/// renewals.
+pub const RENEW_EVERY: u64 = 256;
 
 /// A change of the committee; it stands alone in its slot, and the next epoch begins behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,9 +114,15 @@ impl MembershipChange {
         ContentDigest(bytes.sha256())
     }
 
-    /// Committee after this change in `epoch`; `None` if the change is not valid then (B26).
+    /// Committee after this change in a slot of `epoch`; `None` if the change is not valid there
+    /// (B26).
     #[must_use]
-    pub fn apply(&self, group: &OrderId, epoch: EpochNo, before: &Committee) -> Option<Committee> {
+    pub fn apply(
+        &self,
+        group: &OrderId,
+        (epoch, slot): (EpochNo, SlotNo),
+        before: &Committee,
+    ) -> Option<Committee> {
         let are_approved = |approvals: &[Approval]| {
             let digest = self.digest(group);
             let mut signers: Vec<_> = approvals.iter().map(|it| it.member).collect();
@@ -130,10 +140,12 @@ impl MembershipChange {
                 let is_next = voter.life.counter.checked_add(1) == Some(life.counter);
                 let is_signed =
                     voter.member.key.verifies(&renewal_bytes(group, *member, *life), signature);
-                (is_next && is_signed).then(|| before.renewed(*member, *life))
+                let is_due = voter.life.counter == 0 || slot >= voter.renewed.ahead(RENEW_EVERY);
+                (is_next && is_due && is_signed).then(|| before.renewed(*member, *life, slot))
             }
             Self::Add { member, approvals } => {
-                let voter = Voter { member: member.clone(), life: Life::default() };
+                let (member, life) = (member.clone(), Life::default());
+                let voter = Voter { member, life, renewed: SlotNo(0) };
                 let voters = before.voters().iter().cloned().chain([voter]).collect::<Vec<_>>();
                 let after = Committee::try_from(voters).ok()?;
                 are_approved(approvals).then_some(after)

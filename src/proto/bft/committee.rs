@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::number::{ContentDigest, EpochNo, OrderId, ViewNo};
+use super::number::{ContentDigest, EpochNo, OrderId, SlotNo, ViewNo};
 use crate::model::{PublicKey, SigningBytes};
 use crate::proto::chat::entry::{Member, MemberId};
 
@@ -27,6 +27,9 @@ pub struct Voter {
     /// Life in which the member votes.
     #[serde(default)]
     pub life: Life,
+    /// Slot in which that life began; 0 for a first life.
+    #[serde(default)]
+    pub renewed: SlotNo,
 }
 
 /// Membership of an epoch: 1 to [`VOTERS_MAX`] members, ascending by id, no key twice.
@@ -66,7 +69,8 @@ impl Committee {
     /// Fails if there are none or too many, or if two share an id or a key.
     pub fn of(members: impl IntoIterator<Item = Member>) -> Result<Self, &'static str> {
         let life = Life::default();
-        members.into_iter().map(|member| Voter { member, life }).collect::<Vec<_>>().try_into()
+        let first = |member| Voter { member, life, renewed: SlotNo(0) };
+        members.into_iter().map(first).collect::<Vec<_>>().try_into()
     }
 
     /// Members, ascending by id.
@@ -110,7 +114,7 @@ impl Committee {
     /// Appends the committee to a statement.
     fn add_to(&self, bytes: SigningBytes) -> SigningBytes {
         self.0.iter().fold(bytes.number(self.0.len() as u64), |bytes, voter| {
-            let Voter { member, life } = voter;
+            let Voter { member, life, renewed } = voter;
             bytes
                 .number(member.id.0.into())
                 .text(&member.at.host.to_string())
@@ -118,6 +122,7 @@ impl Committee {
                 .key(&member.key)
                 .number(life.counter)
                 .number(life.number)
+                .number(renewed.0)
         })
     }
 
@@ -134,12 +139,13 @@ impl Committee {
         OrderId(self.add_to(SigningBytes::new("folkmoot/bft/group/1").text(salt)).sha256())
     }
 
-    /// The committee in which `id` votes in the life `life`; unchanged if it is no member.
+    /// The committee in which `id` votes in the life `life` from `slot` on; unchanged if it is no
+    /// member.
     #[must_use]
-    pub fn renewed(&self, id: MemberId, life: Life) -> Self {
+    pub fn renewed(&self, id: MemberId, life: Life, slot: SlotNo) -> Self {
         let mut voters = self.0.clone();
         for voter in voters.iter_mut().filter(|it| it.member.id == id) {
-            voter.life = life;
+            (voter.life, voter.renewed) = (life, slot);
         }
         Self(voters)
     }

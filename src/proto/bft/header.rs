@@ -7,7 +7,11 @@ use crate::model::{SigningBytes, WallTime};
 use crate::proto::chat::entry::{ChainHash, SeqNo};
 
 /// Greatest number of bundles in a slot.
-pub const SLOT_BUNDLES_MAX: usize = 256;
+pub const SLOT_BUNDLES_MAX: usize = 128;
+
+/// Greatest cost of a slot's bundles, as [`Bundle::cost`](super::Bundle::cost) counts: a slot with
+/// the headers behind it fits a line.
+pub const SLOT_COST_MAX: usize = 163_840;
 
 /// A bundle as a header names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

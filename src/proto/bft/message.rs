@@ -62,9 +62,9 @@ pub enum Message {
     SlotReq(SlotReq),
     /// Final slots, with the certificate of the last.
     SlotResp(SlotResp),
-    /// A request for slots that are not final, by the digest of the last.
+    /// A request for headers of slots that are not final, by the digest of the last.
     ChainReq(ChainReq),
-    /// Slots that are not final.
+    /// Headers of slots that are not final.
     ChainResp(ChainResp),
     /// A request for bundles; answered by `BUNDLE`.
     BundleReq(BundleReq),
@@ -141,7 +141,11 @@ pub struct SlotContent {
 pub struct SlotResp {
     /// Final slots without a gap, all of one epoch; at most [`SLOTS_MAX`].
     pub slots: Vec<Arc<SlotContent>>,
-    /// Certificate of COMMITs of the last of them.
+    /// Headers of the slots between the last of them and the certificate's, this one included: a
+    /// slot may be final only by a later one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<SlotHeader>,
+    /// Certificate of COMMITs of the last slot or header.
     pub certificate: Certificate,
 }
 
@@ -157,8 +161,9 @@ pub struct ChainReq {
 /// Payload of `CHAIN_RESP`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainResp {
-    /// Slots without a gap, the last with the digest that was asked for.
-    pub slots: Vec<Arc<SlotContent>>,
+    /// Headers without a gap, the last with the digest that was asked for; the first ones are left
+    /// out if there is no room.
+    pub headers: Vec<SlotHeader>,
 }
 
 /// Payload of `BUNDLE_REQ`.
