@@ -20,6 +20,7 @@ pub mod journal;
 pub mod listen;
 pub mod lock;
 mod member_log;
+pub mod order;
 pub mod ping;
 mod records;
 pub mod rollout;

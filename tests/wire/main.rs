@@ -9,6 +9,7 @@ mod chat_strangers;
 mod chat_wire;
 mod data_plane;
 mod golden;
+mod order_store;
 mod rollout_wire;
 mod swarm_engine;
 mod swarm_store;

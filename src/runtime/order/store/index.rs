@@ -158,7 +158,7 @@ mod tests {
             epoch: EpochNo(0),
             slot: SlotNo(slot),
             parent,
-            time: WallTime::from_millis(place),
+            time: WallTime(place),
             place: SeqNo(place),
             hash: ChainHash::default(),
             bundles: Vec::new(),
