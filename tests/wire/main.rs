@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "nothing outside can reach a test binary")]
 
+mod bft_log;
+mod bft_proof;
+mod bft_verifier;
+mod bft_wire;
 mod chat_engine;
 mod chat_store;
 mod chat_strangers;
