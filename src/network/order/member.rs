@@ -72,7 +72,11 @@ impl EventSink<ChatNotification> for Reports {
 
 /// A running member of either order.
 pub(super) enum Member {
-    Byzantine(OrderEngine),
+    Byzantine {
+        engine: OrderEngine,
+        roster: Roster,
+        name: String,
+    },
     Crash(ChatMember),
 }
 
@@ -104,7 +108,8 @@ impl Member {
                     sink: Box::new(reports),
                 })?;
                 network.dialects().open(Dialect::Order, engine.server());
-                Ok(Self::Byzantine(engine))
+                let (roster, name) = (roster.clone(), name.to_owned());
+                Ok(Self::Byzantine { engine, roster, name })
             }
             Kind::Crash(id) => {
                 let options = MemberOptions {
@@ -124,14 +129,14 @@ impl Member {
 
     pub(super) const fn byzantine(&self) -> Option<&OrderEngine> {
         match self {
-            Self::Byzantine(engine) => Some(engine),
+            Self::Byzantine { engine, .. } => Some(engine),
             Self::Crash(_) => None,
         }
     }
 
     pub(super) fn say(&self, room: Arc<str>, text: Arc<str>) -> bool {
         match self {
-            Self::Byzantine(engine) => engine.say(room, text),
+            Self::Byzantine { engine, .. } => engine.say(room, text),
             Self::Crash(member) => member.engine.say(room, text),
         }
     }
@@ -139,7 +144,7 @@ impl Member {
     /// Function that reads final entries out of the log.
     pub(super) fn reader(&self) -> Box<dyn Fn(u64, u64) -> Result<Vec<Arc<Entry>>, String> + Send> {
         match self {
-            Self::Byzantine(engine) => {
+            Self::Byzantine { engine, .. } => {
                 let engine = engine.clone();
                 Box::new(move |from, count| engine.history(SeqNo(from), count))
             }
@@ -152,7 +157,9 @@ impl Member {
 
     pub(super) fn proof(&self, place: SeqNo) -> Result<PlaceProof, String> {
         match self {
-            Self::Byzantine(engine) => engine.proof(place),
+            Self::Byzantine { engine, roster, name } => {
+                engine.proof((&roster.committee(), name), place)
+            }
             Self::Crash(_) => Err("members of a crash order sign nothing; found the group with \
                                    Order::byzantine"
                 .to_owned()),
@@ -161,7 +168,7 @@ impl Member {
 
     pub(super) fn status(&self) -> Option<OrderStatus> {
         match self {
-            Self::Byzantine(engine) => {
+            Self::Byzantine { engine, .. } => {
                 let it = engine.status()?;
                 Some(OrderStatus {
                     place: Place(it.place.0),
@@ -192,7 +199,7 @@ impl Member {
 
     pub(super) fn stop(&self) {
         match self {
-            Self::Byzantine(engine) => {
+            Self::Byzantine { engine, .. } => {
                 engine.leave();
                 engine.stop();
             }
