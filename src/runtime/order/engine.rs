@@ -16,7 +16,7 @@ use rand::RngExt as _;
 use super::core::{OrderCoreMsg, OrderCoreState};
 use super::options::{OrderOptions, OrderStartError};
 use super::service::{Library, OrderService, Refusals};
-use super::store::{self, OpenedOrderLog, OrderLog, SlotPage, marker_of};
+use super::store::{self, OpenedOrderLog, OrderLog, SlotPage, SlotReader, marker_of};
 use crate::machine::bft::{BftIdentity, BftReplica, BftStatus, Command, Input};
 use crate::proto::bft::{OrderId, SlotNo};
 use crate::proto::chat::entry::{Entry, MemberId, SeqNo};
@@ -26,6 +26,7 @@ use crate::runtime::engine::core::{CoreMsg, EngineLoop};
 use crate::runtime::engine::options::EngineCounters;
 use crate::runtime::engine::shared::EngineSetup;
 use crate::runtime::files::os_rng;
+use crate::runtime::member_log::LogStoreError;
 use crate::runtime::member_log::jobs::{self, Job, Jobs};
 use crate::runtime::{engine, listen};
 
@@ -194,6 +195,15 @@ impl OrderEngine {
     pub fn slot_of(&self, place: SeqNo) -> Result<Option<SlotNo>, String> {
         self.status().ok_or_else(|| "this member is stopping".to_owned())?;
         self.shared.read_log(move |it| Ok(it.slot_of(place)))
+    }
+
+    /// Result of a read of the log, once all that the machine has delivered is on disk.
+    pub(super) fn read_log<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&SlotReader) -> Result<T, LogStoreError> + Send + 'static,
+    ) -> Result<T, String> {
+        self.status().ok_or_else(|| "this member is stopping".to_owned())?;
+        self.shared.read_log(read)
     }
 
     /// Ends this member's part, within a bounded time. The engine is still to be stopped.

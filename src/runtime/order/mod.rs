@@ -3,10 +3,12 @@
 //! No decision of the protocol is made here: inputs are handed over, effects are carried out. The
 //! member runs on [`crate::runtime::engine`], with one more thread that reads the log.
 
+pub mod audit;
 mod core;
 mod engine;
 mod handshake;
 mod options;
+mod prove;
 mod service;
 pub mod store;
 
