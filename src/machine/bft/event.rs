@@ -12,7 +12,7 @@ use crate::model::PublicKey;
 use crate::proto::bft::message::SlotContent;
 use crate::proto::bft::{
     Bundle, Certificate, Committee, ContentDigest, EpochNo, Equivocation, Life, MembershipChange,
-    SlotNo, ViewNo,
+    SlotHeader, SlotNo, ViewNo,
 };
 use crate::proto::chat::entry::{ChainHash, ChatText, Entry, MemberId, MsgId, Origin, SeqNo};
 
@@ -34,7 +34,9 @@ pub enum ExtraInput {
         link: LinkId,
         /// Slots without a gap from the one that was asked for on.
         slots: Vec<Arc<SlotContent>>,
-        /// Certificate of COMMITs of the last of them; `None` if the log has none there.
+        /// Headers of the slots between the last of them and the certificate's.
+        headers: Vec<SlotHeader>,
+        /// Certificate of COMMITs of the last slot or header; `None` if the log has none there.
         certificate: Option<Certificate>,
     },
     /// All inputs that were waiting have been handed over: messages that have piled up may go now,
@@ -63,8 +65,8 @@ pub enum Command {
 /// An effect that only this machine has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtraEffect {
-    /// Read final slots from this one on, up to a slot that has a certificate; answered by
-    /// [`ExtraInput::Loaded`]. No other effect waits for it.
+    /// Read final slots of one epoch from this one on, and the headers up to a slot that has a
+    /// certificate; answered by [`ExtraInput::Loaded`]. No other effect waits for it.
     Load {
         /// Link that the slots are for.
         link: LinkId,

@@ -7,14 +7,32 @@
 //!
 //! Rules B1–B27 are stated in `docs/PROTOCOL.md`.
 
+mod agree;
+mod catchup;
+mod chain;
 pub mod config;
+mod disk;
 pub mod event;
+mod ledger;
+mod links;
+mod memory;
+mod outbox;
+mod pool;
+mod recall;
+mod receive;
+mod repair;
 mod replica;
+mod status;
+#[cfg(test)]
+mod tests;
+mod view_change;
+mod views;
+mod votes;
 
 pub use config::{BftRule, Config};
 pub use event::{
     Command, Event, ExtraEffect, ExtraInput, Opening, OrderMark, OrderSnapshot, Record, Timer,
 };
-pub use replica::{
-    BftIdentity, BftMemberStatus, BftReplica, BftStatus, Effect, Fx, Input, OrderMemory,
-};
+pub use memory::OrderMemory;
+pub use replica::{BftIdentity, BftReplica, Effect, Fx, Input};
+pub use status::{BftMemberStatus, BftStatus};

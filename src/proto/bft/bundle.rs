@@ -26,6 +26,13 @@ pub struct BundleItem {
 }
 
 impl BundleItem {
+    /// Upper limit of the message's length as JSON, in bytes.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        let text = |it: &str| it.bytes().map(byte_cost).sum::<usize>();
+        ITEM_COST + text(&self.room) + text(&self.payload)
+    }
+
     /// Hash of the item as a leaf of its bundle's tree.
     #[must_use]
     pub fn leaf(&self) -> ContentDigest {
@@ -137,9 +144,7 @@ impl Bundle {
     /// Upper limit of the bundle's length as JSON, in bytes; the same for all members.
     #[must_use]
     pub fn cost(&self) -> usize {
-        let text = |it: &str| it.bytes().map(byte_cost).sum::<usize>();
-        let items = self.items.iter().map(|it| ITEM_COST + text(&it.room) + text(&it.payload));
-        BUNDLE_COST + items.sum::<usize>()
+        BUNDLE_COST + self.items.iter().map(BundleItem::cost).sum::<usize>()
     }
 
     /// Hashes of the messages as leaves of the tree.

@@ -1,0 +1,115 @@
+//! Connections with members and with those who only follow the order.
+
+use std::collections::BTreeMap;
+
+use crate::machine::LinkId;
+use crate::model::{PublicKey, Time};
+use crate::proto::bft::message::OrderStatus;
+use crate::proto::bft::{Committee, SlotNo};
+use crate::proto::chat::entry::MemberId;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct OrderLink {
+    pub(super) key: PublicKey,
+    /// Member at the other end, if its key is one of the committee's.
+    pub(super) member: Option<MemberId>,
+    /// Progress that the other end has told last.
+    pub(super) status: Option<OrderStatus>,
+    /// Slot from which on slots were asked for, and the time.
+    pub(super) asked: Option<(SlotNo, Time)>,
+    /// Time until which nothing is asked: the other end has answered wrongly.
+    pub(super) distrusted: Option<Time>,
+    /// Time of the last repair by this connection (B22).
+    pub(super) repaired: Option<Time>,
+    /// True while slots for the other end are read from the log.
+    pub(super) is_loading: bool,
+}
+
+/// All connections; a member has at most one.
+#[derive(Debug, Default)]
+pub(super) struct OrderLinks {
+    links: BTreeMap<LinkId, OrderLink>,
+    members: BTreeMap<MemberId, LinkId>,
+}
+
+impl OrderLinks {
+    /// Adds a connection; returns the one that it replaces.
+    pub(super) fn open(
+        &mut self,
+        id: LinkId,
+        key: PublicKey,
+        committee: &Committee,
+    ) -> Option<LinkId> {
+        let member = member_of(&key, committee);
+        let link = OrderLink {
+            key,
+            member,
+            status: None,
+            asked: None,
+            distrusted: None,
+            repaired: None,
+            is_loading: false,
+        };
+        self.links.insert(id, link);
+        self.members.insert(member?, id)
+    }
+
+    /// Removes a connection; returns the member that is out of reach by that.
+    pub(super) fn close(&mut self, id: LinkId) -> Option<MemberId> {
+        let member = self.links.remove(&id)?.member?;
+        if self.members.get(&member) != Some(&id) {
+            return None;
+        }
+        self.members.remove(&member);
+        Some(member)
+    }
+
+    pub(super) fn get(&self, id: LinkId) -> Option<&OrderLink> {
+        self.links.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: LinkId) -> Option<&mut OrderLink> {
+        self.links.get_mut(&id)
+    }
+
+    /// Connection with a member.
+    pub(super) fn of(&self, member: MemberId) -> Option<LinkId> {
+        self.members.get(&member).copied()
+    }
+
+    /// Connections with members, ascending by member.
+    pub(super) fn members(&self) -> impl Iterator<Item = (MemberId, LinkId)> {
+        self.members.iter().map(|(member, link)| (*member, *link))
+    }
+
+    /// Number of members that are linked.
+    pub(super) fn reached(&self) -> usize {
+        self.members.len()
+    }
+
+    /// All connections.
+    pub(super) fn ids(&self) -> impl Iterator<Item = LinkId> {
+        self.links.keys().copied()
+    }
+
+    /// Number of connections with those that are no members.
+    pub(super) fn observers(&self) -> usize {
+        self.links.values().filter(|it| it.member.is_none()).count()
+    }
+
+    /// Takes the members of a new epoch.
+    pub(super) fn begin_epoch(&mut self, committee: &Committee) {
+        self.members.clear();
+        for (id, link) in &mut self.links {
+            link.member = member_of(&link.key, committee);
+            if let Some(member) = link.member {
+                self.members.insert(member, *id);
+            }
+        }
+    }
+}
+
+fn member_of(key: &PublicKey, committee: &Committee) -> Option<MemberId> {
+    committee.voters().iter().find(|it| it.member.key == *key).map(|it| it.member.id)
+}

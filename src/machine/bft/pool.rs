@@ -1,0 +1,234 @@
+//! Bundles and changes that have no place yet, and the choice among them (rules B18, B27).
+//!
+//! Invariant: each author has its own share; one that sends too much fills only that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::config::{Config, POOL_BUNDLES_MAX};
+use super::ledger::Marks;
+use crate::proto::bft::header::{SLOT_BUNDLES_MAX, SLOT_COST_MAX};
+use crate::proto::bft::{Bundle, Committee, ContentDigest, MembershipChange, SlotHeader};
+use crate::proto::chat::entry::MemberId;
+
+/// Greatest number of changes that wait.
+const CHANGES_MAX: usize = 128;
+
+/// A bundle that has no place yet.
+#[derive(Debug)]
+struct PooledBundle {
+    bundle: Arc<Bundle>,
+    cost: usize,
+    /// Number in the order of arrival.
+    arrival: u64,
+    /// Number of slots that this member accepted while the bundle was due and that left it out.
+    passed: u64,
+    /// True once the leader was shown the bundle for that reason.
+    is_shown: bool,
+}
+
+/// Verdict on a bundle that was left out (B18).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum PassedOver {
+    /// The leader is to be shown this bundle: perhaps it has never got it.
+    Show(Arc<Bundle>),
+    /// The leader leaves out this author, who is to have another leader.
+    Suspect(MemberId),
+}
+
+/// Bundles and changes that have no place yet.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    bundles: BTreeMap<ContentDigest, PooledBundle>,
+    /// Digests by author, in the order of arrival.
+    authors: BTreeMap<MemberId, BTreeMap<u64, ContentDigest>>,
+    arrivals: u64,
+    changes: BTreeMap<ContentDigest, Arc<MembershipChange>>,
+    /// Contents that were asked for: they are taken even where an author's share is used up.
+    wanted: BTreeSet<ContentDigest>,
+}
+
+impl Pool {
+    /// The bundle of this digest.
+    pub(super) fn bundle(&self, digest: &ContentDigest) -> Option<&Arc<Bundle>> {
+        Some(&self.bundles.get(digest)?.bundle)
+    }
+
+    /// The change of this digest.
+    pub(super) fn change(&self, digest: &ContentDigest) -> Option<&Arc<MembershipChange>> {
+        self.changes.get(digest)
+    }
+
+    /// Marks contents as asked for; they replace those asked for before.
+    pub(super) fn want(&mut self, digests: impl IntoIterator<Item = ContentDigest>) {
+        self.wanted = digests.into_iter().collect();
+    }
+
+    /// True if the bundle would be taken: it is new, and its author has room.
+    pub(super) fn takes(
+        &self,
+        (digest, bundle): (&ContentDigest, &Bundle),
+        members: usize,
+        config: &Config,
+    ) -> bool {
+        if self.bundles.contains_key(digest) {
+            return false;
+        }
+        let Some(own) = self.authors.get(&bundle.author) else { return true };
+        let share = (config.pool_bytes / members.max(1)).clamp(1 << 20, 16 << 20);
+        let used: usize = own.values().map(|it| self.bundles[it].cost).sum();
+        let has_room = own.len() < POOL_BUNDLES_MAX && used + bundle.cost() <= share;
+        has_room || self.wanted.contains(digest)
+    }
+
+    /// Adds a bundle whose author has signed it.
+    pub(super) fn add(&mut self, digest: ContentDigest, bundle: Arc<Bundle>) {
+        self.arrivals += 1;
+        let arrival = self.arrivals;
+        self.wanted.remove(&digest);
+        self.authors.entry(bundle.author).or_default().insert(arrival, digest);
+        let cost = bundle.cost();
+        let pooled = PooledBundle { bundle, cost, arrival, passed: 0, is_shown: false };
+        if let Some(old) = self.bundles.insert(digest, pooled) {
+            self.forget_arrival(&old);
+        }
+    }
+
+    /// Adds a change; false if there is no room or it is known.
+    pub(super) fn add_change(
+        &mut self,
+        digest: ContentDigest,
+        change: Arc<MembershipChange>,
+    ) -> bool {
+        let is_wanted = self.wanted.remove(&digest);
+        if self.changes.contains_key(&digest) || !is_wanted && self.changes.len() >= CHANGES_MAX {
+            return false;
+        }
+        self.changes.insert(digest, change);
+        true
+    }
+
+    /// Changes that wait, in the order of their digests.
+    pub(super) fn changes(&self) -> impl Iterator<Item = &Arc<MembershipChange>> {
+        self.changes.values()
+    }
+
+    /// Removes what can have no place any more behind this state.
+    pub(super) fn prune(&mut self, marks: &Marks, authors: impl IntoIterator<Item = MemberId>) {
+        for author in authors {
+            let Some(own) = self.authors.get(&author) else { continue };
+            let is_over = |digest: &&ContentDigest| {
+                let bundle = &self.bundles[*digest].bundle;
+                marks.last(bundle.origin()).is_none_or(|last| bundle.last() <= last)
+            };
+            for digest in own.values().filter(is_over).copied().collect::<Vec<_>>() {
+                self.remove(&digest);
+            }
+        }
+    }
+
+    /// Removes what is void in a new epoch: all changes, and the bundles of those that are no
+    /// members with the same key any more.
+    pub(super) fn begin_epoch(&mut self, before: &Committee, after: &Committee) {
+        self.changes.clear();
+        let is_out = |id: &MemberId| before.key(*id) != after.key(*id);
+        let out: Vec<_> = self.authors.keys().filter(|id| is_out(id)).copied().collect();
+        for author in out {
+            for digest in self.authors.remove(&author).unwrap_or_default().values() {
+                self.bundles.remove(digest);
+            }
+        }
+    }
+
+    fn remove(&mut self, digest: &ContentDigest) {
+        if let Some(old) = self.bundles.remove(digest) {
+            self.forget_arrival(&old);
+        }
+    }
+
+    fn forget_arrival(&mut self, old: &PooledBundle) {
+        if let Some(own) = self.authors.get_mut(&old.bundle.author) {
+            own.remove(&old.arrival);
+            if own.is_empty() {
+                self.authors.remove(&old.bundle.author);
+            }
+        }
+    }
+
+    /// The author's oldest bundle that can have the next place.
+    fn due(&self, author: MemberId, marks: &Marks) -> Option<(ContentDigest, &PooledBundle)> {
+        let mut own = self.authors.get(&author)?.values();
+        own.find_map(|digest| {
+            let pooled = &self.bundles[digest];
+            marks.skip(&pooled.bundle).map(|_| (*digest, pooled))
+        })
+    }
+
+    /// True if a bundle can have the next place.
+    pub(super) fn has_due(&self, marks: &Marks) -> bool {
+        self.authors.keys().any(|author| self.due(*author, marks).is_some())
+    }
+
+    /// Bundles for the next slot: of each author the oldest that is due, then again while there is
+    /// room. Authors take turns in being first.
+    pub(super) fn choose(
+        &self,
+        marks: &Marks,
+        turn: u64,
+        leaves_out: Option<MemberId>,
+    ) -> Vec<(ContentDigest, Arc<Bundle>)> {
+        let mut marks = marks.clone();
+        let mut authors: Vec<_> = self.authors.keys().copied().collect();
+        authors.retain(|it| leaves_out != Some(*it));
+        if authors.is_empty() {
+            return Vec::new();
+        }
+        let first = usize::try_from(turn % authors.len() as u64).unwrap_or_default();
+        authors.rotate_left(first);
+        let (mut chosen, mut cost) = (Vec::new(), 0);
+        loop {
+            let before = chosen.len();
+            for author in &authors {
+                let Some((digest, pooled)) = self.due(*author, &marks) else { continue };
+                if cost + pooled.cost > SLOT_COST_MAX || chosen.len() == SLOT_BUNDLES_MAX {
+                    continue;
+                }
+                cost += pooled.cost;
+                marks.note(&pooled.bundle);
+                chosen.push((digest, Arc::clone(&pooled.bundle)));
+            }
+            if chosen.len() == before {
+                return chosen;
+            }
+        }
+    }
+
+    /// Notes that this member has accepted a slot behind this state; tells which authors' bundles
+    /// were left out too often (B18).
+    pub(super) fn on_accepted(
+        &mut self,
+        marks: &Marks,
+        header: &SlotHeader,
+        limit: u64,
+    ) -> Vec<PassedOver> {
+        let mut verdicts = Vec::new();
+        let authors: Vec<_> = self.authors.keys().copied().collect();
+        for author in authors {
+            let Some((digest, _)) = self.due(author, marks) else { continue };
+            if header.bundles.iter().any(|it| it.digest == digest) {
+                continue;
+            }
+            let Some(pooled) = self.bundles.get_mut(&digest) else { continue };
+            pooled.passed += 1;
+            if pooled.passed == limit && !pooled.is_shown {
+                pooled.is_shown = true;
+                verdicts.push(PassedOver::Show(Arc::clone(&pooled.bundle)));
+            } else if pooled.passed == 2 * limit {
+                pooled.passed = 0;
+                pooled.is_shown = false;
+                verdicts.push(PassedOver::Suspect(author));
+            }
+        }
+        verdicts
+    }
+}

@@ -1,0 +1,271 @@
+//! Memory of a member's own statements: whether its disk has all of them (rule B20).
+//!
+//! A member whose log was lost or restored may have signed what it does not know. It asks all
+//! others at its start, and believes only its own signatures.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rand::RngExt as _;
+
+use super::config::BftRule;
+use super::event::{Event, Record, Timer};
+use super::replica::{BftReplica, Fx};
+use crate::machine::LinkId;
+use crate::model::Nonce;
+use crate::proto::bft::message::{BftRecallReq, BftRecallResp, Message};
+use crate::proto::bft::view::ViewChange;
+use crate::proto::bft::{
+    Certificate, EpochNo, Life, MembershipChange, PhaseVote, SlotNo, ViewNo, VotePhase, VoteSubject,
+};
+use crate::proto::chat::entry::MemberId;
+
+/// Place of a statement in time.
+pub(super) type StatementTime = (EpochNo, ViewNo, SlotNo);
+
+/// Certainty of a member about its own statements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Certainty {
+    /// All that it has signed is on its disk.
+    Certain,
+    /// Others are asked.
+    Asking {
+        nonce: Option<Nonce>,
+        answered: BTreeSet<MemberId>,
+        /// True once others have had the time to answer.
+        is_late: bool,
+    },
+    /// Something is missing: it is silent until it votes in this life.
+    Lost(Life),
+}
+
+/// Newest statements of another member, for when it asks.
+#[derive(Clone, Debug, Default)]
+struct Heard {
+    commit: Option<PhaseVote>,
+    change: Option<Arc<ViewChange>>,
+}
+
+/// Memory of a member's own statements, and of others' for them.
+#[derive(Debug)]
+pub(super) struct Recall {
+    certainty: Certainty,
+    /// Newest statements that the log has.
+    promised: Option<(EpochNo, ViewNo)>,
+    committed: Option<VoteSubject>,
+    /// Reason why the log is not all, if it is known before anybody is asked.
+    is_lost: Option<String>,
+    heard: BTreeMap<MemberId, Heard>,
+}
+
+impl Recall {
+    /// The memory of a log: newest view promised, newest slot committed, life in which the member
+    /// is to vote again, and the reason if the log is known not to be all.
+    pub(super) fn restored(
+        promised: Option<(EpochNo, ViewNo)>,
+        committed: Option<VoteSubject>,
+        life: Option<Life>,
+        is_lost: Option<String>,
+    ) -> Self {
+        let asking = Certainty::Asking { nonce: None, answered: BTreeSet::new(), is_late: false };
+        let certainty = life.map_or(asking, Certainty::Lost);
+        Self { certainty, promised, committed, is_lost, heard: BTreeMap::new() }
+    }
+
+    /// The memory of a log that says nothing of a loss.
+    pub(super) fn without_hole(self) -> Self {
+        let Self { promised, committed, is_lost, heard, .. } = self;
+        Self { heard, ..Self::restored(promised, committed, None, is_lost) }
+    }
+
+    /// True if the member may vote.
+    pub(super) const fn is_certain(&self) -> bool {
+        matches!(self.certainty, Certainty::Certain)
+    }
+
+    /// Life in which the member is to vote again, if it has lost something.
+    pub(super) const fn lost(&self) -> Option<Life> {
+        match self.certainty {
+            Certainty::Lost(life) => Some(life),
+            Certainty::Certain | Certainty::Asking { .. } => None,
+        }
+    }
+
+    /// Remembers a COMMIT of another member.
+    pub(super) fn hear_commit(&mut self, vote: PhaseVote) {
+        let heard = self.heard.entry(vote.sender_id).or_default();
+        if heard.commit.is_none_or(|it| time_of(&it.subject) < time_of(&vote.subject)) {
+            heard.commit = Some(vote);
+        }
+    }
+
+    /// Remembers a claim of another member.
+    pub(super) fn hear_change(&mut self, change: &Arc<ViewChange>) {
+        let heard = self.heard.entry(change.signed.sender_id).or_default();
+        let is_newer = |it: &Arc<ViewChange>| (it.epoch, it.view) < (change.epoch, change.view);
+        if heard.change.as_ref().is_none_or(is_newer) {
+            heard.change = Some(Arc::clone(change));
+        }
+    }
+
+    /// Remembers the COMMITs in a certificate.
+    pub(super) fn hear_certificate(&mut self, certificate: &Certificate) {
+        let subject = certificate.subject;
+        for (sender_id, signature) in &certificate.signatures {
+            self.hear_commit(PhaseVote { sender_id: *sender_id, subject, signature: *signature });
+        }
+    }
+
+    /// Newest COMMIT of another member that was heard.
+    pub(super) fn commit_of(&self, member: MemberId) -> Option<PhaseVote> {
+        self.heard.get(&member)?.commit
+    }
+}
+
+/// Place of a vote in time.
+const fn time_of(subject: &VoteSubject) -> StatementTime {
+    (subject.epoch, subject.view, subject.slot)
+}
+
+impl BftReplica {
+    /// Begins to ask what this member has signed.
+    pub(super) fn begin_recall(&mut self, fx: &mut Fx) {
+        if let Some(reason) = self.recall.is_lost.take()
+            && self.recall.lost().is_none()
+        {
+            return self.lose(&reason, fx);
+        }
+        if let Some(life) = self.recall.lost() {
+            let reason = format!("it votes again in its life {:016x}", life.number);
+            fx.emit(Event::Hole { reason });
+        }
+        if self.recall.lost().is_none() && !self.config.keeps(BftRule::Memory) {
+            self.recall.certainty = Certainty::Certain;
+        }
+        if let Certainty::Asking { nonce, .. } = &mut self.recall.certainty {
+            *nonce = Some(Nonce::random(&mut self.rng));
+            fx.set_timer(Timer::Recall, self.config.recall);
+        }
+        self.check_recall(fx);
+    }
+
+    /// Asks a member that has come within reach.
+    pub(super) fn ask_recall(&self, link: LinkId, fx: &mut Fx) {
+        if let Certainty::Asking { nonce: Some(nonce), .. } = &self.recall.certainty {
+            fx.send(link, Message::RecallReq(BftRecallReq { nonce: *nonce }));
+        }
+    }
+
+    /// Tells a member what it has signed.
+    pub(super) fn on_recall_req(
+        &self,
+        (link, member): (LinkId, MemberId),
+        request: BftRecallReq,
+        fx: &mut Fx,
+    ) {
+        let heard = self.recall.heard.get(&member).cloned().unwrap_or_default();
+        let Heard { commit, change } = heard;
+        let nonce = request.nonce;
+        fx.send(link, Message::RecallResp(BftRecallResp { nonce, commit, change }));
+    }
+
+    /// Takes an answer; only this member's own signatures count.
+    pub(super) fn on_recall_resp(&mut self, member: MemberId, answer: BftRecallResp, fx: &mut Fx) {
+        let Certainty::Asking { nonce, answered, .. } = &mut self.recall.certainty else { return };
+        if *nonce != Some(answer.nonce) {
+            return;
+        }
+        let me = self.me.id;
+        let key = self.me.keys.public();
+        let commit = answer
+            .commit
+            .filter(|it| it.sender_id == me && it.is_valid(&self.group, VotePhase::Commit, &key));
+        let change = answer.change.filter(|it| {
+            let ViewChange { epoch, view, signed, .. } = &**it;
+            signed.sender_id == me && signed.is_valid(&self.group, (*epoch, *view), &key)
+        });
+        let promised = self.recall.promised;
+        let is_forgotten = commit.is_some_and(|it| {
+            let view = (it.subject.epoch, it.subject.view);
+            let committed = self.recall.committed.filter(|known| (known.epoch, known.view) == view);
+            promised.is_none_or(|known| view > known)
+                || promised == Some(view)
+                    && committed.is_none_or(|known| it.subject.slot > known.slot)
+        });
+        let is_forgotten = is_forgotten
+            || change.is_some_and(|it| promised.is_none_or(|known| (it.epoch, it.view) > known));
+        if is_forgotten {
+            let reason = format!("{member} has a newer statement of this member than its log");
+            return self.lose(&reason, fx);
+        }
+        answered.insert(member);
+        self.check_recall(fx);
+    }
+
+    pub(super) fn on_recall_timer(&mut self, fx: &mut Fx) {
+        if let Certainty::Asking { is_late, .. } = &mut self.recall.certainty {
+            *is_late = true;
+            self.check_recall(fx);
+        }
+    }
+
+    /// Ends the asking once enough members have answered.
+    fn check_recall(&mut self, fx: &mut Fx) {
+        let committee = self.committee();
+        let others = committee.len() - usize::from(self.is_member());
+        let enough = others.saturating_sub(committee.liars_borne());
+        let Certainty::Asking { answered, is_late, .. } = &self.recall.certainty else { return };
+        let answers = answered.iter().filter(|it| committee.key(**it).is_some()).count();
+        if answers >= others || *is_late && answers >= enough {
+            self.recall.certainty = Certainty::Certain;
+            fx.stop_timer(Timer::Recall);
+            self.on_certain(fx);
+        }
+    }
+
+    /// Does what had to wait until this member may vote.
+    fn on_certain(&mut self, fx: &mut Fx) {
+        if self.views.is_active() {
+            self.accept_proposals(fx);
+        } else {
+            self.claim_view(fx);
+        }
+    }
+
+    /// Notes on disk that statements are missing, and falls silent.
+    fn lose(&mut self, reason: &str, fx: &mut Fx) {
+        let voter = self.committee().voter(self.me.id);
+        let lost = voter.map(|it| it.life).unwrap_or_default();
+        let number = match self.config.keeps(BftRule::FreshLife) {
+            true => self.rng.random(),
+            false => 1,
+        };
+        let life = Life { counter: lost.counter + 1, number };
+        if self.config.keeps(BftRule::Hole) {
+            self.disk.write(Record::Hole { life: lost }, fx);
+            self.disk.write(Record::Life { life }, fx);
+        }
+        self.recall.certainty = Certainty::Lost(life);
+        fx.stop_timer(Timer::Recall);
+        fx.emit(Event::Hole { reason: reason.to_owned() });
+    }
+
+    /// Orders the new life, if this member has lost something.
+    pub(super) fn renew(&mut self, fx: &mut Fx) {
+        let Some(life) = self.recall.lost() else { return };
+        let Some(voter) = self.committee().voter(self.me.id) else { return };
+        let life = Life { counter: voter.life.counter + 1, ..life };
+        let change = MembershipChange::renew(&self.group, self.me.id, life, &self.me.keys);
+        self.send_all(Message::Change(Arc::new(change)), fx);
+    }
+
+    /// Votes again once the committee names the new life.
+    pub(super) fn check_life(&mut self, fx: &mut Fx) {
+        let Some(life) = self.recall.lost() else { return };
+        let voter = self.committee().voter(self.me.id);
+        if voter.is_some_and(|it| it.life.number == life.number && it.life.counter > 0) {
+            self.recall.certainty = Certainty::Certain;
+            self.on_certain(fx);
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! Small groups on a perfect network: the courses of the protocol, without weather.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+
+use super::{
+    BftIdentity, BftReplica, BftStatus, Command, Config, Effect, Event, ExtraEffect, ExtraInput,
+    Fx, Input, Opening, OrderMemory, Record, Timer,
+};
+use crate::machine::{LinkId, Machine as _};
+use crate::model::{KeyPair, Now, Rng, Time, WallTime};
+use crate::proto::bft::Committee;
+use crate::proto::bft::message::Message;
+use crate::proto::chat::entry::{Body, Entry, HostPort, Member, MemberId};
+
+const HOP: u64 = 1_000;
+const SYNC: u64 = 2_000;
+
+/// A thing that happens at a time.
+enum Due {
+    Input(MemberId, u64, Input),
+    Timer(MemberId, u64, Timer, u64),
+    Sync(MemberId, u64, usize),
+}
+
+struct Host {
+    replica: Option<BftReplica>,
+    life: u64,
+    records: Vec<Record>,
+    synced: usize,
+    base: usize,
+    timers: BTreeMap<Timer, u64>,
+    links: BTreeMap<LinkId, (MemberId, LinkId)>,
+    delivered: Vec<Arc<Entry>>,
+    events: Vec<Event>,
+    rejects: BTreeSet<MemberId>,
+}
+
+/// A group on a perfect network.
+struct Group {
+    now: u64,
+    order: u64,
+    due: BTreeMap<(u64, u64), Due>,
+    hosts: BTreeMap<MemberId, Host>,
+    keys: BTreeMap<MemberId, KeyPair>,
+    founders: Arc<Committee>,
+    links: u64,
+    config: Config,
+    sent: BTreeMap<&'static str, u64>,
+}
+
+impl Group {
+    fn new(members: u32, config: Config) -> Self {
+        let keys: BTreeMap<_, _> = (1..=members)
+            .map(|id| (MemberId(id), KeyPair::generate(&mut Rng::seed_from_u64(u64::from(id)))))
+            .collect();
+        let member = |(id, keys): (&MemberId, &KeyPair)| {
+            let port = 7_000 + u16::try_from(id.0).unwrap();
+            let host = std::net::Ipv4Addr::LOCALHOST.into();
+            Member { id: *id, at: HostPort { host, port }, key: keys.public() }
+        };
+        let founders = Arc::new(Committee::of(keys.iter().map(member)).unwrap());
+        let mut group = Self {
+            now: 1_000_000,
+            order: 0,
+            due: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            keys,
+            founders,
+            links: 0,
+            config,
+            sent: BTreeMap::new(),
+        };
+        for id in 1..=members {
+            group.start(id, None);
+        }
+        group
+    }
+
+    fn at(&mut self, after: u64, due: Due) {
+        self.order += 1;
+        self.due.insert((self.now + after, self.order), due);
+    }
+
+    fn start(&mut self, id: u32, is_lost: Option<String>) {
+        let id = MemberId(id);
+        let identity = BftIdentity {
+            id,
+            keys: self.keys[&id].clone(),
+            founders: Arc::clone(&self.founders),
+            salt: "test".into(),
+        };
+        let old = self.hosts.remove(&id);
+        let (life, records) = old.map_or((0, Vec::new()), |it| (it.life + 1, it.records));
+        let memory = OrderMemory { snapshot: None, records: records.clone(), is_lost };
+        let rng = Rng::seed_from_u64(u64::from(id.0) * 1_000 + life);
+        let replica = BftReplica::new(self.config.clone(), identity, rng, memory).unwrap();
+        let host = Host {
+            replica: Some(replica),
+            life,
+            base: records.len(),
+            synced: records.len(),
+            records,
+            timers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            delivered: Vec::new(),
+            events: Vec::new(),
+            rejects: BTreeSet::new(),
+        };
+        self.hosts.insert(id, host);
+        self.input(id, Input::Start);
+    }
+
+    /// Ends a process; what is not on disk is lost.
+    fn kill(&mut self, id: u32) {
+        let host = self.hosts.get_mut(&MemberId(id)).unwrap();
+        host.replica = None;
+        let synced = host.synced;
+        host.records.truncate(synced);
+        for (_, (other, link)) in std::mem::take(&mut host.links) {
+            let other_host = self.hosts.get_mut(&other).unwrap();
+            other_host.links.remove(&link);
+            let life = other_host.life;
+            self.at(HOP, Due::Input(other, life, Input::closed(link, "dead")));
+        }
+    }
+
+    fn input(&mut self, id: MemberId, input: Input) {
+        let mut queue = VecDeque::from([input, Input::Extra(ExtraInput::Idle)]);
+        while let Some(input) = queue.pop_front() {
+            let Some(host) = self.hosts.get_mut(&id) else { return };
+            let Some(replica) = &mut host.replica else { return };
+            let mut fx = Fx::default();
+            let now = Now { mono: Time::from_micros(self.now), wall: WallTime(self.now) };
+            replica.handle(now, input, &mut fx);
+            for effect in fx.drain().collect::<Vec<_>>() {
+                self.carry_out(id, effect);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, id: MemberId, effect: Effect) {
+        let host = self.hosts.get_mut(&id).unwrap();
+        let life = host.life;
+        match effect {
+            Effect::Send { link, msg } => self.send(id, link, msg),
+            Effect::SendAll { links, msg } => {
+                for link in links {
+                    self.send(id, link, msg.clone());
+                }
+            }
+            Effect::Dial(member) => self.dial(id, &member),
+            Effect::Hangup { link } => {
+                if let Some((other, back)) = host.links.remove(&link) {
+                    self.hosts.get_mut(&other).unwrap().links.remove(&back);
+                    let closed = Input::closed(link, "hung up");
+                    self.at(0, Due::Input(id, life, closed));
+                    let life = self.hosts[&other].life;
+                    self.at(HOP, Due::Input(other, life, Input::closed(back, "hung up")));
+                }
+            }
+            Effect::SetTimer { timer, after } => {
+                let at = self.now + u64::try_from(after.as_micros()).unwrap();
+                host.timers.insert(timer, at);
+                self.at(at - self.now, Due::Timer(id, life, timer, at));
+            }
+            Effect::StopTimer(timer) => _ = host.timers.remove(&timer),
+            Effect::Persist(record) => {
+                host.records.push(record);
+                let length = host.records.len();
+                self.at(SYNC, Due::Sync(id, life, length));
+            }
+            Effect::Emit(event) => host.events.push(event),
+            Effect::Extra(ExtraEffect::Deliver(entries)) => host.delivered.extend(entries),
+            Effect::Extra(ExtraEffect::Load { .. } | ExtraEffect::Snapshot(_)) => {}
+        }
+    }
+
+    fn send(&mut self, from: MemberId, link: LinkId, msg: Message) {
+        let name = crate::proto::bft::line::encode(&msg);
+        let name = String::from_utf8_lossy(&name[9..22]).into_owned();
+        *self.sent.entry(Box::leak(name.into_boxed_str())).or_default() += 1;
+        let Some((to, back)) = self.hosts[&from].links.get(&link).copied() else { return };
+        let life = self.hosts[&to].life;
+        self.at(HOP, Due::Input(to, life, Input::Received { link: back, msg }));
+    }
+
+    fn dial(&mut self, from: MemberId, to: &Member) {
+        let life = self.hosts[&from].life;
+        let is_there = self
+            .hosts
+            .get(&to.id)
+            .is_some_and(|it| it.replica.is_some() && !it.rejects.contains(&from));
+        if !is_there {
+            return self.at(HOP, Due::Input(from, life, Input::DialFailed(to.id)));
+        }
+        self.links += 2;
+        let (here, there) = (LinkId(self.links), LinkId(self.links + 1));
+        for (host, link, other, is_ours) in [(from, here, to.id, true), (to.id, there, from, false)]
+        {
+            let back = if is_ours { there } else { here };
+            let key = self.keys[&other].public();
+            let own = self.hosts.get_mut(&host).unwrap();
+            own.links.insert(link, (other, back));
+            let life = own.life;
+            let opening = Opening { key, is_ours };
+            self.at(HOP, Due::Input(host, life, Input::Opened { link, opening }));
+        }
+    }
+
+    /// Runs for this many milliseconds.
+    fn run(&mut self, millis: u64) {
+        let end = self.now + millis * 1_000;
+        while let Some(((at, _), due)) = self
+            .due
+            .first_key_value()
+            .map(|(k, _)| *k)
+            .and_then(|key| (key.0 <= end).then(|| (key, self.due.remove(&key).unwrap())))
+        {
+            self.now = at;
+            match due {
+                Due::Input(id, life, input) if self.hosts[&id].life == life => {
+                    self.input(id, input);
+                }
+                Due::Timer(id, life, timer, at) if self.hosts[&id].life == life => {
+                    let host = self.hosts.get_mut(&id).unwrap();
+                    if host.timers.get(&timer) == Some(&at) {
+                        host.timers.remove(&timer);
+                        self.input(id, Input::Expired(timer));
+                    }
+                }
+                Due::Sync(id, life, length) if self.hosts[&id].life == life => {
+                    let host = self.hosts.get_mut(&id).unwrap();
+                    if host.replica.is_some() {
+                        host.synced = host.synced.max(length);
+                        let records = (host.synced - host.base) as u64;
+                        self.input(id, Input::Synced { records });
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.now = end;
+    }
+
+    fn say(&mut self, id: u32, text: &str) {
+        let say = Command::Say { room: "r".into(), text: text.into() };
+        self.input(MemberId(id), Input::Command(say));
+    }
+
+    fn status(&self, id: u32) -> BftStatus {
+        self.hosts[&MemberId(id)].replica.as_ref().unwrap().status()
+    }
+
+    fn texts(&self, id: u32) -> Vec<String> {
+        let text = |it: &Arc<Entry>| match &it.body {
+            Body::Chat(text) => text.payload.to_string(),
+            _ => panic!("a slot holds messages"),
+        };
+        self.hosts[&MemberId(id)].delivered.iter().map(text).collect()
+    }
+
+    fn events(&self, id: u32) -> &[Event] {
+        &self.hosts[&MemberId(id)].events
+    }
+}
+
+fn says(group: &mut Group, count: u32) {
+    for number in 0..count {
+        let id = number % 4 + 1;
+        if group.hosts[&MemberId(id)].replica.is_some() {
+            group.say(id, &format!("{number}"));
+        }
+        group.run(3);
+    }
+}
+
+#[test]
+fn four_members_agree_on_one_order() {
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    says(&mut group, 200);
+    group.run(2_000);
+    let first = group.texts(1);
+    assert_eq!(first.len(), 200, "{:?} {:?}", group.status(1), group.sent);
+    for id in 2..=4 {
+        assert_eq!(group.texts(id), first);
+        assert_eq!(group.status(id).hash, group.status(1).hash);
+        assert_eq!(group.status(id).pending, 0);
+    }
+    assert_eq!(group.status(1).view.0, 0);
+}
+
+#[test]
+fn a_dead_leader_is_replaced_and_nothing_is_lost() {
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    says(&mut group, 40);
+    let leader = group.status(2).leader;
+    assert_eq!(leader, MemberId(1));
+    group.say(1, "last words");
+    group.kill(1);
+    says(&mut group, 40);
+    group.run(1_000);
+    let first = group.texts(2);
+    assert!(first.len() >= 70, "{} {:?} {:?}", first.len(), group.status(2), group.sent);
+    assert_eq!((group.texts(3), group.texts(4)), (first.clone(), first));
+    assert!(group.status(2).view.0 > 0);
+    group.start(1, None);
+    group.run(3_000);
+    says(&mut group, 40);
+    group.run(3_000);
+    assert_eq!(group.status(1).hash, group.status(2).hash, "{:?}", group.status(1));
+    assert!(group.texts(3).contains(&"last words".to_owned()) || group.texts(3).len() >= 110);
+}
+
+#[test]
+fn all_come_back_from_a_power_cut() {
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    says(&mut group, 41);
+    for id in 1..=4 {
+        group.kill(id);
+    }
+    let before = group.texts(1);
+    for id in 1..=4 {
+        group.start(id, None);
+    }
+    group.run(4_000);
+    says(&mut group, 40);
+    group.run(4_000);
+    let status = group.status(1);
+    for id in 2..=4 {
+        assert_eq!(group.status(id).hash, status.hash, "{id} {:?} {:?}", group.status(id), status);
+    }
+    assert!(status.place.0 as usize >= before.len() + 40 && status.view.0 > 0, "{status:?}");
+}
+
+#[test]
+fn without_a_quorum_all_wait_and_go_on_when_it_is_back() {
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    group.kill(3);
+    group.kill(4);
+    group.run(1_000);
+    group.say(1, "waits");
+    group.run(20_000);
+    assert_eq!(group.texts(1).len(), 0);
+    let halted = Event::Halted { reached: 2, needed: 3 };
+    assert!(group.events(1).contains(&halted), "{:?}", group.events(1));
+    group.start(3, None);
+    group.run(40_000);
+    assert_eq!((group.texts(1).len(), group.texts(3).len()), (1, 1), "{:?}", group.status(1));
+    assert!(group.events(1).contains(&Event::Resumed));
+}
+
+#[test]
+fn a_member_that_has_lost_its_log_is_silent_until_its_life_is_renewed() {
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    says(&mut group, 40);
+    group.kill(2);
+    group.hosts.get_mut(&MemberId(2)).unwrap().records.clear();
+    group.start(2, None);
+    group.run(3_000);
+    assert!(
+        group.events(2).iter().any(|it| matches!(it, Event::Hole { .. })),
+        "{:?}",
+        group.events(2)
+    );
+    group.run(8_000);
+    let status = group.status(2);
+    assert_eq!(
+        (status.epoch.0, status.silent),
+        (1, None),
+        "{:?} {:?}",
+        group.status(1),
+        group.sent
+    );
+    says(&mut group, 40);
+    group.run(3_000);
+    for id in 1..=4 {
+        assert_eq!(group.status(id).hash, group.status(1).hash);
+        assert_eq!(group.status(id).members[1].member.id, MemberId(2));
+    }
+    assert!(group.status(1).place.0 >= 80);
+}
+
+#[test]
+fn idle_members_say_little() {
+    let mut group = Group::new(4, Config::default());
+    group.run(5_000);
+    group.sent.clear();
+    group.run(10_000);
+    let all: u64 = group.sent.values().sum();
+    assert!(all <= 4 * 3 * 13, "{:?}", group.sent);
+    let _ = Duration::ZERO;
+}
