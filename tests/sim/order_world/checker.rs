@@ -335,9 +335,10 @@ impl Checker {
     fn on_began(&mut self, node: MemberId, by: &[Arc<NewView>]) {
         let is_below = |it: &Arc<NewView>| {
             let base = it.base()?;
-            let finals = self.finals.iter().filter(|((epoch, _), view)| {
-                *epoch == it.epoch && **view < it.view
-            });
+            let finals = self
+                .finals
+                .iter()
+                .filter(|((epoch, _), view)| *epoch == it.epoch && **view < it.view);
             let last = finals.map(|((_, slot), _)| *slot).max()?;
             let is_other = base.slot == last && !self.is_known(base.slot, base.digest);
             (base.slot < last || is_other).then_some(last)

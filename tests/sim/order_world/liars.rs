@@ -310,7 +310,9 @@ impl Liar {
         let others: Vec<_> = self.others().collect();
         let sides = self.sides.get_or_insert_with(|| Arc::new(Mutex::new(Vec::new())));
         let mut sides = sides.lock().expect("one thread runs a world");
-        if !self.is_planned && (sides.is_empty() || now.since(self.redrawn) > Duration::from_secs(1)) {
+        if !self.is_planned
+            && (sides.is_empty() || now.since(self.redrawn) > Duration::from_secs(1))
+        {
             self.redrawn = now;
             let first = others.iter().filter(|_| self.rng.random_bool(0.5)).copied();
             let first: BTreeSet<_> = first.collect();
@@ -592,7 +594,11 @@ impl Liar {
         let subject = VoteSubject { epoch, view: ViewNo(0), slot, digest };
         let certificate = self.no_certificate(VotePhase::Commit, subject);
         let content = SlotContent { header, bundles: vec![Arc::new(bundle)], change: None };
-        Message::SlotResp(SlotResp { slots: vec![Arc::new(content)], headers: Vec::new(), certificate })
+        Message::SlotResp(SlotResp {
+            slots: vec![Arc::new(content)],
+            headers: Vec::new(),
+            certificate,
+        })
     }
 
     /// One forged message, in an honest name.
@@ -774,4 +780,3 @@ impl Liar {
         }
     }
 }
-

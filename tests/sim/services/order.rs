@@ -19,9 +19,7 @@ use folkmoot::machine::{
 use folkmoot::model::{Endpoint, Now, Rng};
 use folkmoot::proto::bft::message::{Message, SlotContent};
 use folkmoot::proto::bft::view::NewView;
-use folkmoot::proto::bft::{
-    Bundle, Certificate, ContentDigest, OrderId, SlotHeader, SlotNo,
-};
+use folkmoot::proto::bft::{Bundle, Certificate, ContentDigest, OrderId, SlotHeader, SlotNo};
 use folkmoot::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
 use folkmoot::sim::Simulated;
 use rand::{RngExt as _, SeedableRng as _};
@@ -442,13 +440,7 @@ impl OrderHost {
         members.collect()
     }
 
-    fn carry_out(
-        &mut self,
-        now: Now,
-        twin: usize,
-        effect: bft::Effect,
-        fx: &mut Effects<Self>,
-    ) {
+    fn carry_out(&mut self, now: Now, twin: usize, effect: bft::Effect, fx: &mut Effects<Self>) {
         match effect {
             Effect::Send { link, msg } => self.say(now, twin, link, msg, fx),
             Effect::SendAll { links, msg } => {
@@ -468,7 +460,8 @@ impl OrderHost {
             Effect::Extra(ExtraEffect::Load { link, from, slots_max, bytes_max }) => {
                 self.tell(Told::Count("load"), fx);
                 let limits = (slots_max, bytes_max);
-                let Loaded { slots, headers, certificate } = self.twins[twin].log.load(from, limits);
+                let Loaded { slots, headers, certificate } =
+                    self.twins[twin].log.load(from, limits);
                 let loaded = ExtraInput::Loaded { link, slots, headers, certificate };
                 let name = self.pending.keep((twin, Input::Extra(loaded)));
                 fx.set_timer(Timer::Done(name), micros(&mut self.rng, 100..20_000));
