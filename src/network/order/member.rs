@@ -72,11 +72,7 @@ impl EventSink<ChatNotification> for Reports {
 
 /// A running member of either order.
 pub(super) enum Member {
-    Byzantine {
-        engine: OrderEngine,
-        roster: Roster,
-        name: String,
-    },
+    Byzantine { engine: OrderEngine, roster: Roster, name: String },
     Crash(ChatMember),
 }
 
