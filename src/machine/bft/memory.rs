@@ -62,6 +62,7 @@ impl OrderMemory {
     /// Replays the log.
     pub(super) fn restore(self, config: &Config, me: &BftIdentity) -> Result<Restored, String> {
         let group = me.founders.order_id(&me.salt);
+        let of_snapshot = self.snapshot.as_ref().map(|it| it.certificate.clone());
         let ledger = match &self.snapshot {
             Some(snapshot) => Ledger::restore(snapshot),
             None => Ledger::founded(&group, Arc::clone(&me.founders)),
@@ -74,7 +75,8 @@ impl OrderMemory {
         let settled = chain.settled();
         let (epoch, last) = (settled.epoch, settled.tip.slot);
         let promised = replay.promised.filter(|(it, _)| *it >= epoch);
-        let own: Vec<_> = replay.prepared.iter().chain(&replay.commits).collect();
+        let own: Vec<_> =
+            of_snapshot.iter().chain(&replay.prepared).chain(&replay.commits).collect();
         let is_provable = |it: &&&Certificate| {
             let subject = it.subject;
             subject.epoch == epoch

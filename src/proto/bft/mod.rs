@@ -29,3 +29,6 @@ pub use number::{ContentDigest, EpochNo, OrderId, SlotNo, ViewNo};
 pub use proof::{ChangeProof, PlaceProof, ProofError, ProvenMessage};
 pub use verifier::{OrderConflict, OrderFault, OrderVerifier};
 pub use vote::{Certificate, Claim, ClaimKind, PhaseVote, VotePhase, VoteSubject};
+
+#[cfg(test)]
+mod tests;

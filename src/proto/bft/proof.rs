@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::bundle::{BUNDLE_ITEMS_MAX, BundleItem, BundleStatement};
+use super::bundle::{BundleItem, BundleStatement};
 use super::change::MembershipChange;
 use super::committee::Committee;
 use super::header::SlotHeader;
@@ -336,7 +336,7 @@ impl PlaceProof {
     /// Root of the bundle's tree to which the message leads.
     fn root(&self) -> Option<ContentDigest> {
         let ProofFields { bundle, item, index, path, .. } = &self.0;
-        let count = usize::try_from(bundle.count).ok().filter(|it| *it <= BUNDLE_ITEMS_MAX)?;
-        merkle::root_by(item.leaf(), (usize::try_from(*index).ok()?, count), path)
+        let (index, count) = (usize::try_from(*index).ok()?, usize::try_from(bundle.count).ok()?);
+        merkle::root_by(item.leaf(), (index, count), path)
     }
 }

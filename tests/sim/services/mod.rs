@@ -21,6 +21,7 @@ macro_rules! vocabulary {
 
 pub(crate) mod chat;
 pub(crate) mod member;
+pub(crate) mod order;
 pub(crate) mod rollout;
 pub(crate) mod swarm;
 
