@@ -63,7 +63,8 @@ pub mod cli;
 
 pub use model::{Data, Endpoint, MessageId, PublicKey};
 pub use network::{
-    Builder, Change, Chat, ChatBuilder, ChatError, ChatMessage, Incoming, Message, Network,
-    NetworkError, PeerInfo, Pending, Published, Queue, RecvError, Rollout, RolloutBuilder,
-    RolloutEvent, RolloutOrder, RolloutOutcome, SendError, StartError,
+    Builder, Change, Chat, ChatBuilder, ChatError, ChatMessage, Follower, Incoming, Message,
+    Network, NetworkError, Order, OrderEntry, OrderError, OrderStatus, OrderedLog, PeerInfo,
+    Pending, Place, Placed, Published, Queue, RecvError, Rollout, RolloutBuilder, RolloutEvent,
+    RolloutOrder, RolloutOutcome, Roster, SendError, StartError,
 };

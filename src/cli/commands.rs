@@ -11,6 +11,7 @@ use super::chat::{self, args::ChatArgs};
 use super::demo::{self, DemoArgs};
 use super::error::CliError;
 use super::keygen::{self, KeygenArgs};
+use super::order::{self, args::OrderArgs};
 use super::rollout::{self, args::RolloutArgs};
 use super::run::ServiceSettings;
 use super::settings::{PeerSettings, SeedSettings};
@@ -46,6 +47,7 @@ Examples:
   peer metrics --port 6001            its numbers, as http://127.0.0.1:6001/metrics has them
   peer explain 127.0.0.1:6003         why a peer is in or out: who accused, who voted, when
   peer leave --port 6001              say goodbye and stop; Ctrl-C does the same
+  peer --port 6001 --order roster.txt an order of entries that a lying member cannot corrupt
   peer share big.iso                  a ticket for whoever is to fetch it with peer fetch TICKET
   peer swarm 1001                     the peer 1001 of the PeerInfo.cfg in this folder
   peer evict 127.0.0.1:6003 --ban     put a member out for good, by a quorum of seeds' operators
@@ -115,6 +117,8 @@ pub enum PeerCommand {
     Discover(Deferred<DiscoverArgs>),
     /// Chat in a group with one order for everybody, in which no message is lost
     Chat(Deferred<ChatArgs>),
+    /// Put entries into one order that lying members cannot corrupt, and prove their places
+    Order(Deferred<OrderArgs>),
     /// Roll a new version out on all machines together, a little at a time, or not at all
     Rollout(Deferred<RolloutArgs>),
     /// Take part in the assignment's file distribution, as Common.cfg and PeerInfo.cfg say
@@ -192,6 +196,7 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
         Some(PeerCommand::Inbox(args)) => query::inbox(args),
         Some(PeerCommand::Discover(args)) => query::discover(args),
         Some(PeerCommand::Chat(args)) => chat::run(args),
+        Some(PeerCommand::Order(args)) => order::command(args),
         Some(PeerCommand::Rollout(args)) => rollout::command(args),
         Some(PeerCommand::Swarm(args)) => swarm::run(args),
         Some(PeerCommand::Share(args)) => share::share(args),
@@ -212,7 +217,8 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
 /// own, where it is told its fellows or there is no fleet to find them by.
 fn run_peer(args: &PeerRunArgs) -> Result<(), CliError> {
     let flags = &args.rollout;
-    let is_in_fleet = args.chat.is_some() || args.open;
+    let order = order::Settings::new(&args.order, &flags.log_dir)?;
+    let is_in_fleet = args.chat.is_some() || args.open || order.is_some();
     let has_key = args.node.cluster_key.is_some();
     if let Some(key) = &args.node.cluster_key {
         let key = key.display();
@@ -221,6 +227,11 @@ fn run_peer(args: &PeerRunArgs) -> Result<(), CliError> {
                 "with --cluster-key a peer carries no chat; leave --chat out, and run the chat in \
                  a process of its own: peer chat --id {id} --port 7001 --cluster-key {key}"
             )));
+        }
+        if order.is_some() {
+            let text = "with --cluster-key a peer carries no order; run a second peer for it, \
+                        without --cluster-key and with a --port of its own";
+            return Err(CliError::Usage(text.to_owned()));
         }
         if let Some(name) = flags.id.as_ref().filter(|_| args.open) {
             return Err(CliError::Usage(format!(
@@ -247,7 +258,11 @@ fn run_peer(args: &PeerRunArgs) -> Result<(), CliError> {
         }
         rollout => {
             let chat = args.chat.map(|id| (id, flags.log_dir.clone()));
-            run::peer(&PeerSettings::from_args(args)?, ServiceSettings { chat, rollout })
+            let mut args = args.clone();
+            // An order needs no fleet: its members find each other by the roster.
+            let needs_fleet = order.is_none() || chat.is_some() || rollout.is_some();
+            args.open |= !needs_fleet && seeds::running(&args.node.config, false)?.is_none();
+            run::peer(&PeerSettings::from_args(&args)?, ServiceSettings { chat, order, rollout })
         }
     }
 }

@@ -202,7 +202,7 @@ impl From<network::StartError> for CliError {
             Start::ClusterKey(error) => error.into(),
             Start::System(source) => Self::System { action: "start a thread", source },
             Start::Address { .. } | Start::Setting(_) => Self::Usage(error.to_string()),
-            Start::Chat(_) | Start::Rollout(_) | Start::Network(_) => {
+            Start::Chat(_) | Start::Order(_) | Start::Rollout(_) | Start::Network(_) => {
                 Self::Failed(error.to_string())
             }
         }

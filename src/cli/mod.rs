@@ -20,6 +20,7 @@ pub mod keygen;
 mod local_client;
 pub mod log;
 pub mod metrics;
+pub mod order;
 mod output;
 pub mod page;
 mod parse;

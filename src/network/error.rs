@@ -8,7 +8,7 @@ use crate::machine::direct::FailKind;
 use crate::runtime::cluster_key::ClusterKeyError;
 use crate::runtime::files::FilesError;
 use crate::runtime::journal::JournalError;
-use crate::runtime::{chat, listen, rollout};
+use crate::runtime::{chat, listen, order, rollout};
 
 /// Reason why a network could not be started.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub enum StartError {
     ClusterKey(ClusterKeyError),
     /// A chat cannot start.
     Chat(chat::ChatStartError),
+    /// A member of a Byzantine order cannot start.
+    Order(order::OrderStartError),
     /// A node of rollouts cannot start.
     Rollout(rollout::RolloutStartError),
     /// The network has stopped.
@@ -50,6 +52,7 @@ impl fmt::Display for StartError {
             Self::Journal(error) => error.fmt(f),
             Self::ClusterKey(error) => error.fmt(f),
             Self::Chat(error) => error.fmt(f),
+            Self::Order(error) => error.fmt(f),
             Self::Rollout(error) => error.fmt(f),
             Self::Network(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system has no room for another node: {error}"),
@@ -71,7 +74,8 @@ macro_rules! start_error_from {
 
 start_error_from! {
     Listen(listen::ListenError), Files(FilesError), Journal(JournalError),
-    ClusterKey(ClusterKeyError), Chat(chat::ChatStartError), Rollout(rollout::RolloutStartError),
+    ClusterKey(ClusterKeyError), Chat(chat::ChatStartError), Order(order::OrderStartError),
+    Rollout(rollout::RolloutStartError),
     Network(NetworkError), System(io::Error),
 }
 

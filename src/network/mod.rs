@@ -38,6 +38,7 @@ pub mod chat;
 mod error;
 mod group;
 mod message;
+pub mod order;
 mod peer;
 mod pending;
 mod queue;
@@ -52,6 +53,10 @@ pub use change::Change;
 pub use chat::{Chat, ChatBuilder, ChatError, ChatMessage};
 pub use error::{NetworkError, SendError, StartError};
 pub use message::{Incoming, Message, PeerInfo, Published};
+pub use order::{
+    Follower, NoEntry, Order, OrderEntry, OrderError, OrderStatus, OrderedLog, Place, Placed,
+    Roster,
+};
 pub use peer::Network;
 #[doc(hidden)]
 pub use peer::Peer;

@@ -18,7 +18,7 @@ use super::subscriptions::Subscriptions;
 use crate::machine::Input;
 use crate::machine::direct::RetryConfig;
 use crate::model::statement::MemberInstance;
-use crate::model::{Data, Endpoint, KeyPair, Now};
+use crate::model::{Data, Endpoint, KeyPair, Now, PublicKey};
 use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};
 use crate::runtime::driver::Driver;
@@ -105,6 +105,11 @@ impl Network {
     /// Listen address of this peer.
     pub const fn endpoint(&self) -> Endpoint {
         self.peer.endpoint
+    }
+
+    /// Public key of this peer, by which others know it again.
+    pub fn key(&self) -> PublicKey {
+        self.peer.keys.public()
     }
 
     /// Key pair of this peer.

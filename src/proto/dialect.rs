@@ -13,6 +13,8 @@ pub enum Dialect {
     Native,
     /// Newline-delimited JSON: the messages of a group that chats.
     Chat,
+    /// Newline-delimited JSON: the messages of a group with Byzantine order.
+    Order,
     /// Newline-delimited JSON: the messages of nodes that roll out together.
     Rollout,
     /// The native lines in encrypted frames, for holders of the cluster key.
@@ -33,6 +35,7 @@ impl Dialect {
         match self {
             Self::Native => "native",
             Self::Chat => "chat",
+            Self::Order => "order",
             Self::Rollout => "rollout",
             Self::Sealed => "sealed",
             Self::Framed => "framed",
@@ -70,8 +73,9 @@ const OPENINGS: &[(&[u8], Dialect)] = &[
 ];
 
 /// First lines that are not of the native dialect, as parts between which blanks may stand.
-const LINES: [([&[u8]; 4], Dialect); 2] = [
+const LINES: [([&[u8]; 4], Dialect); 3] = [
     ([b"{", b"\"type\"", b":", b"\"JOIN\""], Dialect::Chat),
+    ([b"{", b"\"type\"", b":", b"\"ORDER_JOIN\""], Dialect::Order),
     ([b"{", b"\"type\"", b":", b"\"ENROLL\""], Dialect::Rollout),
 ];
 
@@ -160,6 +164,8 @@ mod tests {
         check(b"\r\n\t {}", Dialect::Native);
         check(b"{\"type\":\"JOIN\"", Dialect::Chat);
         check(b"\r\n {\t\"type\" : \r\"JOIN\"", Dialect::Chat);
+        check(b"{\"type\":\"ORDER_JOIN\"", Dialect::Order);
+        check(b"{\"type\":\"ORDER_JOIN_", Dialect::Native);
         check(b"{\"type\":\"ENROLL\"", Dialect::Rollout);
         check(b"{\"type\":\"ENROLL_", Dialect::Native);
         check(b"{\n", Dialect::Native);

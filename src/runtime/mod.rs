@@ -19,6 +19,8 @@ pub mod http;
 pub mod journal;
 pub mod listen;
 pub mod lock;
+mod member_log;
+pub mod order;
 pub mod ping;
 mod records;
 pub mod rollout;

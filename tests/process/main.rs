@@ -17,6 +17,7 @@ mod network;
 mod network_shares;
 mod one_node;
 mod open;
+mod order;
 mod orders;
 mod partitions;
 mod rollout;

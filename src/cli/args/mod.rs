@@ -27,6 +27,7 @@ use clap::{Args, ValueEnum};
 pub(in crate::cli) use self::questions::parse_number;
 use self::questions::{parse_endpoint, parse_fleet, parse_port};
 use super::log::{LogFormat, LogLevel};
+use super::order::args::OrderNodeArgs;
 use super::rollout::args::RolloutNodeArgs;
 use super::size::Size;
 use super::span::Span;
@@ -86,6 +87,9 @@ pub struct PeerRunArgs {
     /// The periods and limits of a peer.
     #[command(flatten)]
     pub limits: PeerLimitArgs,
+    /// Flags of a Byzantine order.
+    #[command(flatten)]
+    pub order: OrderNodeArgs,
     /// Flags of rollouts.
     #[command(flatten)]
     pub rollout: RolloutNodeArgs,

@@ -9,6 +9,7 @@ pub(super) mod figure;
 mod gossip;
 mod limits;
 mod membership;
+mod order;
 mod overload;
 pub(super) mod procfs;
 mod registrations;
@@ -22,6 +23,7 @@ pub use chat::ChatBenchArgs;
 pub use crypto::CryptoArgs;
 pub use gossip::GossipArgs;
 pub use membership::MembershipArgs;
+pub use order::{OrderBenchArgs, OrderPartArgs};
 pub use registrations::RegistrationsArgs;
 pub use rollout::RolloutBenchArgs;
 pub use swarm::{PartArgs, SwarmBenchArgs};
@@ -49,11 +51,16 @@ pub enum Measurement {
     Swarm(SwarmBenchArgs),
     /// A group that chats: messages a second, latency, a dead or frozen leader, nothing lost
     Chat(ChatBenchArgs),
+    /// A Byzantine order: entries a second, latency, a dead or stopped leader, checking its logs
+    Order(OrderBenchArgs),
     /// Requests to models: how many a second a node's data plane answers, and how fast
     Rollout(RolloutBenchArgs),
     /// One process of a measurement
     #[command(hide = true)]
     SwarmPart(PartArgs),
+    /// One member of a measured order
+    #[command(hide = true)]
+    OrderPart(OrderPartArgs),
 }
 
 /// Runs a measurement, and prints a JSON line a figure.
@@ -69,6 +76,8 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         Measurement::Rollout(args) => rollout::run(args),
         Measurement::Swarm(args) => swarm::run(args),
         Measurement::Chat(args) => chat::run(args),
+        Measurement::Order(args) => order::run(args),
+        Measurement::OrderPart(args) => order::run_part(args),
         Measurement::SwarmPart(args) => swarm::run_part(args),
     }
 }

@@ -299,6 +299,7 @@ fn start_failed(error: network::StartError) -> CliError {
         | Start::Journal(_)
         | Start::ClusterKey(_)
         | Start::Chat(_)
+        | Start::Order(_)
         | Start::Network(_)
         | Start::System(_)) => other.into(),
     }

@@ -153,6 +153,18 @@ fn reach(status: &Value) -> Result<(), String> {
             "the chat reaches no majority of its members: no message becomes final".to_owned()
         );
     }
+    let order = &status["order"];
+    if let (Some(reached), Some(needed)) = (order["reached"].as_u64(), order["quorum"].as_u64())
+        && reached < needed
+    {
+        return Err(format!(
+            "the order reaches {reached} of {} members, {needed} are needed: nothing becomes final",
+            order["members"]
+        ));
+    }
+    if let Some(reason) = order["silent"].as_str() {
+        return Err(format!("this member of the order does not vote: {reason}"));
+    }
     if let Some(other) = status["chat"]["other_group"].as_str() {
         return Err(format!(
             "the chat is split into two groups, each with an order of its own: {other}"
@@ -209,6 +221,13 @@ mod tests {
         assert!(health(&chat).unwrap_err().contains("no majority"));
         let chat = json!({ "role": "peer", "state": "member", "chat": { "other_group": "x" } });
         assert!(health(&chat).unwrap_err().contains("two groups"));
+        let order = |reached, silent: Value| {
+            let order = json!({ "reached": reached, "quorum": 3, "members": 4, "silent": silent });
+            health(&json!({ "role": "peer", "state": "member", "order": order }))
+        };
+        assert_eq!(order(3, Value::Null), Ok(()));
+        assert!(order(2, Value::Null).unwrap_err().contains("2 of 4 members, 3 are needed"));
+        assert!(order(4, "its log is gone".into()).unwrap_err().contains("its log is gone"));
         assert!(peer("asking").unwrap_err().contains("asking"));
         let seed = |connected, ready| {
             health(&json!({

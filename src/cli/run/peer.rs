@@ -14,6 +14,7 @@ use super::services::{Service, Services};
 use crate::cli::CliError;
 use crate::cli::chat::ChatService;
 use crate::cli::log::LogLine;
+use crate::cli::order::{self, OrderService};
 use crate::cli::report::PeerReport;
 use crate::cli::rollout::{self, RolloutService};
 use crate::cli::settings::PeerSettings;
@@ -87,6 +88,8 @@ struct PeerApi {
 pub struct ServiceSettings {
     /// Id of the chat's member, and the directory of its log.
     pub(in crate::cli) chat: Option<(u32, PathBuf)>,
+    /// Settings of the member of a Byzantine order.
+    pub(in crate::cli) order: Option<order::Settings>,
     /// Settings of the node of rollouts.
     pub(in crate::cli) rollout: Option<rollout::Settings>,
 }
@@ -94,21 +97,28 @@ pub struct ServiceSettings {
 /// Services whose directories are this process's alone.
 struct Prepared {
     chat: Option<ChatService>,
+    order: Option<OrderService>,
     rollout: Option<RolloutService>,
 }
 
 impl Prepared {
-    fn new(settings: ServiceSettings, data: &Path) -> Result<Self, CliError> {
+    fn new(settings: ServiceSettings, data: &Path, port: u16) -> Result<Self, CliError> {
+        let order = settings.order.map(|it| OrderService::prepare(it, data, port));
         let chat = settings.chat.map(|(id, log_dir)| ChatService::prepare(id, data, &log_dir));
         let rollout = settings.rollout.map(RolloutService::prepare);
-        Ok(Self { chat: chat.transpose()?, rollout: rollout.transpose()? })
+        let (order, rollout) = (order.transpose()?, rollout.transpose()?);
+        Ok(Self { chat: chat.transpose()?, order, rollout })
     }
 
     /// Key pair of the peer: that of a service which ran in a process of its own before, so that
     /// the others know it again; else that of the peer's own directory. The services keep it too:
     /// they may run in processes of their own later.
     fn keys(&self, own: &DataDir) -> Result<KeyPair, CliError> {
-        let dirs = [self.chat.as_ref().map(Service::dir), self.rollout.as_ref().map(Service::dir)];
+        let dirs = [
+            self.chat.as_ref().map(Service::dir),
+            self.order.as_ref().map(Service::dir),
+            self.rollout.as_ref().map(Service::dir),
+        ];
         let mut found: Option<(KeyPair, &DataDir)> = None;
         for dir in dirs.into_iter().flatten() {
             let Some(keys) = dir.stored_identity()? else { continue };
@@ -180,7 +190,8 @@ impl LocalApi<PeerNode> for PeerApi {
 
     fn start(&self, driver: &Arc<Driver<PeerNode>>) -> io::Result<()> {
         let mut prepared = self.prepared.lock().expect("nothing can panic here");
-        if prepared.chat.is_none() && prepared.rollout.is_none() {
+        let Prepared { chat, order, rollout } = &*prepared;
+        if chat.is_none() && order.is_none() && rollout.is_none() {
             return Ok(());
         }
         let network = Arc::new(Network::of(network::Peer {
@@ -194,6 +205,9 @@ impl LocalApi<PeerNode> for PeerApi {
         }));
         if let Some(chat) = prepared.chat.take() {
             self.services.run(chat, &network)?;
+        }
+        if let Some(order) = prepared.order.take() {
+            self.services.run(order, &network)?;
         }
         if let Some(rollout) = prepared.rollout.take() {
             self.services.run(rollout, &network)?;
@@ -249,7 +263,7 @@ pub fn peer(settings: &PeerSettings, services: ServiceSettings) -> Result<(), Cl
             "seeds on other machines cannot call {endpoint}; name the address of this one with --ip"
         );
     }
-    let prepared = Prepared::new(services, &settings.node.data)?;
+    let prepared = Prepared::new(services, &settings.node.data, settings.node.port)?;
     let keys = prepared.keys(&dir)?;
     let (journal, records, _) = open_journal::<PeerNode>(&dir)?;
     let (config, me) = (settings.machines, (endpoint, keys.clone()));

@@ -1,5 +1,5 @@
-//! Services inside a peer beside its own: a chat, and rollouts. They use its port, its key and its
-//! membership.
+//! Services inside a peer beside its own: a chat, a Byzantine order, and rollouts. They use its
+//! port, its key and its membership.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -177,8 +177,8 @@ impl Chain {
         }
     }
 
-    /// Content that a header names: what was accepted once, or is in the pool; otherwise the digests
-    /// that are missing.
+    /// Content that a header names: what was accepted once, or is in the pool; otherwise the
+    /// digests that are missing.
     pub(super) fn body(
         &self,
         digest: &ContentDigest,

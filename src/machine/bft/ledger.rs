@@ -102,7 +102,7 @@ impl Marks {
     }
 }
 
-/// End of the chain.
+/// Last slot of a chain, and the place of its last message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tip {
     /// Last slot.
@@ -203,7 +203,7 @@ impl Ledger {
         config: &Config,
     ) -> Option<PlacedSlot> {
         let slot = self.tip.slot.next();
-        let has_state = slot.0 % STATE_EVERY == 0;
+        let has_state = slot.0.is_multiple_of(STATE_EVERY);
         let mut header = SlotHeader {
             epoch: self.epoch,
             slot,

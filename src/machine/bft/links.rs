@@ -8,7 +8,7 @@ use crate::proto::bft::message::OrderStatus;
 use crate::proto::bft::{Committee, SlotNo};
 use crate::proto::chat::entry::MemberId;
 
-/// One connection.
+/// One connection, and the progress at its other end.
 #[derive(Debug)]
 pub(super) struct OrderLink {
     pub(super) key: PublicKey,
@@ -88,7 +88,7 @@ impl OrderLinks {
         self.members.len()
     }
 
-    /// All connections.
+    /// Numbers of all connections.
     pub(super) fn ids(&self) -> impl Iterator<Item = LinkId> {
         self.links.keys().copied()
     }

@@ -18,13 +18,13 @@ const CONSENTS_MAX: usize = 16;
 impl BftReplica {
     pub(super) fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {
         let Some(known) = self.links.get(link) else { return };
-        let Some(member) = known.member else {
-            return match msg {
-                Message::OrderStatus(status) => self.on_status(link, status, fx),
-                Message::SlotReq(request) => self.on_slot_req(link, request, fx),
-                Message::SlotResp(answer) => self.on_slot_resp(link, answer, fx),
-                _ => self.dropped("a message of no member", fx),
-            };
+        // Those that are no members follow the order, and have no part in it.
+        let follows =
+            matches!(msg, Message::OrderStatus(_) | Message::SlotReq(_) | Message::SlotResp(_));
+        let member = match known.member {
+            Some(member) => member,
+            None if follows => MemberId(0),
+            None => return self.dropped("a message of no member", fx),
         };
         let from = (link, member);
         match msg {
@@ -33,7 +33,7 @@ impl BftReplica {
             Message::PrePrepare(proposal) => self.on_pre_prepare(from, proposal, fx),
             Message::Prepare(vote) => self.on_vote(VotePhase::Prepare, from, vote, fx),
             Message::Commit(vote) => self.on_vote(VotePhase::Commit, from, vote, fx),
-            Message::Suspect(wish) => self.on_suspect(from, wish, fx),
+            Message::Suspect(wish) => self.on_suspect(from, &wish, fx),
             Message::ViewChange(change) => self.on_view_change(from, change, fx),
             Message::NewView(beginning) => self.on_new_view(from, beginning, fx),
             Message::OrderStatus(status) => self.on_status(link, status, fx),

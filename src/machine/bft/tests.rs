@@ -240,7 +240,7 @@ impl Group {
                         self.input(id, Input::Synced { records });
                     }
                 }
-                _ => {}
+                Due::Input(..) | Due::Timer(..) | Due::Sync(..) => {}
             }
         }
         self.now = end;
@@ -258,7 +258,7 @@ impl Group {
     fn texts(&self, id: u32) -> Vec<String> {
         let text = |it: &Arc<Entry>| match &it.body {
             Body::Chat(text) => text.payload.to_string(),
-            _ => panic!("a slot holds messages"),
+            Body::Opening | Body::Membership(_) => panic!("a slot holds messages"),
         };
         self.hosts[&MemberId(id)].delivered.iter().map(text).collect()
     }

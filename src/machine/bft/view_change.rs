@@ -37,7 +37,7 @@ impl BftReplica {
     pub(super) fn on_suspect(
         &mut self,
         (link, member): (LinkId, MemberId),
-        wish: Suspect,
+        wish: &Suspect,
         fx: &mut Fx,
     ) {
         if wish.sender_id != member {
@@ -54,7 +54,7 @@ impl BftReplica {
             return self.distrust(link, "a wish with a bad signature", fx);
         }
         let (view, reason) = (wish.view, wish.reason.chars().take(200).collect());
-        let wish = Suspect { reason, ..wish };
+        let wish = Suspect { reason, ..wish.clone() };
         let reason = wish.reason.clone();
         if self.views.wish(wish) && view > self.views.view() {
             fx.emit(Event::Suspected { by: member, view, reason });

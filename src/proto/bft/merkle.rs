@@ -20,7 +20,7 @@ fn node(left: ContentDigest, right: ContentDigest) -> ContentDigest {
 
 /// Number of leaves in the left half of a tree of `count` leaves, at least two.
 const fn left_half(count: usize) -> usize {
-    count.next_power_of_two() / 2
+    1 << (count - 1).ilog2()
 }
 
 /// Root of the tree over these leaves; SHA-256 of nothing if there are none.
@@ -82,6 +82,17 @@ pub fn root_by(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_count_of_leaves_is_too_great_to_be_refused() {
+        let (it, way) = (leaf(b"x"), [leaf(b"y"); 3]);
+        for count in [usize::MAX, usize::MAX / 2 + 2, usize::MAX / 2 + 1, usize::MAX / 2] {
+            assert_eq!(root_by(it, (0, count), &way), None);
+            assert_eq!(root_by(it, (count - 1, count), &[]), None);
+            assert_eq!(root_by(it, (count, count), &way), None);
+        }
+        assert_eq!(root_by(it, (0, 0), &[]), None);
+    }
 
     #[test]
     fn every_leaf_of_every_small_tree_leads_to_its_root_and_to_no_other_place() {

@@ -14,6 +14,9 @@ pub mod line;
 pub mod merkle;
 pub mod message;
 pub mod number;
+pub mod proof;
+pub mod roster;
+pub mod verifier;
 pub mod view;
 pub mod vote;
 
@@ -23,4 +26,9 @@ pub use committee::{Committee, Life, Voter};
 pub use evidence::Equivocation;
 pub use header::{BundleRef, SlotHeader};
 pub use number::{ContentDigest, EpochNo, OrderId, SlotNo, ViewNo};
+pub use proof::{ChangeProof, PlaceProof, ProofError, ProvenMessage};
+pub use verifier::{OrderConflict, OrderFault, OrderVerifier};
 pub use vote::{Certificate, Claim, ClaimKind, PhaseVote, VotePhase, VoteSubject};
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::loader::{Job, hand_over};
 use super::options::ChatNotification;
 use super::service::{ChatService, Peer};
 use crate::machine::LinkId;
@@ -31,8 +30,6 @@ pub(super) enum ChatCoreMsg {
 /// State of the core thread beside its links.
 pub(super) struct ChatCoreState {
     pub(super) group: Replica,
-    jobs: Sender<Job>,
-    handed_over: u64,
     is_gone: bool,
     waiting: Vec<Sender<()>>,
     /// Reason of this member's refusal, as last reported.
@@ -40,8 +37,8 @@ pub(super) struct ChatCoreState {
 }
 
 impl ChatCoreState {
-    pub(super) const fn new(group: Replica, jobs: Sender<Job>) -> Self {
-        Self { group, jobs, handed_over: 0, is_gone: false, waiting: Vec::new(), refused: None }
+    pub(super) const fn new(group: Replica) -> Self {
+        Self { group, is_gone: false, waiting: Vec::new(), refused: None }
     }
 
     /// Wakes the threads that wait for the end of this member's leaving.
@@ -88,20 +85,16 @@ impl EngineLoop<ChatService> {
 
     pub(super) fn add_record(&mut self, record: Record) {
         self.entries.push(record);
-        self.state.handed_over = self.shared.service.count_record();
+        self.shared.service.jobs.count_record();
     }
 
     pub(super) fn carry_out_extra(&mut self, effect: ExtraEffect) {
-        let after = self.state.handed_over;
         match effect {
             ExtraEffect::Load { link, from, bytes_max } => {
-                // If there is no room the member asks again.
-                hand_over(&self.state.jobs, Job::Load { link, from, bytes_max, after });
+                self.shared.load(link, from, bytes_max);
             }
             ExtraEffect::Deliver(entries) => self.notify(ChatNotification::Delivered(entries)),
-            ExtraEffect::Snapshot(snapshot) => {
-                hand_over(&self.state.jobs, Job::Keep { snapshot, after });
-            }
+            ExtraEffect::Snapshot(snapshot) => self.shared.keep(snapshot),
         }
     }
 

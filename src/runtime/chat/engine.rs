@@ -7,7 +7,6 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,10 +14,10 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::core::{ChatCoreMsg, ChatCoreState};
 use super::dialer::DialTarget;
-use super::loader::{self, JOBS_MAX, Job, hand_over};
+use super::loader::{Library, PAGE_BYTES_MAX};
 use super::options::{ChatOptions, ChatStartError, GroupBootstrap};
 use super::service::ChatService;
-use super::store::{self, Log, LogReader, OpenedLog, Snapshots};
+use super::store::{self, Log, OpenedLog};
 use super::verify::{Answers, VerifyReport};
 use crate::machine::chat::{ChatMemory, ChatStatus, Command, Input, Replica};
 use crate::model::{Endpoint, PublicKey};
@@ -29,6 +28,7 @@ use crate::runtime::engine::core::{CoreMsg, EngineLoop};
 use crate::runtime::engine::options::EngineCounters;
 use crate::runtime::engine::shared::EngineSetup;
 use crate::runtime::files::os_rng;
+use crate::runtime::member_log::jobs::{self, Job, Jobs};
 use crate::runtime::{engine, listen};
 
 /// Longest wait of a member that leaves for its machine, which bounds itself.
@@ -71,7 +71,7 @@ impl ChatEngine {
         let rng = os_rng().map_err(ChatStartError::Files)?;
         let group =
             Replica::new(config, me.clone(), os_rng().map_err(ChatStartError::Files)?, memory);
-        let (jobs, jobs_out) = bounded(JOBS_MAX);
+        let (jobs, jobs_out) = Jobs::new();
         let setup = EngineSetup {
             limits: options.limits,
             guests: DialectServers::default(),
@@ -85,18 +85,18 @@ impl ChatEngine {
             key_filter: options.key_filter,
             places: Mutex::new(seeds.into_iter().map(|(id, at)| DialTarget::new(id, at)).collect()),
             verify: Answers::default(),
-            jobs: Mutex::new(Some(jobs.clone())),
+            jobs,
             other_group: Mutex::default(),
-            records: AtomicU64::new(0),
         };
         let shared = Shared::new(setup, service);
         for note in notes {
             shared.note(note);
         }
-        let core = EngineLoop::new(&shared, ChatCoreState::new(group, jobs), options.sink);
-        let (reader, snapshots) = (log.reader().map_err(ChatStartError::Store)?, log.snapshots());
+        let core = EngineLoop::new(&shared, ChatCoreState::new(group), options.sink);
+        let reader = log.reader().map_err(ChatStartError::Store)?;
+        let library = Library { reader, snapshots: log.snapshots() };
         let engine = Self { shared };
-        match engine.start_threads(core, log, (reader, snapshots, jobs_out), listener) {
+        match engine.start_threads(core, log, (library, jobs_out), listener) {
             Ok(()) => Ok(engine),
             Err(error) => {
                 engine.stop();
@@ -109,7 +109,7 @@ impl ChatEngine {
         &self,
         core: EngineLoop<ChatService>,
         mut log: Log,
-        (mut reader, snapshots, jobs): (LogReader, Snapshots, Receiver<Job>),
+        (mut library, jobs): (Library, Receiver<Job<Library>>),
         listener: Option<TcpListener>,
     ) -> io::Result<()> {
         let shared = &self.shared;
@@ -117,9 +117,7 @@ impl ChatEngine {
             shared.write_log(&mut log, |log, records| log.write(records), Log::conclude);
         })?;
         shared.spawn("loader", move |shared| {
-            let submit = |input| shared.submit(input);
-            let fail = |error: store::LogStoreError| shared.fail(error.to_string());
-            loader::run(&jobs, &shared.log, (&mut reader, &snapshots), submit, fail);
+            jobs::run(&jobs, &shared.log, &mut library);
         })?;
         shared.open(core, listener)
     }
@@ -194,14 +192,7 @@ impl ChatEngine {
         let commit = self.status().ok_or_else(stopping)?.commit;
         let from = from.max(SeqNo(1));
         let count = count.min((commit.0 + 1).saturating_sub(from.0));
-        let (reply, replied) = bounded(1);
-        let jobs = self.shared.service.jobs().map_err(|_| stopping())?;
-        let after = self.shared.service.records();
-        if !hand_over(&jobs, Job::Page { from, count, after, reply }) {
-            return Err("too much is being read from the log now; try again".to_owned());
-        }
-        let page = replied.recv().map_err(|_| stopping())?;
-        page.map(|it| it.entries).map_err(|error| error.to_string())
+        self.shared.read_log(move |it| Ok(it.page(from, count, PAGE_BYTES_MAX)?.entries))
     }
 
     /// Compares the log with those of all linked members (C11).
@@ -240,9 +231,7 @@ impl ChatEngine {
 
     /// Ends all threads. Must not be called from one of them. A second call does nothing.
     pub fn stop(&self) {
-        let mut jobs = self.shared.service.jobs.lock().expect("nothing under this lock can panic");
-        jobs.take();
-        drop(jobs);
+        self.shared.service.jobs.close();
         self.shared.stop();
     }
 }

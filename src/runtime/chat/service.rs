@@ -3,16 +3,15 @@
 use crate::proto::chat::entry::{HostPort, Member, MemberId};
 use crate::proto::chat::message::{JoinAck, JoinIntent, Message, VerifyReq, VerifyResp};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
 use super::core::{ChatCoreMsg, ChatCoreState};
 use super::dialer::{CallTarget, DialTarget};
 use super::engine::Shared;
 use super::handshake::Error;
-use super::loader::{Job, hand_over};
+use super::loader::Library;
 use super::options::{ChatNotification, KeyFilter};
 use super::verify::Answers;
 use crate::machine::chat::{Event, ExtraEffect, ExtraInput, Input, Record, Replica, Timer};
@@ -25,6 +24,7 @@ use crate::runtime::engine::core_queue::Closed;
 use crate::runtime::engine::link::GARBLED_MAX;
 use crate::runtime::engine::link_writer::LinkWriter;
 use crate::runtime::engine::service::Service;
+use crate::runtime::member_log::jobs::Jobs;
 
 /// Largest number of running hashes in one answer.
 pub(super) const VERIFY_MAX: usize = 64;
@@ -35,32 +35,14 @@ pub(super) struct ChatService {
     pub(super) key_filter: Option<KeyFilter>,
     pub(super) places: Mutex<Vec<DialTarget>>,
     pub(super) verify: Answers,
-    /// Queue of the loader, until the end.
-    pub(super) jobs: Mutex<Option<Sender<Job>>>,
-    /// Number of records that the machine has given out.
-    pub(super) records: AtomicU64,
+    pub(super) jobs: Jobs<Library>,
     /// Address at which another group refuses this member, and its words.
     pub(super) other_group: Mutex<Option<(Endpoint, String)>>,
 }
 
 impl ChatService {
-    /// Counts a record that the machine has given out; returns their number.
-    pub(super) fn count_record(&self) -> u64 {
-        self.records.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Number of records that the machine had given out when it answered this thread last, or more.
-    pub(super) fn records(&self) -> u64 {
-        self.records.load(Ordering::Relaxed)
-    }
-
     pub(super) fn other_group(&self) -> MutexGuard<'_, Option<(Endpoint, String)>> {
         self.other_group.lock().expect("nothing under this lock can panic")
-    }
-
-    /// Queue of jobs for the loader.
-    pub(super) fn jobs(&self) -> Result<Sender<Job>, Closed> {
-        self.jobs.lock().expect("nothing under this lock can panic").clone().ok_or(Closed)
     }
 }
 
@@ -171,7 +153,7 @@ impl Service for ChatService {
                     let msg = Message::VerifyResp(answer);
                     shared
                         .queue
-                        .push(CoreMsg::Input(Input::Received { link, msg }), 0)
+                        .push_of(link, CoreMsg::Input(Input::Received { link, msg }), 0)
                         .map_err(ended)?;
                 }
                 Ok(Some(Message::VerifyResp(answer))) if is_member => {
@@ -180,7 +162,7 @@ impl Service for ChatService {
                 Ok(Some(msg)) => {
                     let bytes = input.line_bytes();
                     let item = CoreMsg::Input(Input::Received { link, msg });
-                    shared.queue.push(item, bytes).map_err(ended)?;
+                    shared.queue.push_of(link, item, bytes).map_err(ended)?;
                 }
                 Ok(None) => return Ok(()),
                 Err(LineError::Malformed { reason }) => {
@@ -188,7 +170,7 @@ impl Service for ChatService {
                     garbled += 1;
                     shared
                         .queue
-                        .push(CoreMsg::Extra(ChatCoreMsg::Garbled { link, reason }), 0)
+                        .push_of(link, CoreMsg::Extra(ChatCoreMsg::Garbled { link, reason }), 0)
                         .map_err(ended)?;
                     if garbled > GARBLED_MAX {
                         return Err("it says what is no message".to_owned());
@@ -264,14 +246,7 @@ impl Shared {
         at.retain(|seq| *seq <= commit);
         at.truncate(VERIFY_MAX);
         at.sort_unstable();
-        let (reply, replied) = crossbeam_channel::bounded(1);
-        if !hand_over(
-            &self.service.jobs()?,
-            Job::Hashes { at, after: self.service.records(), reply },
-        ) {
-            return Ok(());
-        }
-        if let Ok(Ok(hashes)) = replied.recv() {
+        if let Some(Ok(hashes)) = self.service.jobs.ask(move |it| it.reader.hashes(&at))? {
             let (sender_id, question) = (self.service.me.id, question.question);
             let answer = VerifyResp { sender_id, question, commit, hashes };
             self.queue

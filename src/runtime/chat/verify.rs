@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::core::ChatCoreMsg;
 use super::engine::Shared;
-use super::loader::{Job, hand_over};
 use super::service::VERIFY_MAX;
 use crate::machine::LinkId;
 use crate::proto::chat::entry::{ChainHash, MemberId, SeqNo};
@@ -156,13 +155,7 @@ impl Shared {
     }
 
     fn own_hashes(&self, at: Vec<SeqNo>) -> Result<Vec<(SeqNo, ChainHash)>, String> {
-        let (reply, replied) = bounded(1);
-        let stopping = || "this member is stopping".to_owned();
-        let job = Job::Hashes { at, after: self.service.records(), reply };
-        if !hand_over(&self.service.jobs().map_err(|_| stopping())?, job) {
-            return Err("too much is being read from the log now; try again".to_owned());
-        }
-        replied.recv().map_err(|_| stopping())?.map_err(|error| error.to_string())
+        self.read_log(move |reader| reader.hashes(&at))
     }
 }
 

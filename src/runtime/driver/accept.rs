@@ -164,7 +164,11 @@ impl<M: Drivable> Driver<M> {
             Dialect::Native => self.pass_plain(connection, deadline),
             Dialect::Sealed => self.pass_sealed(connection, deadline),
             // These dialects are plain: a caller that proves no key is refused here.
-            Dialect::Chat | Dialect::Rollout | Dialect::Framed | Dialect::Swarm
+            Dialect::Chat
+            | Dialect::Order
+            | Dialect::Rollout
+            | Dialect::Framed
+            | Dialect::Swarm
                 if self.key_check.keys().is_some() =>
             {
                 self.counters.refused_keyless.add(1);
@@ -173,6 +177,7 @@ impl<M: Drivable> Driver<M> {
                 return Route::Refused;
             }
             Dialect::Chat
+            | Dialect::Order
             | Dialect::Rollout
             | Dialect::Framed
             | Dialect::Swarm

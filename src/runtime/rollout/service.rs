@@ -159,7 +159,7 @@ impl Service for RolloutService {
             let reason = match input.read() {
                 Ok(Some(StatedMessage { sender, message: msg })) if sender == *peer => {
                     let item = CoreMsg::Input(Input::Received { link, msg });
-                    let pushed = shared.queue.push(item, input.message_bytes());
+                    let pushed = shared.queue.push_of(link, item, input.message_bytes());
                     pushed.map_err(|_| "this node is stopping".to_owned())?;
                     continue;
                 }

@@ -53,7 +53,7 @@ impl Fleet {
             flags.extend(["--heartbeat".to_owned(), format!("{}ms", heartbeat.as_millis())]);
         }
         let mut fleet = Self { dir: dir.to_owned(), clock, flags, peers: Vec::new() };
-        let ports = ports(args.peers)
+        let ports = free_ports(args.peers)
             .map_err(|source| CliError::System { action: "find free ports", source })?;
         for (number, port) in (1..).zip(ports) {
             // A chat's directory bears its id.
@@ -216,7 +216,7 @@ impl Drop for Fleet {
 }
 
 /// Ports that are free now.
-fn ports(count: u32) -> std::io::Result<Vec<u16>> {
+pub(in crate::cli::bench) fn free_ports(count: u32) -> std::io::Result<Vec<u16>> {
     let ip = IpAddr::from(Ipv4Addr::LOCALHOST);
     let held: Result<Vec<_>, _> = (0..count).map(|_| TcpListener::bind((ip, 0))).collect();
     held?.iter().map(|it| it.local_addr().map(|addr| addr.port())).collect()

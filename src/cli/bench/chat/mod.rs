@@ -20,6 +20,7 @@ use serde_json::json;
 pub use self::args::ChatBenchArgs;
 use self::faults::{Fault, FaultPlan};
 use self::fleet::Fleet;
+pub(super) use self::fleet::free_ports;
 use self::load::{Load, Outcome};
 use super::figure::{Sheet, Target, cores};
 use crate::cli::CliError;

@@ -1,9 +1,7 @@
 //! Log and snapshot of a member: the records that it must still know after a crash, and the entries
 //! of old times.
 //!
-//! `peer_<id>.log` has one record a line, and a mark after each sync, in the form of
-//! [`crate::runtime::records`]. `peer_<id>.snapshot` is one such line, `peer_<id>.lock` excludes
-//! other processes.
+//! The files are those of [`crate::runtime::member_log`].
 //!
 //! Invariants:
 //! - After [`Log::append`] has returned without an error, its records are read back by every later
@@ -14,35 +12,24 @@
 //! - The memory for a log does not grow with its messages, but for 16 bytes in every
 //!   [`index::MARK_ENTRIES`].
 
-mod error;
 mod index;
-mod note;
 mod read;
 mod replay;
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-pub use error::LogStoreError;
+pub use crate::runtime::member_log::{LogStoreError, Snapshots};
 pub use read::{LogFile, LogReader, Page};
 
 use self::index::Index;
-use self::note::{LogPosition, Note};
 use crate::machine::chat::{Record, Snapshot};
 use crate::model::PublicKey;
 use crate::proto::chat::entry::{GroupId, MemberId};
-use crate::runtime::files::{make_dirs, replace_file, settle};
-use crate::runtime::lock::LockedFile;
-use crate::runtime::records::{DurableMark, MARK_BYTES, checked_json, push_line};
+use crate::runtime::member_log::{LogFiles, Note, RecordFile};
 
 /// Opening of every entry's JSON, and of no other record's.
 const ENTRY_OPENING: &[u8] = br#"{"record":"entry","#;
-
-/// Buffers above this size are given back after use.
-const KEPT_BYTES_MAX: usize = 1024 * 1024;
 
 /// Content of a log that a restart begins with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,20 +60,9 @@ pub struct OpenedLog {
 /// A log that is written to.
 #[derive(Debug)]
 pub struct Log {
-    path: PathBuf,
-    file: File,
-    /// Offset of the next line.
-    bytes: u64,
-    /// End of the last record on which other members may rely: any but a text that was typed here.
-    bound: u64,
+    file: RecordFile,
     index: Arc<Mutex<Index>>,
-    lines: Vec<u8>,
     snapshots: Snapshots,
-    /// File, away from the log, that notes that there is one, and how far it has come.
-    marker: Option<PathBuf>,
-    note: Option<Note>,
-    /// Held open for its lock, which the system releases even after a crash.
-    _lock: LockedFile,
 }
 
 /// Opens the log of a member in `dir`, which is made if it is missing, or begins an empty one.
@@ -95,63 +71,19 @@ pub struct Log {
 /// Fails if another process has it open, if it is another member's or damaged, or if the disk
 /// refuses.
 pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<OpenedLog, LogStoreError> {
-    let path = dir.join(format!("peer_{}.log", me.0));
-    make_dirs(dir, 0o777).map_err(LogStoreError::io("create", dir))?;
-    let lock = lock(&dir.join(format!("peer_{}.lock", me.0)), dir)?;
-    let file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(LogStoreError::io("open", &path))?;
-    let snapshots = Snapshots { path: dir.join(format!("peer_{}.snapshot", me.0)) };
+    let files = LogFiles::open(dir, me)?;
     let mut notes = Vec::new();
-    let snapshot = snapshots.read().unwrap_or_else(|reason| {
-        let shown = snapshots.path.display();
-        notes.push(format!("{shown} is of no use ({reason}); the whole log is read instead"));
-        None
-    });
-    let replayed = replay::replay(&path, &file, snapshot, Some((me, key)))?;
+    let snapshot = files.snapshot(&mut notes);
+    let replayed = replay::replay((&files.path, &files.file), snapshot, Some((me, key)))?;
     if replayed.found.is_rewound {
         let reason = "a leader noticed that it ends before what had been acknowledged".to_owned();
-        return Err(LogStoreError::Rewound { path, reason, me });
+        return Err(LogStoreError::Rewound { path: files.path, reason, remedy: anew(me) });
     }
-    if let Some(torn) = &replayed.torn {
-        file.set_len(replayed.bytes).map_err(LogStoreError::io("cut the torn end of", &path))?;
-        notes.extend(torn.notes(&path));
-    }
-    settle(&path, &file).map_err(LogStoreError::io("sync", &path))?;
-    let mut log = Log {
-        path,
-        file,
-        bytes: replayed.bytes,
-        bound: replayed.bound,
-        index: Arc::new(Mutex::new(replayed.index)),
-        lines: Vec::new(),
-        snapshots,
-        marker: None,
-        note: None,
-        _lock: lock,
-    };
-    if !replayed.ends_marked {
-        log.mark()?;
-    }
+    notes.extend(replayed.torn_notes(&files.path));
+    let snapshots = files.snapshots.clone();
+    let file = RecordFile::resume(files, &replayed.form)?;
+    let log = Log { file, index: Arc::new(Mutex::new(replayed.index)), snapshots };
     Ok(OpenedLog { log, found: replayed.found, notes })
-}
-
-fn lock(path: &Path, dir: &Path) -> Result<LockedFile, LogStoreError> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(LogStoreError::io("open", path))?;
-    LockedFile::lock(file).map_err(|error| match error {
-        TryLockError::WouldBlock => LogStoreError::Locked { dir: dir.into() },
-        TryLockError::Error(source) => LogStoreError::io("lock", path)(source),
-    })
 }
 
 impl OpenedLog {
@@ -162,49 +94,33 @@ impl OpenedLog {
     /// Fails if there was a log, by the marker, and it is gone or ends before that place, or if the
     /// disk refuses.
     pub fn mark(&mut self, marker: &Path, me: MemberId) -> Result<(), LogStoreError> {
-        let path = self.log.path.clone();
+        let path = self.log.file.path().to_owned();
         let known = Note::read(marker).map_err(LogStoreError::io("read", marker))?;
         if self.found.group.is_none() && known.is_some() {
-            return Err(LogStoreError::Forgotten { path, marker: marker.into(), me });
+            let (marker, remedy) = (marker.into(), anew(me));
+            return Err(LogStoreError::Forgotten { path, marker, remedy });
         }
-        if let Some(had) = known.flatten() {
-            let has = self.log.bytes;
-            let is_there = has >= had.bytes
-                && LogPosition::of(&self.log.file, had.bytes)
-                    .map_err(LogStoreError::io("read", &path))?
-                    == had;
-            if !is_there {
-                let reason = format!(
-                    "it has {has} bytes and does not hold what stood before byte {}, which was \
-                     acknowledged, as {} says; it was cut, or replaced by a copy",
-                    had.bytes,
-                    marker.display()
-                );
-                return Err(LogStoreError::Rewound { path, reason, me });
-            }
+        if let Some(had) = known.flatten()
+            && !self.log.file.has(had)?
+        {
+            let reason = format!(
+                "it has {} bytes and does not hold what stood before byte {}, which was \
+                 acknowledged, as {} says; it was cut, or replaced by a copy",
+                self.log.file.bytes(),
+                had.bytes,
+                marker.display()
+            );
+            return Err(LogStoreError::Rewound { path, reason, remedy: anew(me) });
         }
-        self.log.marker = Some(marker.into());
+        self.log.file.set_marker(marker);
         if self.found.group.is_some() {
-            self.log.write_marker()?;
+            self.log.file.write_marker()?;
         }
         Ok(())
     }
 }
 
 impl Log {
-    fn write_marker(&mut self) -> Result<(), LogStoreError> {
-        let Some(marker) = &self.marker else { return Ok(()) };
-        let place = self.place()?;
-        let note = Note::create(marker, &self.path, place);
-        self.note = Some(note.map_err(LogStoreError::io("write", marker))?);
-        Ok(())
-    }
-
-    /// End of the records on which other members rely.
-    fn place(&self) -> Result<LogPosition, LogStoreError> {
-        LogPosition::of(&self.file, self.bound).map_err(LogStoreError::io("read", &self.path))
-    }
-
     /// Writes records at the end, all at once, waits until the disk has them, and concludes.
     ///
     /// # Errors
@@ -220,9 +136,7 @@ impl Log {
     /// # Errors
     /// As [`Self::append`].
     pub fn conclude(&mut self) -> Result<(), LogStoreError> {
-        self.mark()?;
-        let Some(note) = &self.note else { return Ok(()) };
-        note.write(self.place()?).map_err(LogStoreError::io("write", note.path()))
+        self.file.conclude()
     }
 
     /// Writes records at the end, all at once, and waits until the disk has them. To be followed by
@@ -232,29 +146,9 @@ impl Log {
     /// # Errors
     /// As [`Self::append`].
     pub fn write(&mut self, records: &[Record]) -> Result<(), LogStoreError> {
-        self.lines.clear();
-        self.lines.shrink_to(KEPT_BYTES_MAX);
-        let (mut places, mut bound) = (Vec::with_capacity(records.len()), self.bound);
-        let mut marked = 0;
-        for record in records {
-            if self.lines.len() > marked + MARK_BYTES {
-                marked = self.lines.len();
-                let at = self.bytes + marked as u64;
-                let mark = DurableMark { synced: self.bytes, bound: self.bound, at };
-                push_line(&mark, &mut self.lines);
-            }
-            places.push(self.bytes + self.lines.len() as u64);
-            push_line(record, &mut self.lines);
-            if is_bound(record) {
-                bound = self.bytes + self.lines.len() as u64;
-            }
-        }
-        self.file.write_all(&self.lines).map_err(LogStoreError::io("write", &self.path))?;
-        self.file.sync_data().map_err(LogStoreError::io("sync", &self.path))?;
-        self.bytes += self.lines.len() as u64;
-        self.bound = bound;
+        let places = self.file.write(records, is_bound)?;
         if records.iter().any(|it| matches!(it, Record::Group { .. })) {
-            self.write_marker()?;
+            self.file.write_marker()?;
         }
         let mut index = self.index.lock().expect("nothing under this lock can panic");
         for (record, offset) in records.iter().zip(places) {
@@ -270,18 +164,7 @@ impl Log {
                 | Record::Commit { .. } => {}
             }
         }
-        index.end = self.bytes;
-        Ok(())
-    }
-
-    /// Writes a mark that everything so far is on disk. The mark gets there with the next write: if
-    /// it is lost, nothing else is.
-    fn mark(&mut self) -> Result<(), LogStoreError> {
-        self.lines.clear();
-        let (at, bound) = (self.bytes, self.bound);
-        push_line(&DurableMark { synced: at, bound, at }, &mut self.lines);
-        self.file.write_all(&self.lines).map_err(LogStoreError::io("write", &self.path))?;
-        self.bytes += self.lines.len() as u64;
+        index.end = self.file.bytes();
         Ok(())
     }
 
@@ -290,8 +173,8 @@ impl Log {
     /// # Errors
     /// Fails if the log cannot be opened a second time.
     pub fn reader(&self) -> Result<LogReader, LogStoreError> {
-        let file = File::open(&self.path).map_err(LogStoreError::io("open", &self.path))?;
-        Ok(LogReader::new(self.path.clone(), file, Arc::clone(&self.index)))
+        let (path, file) = (self.file.path().to_owned(), self.file.open_again()?);
+        Ok(LogReader::new(path, file, Arc::clone(&self.index)))
     }
 
     /// Writer of this member's snapshots.
@@ -300,36 +183,16 @@ impl Log {
     }
 }
 
-/// Writer of the snapshots of one member.
-#[derive(Clone, Debug)]
-pub struct Snapshots {
-    path: PathBuf,
-}
-
-impl Snapshots {
-    /// Replaces the snapshot. Everything that it depends on must be on disk already.
-    ///
-    /// # Errors
-    /// Fails if the disk refuses; the old one is then still there.
-    pub fn write(&self, snapshot: &Snapshot) -> Result<(), LogStoreError> {
-        let mut line = Vec::new();
-        push_line(snapshot, &mut line);
-        replace_file(&self.path, &line).map_err(LogStoreError::io("write", &self.path))
-    }
-
-    /// The snapshot, if there is one.
-    fn read(&self) -> Result<Option<Snapshot>, String> {
-        let mut line = Vec::new();
-        match File::open(&self.path) {
-            Ok(mut file) => settle(&self.path, &file)
-                .and_then(|()| file.read_to_end(&mut line))
-                .map_err(|err| err.to_string())?,
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(err) => return Err(err.to_string()),
-        };
-        let json = checked_json(&line)?;
-        serde_json::from_slice(json).map(Some).map_err(|err| err.to_string())
-    }
+/// Remedy for a log that does not hold the records its member has promised. An older copy of the
+/// log is none: messages that were confirmed could be lost by it.
+fn anew(me: MemberId) -> String {
+    format!(
+        "an older copy is no remedy, for it lacks what {me} has acknowledged. Have another member \
+         remove {me} (peer chat remove {}; where no majority runs without it: peer chat recover \
+         --i-know), then start it anew with --seed and a fresh --data and --log-dir; it gets all \
+         messages from the others",
+        me.0
+    )
 }
 
 /// True if other members may rely on a record: on all but texts that were typed here and have no

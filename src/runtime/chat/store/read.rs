@@ -1,8 +1,6 @@
 //! Reading entries out of a log, by number, while it grows or after the fact.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -12,10 +10,7 @@ use super::replay::{parse, peek_entry, replay};
 use crate::machine::chat::Record;
 use crate::model::PublicKey;
 use crate::proto::chat::entry::{ChainHash, Entry, GroupId, MemberId, SeqNo, Term};
-use crate::runtime::records::checked_json;
-
-/// Size of the read buffer, in bytes.
-const BUFFER_BYTES: usize = 64 * 1024;
+use crate::runtime::member_log::walk_lines;
 
 /// Distance of the running hashes that are remembered, in entries.
 const CHAIN_ENTRIES: u64 = 1024;
@@ -116,59 +111,25 @@ impl LogReader {
         from: SeqNo,
         mut show: impl FnMut(Arc<Entry>, usize) -> bool,
     ) -> Result<(), LogStoreError> {
-        let (mut offset, end) = {
+        let part = {
             let index = self.index.lock().expect("nothing under this lock can panic");
             (index.floor(from), index.end)
         };
-        let part = FilePart { file: &self.file, at: offset, end };
-        let mut reader = BufReader::with_capacity(BUFFER_BYTES, part);
-        let (mut next, mut line) = (from, Vec::new());
-        loop {
-            line.clear();
-            let len = reader
-                .read_until(b'\n', &mut line)
-                .map_err(|source| LogStoreError::io("read", &self.path)(source))?;
-            if len == 0 {
-                return Ok(());
+        let mut next = from;
+        walk_lines((&self.path, &self.file), part, |json, offset, len| {
+            if peek_entry(json) == Some(next)
+                && self.counts(next, offset)
+                && let Record::Entry(entry) = parse(json).map_err(|err| err.to_string())?
+            {
+                next.0 = next.0.saturating_add(1);
+                return Ok(show(entry, len));
             }
-            let corrupt = |reason: String| LogStoreError::Corrupt {
-                path: self.path.clone(),
-                line: 0,
-                reason: format!("{reason}, at byte {offset}"),
-                me: None,
-            };
-            let json = checked_json(&line).map_err(|reason| corrupt(reason.into()))?;
-            if peek_entry(json) == Some(next) && self.counts(next, offset) {
-                let record = parse(json).map_err(|err| corrupt(err.to_string()))?;
-                if let Record::Entry(entry) = record {
-                    next.0 = next.0.saturating_add(1);
-                    if !show(entry, len) {
-                        return Ok(());
-                    }
-                }
-            }
-            offset += len as u64;
-        }
+            Ok(true)
+        })
     }
 
     fn counts(&self, seq_no: SeqNo, offset: u64) -> bool {
         self.index.lock().expect("nothing under this lock can panic").counts(seq_no, offset)
-    }
-}
-
-/// A part of a file, read without moving its position.
-struct FilePart<'a> {
-    file: &'a File,
-    at: u64,
-    end: u64,
-}
-
-impl Read for FilePart<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buf.len());
-        let len = self.file.read_at(&mut buf[..left], self.at)?;
-        self.at += len as u64;
-        Ok(len)
     }
 }
 
@@ -194,7 +155,7 @@ impl LogFile {
     /// Fails if there is no log, the disk refuses, or a line other than a torn last one is corrupt.
     pub fn open(path: &Path) -> Result<Self, LogStoreError> {
         let file = File::open(path).map_err(LogStoreError::io("open", path))?;
-        let replayed = replay(path, &file, None, None)?;
+        let replayed = replay((path, &file), None, None)?;
         let commit = |record: &Record| match record {
             Record::Commit { seq_no } => Some(*seq_no),
             Record::Group { .. }

@@ -1,6 +1,6 @@
 //! Reading a log from its beginning, once, at the start.
 //!
-//! Every line's checksum is verified. Lines before the snapshot are not made into entries, which
+//! Lines before the snapshot are not made into entries, which
 //! makes a start with a long log several times faster.
 
 use std::fs::File;
@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::index::Index;
-use super::{ENTRY_OPENING, LogContent, LogStoreError, is_bound};
+use super::{ENTRY_OPENING, LogContent, LogStoreError, anew, is_bound};
 use crate::machine::chat::{Record, Snapshot};
 use crate::model::PublicKey;
 use crate::proto::chat::entry::{ChatText, Entry, GroupId, MemberId, MsgId, SeqNo};
-use crate::runtime::records::{DurableMark, checked_json, judge, lines_from, read_line};
+use crate::runtime::member_log::{self, RecordFault};
 
 /// Largest number of typed texts of a torn end that are told.
 const TOLD_MAX: usize = 100;
@@ -22,36 +22,18 @@ pub(super) struct Replayed {
     pub(super) found: LogContent,
     pub(super) whose: Option<(MemberId, PublicKey)>,
     pub(super) index: Index,
-    /// Length of the intact part, in bytes.
-    pub(super) bytes: u64,
-    /// End of the last record on which other members may rely.
-    pub(super) bound: u64,
-    /// True if the last line is a mark.
-    pub(super) ends_marked: bool,
-    pub(super) torn: Option<Torn>,
+    pub(super) form: member_log::Replayed,
 }
 
-/// End of a log that was never confirmed, and that a crash left in pieces.
-#[derive(Debug)]
-pub(super) struct Torn {
-    /// The first damaged line, counted from 1.
-    line: u64,
-    bytes: u64,
-    /// The texts in it that can still be read.
-    texts: Vec<Arc<str>>,
-}
-
-impl Torn {
-    /// Notes about the torn end, for people.
-    pub(super) fn notes(&self, path: &Path) -> Vec<String> {
-        let Self { line, bytes, texts } = self;
-        let shown = path.display();
-        let head =
-            format!("{shown}: line {line} was torn by a crash; its {bytes} bytes were cut off");
-        let text = |text: &Arc<str>| {
+impl Replayed {
+    /// Notes about the torn end, for people, with the texts in it that can still be read.
+    pub(super) fn torn_notes(&self, path: &Path) -> Vec<String> {
+        let Some(torn) = &self.form.torn else { return Vec::new() };
+        let texts = torn.intact.iter().filter_map(|json| typed_text(json));
+        let text = |text: Arc<str>| {
             format!("typed here, and cut off with it; if it does not appear, send it again: {text}")
         };
-        std::iter::once(head).chain(texts.iter().take(TOLD_MAX).map(text)).collect()
+        std::iter::once(torn.note(path)).chain(texts.take(TOLD_MAX).map(text)).collect()
     }
 }
 
@@ -72,64 +54,21 @@ impl ReplayedLine {
 
 /// Reads a log; with `owner`, only if it is that member's, else without its entries.
 pub(super) fn replay(
-    path: &Path,
-    file: &File,
+    (path, file): (&Path, &File),
     snapshot: Option<Snapshot>,
     owner: Option<(MemberId, PublicKey)>,
 ) -> Result<Replayed, LogStoreError> {
-    let read_error = |source| LogStoreError::io("read", path)(source);
-    let mut reader = lines_from(file, 0).map_err(read_error)?;
+    let remedy = owner.map(|(me, _)| anew(me));
     let mut reading = Reading::new(snapshot, owner);
-    let (mut line, mut bytes, mut torn) = (Vec::new(), 0, None);
-    let (mut bound, mut has_marks, mut ends_marked) = (0, false, false);
-    for number in 1.. {
-        let me = owner.map(|(me, _)| me);
-        let corrupt =
-            |reason: String| LogStoreError::Corrupt { path: path.into(), line: number, reason, me };
-        let len = read_line(&mut reader, &mut line).map_err(read_error)?;
-        if len == 0 {
-            break;
-        }
-        match checked_json(&line) {
-            Ok(json) => {
-                ends_marked = DurableMark::parse(json).is_some();
-                has_marks |= ends_marked;
-                if !ends_marked {
-                    let newer = |err: serde_json::Error| LogStoreError::Newer {
-                        path: path.into(),
-                        line: number,
-                        reason: err.to_string(),
-                    };
-                    let record = reading.record(json).map_err(newer)?;
-                    if record.is_bound() {
-                        bound = bytes + len;
-                    }
-                    reading.take(record, bytes).map_err(|fault| match fault {
-                        RecordFault::Corrupt(reason) => corrupt(reason),
-                        RecordFault::Foreign(whose) => {
-                            LogStoreError::Foreign { path: path.into(), whose }
-                        }
-                    })?;
-                }
-                bytes += len;
-            }
-            Err(reason) => {
-                let rest = judge(file, bytes, has_marks).map_err(read_error)?;
-                if !rest.is_torn {
-                    return Err(corrupt(reason.into()));
-                }
-                let texts = rest.intact.iter().filter_map(|json| typed_text(json)).collect();
-                torn = Some(Torn { line: number, bytes: rest.bytes, texts });
-                ends_marked = false;
-                break;
-            }
-        }
-    }
-    let (found, whose, index) = reading.finish(bytes).map_err(|reason| {
-        let (line, me) = (1, owner.map(|(me, _)| me));
-        LogStoreError::Corrupt { path: path.into(), line, reason, me }
+    let form = member_log::replay((path, file), remedy.as_deref(), |json, offset| {
+        let record = reading.record(json).map_err(|err| RecordFault::Newer(err.to_string()))?;
+        let is_bound = record.is_bound();
+        reading.take(record, offset).map(|()| is_bound)
     })?;
-    Ok(Replayed { found, whose, index, bytes, bound, ends_marked, torn })
+    let (found, whose, index) = reading
+        .finish(form.bytes)
+        .map_err(|reason| LogStoreError::Corrupt { path: path.into(), line: 1, reason, remedy })?;
+    Ok(Replayed { found, whose, index, form })
 }
 
 /// Text of a record, if it is a typed text.
@@ -145,12 +84,6 @@ fn typed_text(json: &[u8]) -> Option<Arc<str>> {
         | Record::Rewound
         | Record::Commit { .. } => None,
     }
-}
-
-/// Reason why a record cannot stand at its place.
-enum RecordFault {
-    Corrupt(String),
-    Foreign(String),
 }
 
 /// State of the reading so far.

@@ -5,8 +5,6 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::proto::chat::entry::MemberId;
-
 /// Reason why a log cannot be used.
 #[derive(Debug)]
 pub enum LogStoreError {
@@ -32,8 +30,8 @@ pub enum LogStoreError {
         line: u64,
         /// Description of the damage.
         reason: String,
-        /// Member whose log it is, if that is known.
-        me: Option<MemberId>,
+        /// Remedy, if one is known.
+        remedy: Option<String>,
     },
     /// A line is intact, and not a record of this version.
     Newer {
@@ -57,8 +55,8 @@ pub enum LogStoreError {
         path: PathBuf,
         /// Description of the difference, as a clause.
         reason: String,
-        /// Member whose log it is.
-        me: MemberId,
+        /// Remedy.
+        remedy: String,
     },
     /// The member had a log, and it is not there.
     Forgotten {
@@ -66,14 +64,17 @@ pub enum LogStoreError {
         path: PathBuf,
         /// File that remembers the log.
         marker: PathBuf,
-        /// Member whose log it was.
-        me: MemberId,
+        /// Remedy.
+        remedy: String,
     },
 }
 
 impl LogStoreError {
     /// An error of the disk, while `action` was tried with `path`.
-    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(in crate::runtime) fn io(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }
@@ -84,7 +85,7 @@ impl fmt::Display for LogStoreError {
         match self {
             Self::Io { action, path, source } => {
                 write!(f, "cannot {action} {}: {source}", path.display())?;
-                f.write_str(remedy(source.kind()))
+                f.write_str(remedy_for(source.kind()))
             }
             Self::Locked { dir } => write!(
                 f,
@@ -92,9 +93,9 @@ impl fmt::Display for LogStoreError {
                  --log-dir",
                 dir.display()
             ),
-            Self::Corrupt { path, line, reason, me } => {
+            Self::Corrupt { path, line, reason, remedy } => {
                 write!(f, "{} is corrupt at line {line}: {reason}", path.display())?;
-                me.map_or(Ok(()), |me| write!(f, "; {}", anew(me)))
+                remedy.as_ref().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
             }
             Self::Newer { path, line, reason } => write!(
                 f,
@@ -102,8 +103,8 @@ impl fmt::Display for LogStoreError {
                  newer version has written it. Start that version here",
                 path.display()
             ),
-            Self::Rewound { path, reason, me } => {
-                write!(f, "{} is not whole: {reason}; {}", path.display(), anew(*me))
+            Self::Rewound { path, reason, remedy } => {
+                write!(f, "{} is not whole: {reason}; {remedy}", path.display())
             }
             Self::Foreign { path, whose } => write!(
                 f,
@@ -111,12 +112,12 @@ impl fmt::Display for LogStoreError {
                  --data",
                 path.display()
             ),
-            Self::Forgotten { path, marker, me } => write!(
+            Self::Forgotten { path, marker, remedy } => write!(
                 f,
-                "{} is gone, and with it what this member has promised and stored, as {} says; {}",
+                "{} is gone, and with it what this member has promised and stored, as {} says; \
+                 {remedy}",
                 path.display(),
-                marker.display(),
-                anew(*me)
+                marker.display()
             ),
         }
     }
@@ -136,19 +137,7 @@ impl Error for LogStoreError {
     }
 }
 
-/// Remedy for a log that does not hold the records its member has promised. An older copy of the
-/// log is none: messages that were confirmed could be lost by it.
-fn anew(me: MemberId) -> String {
-    format!(
-        "an older copy is no remedy, for it lacks what {me} has acknowledged. Have another member \
-         remove {me} (peer chat remove {}; where no majority runs without it: peer chat recover \
-         --i-know), then start it anew with --seed and a fresh --data and --log-dir; it gets all \
-         messages from the others",
-        me.0
-    )
-}
-
-fn remedy(kind: io::ErrorKind) -> &'static str {
+fn remedy_for(kind: io::ErrorKind) -> &'static str {
     const ROOM: &str = "; make room there, and start again: nothing that was confirmed is lost";
     const DIR: &str = "; choose a directory that you may write to with --log-dir";
     let remedies = [

@@ -22,9 +22,9 @@ const TAIL_BYTES: u64 = 128;
 
 /// A place in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LogPosition {
+pub(in crate::runtime) struct LogPosition {
     /// Length of the log up to there, in bytes.
-    pub(super) bytes: u64,
+    pub(in crate::runtime) bytes: u64,
     checksum: u32,
 }
 
@@ -33,7 +33,7 @@ impl LogPosition {
     ///
     /// # Errors
     /// Fails if the log is shorter, or the disk refuses.
-    pub(super) fn of(log: &File, bytes: u64) -> io::Result<Self> {
+    pub(in crate::runtime) fn of(log: &File, bytes: u64) -> io::Result<Self> {
         let mut tail = [0; TAIL_BYTES as usize];
         let len = usize::try_from(bytes.min(TAIL_BYTES)).expect("it is 128 at most");
         log.read_exact_at(&mut tail[..len], bytes - len as u64)?;
@@ -54,14 +54,18 @@ impl LogPosition {
 
 /// The file of the note.
 #[derive(Debug)]
-pub(super) struct Note {
+pub(in crate::runtime) struct Note {
     path: PathBuf,
     file: File,
 }
 
 impl Note {
     /// Makes the note, in place of an older one.
-    pub(super) fn create(path: &Path, log: &Path, place: LogPosition) -> io::Result<Self> {
+    pub(in crate::runtime) fn create(
+        path: &Path,
+        log: &Path,
+        place: LogPosition,
+    ) -> io::Result<Self> {
         let text = format!("{}{}\n", place.head(), log.display());
         replace_file(path, text.as_bytes())?;
         let file = OpenOptions::new().write(true).open(path)?;
@@ -70,7 +74,7 @@ impl Note {
 
     /// Reads a note: `None` if there is none, `Some(None)` if it names no place, as those of
     /// earlier versions.
-    pub(super) fn read(path: &Path) -> io::Result<Option<Option<LogPosition>>> {
+    pub(in crate::runtime) fn read(path: &Path) -> io::Result<Option<Option<LogPosition>>> {
         match std::fs::read(path) {
             Ok(text) => Ok(Some(LogPosition::parse(&text))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -79,11 +83,11 @@ impl Note {
     }
 
     /// Notes the length of the log that is on disk.
-    pub(super) fn write(&self, place: LogPosition) -> io::Result<()> {
+    pub(in crate::runtime) fn write(&self, place: LogPosition) -> io::Result<()> {
         self.file.write_all_at(place.head().as_bytes(), 0)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::runtime) fn path(&self) -> &Path {
         &self.path
     }
 }

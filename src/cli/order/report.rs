@@ -1,0 +1,190 @@
+//! Events and states of a Byzantine order in words, for people and for the log.
+
+use ::log::Level;
+use serde_json::{Value, json};
+
+use crate::cli::log::LogLine;
+use crate::cli::text::escape;
+use crate::machine::bft::{BftStatus, Event};
+use crate::model::Endpoint;
+use crate::proto::bft::{Equivocation, VotePhase};
+use crate::proto::chat::entry::{HostPort, MemberId};
+
+/// Ids of members as a list.
+fn list(members: impl IntoIterator<Item = MemberId>) -> String {
+    members.into_iter().map(|it| it.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Number of liars that are borne, as a sentence.
+fn borne(liars: usize) -> String {
+    match liars {
+        0 => "no liar is borne".to_owned(),
+        1 => "one liar is borne".to_owned(),
+        many => format!("{many} liars are borne"),
+    }
+}
+
+/// First line of a member: its group and how much that bears.
+pub(super) fn group_line(status: &BftStatus) -> String {
+    let members = status.members.len();
+    let members = if members == 1 { "1 member".to_owned() } else { format!("{members} members") };
+    let decide =
+        if status.quorum == 1 { "1 decides" } else { &format!("{} decide", status.quorum) };
+    format!("group {}: {members}, {}, {decide}", status.group, borne(status.liars_borne))
+}
+
+/// State of a member in which nothing becomes final, or that is close to it.
+fn reach(status: &BftStatus) -> String {
+    let (reached, members, needed) = (status.reached, status.members.len(), status.quorum);
+    if reached < needed {
+        halted(reached, members, needed)
+    } else if reached == needed && needed > 1 {
+        format!("{reached} of {members} reached; one more failure halts the order")
+    } else {
+        format!("{reached} of {members} reached")
+    }
+}
+
+fn halted(reached: usize, members: usize, needed: usize) -> String {
+    let needed = if needed == 1 { "1 is".to_owned() } else { format!("{needed} are") };
+    format!("halted: {reached} of {members} reached, {needed} needed; what is proposed waits")
+}
+
+/// Lines of `peer order status`.
+pub(super) fn status_lines(status: &BftStatus, name: &str) -> Vec<String> {
+    let state = if status.active { "" } else { ", not begun yet" };
+    let mut lines = vec![
+        format!("Order: {name}, {}", group_line(status)),
+        format!("Member: {}", status.me),
+        format!("Reach: {}", reach(status)),
+        format!(
+            "Leader: {} (epoch {}, view {}{state})",
+            status.leader, status.epoch.0, status.view.0
+        ),
+        format!("Final: place {}, slot {}", status.place.0, status.slot.0),
+        format!("Pending: {}", status.pending),
+    ];
+    if let Some(reason) = &status.silent {
+        lines.push(format!("Silent: {}", escape(reason)));
+    }
+    for it in &status.members {
+        let HostPort { host, port } = it.member.at;
+        let here = if it.member.id == status.me {
+            ", this one"
+        } else if it.reached {
+            ", reached"
+        } else {
+            ", away"
+        };
+        let slot =
+            it.slot.map_or_else(String::new, |slot| match status.slot.0.saturating_sub(slot.0) {
+                0 => String::new(),
+                behind => format!(", {behind} slots behind"),
+            });
+        let wish = it.wishes.map_or_else(String::new, |it| format!(", wishes for view {}", it.0));
+        let (id, at) = (it.member.id, Endpoint::new(host, port));
+        lines.push(format!("  {id} {at}{here}{slot}{wish}"));
+    }
+    if !status.evidence.is_empty() {
+        lines.push("Evidence:".to_owned());
+        lines.extend(status.evidence.iter().map(|it| format!("  {}", evidence_line(it))));
+    }
+    lines
+}
+
+/// Statements that exclude each other, as a sentence.
+pub(super) fn evidence_line(it: &Equivocation) -> String {
+    let who = it.member();
+    match it {
+        Equivocation::Votes { phase, first, .. } => {
+            let what = match phase {
+                VotePhase::Prepare => "PREPAREs",
+                VotePhase::Commit => "COMMITs",
+            };
+            let it = first.subject;
+            format!(
+                "{who} has signed two different {what} for slot {} in epoch {}, view {}",
+                it.slot.0, it.epoch.0, it.view.0
+            )
+        }
+        Equivocation::Claim { commit, change } => format!(
+            "{who} has hidden its COMMIT for slot {} of view {} from view {}",
+            commit.subject.slot.0, commit.subject.view.0, change.view.0
+        ),
+        Equivocation::NewViews { first, .. } => {
+            format!("{who} has begun view {} of epoch {} in two ways", first.view.0, first.epoch.0)
+        }
+    }
+}
+
+/// Log line of an event; none for events without news for an operator.
+pub(super) fn line(event: &Event, members: impl FnOnce() -> usize) -> Option<LogLine> {
+    let (level, name, text, fields): (_, _, String, Value) = match event {
+        Event::ViewBegan { epoch, view, leader } => (
+            Level::Info,
+            "order_view",
+            format!("view {} of epoch {} has begun; {leader} leads", view.0, epoch.0),
+            json!({ "epoch": epoch, "view": view, "leader": leader }),
+        ),
+        Event::Suspected { by, view, reason } => (
+            Level::Info,
+            "order_suspected",
+            format!("{by} wishes for view {}: {}", view.0, escape(reason)),
+            json!({ "by": by, "view": view, "reason": reason }),
+        ),
+        Event::Halted { reached, needed } => {
+            let members = members();
+            let text = halted(*reached, members, *needed);
+            let fields = json!({ "reached": reached, "members": members, "needed": needed });
+            (Level::Warn, "order_halted", text, fields)
+        }
+        Event::Resumed => {
+            let text = "enough members are reached again; the order goes on".to_owned();
+            (Level::Info, "order_resumed", text, json!({}))
+        }
+        Event::Equivocation(it) => (
+            Level::Error,
+            "order_equivocation",
+            format!("{}; this proves that it lies", evidence_line(it)),
+            json!({ "member": it.member(), "evidence": it }),
+        ),
+        Event::Hole { reason } => (
+            Level::Warn,
+            "order_silent",
+            format!("is silent until the group has renewed this member: {}", escape(reason)),
+            json!({ "reason": reason }),
+        ),
+        Event::EpochBegan { epoch, committee } => {
+            let ids: Vec<_> = committee.voters().iter().map(|it| it.member.id).collect();
+            let text =
+                format!("epoch {} has begun; its members are {}", epoch.0, list(ids.clone()));
+            (Level::Info, "order_epoch", text, json!({ "epoch": epoch, "members": ids }))
+        }
+        Event::Rejected { reason, .. } => (
+            Level::Warn,
+            "order_rejected",
+            format!("not proposed: {}", escape(reason)),
+            json!({ "reason": reason }),
+        ),
+        Event::Reached(id) => {
+            let text = format!("{id} is within reach");
+            (Level::Info, "order_reached", text, json!({ "member": id }))
+        }
+        Event::Lost(id) => {
+            let text = format!("{id} is out of reach");
+            (Level::Info, "order_lost", text, json!({ "member": id }))
+        }
+        Event::Stopped { reason } => (
+            Level::Error,
+            "order_stopped",
+            format!("takes no further part: {}", escape(reason)),
+            json!({ "reason": reason }),
+        ),
+        Event::Dropped(why) => {
+            (Level::Debug, "order_dropped", format!("dropped: {why}"), json!({ "cause": why }))
+        }
+        Event::Gone => (Level::Info, "order_gone", "has left the order".to_owned(), json!({})),
+        Event::Pending(_) | Event::Proposed(_) => return None,
+    };
+    Some(LogLine::new(level, name, text, fields))
+}

@@ -1,0 +1,292 @@
+//! A member of a Byzantine order inside a peer, at the peer's port and with its key.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use ::log::Level;
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use serde_json::{Value, json};
+
+use super::args::OrderNodeArgs;
+use super::local_server::{LocalServer, handler};
+use super::report::{self, group_line};
+use crate::cli::CliError;
+use crate::cli::log::LogLine;
+use crate::cli::run::{Running, Service};
+use crate::machine::bft::{Config, Event};
+use crate::model::Now;
+use crate::network::{Network, Order, OrderedLog, Roster, StartError};
+use crate::runtime::clock::Clock;
+use crate::runtime::control::{self, Control};
+use crate::runtime::driver::options::EventSink;
+use crate::runtime::files::{DataDir, FilesError};
+use crate::runtime::order::OrderNotification;
+
+/// Largest number of waiting reports; those without room are lost to the log alone.
+const TOLD_MAX: usize = 4 * 1024;
+
+/// Settings of a member: the checked flags.
+pub(in crate::cli) struct Settings {
+    name: String,
+    roster: Roster,
+    log_dir: PathBuf,
+    is_restored: bool,
+    config: Config,
+}
+
+impl Settings {
+    /// Reads the roster; `None` if the peer takes part in no order.
+    ///
+    /// # Errors
+    /// Fails if the roster cannot be read.
+    pub(in crate::cli) fn new(
+        args: &OrderNodeArgs,
+        log_dir: &Path,
+    ) -> Result<Option<Self>, CliError> {
+        let Some(flag) = &args.order else { return Ok(None) };
+        let file = flag.roster.display();
+        let text = std::fs::read_to_string(&flag.roster).map_err(|error| {
+            CliError::Usage(format!(
+                "cannot read the roster {file}: {error}; it has a line for each member, as peer \
+                 order keygen --id N --port P prints it on each machine"
+            ))
+        })?;
+        let roster = Roster::parse(&flag.roster, &text).map_err(CliError::Usage)?;
+        let patience = args.patience.0;
+        let default = Config::default();
+        if patience < default.heartbeat / 8 || patience > default.patience_max {
+            return Err(CliError::Usage("--patience is from 100ms to 16s".to_owned()));
+        }
+        let config = Config { patience, ..default };
+        let (name, log_dir) = (flag.name.clone(), log_dir.to_owned());
+        Ok(Some(Self { name, roster, log_dir, is_restored: args.restored, config }))
+    }
+}
+
+/// A member whose directory is this process's alone, before it starts.
+pub(in crate::cli) struct OrderService {
+    settings: Settings,
+    dir: DataDir,
+}
+
+impl OrderService {
+    /// Takes the directory of the member at this port in `data`.
+    ///
+    /// # Errors
+    /// Fails if another process has it, or the disk refuses.
+    pub(in crate::cli) fn prepare(
+        settings: Settings,
+        data: &Path,
+        port: u16,
+    ) -> Result<Self, CliError> {
+        if port == 0 {
+            let text = "a member of an order needs a --port of its own: the roster names it";
+            return Err(CliError::Usage(text.to_owned()));
+        }
+        let dir = DataDir::open(data, "order", port).map_err(|error| match error {
+            FilesError::Locked { dir } => CliError::Failed(format!(
+                "this member is running already ({} is in use); stop that process first",
+                dir.display()
+            )),
+            other => other.into(),
+        })?;
+        Ok(Self { settings, dir })
+    }
+}
+
+impl Service for OrderService {
+    type Running = RunningOrder;
+
+    const NAME: &'static str = "order";
+
+    fn dir(&self) -> &DataDir {
+        &self.dir
+    }
+
+    fn start(
+        self,
+        network: &Arc<Network>,
+        _stop: &Receiver<()>,
+    ) -> Result<Option<RunningOrder>, CliError> {
+        let Settings { name, roster, log_dir, is_restored, config } = self.settings;
+        let (tell, notifications) = bounded(TOLD_MAX);
+        let id = roster.id_of(&network.key());
+        let log_dir = log_dir.join(format!("order_{}", id.unwrap_or_default()));
+        let mut order = Order::byzantine(&roster).data(&log_dir).config(config);
+        if is_restored {
+            order = order.restored();
+        }
+        let log = OrderedLog::start(Arc::clone(network), &name, order, Some(Box::new(News(tell))));
+        let log = Arc::new(log.map_err(|error| start_failed(error, &log_dir))?);
+        let status = log.machine_status();
+        if let Some(status) = &status {
+            let (text, wall) = (group_line(status), Clock::start().now().wall);
+            let fields = json!({
+                "group": status.group, "name": name, "id": status.me,
+                "members": status.members.len(), "liars_borne": status.liars_borne,
+                "quorum": status.quorum,
+            });
+            LogLine::new(Level::Info, "order_started", text, fields).log(wall);
+        }
+        let local = Arc::new(LocalServer::new(log, name));
+        let control = control::serve(&self.dir, handler(Arc::downgrade(&local)));
+        let control =
+            control.map_err(|source| CliError::System { action: "take local commands", source })?;
+        Ok(Some(RunningOrder {
+            local,
+            notifications,
+            counts: Arc::default(),
+            control,
+            _dir: self.dir,
+        }))
+    }
+}
+
+fn start_failed(error: StartError, log_dir: &Path) -> CliError {
+    match error {
+        StartError::Order(error) => CliError::Failed(format!(
+            "{error} (the log is in {}; if that is lost for good, move it away and start with \
+             --restored once)",
+            log_dir.display()
+        )),
+        other => other.into(),
+    }
+}
+
+/// Sink that passes on what is news for an operator; entries and proposals are not.
+struct News(Sender<(Now, OrderNotification)>);
+
+impl EventSink<OrderNotification> for News {
+    fn take(&self, now: Now, told: OrderNotification) -> bool {
+        let is_news = !matches!(
+            told,
+            OrderNotification::Delivered(_)
+                | OrderNotification::Event(Event::Pending(_) | Event::Proposed(_))
+        );
+        !is_news || self.0.take(now, told)
+    }
+}
+
+/// Numbers of events since the start.
+#[derive(Default)]
+struct Counts {
+    views: u64,
+    suspicions: u64,
+    halts: u64,
+    dropped: BTreeMap<&'static str, u64>,
+}
+
+/// A running member, with its control socket.
+pub(in crate::cli) struct RunningOrder {
+    local: Arc<LocalServer>,
+    notifications: Receiver<(Now, OrderNotification)>,
+    counts: Arc<Mutex<Counts>>,
+    control: Control,
+    _dir: DataDir,
+}
+
+impl Running for RunningOrder {
+    fn status(&self) -> Box<dyn Fn() -> Value + Send + Sync> {
+        let (local, counts) = (Arc::downgrade(&self.local), Arc::clone(&self.counts));
+        Box::new(move || {
+            let Some(local) = local.upgrade() else { return Value::Null };
+            let Some(it) = local.log.machine_status() else { return Value::Null };
+            let counts = counts.lock().expect("nothing under this lock can panic");
+            let away = it.members.iter().filter(|it| !it.reached).map(|it| it.member.id);
+            let liars: std::collections::BTreeSet<_> =
+                it.evidence.iter().map(|it| it.member()).collect();
+            json!({
+                "name": local.name,
+                "group": it.group,
+                "id": it.me,
+                "epoch": it.epoch,
+                "view": it.view,
+                "active": it.active,
+                "leader": it.leader,
+                "members": it.members.len(),
+                "liars_borne": it.liars_borne,
+                "quorum": it.quorum,
+                "reached": it.reached,
+                "away": away.collect::<Vec<_>>(),
+                "slots": it.slot,
+                "places": it.place,
+                "pending": it.pending,
+                "is_silent": it.silent.is_some(),
+                "silent": it.silent,
+                "evidence": it.evidence.len(),
+                "liars": liars,
+                "views": counts.views,
+                "suspicions": counts.suspicions,
+                "halts": counts.halts,
+                "dropped": counts.dropped,
+            })
+        })
+    }
+
+    fn attend(&self, stop: &Receiver<()>) -> Result<(), CliError> {
+        loop {
+            select! {
+                recv(self.notifications) -> notification => {
+                    let Ok((now, notification)) = notification else { return Ok(()) };
+                    self.take(now, notification)?;
+                }
+                recv(stop) -> _ => return Ok(()),
+            }
+        }
+    }
+
+    fn stop(&self) {
+        self.local.log.stop();
+    }
+
+    fn join(self) {
+        drop(self.control);
+    }
+}
+
+impl RunningOrder {
+    /// Counts and logs what the engine reports.
+    ///
+    /// # Errors
+    /// Fails if the member cannot go on.
+    fn take(&self, now: Now, notification: OrderNotification) -> Result<(), CliError> {
+        match notification {
+            OrderNotification::Delivered(_) => Ok(()),
+            OrderNotification::Note(text) => {
+                LogLine::new(Level::Info, "order_note", text, json!({})).log(now.wall);
+                Ok(())
+            }
+            OrderNotification::Failed(text) => Err(CliError::Failed(text)),
+            OrderNotification::Event(event) => self.on_event(now, &event),
+        }
+    }
+
+    fn on_event(&self, now: Now, event: &Event) -> Result<(), CliError> {
+        let members = || self.local.log.status().map_or(0, |it| it.members);
+        let mut counts = self.counts.lock().expect("nothing under this lock can panic");
+        match event {
+            Event::ViewBegan { .. } => counts.views += 1,
+            Event::Suspected { .. } => counts.suspicions += 1,
+            Event::Halted { .. } => counts.halts += 1,
+            Event::Dropped(why) => {
+                let count = counts.dropped.entry(why).or_default();
+                *count += 1;
+                if !matches!(*count, 1 | 10 | 100) {
+                    return Ok(());
+                }
+            }
+            Event::Stopped { reason } => {
+                report::line(event, members).into_iter().for_each(|it| it.log(now.wall));
+                return Err(CliError::Failed(format!(
+                    "this member takes no further part in the order: {reason}; compare its log \
+                     with another member's: peer order verify"
+                )));
+            }
+            _ => {}
+        }
+        drop(counts);
+        report::line(event, members).into_iter().for_each(|it| it.log(now.wall));
+        Ok(())
+    }
+}
