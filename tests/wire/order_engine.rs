@@ -203,7 +203,9 @@ fn four_members_agree_on_a_thousand_messages_and_the_log_has_them_after_a_restar
         let proven = proof.verify(&again[3].engine.group()).unwrap();
         assert_eq!((proven.place, &*proven.payload), (SeqNo(place), &*texts[place as usize - 1]));
     }
-    assert!(again[3].engine.proof((&committee, SALT), SeqNo(2_000)).unwrap_err().contains("place 2000"));
+    assert!(
+        again[3].engine.proof((&committee, SALT), SeqNo(2_000)).unwrap_err().contains("place 2000")
+    );
     again[0].engine.say("general", "after");
     for it in &mut again {
         let has_it = |it: &Running| it.texts().iter().any(|it| it == "after").then_some(());

@@ -47,11 +47,18 @@ impl BftReplica {
         let limit = self.chain.settled().tip.slot.ahead(self.config.window);
         while self.chain.tip().tip.slot < limit && !self.is_behind_change() {
             let Some(placed) = self.next_slot() else { break };
-            let record = self.disk.promise(self.epoch(), self.views.view(), fx);
-            let subject = self.subject(placed.after.tip.slot, placed.digest);
+            let (view, slot) = (self.views.view(), placed.after.tip.slot);
+            let is_taken = self.votes.of(VotePhase::Prepare, (view, slot), self.me.id).is_some();
+            if is_taken && self.config.keeps(BftRule::OneVote) {
+                // What it proposed there gave way to what a later view made final.
+                self.wish(view.next(), "its leader has fallen behind", fx);
+                break;
+            }
+            let record = self.disk.promise(self.epoch(), view, fx);
+            let subject = self.subject(slot, placed.digest);
             let vote = PhaseVote::sign(&self.group, VotePhase::Prepare, subject, self.signer());
             let header = placed.content.header.clone();
-            let (sender_id, view) = (self.me.id, self.views.view());
+            let sender_id = self.me.id;
             let proposal = PrePrepare { sender_id, view, header, signature: vote.signature };
             self.say_after(record, Message::PrePrepare(Arc::new(proposal)), fx);
             self.accept(placed, fx);
