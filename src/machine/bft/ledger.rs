@@ -105,7 +105,7 @@ impl Marks {
 /// Last slot of a chain, and the place of its last message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tip {
-    /// Last slot.
+    /// Number of the last slot.
     pub(super) slot: SlotNo,
     /// Digest of its header.
     pub(super) digest: ContentDigest,

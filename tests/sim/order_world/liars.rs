@@ -19,7 +19,7 @@ use folkmoot::proto::bft::{
     Bundle, BundleItem, BundleRef, Certificate, Claim, ClaimKind, ContentDigest, EpochNo, OrderId,
     PhaseVote, SlotHeader, SlotNo, ViewNo, VotePhase, VoteSubject,
 };
-use folkmoot::proto::chat::entry::{ChainHash, MemberId, Origin, SeqNo};
+use folkmoot::proto::chat::entry::{MemberId, Origin};
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 /// The longest memory of a liar, in messages.
@@ -89,11 +89,18 @@ impl Lie {
     ];
 }
 
+/// A header that somebody has proposed.
+#[derive(Clone, Copy, Debug)]
+struct Proposal {
+    subject: VoteSubject,
+    /// Side for which it is, if it has a fork.
+    side: Option<bool>,
+}
+
 /// What colluding liars share.
 #[derive(Debug)]
 pub(crate) struct Brain {
-    /// Headers that somebody has proposed, with their views.
-    proposals: Vec<(ViewNo, SlotHeader, ContentDigest)>,
+    proposals: Vec<Proposal>,
     /// Division of the members into two sides, by the view.
     salt: u64,
 }
@@ -269,8 +276,7 @@ impl Liar {
             Message::PrePrepare(it) => {
                 self.last = Some((it.view, it.header.clone()));
                 if self.does(Lie::Countersign) {
-                    let digest = it.header.digest(&self.group);
-                    self.share(it.view, it.header.clone(), digest);
+                    self.share(it.view, &it.header, None);
                 }
             }
             Message::RecallResp(it) if self.does(Lie::Forget) => {
@@ -295,10 +301,12 @@ impl Liar {
         }
     }
 
-    fn share(&self, view: ViewNo, header: SlotHeader, digest: ContentDigest) {
+    fn share(&self, view: ViewNo, header: &SlotHeader, side: Option<bool>) {
+        let SlotHeader { epoch, slot, .. } = *header;
+        let subject = VoteSubject { epoch, view, slot, digest: header.digest(&self.group) };
         let mut brain = self.brain.lock().expect("one thread runs a world");
-        if !brain.proposals.iter().any(|(at, _, it)| (*at, *it) == (view, digest)) {
-            brain.proposals.push((view, header, digest));
+        if !brain.proposals.iter().any(|it| it.subject == subject) {
+            brain.proposals.push(Proposal { subject, side });
         }
     }
 
@@ -342,6 +350,11 @@ impl Liar {
                     return self.invent(&it);
                 }
                 vec![Message::PrePrepare(it)]
+            }
+            Message::Prepare(vote) | Message::Commit(vote)
+                if self.does(Lie::Countersign) && self.betrays(to, &vote) =>
+            {
+                Vec::new()
             }
             Message::Prepare(vote) if self.does(Lie::Equivocate) => {
                 self.vote_for_both(to, VotePhase::Prepare, vote)
@@ -410,8 +423,9 @@ impl Liar {
     fn equivocate(&mut self, to: MemberId, it: &PrePrepare) -> Vec<Message> {
         let fork = self.fork(&it.header);
         if self.does(Lie::Countersign) {
-            self.share(it.view, it.header.clone(), it.header.digest(&self.group));
-            self.share(it.view, fork.clone(), fork.digest(&self.group));
+            let is_divided = !self.says_both;
+            self.share(it.view, &it.header, is_divided.then_some(false));
+            self.share(it.view, &fork, is_divided.then_some(true));
         }
         let is_second = self.side(it.view, to);
         let (first, second) = match is_second {
@@ -423,6 +437,15 @@ impl Liar {
             said.push(self.propose(it.view, second));
         }
         said
+    }
+
+    /// True if a vote would show `to` that there are two sides.
+    fn betrays(&self, to: MemberId, vote: &PhaseVote) -> bool {
+        let brain = self.brain.lock().expect("one thread runs a world");
+        let known = brain.proposals.iter().find(|it| it.subject == vote.subject);
+        let side = known.and_then(|it| it.side);
+        drop(brain);
+        side.is_some_and(|it| it != self.side(vote.subject.view, to))
     }
 
     fn vote_for_both(&self, to: MemberId, phase: VotePhase, vote: PhaseVote) -> Vec<Message> {
@@ -650,9 +673,7 @@ impl Liar {
         let mut said = Vec::new();
         let any = |rng: &mut Rng| linked[rng.random_range(0..linked.len())];
         if self.does(Lie::Countersign) {
-            for msg in self.countersign() {
-                said.extend(linked.iter().map(|to| (*to, msg.clone())));
-            }
+            said.extend(self.countersign(&linked));
         }
         if self.does(Lie::Replay) && !self.heard.is_empty() {
             for _ in 0..self.rng.random_range(0..8) {
@@ -708,19 +729,23 @@ impl Liar {
         }
     }
 
-    /// Votes for everything that anybody has proposed since.
-    fn countersign(&mut self) -> Vec<Message> {
+    /// Votes for everything that anybody has proposed since, before those who are to believe it.
+    fn countersign(&mut self, linked: &[MemberId]) -> Vec<(MemberId, Message)> {
         let brain = self.brain.lock().expect("one thread runs a world");
         let new = brain.proposals[self.countersigned..].to_vec();
         self.countersigned = brain.proposals.len();
         drop(brain);
-        let votes = new.into_iter().flat_map(|(view, header, digest)| {
-            let SlotHeader { epoch, slot, .. } = header;
-            let subject = VoteSubject { epoch, view, slot, digest };
+        let mut said = Vec::new();
+        for Proposal { subject, side } in new {
             let sign = |phase| PhaseVote::sign(&self.group, phase, subject, self.key());
-            [Message::Prepare(sign(VotePhase::Prepare)), Message::Commit(sign(VotePhase::Commit))]
-        });
-        votes.collect()
+            let prepare = Message::Prepare(sign(VotePhase::Prepare));
+            let commit = Message::Commit(sign(VotePhase::Commit));
+            let believes = |it: &&MemberId| side.is_none_or(|s| s == self.side(subject.view, **it));
+            for to in linked.iter().filter(believes) {
+                said.extend([(*to, prepare.clone()), (*to, commit.clone())]);
+            }
+        }
+        said
     }
 
     fn flood(&mut self, status: &BftStatus) -> Message {

@@ -94,8 +94,10 @@ pub(crate) struct World {
     number: u64,
     typed: u64,
     pub(crate) is_typing: bool,
-    /// Number of further members that may forget or be rewound as if they lied.
+    /// Number of further members that may forget something.
     spare: usize,
+    /// Members that have forgotten something.
+    forgetful: BTreeSet<usize>,
     pub(crate) rng: Rng,
 }
 
@@ -154,7 +156,9 @@ impl World {
         let mut it = Self {
             world: sim::World::new(seed, options),
             checker: Checker::new(group, Arc::clone(&founders), liars),
-            spare: founders.liars_borne().saturating_sub(cast.lies.len()),
+            spare: founders.liars_borne().saturating_sub(cast.lies.len())
+                + usize::from(rng.random_bool(0.05)),
+            forgetful: BTreeSet::new(),
             config,
             nodes: Vec::new(),
             tally: Tally::new(),

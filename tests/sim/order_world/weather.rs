@@ -154,33 +154,32 @@ impl World {
         }
     }
 
-    /// A disk is lost, or put back to an older copy. A copy that nobody calls one makes its member
-    /// a liar as far as nobody contradicts it.
+    /// A disk is lost, or put back to an older copy, of as many members as may be silent. A copy
+    /// that nobody calls one makes its member a liar as far as nobody contradicts it.
     fn forget(&mut self, node: usize) {
+        let is_honest = self.nodes[node].lies.is_empty();
         if !self.is_up(node) {
             return;
         }
-        match self.rng.random_range(0..3) {
-            0 => self.back_up(node),
-            1 if self.nodes[node].backup.is_some() => {
-                let is_told = self.rng.random_bool(0.5);
-                if !is_told && self.nodes[node].lies.is_empty() {
-                    if self.spare == 0 {
-                        return;
-                    }
-                    self.spare -= 1;
-                }
-                self.count("restored from a copy");
-                self.restore(node, is_told);
-                self.start(node);
-            }
-            _ if self.rng.random_bool(0.3) => {
-                self.count("lost disk");
-                self.lose(node);
-                self.start(node);
-            }
-            _ => {}
+        if self.rng.random_bool(0.3) {
+            return self.back_up(node);
         }
+        if is_honest && !self.forgetful.contains(&node) {
+            if self.spare == 0 {
+                return;
+            }
+            self.spare -= 1;
+            self.forgetful.insert(node);
+        }
+        if self.nodes[node].backup.is_some() && self.rng.random_bool(0.6) {
+            self.count("restored from a copy");
+            let is_told = self.rng.random_bool(0.5);
+            self.restore(node, is_told);
+        } else {
+            self.count("lost disk");
+            self.lose(node);
+        }
+        self.start(node);
     }
 
     fn break_some(&mut self, node: usize) {
