@@ -1,5 +1,6 @@
 //! Catching up with final slots, and fetching what is missing of others (rules B12, B21, B22).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use crate::proto::bft::header::SLOT_COST_MAX;
 use crate::proto::bft::message::{
     BundleReq, ChainReq, ChainResp, DIGESTS_MAX, Message, SLOTS_MAX, SlotContent, SlotReq, SlotResp,
 };
-use crate::proto::bft::{Certificate, ContentDigest, SlotHeader, SlotNo, VotePhase};
+use crate::proto::bft::{
+    Bundle, Certificate, ContentDigest, MembershipChange, SlotHeader, SlotNo, VotePhase,
+};
 
 /// Pause before missing contents are asked for: they are mostly on their way.
 const FETCH_FIRST: Duration = Duration::from_millis(20);
@@ -35,8 +38,25 @@ const ASK_AGAIN: Duration = Duration::from_millis(150);
 const CHAIN_COST: u32 = 4;
 const BUNDLES_COST: u32 = 16;
 
+/// Cost of slots for an observer: anybody may be one.
+const OBSERVER_COST: u32 = 16;
+
+/// Bytes of contents in the answer to one request.
+const BUNDLES_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that a change is counted as.
+const CHANGE_BYTES: usize = 16 << 10;
+
 /// Bytes of headers in one `CHAIN_RESP`.
 const HEADERS_COST_MAX: usize = 131_072;
+
+/// A part of a slot's content.
+enum SlotPart {
+    /// Messages of one author.
+    Bundle(Arc<Bundle>),
+    /// A change of the committee.
+    Change(Arc<MembershipChange>),
+}
 
 /// Contents that are missing here.
 #[derive(Debug, Default)]
@@ -67,8 +87,13 @@ impl BftReplica {
     pub(super) fn on_slot_req(&mut self, link: LinkId, request: SlotReq, fx: &mut Fx) {
         let from = request.from;
         let first = self.chain.window().front().map(|it| it.content.header.slot);
-        if from.0 == 0 || from > self.chain.settled().tip.slot || !self.links.pay(link, 1) {
+        let Some(known) = self.links.get(link) else { return };
+        let cost = if known.member.is_some() { 1 } else { OBSERVER_COST };
+        if from.0 == 0 || from > self.chain.settled().tip.slot {
             return;
+        }
+        if !self.links.pay(link, cost) {
+            return self.dropped("a request beyond the sender's share", fx);
         }
         if first.is_some_and(|first| first <= from) {
             if let Some(answer) = self.recent_slots(from) {
@@ -180,10 +205,7 @@ impl BftReplica {
         for content in new {
             number = number.next();
             let digest = self.digest_of(&content.header);
-            if content.header.slot != number
-                || content.header.parent != parent
-                || !self.is_genuine(&content)
-            {
+            if content.header.slot != number || content.header.parent != parent {
                 return false;
             }
             parent = digest;
@@ -203,6 +225,10 @@ impl BftReplica {
             && (subject.slot, subject.digest) == (number, parent)
             && self.is_certified(&certificate);
         if !is_proved && self.config.keeps(BftRule::Catchup) {
+            return false;
+        }
+        // Only now: a liar must not keep this member busy with signatures of what nobody proves.
+        if !checked.iter().all(|(_, content)| self.is_genuine(content)) {
             return false;
         }
         let slot = checked.last().map_or(last.slot, |(_, it)| it.header.slot);
@@ -358,29 +384,42 @@ impl BftReplica {
         if !self.links.pay(link, BUNDLES_COST) {
             return self.dropped("a request beyond the sender's share", fx);
         }
-        let recent = usize::try_from(4 * self.config.window).unwrap_or(usize::MAX);
-        for digest in request.digests.iter().take(DIGESTS_MAX) {
-            if let Some(bundle) = self.pool.bundle(digest) {
-                fx.send(link, Message::Bundle(Arc::clone(bundle)));
-                continue;
-            }
-            if let Some(change) = self.pool.change(digest) {
-                fx.send(link, Message::Change(Arc::clone(change)));
-                continue;
-            }
-            for content in self.chain.recent(recent) {
-                let at = content.header.bundles.iter().position(|it| it.digest == *digest);
-                if let Some(bundle) = at.and_then(|at| content.bundles.get(at)) {
-                    fx.send(link, Message::Bundle(Arc::clone(bundle)));
-                    break;
-                }
-                if let Some(change) =
-                    content.change.as_ref().filter(|_| content.header.change == Some(*digest))
-                {
-                    fx.send(link, Message::Change(Arc::clone(change)));
-                    break;
-                }
-            }
+        let wanted: BTreeSet<_> = request.digests.iter().take(DIGESTS_MAX).collect();
+        let mut left = BUNDLES_BYTES_MAX;
+        for content in wanted.into_iter().filter_map(|it| self.content_of(it)) {
+            let cost = match &content {
+                SlotPart::Bundle(bundle) => bundle.cost(),
+                SlotPart::Change(_) => CHANGE_BYTES,
+            };
+            // What finds no room is asked for again.
+            let Some(rest) = left.checked_sub(cost) else { return };
+            left = rest;
+            fx.send(
+                link,
+                match content {
+                    SlotPart::Bundle(bundle) => Message::Bundle(bundle),
+                    SlotPart::Change(change) => Message::Change(change),
+                },
+            );
         }
+    }
+
+    /// The bundle or change of this digest, if it is here.
+    fn content_of(&self, digest: &ContentDigest) -> Option<SlotPart> {
+        if let Some(bundle) = self.pool.bundle(digest) {
+            return Some(SlotPart::Bundle(Arc::clone(bundle)));
+        }
+        if let Some(change) = self.pool.change(digest) {
+            return Some(SlotPart::Change(Arc::clone(change)));
+        }
+        let recent = usize::try_from(4 * self.config.window).unwrap_or(usize::MAX);
+        self.chain.recent(recent).find_map(|content| {
+            let at = content.header.bundles.iter().position(|it| it.digest == *digest);
+            let bundle = at.and_then(|at| content.bundles.get(at));
+            let change = content.change.as_ref();
+            let change = change.filter(|_| content.header.change == Some(*digest));
+            let bundle = bundle.map(|it| SlotPart::Bundle(Arc::clone(it)));
+            bundle.or_else(|| change.map(|it| SlotPart::Change(Arc::clone(it))))
+        })
     }
 }
