@@ -244,7 +244,12 @@ impl BftReplica {
         if vote.sender_id != member {
             return self.distrust(link, "it votes in another's name", fx);
         }
-        if phase == VotePhase::Commit {
+        // What it has committed to last is remembered for it, and against it: so it must be its own.
+        let is_newest = phase == VotePhase::Commit && self.recall.is_newest_commit(&vote);
+        if is_newest {
+            if !self.is_signed(phase, &vote) {
+                return self.distrust(link, "a vote with a bad signature", fx);
+            }
             self.recall.hear_commit(vote);
         }
         let VoteSubject { epoch, view, slot, digest } = vote.subject;
@@ -267,7 +272,7 @@ impl BftReplica {
         if !is_needed {
             return;
         }
-        if !self.is_signed(phase, &vote) {
+        if !is_newest && !self.is_signed(phase, &vote) {
             return self.distrust(link, "a vote with a bad signature", fx);
         }
         match self.votes.count(phase, vote) {

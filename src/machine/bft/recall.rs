@@ -20,6 +20,9 @@ use crate::proto::bft::{
 };
 use crate::proto::chat::entry::MemberId;
 
+/// Cost of an answer to a member that asks what it has signed.
+const RECALL_COST: u32 = 4;
+
 /// Place of a statement in time.
 pub(super) type StatementTime = (EpochNo, ViewNo, SlotNo);
 
@@ -85,11 +88,16 @@ impl Recall {
         }
     }
 
-    /// Remembers a COMMIT of another member.
+    /// True if a COMMIT is newer than what is remembered of its member.
+    pub(super) fn is_newest_commit(&self, vote: &PhaseVote) -> bool {
+        let known = self.commit_of(vote.sender_id);
+        known.is_none_or(|it| time_of(&it.subject) < time_of(&vote.subject))
+    }
+
+    /// Remembers a COMMIT of another member, whose signature is valid.
     pub(super) fn hear_commit(&mut self, vote: PhaseVote) {
-        let heard = self.heard.entry(vote.sender_id).or_default();
-        if heard.commit.is_none_or(|it| time_of(&it.subject) < time_of(&vote.subject)) {
-            heard.commit = Some(vote);
+        if self.is_newest_commit(&vote) {
+            self.heard.entry(vote.sender_id).or_default().commit = Some(vote);
         }
     }
 
@@ -152,11 +160,14 @@ impl BftReplica {
 
     /// Tells a member what it has signed.
     pub(super) fn on_recall_req(
-        &self,
+        &mut self,
         (link, member): (LinkId, MemberId),
         request: BftRecallReq,
         fx: &mut Fx,
     ) {
+        if !self.links.pay(link, RECALL_COST) {
+            return self.dropped("a request beyond the sender's share", fx);
+        }
         let heard = self.recall.heard.get(&member).cloned().unwrap_or_default();
         let Heard { commit, change } = heard;
         let nonce = request.nonce;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::chain::Path;
-use super::config::BftRule;
+use super::config::{BftRule, VIEW_MAX};
 use super::event::{Event, Timer};
 use super::replica::{BftReplica, Fx};
 use super::views::Views;
@@ -12,6 +12,10 @@ use crate::proto::bft::message::Message;
 use crate::proto::bft::view::{NewView, SignedClaim, Suspect, ViewChange};
 use crate::proto::bft::{Certificate, Claim, ClaimKind, Equivocation, ViewNo, VotePhase};
 use crate::proto::chat::entry::MemberId;
+
+/// Costs of another member's wish and claim: signatures to check, and lines for people.
+const WISH_COST: u32 = 16;
+const CLAIM_COST: u32 = 8;
 
 impl BftReplica {
     /// Wishes for a view; promises nothing, and goes on in the present one (B16).
@@ -45,11 +49,14 @@ impl BftReplica {
         if wish.epoch != self.epoch() {
             return self.dropped("a wish of another epoch", fx);
         }
-        let Some(key) = self.committee().key(member) else { return };
+        let Some(key) = self.committee().key(member).copied() else { return };
         if self.views.wish_of(member).is_some_and(|it| it.view >= wish.view) {
             return;
         }
-        if !wish.is_valid(&self.group, key) {
+        if wish.view.0 > VIEW_MAX || !self.links.pay(link, WISH_COST) {
+            return self.dropped("a wish too far ahead, or beyond the sender's share", fx);
+        }
+        if !wish.is_valid(&self.group, &key) {
             return self.distrust(link, "a wish with a bad signature", fx);
         }
         let (view, reason) = (wish.view, wish.reason.chars().take(200).collect());
@@ -124,26 +131,41 @@ impl BftReplica {
         if signed.sender_id != member {
             return self.distrust(link, "it claims in another's name", fx);
         }
-        self.recall.hear_change(&change);
-        if *epoch != self.epoch() {
-            return self.dropped("a claim of another epoch", fx);
+        if self.views.knows_change(&change) {
+            return self.check_claim(member, &change, fx);
+        }
+        if !self.links.pay(link, CLAIM_COST) {
+            return self.dropped("a claim beyond the sender's share", fx);
         }
         let Some(key) = self.committee().key(member).copied() else { return };
         if !signed.is_valid(&self.group, (*epoch, *view), &key) {
             return self.distrust(link, "a claim with a bad signature", fx);
         }
+        if *epoch != self.epoch() {
+            self.recall.hear_change(&change);
+            return self.dropped("a claim of another epoch", fx);
+        }
         if !self.is_claim_proved(*view, &signed.claim, change.certificate.as_ref()) {
-            return self.dropped("a claim that its certificate does not prove", fx);
+            return self.distrust(link, "a claim that its certificate does not prove", fx);
         }
-        if let Some(commit) = self.recall.commit_of(member) {
-            let lie = Equivocation::Claim { commit, change: Arc::clone(&change) };
-            if lie.is_valid(&self.group, &key) {
-                self.accuse(lie, fx);
-            }
-        }
+        self.recall.hear_change(&change);
+        self.check_claim(member, &change, fx);
         if self.views.on_change(change) {
             self.try_new_view(fx);
             self.release(fx);
+        }
+    }
+
+    /// Looks whether a claim hides a COMMIT of its member (B24).
+    fn check_claim(&mut self, member: MemberId, change: &Arc<ViewChange>, fx: &mut Fx) {
+        let Some(key) = self.committee().key(member).copied() else { return };
+        if let Some(commit) = self.recall.commit_of(member)
+            && !self.evidence.contains_key(&member)
+        {
+            let lie = Equivocation::Claim { commit, change: Arc::clone(change) };
+            if lie.is_valid(&self.group, &key) {
+                self.accuse(lie, fx);
+            }
         }
     }
 
@@ -237,6 +259,9 @@ impl BftReplica {
         if epoch != self.epoch() || view < self.views.view() || self.leader_of(view) != member {
             return self.dropped("the beginning of a view that is over or another's", fx);
         }
+        if !beginning.is_bounded() {
+            return self.distrust(link, "the beginning of a view that is too long", fx);
+        }
         let Some(key) = self.committee().key(member) else { return };
         if !beginning.is_signed(&self.group, key) {
             return self.distrust(link, "the beginning of a view with a bad signature", fx);
@@ -249,7 +274,7 @@ impl BftReplica {
             return;
         }
         if !self.is_well_founded(&beginning) {
-            return self.dropped("the beginning of a view without its quorum's claims", fx);
+            return self.distrust(link, "the beginning of a view without its quorum's claims", fx);
         }
         if view > self.views.view() {
             self.enter(view, fx);
@@ -263,16 +288,19 @@ impl BftReplica {
             return true;
         }
         let NewView { epoch, view, changes, certificate, .. } = beginning;
-        let are_signed = changes.iter().all(|it| {
-            let key = self.committee().key(it.sender_id);
-            key.is_some_and(|key| it.is_valid(&self.group, (*epoch, *view), key))
-        });
+        let are_signed = || {
+            changes.iter().all(|it| {
+                let key = self.committee().key(it.sender_id);
+                key.is_some_and(|key| it.is_valid(&self.group, (*epoch, *view), key))
+            })
+        };
         let are_distinct = changes.windows(2).all(|pair| pair[0].sender_id < pair[1].sender_id);
         let base = beginning.base();
         let is_proved = |base: Claim| self.is_claim_proved(*view, &base, certificate.as_ref());
+        // Signatures come last: a liar must not keep this member busy with those of a long list.
         are_distinct
             && changes.len() >= self.quorum()
-            && (are_signed || !self.config.keeps(BftRule::Signed))
+            && (are_signed() || !self.config.keeps(BftRule::Signed))
             && base.is_some_and(is_proved)
     }
 

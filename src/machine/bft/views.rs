@@ -107,6 +107,12 @@ impl Views {
         true
     }
 
+    /// True if this very claim is kept.
+    pub(super) fn knows_change(&self, change: &ViewChange) -> bool {
+        let known = self.changes.get(&change.view).and_then(|it| it.get(&change.signed.sender_id));
+        known.is_some_and(|it| **it == *change)
+    }
+
     /// Claims for the present view.
     pub(super) fn changes(&self) -> impl Iterator<Item = &Arc<ViewChange>> {
         self.changes.get(&self.view).into_iter().flat_map(BTreeMap::values)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::committee::VOTERS_MAX;
 use super::number::{EpochNo, OrderId};
 use super::view::{NewView, ViewChange};
 use super::vote::{ClaimKind, PhaseVote, VotePhase, VoteSubject};
@@ -74,11 +75,13 @@ impl Equivocation {
                     && second.is_valid(group, *phase, key)
             }
             Self::Claim { commit, change } => {
-                let ViewChange { epoch, view, signed, .. } = &**change;
+                let ViewChange { epoch, view, signed, certificate } = &**change;
                 let VoteSubject { epoch: same, view: voted, slot, .. } = commit.subject;
+                let signatures = certificate.as_ref().map_or(0, |it| it.signatures.len());
                 commit.sender_id == signed.sender_id
                     && *epoch == same
                     && voted < *view
+                    && signatures <= VOTERS_MAX
                     && signed.claim.rank() < (true, voted, slot, ClaimKind::Prepare)
                     && commit.is_valid(group, VotePhase::Commit, key)
                     && signed.is_valid(group, (*epoch, *view), key)
@@ -86,6 +89,8 @@ impl Equivocation {
             Self::NewViews { first, second } => {
                 let place = |it: &NewView| (it.sender_id, it.epoch, it.view);
                 place(first) == place(second)
+                    && first.is_bounded()
+                    && second.is_bounded()
                     && first.signature != second.signature
                     && first.base() != second.base()
                     && first.is_signed(group, key)

@@ -4,6 +4,9 @@
 use std::sync::Arc;
 
 use super::change::RENEW_EVERY;
+use super::committee::VOTERS_MAX;
+use super::line::{LINE_BYTES_MAX, encode};
+use super::message::Message;
 use super::view::{NewView, SignedClaim, Suspect, ViewChange};
 use super::*;
 use crate::model::{KeyPair, Signature, WallTime};
@@ -450,4 +453,24 @@ fn two_beginnings_of_one_view_with_different_bases_are_evidence() {
     let mut forged = NewView::clone(&begin(2, 2, 2));
     forged.signature = begin(2, 2, 3).signature;
     assert!(!valid(&first, Arc::new(forged)), "signed by another");
+}
+
+#[test]
+fn a_beginning_longer_than_any_honest_one_is_no_evidence() {
+    let begin = |digest, claims: usize| {
+        let claim = Claim::of(&certificate(VotePhase::Prepare, subject(1, 5, digest), &[]));
+        let changes = vec![change(2, claim, 3).signed; claims];
+        let at = (EPOCH, ViewNo(2));
+        Arc::new(NewView::sign(&group(), at, changes, None, (MemberId(2), &keys(2))))
+    };
+    let valid = |first, second| {
+        Equivocation::NewViews { first, second }.is_valid(&group(), &keys(2).public())
+    };
+    assert!(valid(begin(1, VOTERS_MAX), begin(2, VOTERS_MAX)));
+    assert!(!valid(begin(1, 1), begin(2, VOTERS_MAX + 1)));
+    assert!(!valid(begin(1, VOTERS_MAX + 1), begin(2, 1)));
+    // The longest that is taken can be passed on.
+    let (first, second) = (begin(1, VOTERS_MAX), begin(2, VOTERS_MAX));
+    let evidence = Message::Evidence(Arc::new(Equivocation::NewViews { first, second }));
+    assert!(encode(&evidence).len() < LINE_BYTES_MAX / 2);
 }

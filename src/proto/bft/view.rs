@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::committee::VOTERS_MAX;
 use super::number::{ContentDigest, EpochNo, OrderId, SlotNo, ViewNo};
 use super::vote::{Certificate, Claim, ClaimKind};
 use crate::model::{KeyPair, PublicKey, Signature, SigningBytes};
@@ -140,6 +141,14 @@ impl NewView {
     #[must_use]
     pub fn base(&self) -> Option<Claim> {
         self.changes.iter().map(|it| it.claim).max_by_key(Claim::rank)
+    }
+
+    /// True if the beginning is no longer than one of an honest leader can be. A longer one could
+    /// not be passed on as evidence.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        let signatures = self.certificate.as_ref().map_or(0, |it| it.signatures.len());
+        self.changes.len() <= VOTERS_MAX && signatures <= VOTERS_MAX
     }
 
     /// True if `key` has signed this beginning.
