@@ -167,7 +167,8 @@ impl BftReplica {
             };
             let limit = 4 + 2 * self.config.window + self.committee().len() as u64;
             let marks = tip.marks.clone();
-            let verdicts = self.pool.on_accepted(&marks, header, limit);
+            let authors = placed.content.bundles.iter().map(|it| it.author).collect();
+            let verdicts = self.pool.on_accepted(&marks, &authors, limit);
             self.proposals.remove(&next);
             self.accept(placed, fx);
             self.prepare(next, digest, fx);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::config::{Config, POOL_BUNDLES_MAX};
 use super::ledger::Marks;
 use crate::proto::bft::header::{SLOT_BUNDLES_MAX, SLOT_COST_MAX};
-use crate::proto::bft::{Bundle, Committee, ContentDigest, MembershipChange, SlotHeader};
+use crate::proto::bft::{Bundle, Committee, ContentDigest, MembershipChange};
 use crate::proto::chat::entry::MemberId;
 
 /// Greatest number of changes that wait.
@@ -64,21 +64,47 @@ impl Pool {
         self.wanted = digests.into_iter().collect();
     }
 
-    /// True if the bundle would be taken: it is new, and its author has room.
+    /// True if the bundle would be taken: it is new, and its author has room, or would have without
+    /// bundles that can have no place before it.
     pub(super) fn takes(
         &self,
         (digest, bundle): (&ContentDigest, &Bundle),
-        members: usize,
-        config: &Config,
+        marks: &Marks,
+        share: usize,
     ) -> bool {
         if self.bundles.contains_key(digest) {
             return false;
         }
         let Some(own) = self.authors.get(&bundle.author) else { return true };
-        let share = (config.pool_bytes / members.max(1)).clamp(1 << 20, 16 << 20);
         let used: usize = own.values().map(|it| self.bundles[it].cost).sum();
         let has_room = own.len() < POOL_BUNDLES_MAX && used + bundle.cost() <= share;
-        has_room || self.wanted.contains(digest)
+        has_room
+            || self.wanted.contains(digest)
+            || marks.skip(bundle).is_some() && self.newest_gapped(bundle.author, marks).is_some()
+    }
+
+    /// Bytes that are kept of each author.
+    pub(super) fn share(config: &Config, members: usize) -> usize {
+        (config.pool_bytes / members.max(1)).clamp(1 << 20, 16 << 20)
+    }
+
+    /// The author's newest bundle that cannot have the next place.
+    fn newest_gapped(&self, author: MemberId, marks: &Marks) -> Option<ContentDigest> {
+        let own = self.authors.get(&author)?.values().rev();
+        own.copied().find(|it| marks.skip(&self.bundles[it].bundle).is_none())
+    }
+
+    /// Makes an author's bundles fit its share again, at the cost of those that cannot have the
+    /// next place: else an author that fills its share with these at the leader, and tells others
+    /// what can, would have them suspect the leader.
+    pub(super) fn shrink(&mut self, author: MemberId, marks: &Marks, share: usize) {
+        while let Some(own) = self.authors.get(&author) {
+            let used: usize = own.values().map(|it| self.bundles[it].cost).sum();
+            let is_over = own.len() > POOL_BUNDLES_MAX || used > share;
+            let gapped = self.newest_gapped(author, marks).filter(|_| is_over);
+            let Some(digest) = gapped else { return };
+            self.remove(&digest);
+        }
     }
 
     /// Adds a bundle whose author has signed it.
@@ -169,6 +195,12 @@ impl Pool {
         })
     }
 
+    /// The oldest bundle of each author that can have the next place.
+    pub(super) fn all_due(&self, marks: &Marks) -> impl Iterator<Item = &Arc<Bundle>> {
+        let due = |author: &MemberId| Some(&self.due(*author, marks)?.1.bundle);
+        self.authors.keys().filter_map(due)
+    }
+
     /// True if a bundle can have the next place.
     pub(super) fn has_due(&self, marks: &Marks) -> bool {
         self.authors.keys().any(|author| self.due(*author, marks).is_some())
@@ -208,21 +240,19 @@ impl Pool {
         }
     }
 
-    /// Notes that this member has accepted a slot behind this state; tells which authors' bundles
-    /// were left out too often (B18).
+    /// Notes that this member has accepted a slot behind this state, which places something of
+    /// `placed`; tells which authors were left out too often (B18). An author that has something in
+    /// a slot is not left out, whichever of its bundles came here first.
     pub(super) fn on_accepted(
         &mut self,
         marks: &Marks,
-        header: &SlotHeader,
+        placed: &BTreeSet<MemberId>,
         limit: u64,
     ) -> Vec<PassedOver> {
         let mut verdicts = Vec::new();
         let authors: Vec<_> = self.authors.keys().copied().collect();
-        for author in authors {
+        for author in authors.into_iter().filter(|it| !placed.contains(it)) {
             let Some((digest, _)) = self.due(author, marks) else { continue };
-            if header.bundles.iter().any(|it| it.digest == digest) {
-                continue;
-            }
             let Some(pooled) = self.bundles.get_mut(&digest) else { continue };
             pooled.passed += 1;
             if pooled.passed == limit && !pooled.is_shown {
@@ -235,5 +265,70 @@ impl Pool {
             }
         }
         verdicts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+    use crate::model::{KeyPair, Rng};
+    use crate::proto::bft::{BundleItem, OrderId};
+    use crate::proto::chat::entry::Origin;
+
+    const AUTHOR: MemberId = MemberId(4);
+    const SHARE: usize = 1 << 20;
+
+    /// A bundle of one message of the author, with its digest.
+    fn bundle(client: u64, first: u64) -> (ContentDigest, Arc<Bundle>) {
+        let keys = KeyPair::generate(&mut Rng::seed_from_u64(4));
+        let origin = Origin { member: AUTHOR, client };
+        let items = vec![BundleItem { room: "text".into(), payload: "x".into() }];
+        let group = OrderId([1; 32]);
+        let bundle = Bundle::sign(&group, origin, first, items, &keys);
+        (bundle.statement().digest(&group), Arc::new(bundle))
+    }
+
+    #[test]
+    fn an_author_that_fills_its_share_with_gaps_has_room_for_what_can_be_placed() {
+        let (mut pool, marks) = (Pool::default(), Marks::default());
+        for client in 1..=POOL_BUNDLES_MAX as u64 {
+            let (digest, gapped) = bundle(client, 2);
+            assert!(pool.takes((&digest, &gapped), &marks, SHARE));
+            pool.add(digest, gapped);
+        }
+        let (digest, gapped) = bundle(99, 2);
+        assert!(!pool.takes((&digest, &gapped), &marks, SHARE));
+        let (digest, due) = bundle(99, 1);
+        assert!(pool.takes((&digest, &due), &marks, SHARE));
+        pool.add(digest, due);
+        pool.shrink(AUTHOR, &marks, SHARE);
+        assert_eq!(pool.bundles.len(), POOL_BUNDLES_MAX);
+        assert_eq!(
+            pool.choose(&marks, 0, None),
+            [(digest, Arc::clone(&pool.bundles[&digest].bundle))]
+        );
+        // Where all can be placed there is no room for more.
+        let mut pool = Pool::default();
+        for client in 1..=POOL_BUNDLES_MAX as u64 {
+            let (digest, due) = bundle(client, 1);
+            pool.add(digest, due);
+        }
+        let (digest, more) = bundle(99, 1);
+        assert!(!pool.takes((&digest, &more), &marks, SHARE));
+    }
+
+    #[test]
+    fn only_an_author_that_has_nothing_in_a_slot_is_passed_over() {
+        let (mut pool, marks) = (Pool::default(), Marks::default());
+        let (digest, due) = bundle(1, 1);
+        pool.add(digest, Arc::clone(&due));
+        // Others of its bundles have places: the leader has got them first.
+        let placed = BTreeSet::from([AUTHOR]);
+        assert!((0..9).all(|_| pool.on_accepted(&marks, &placed, 3).is_empty()));
+        let others = BTreeSet::from([MemberId(1)]);
+        let verdicts: Vec<_> = (0..6).flat_map(|_| pool.on_accepted(&marks, &others, 3)).collect();
+        assert_eq!(verdicts, [PassedOver::Show(due), PassedOver::Suspect(AUTHOR)]);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::config::BftRule;
 use super::event::{Event, Record};
+use super::pool::Pool;
 use super::replica::{BftReplica, Fx};
 use crate::machine::LinkId;
 use crate::proto::bft::bundle::BUNDLE_COST_MAX;
@@ -79,15 +80,19 @@ impl BftReplica {
         }
         let statement = bundle.statement();
         let digest = statement.digest(&self.group);
-        let members = self.committee().len();
-        if !self.pool.takes((&digest, &bundle), members, &self.config) {
+        let share = Pool::share(&self.config, self.committee().len());
+        if !self.pool.takes((&digest, &bundle), marks, share) {
             return;
         }
         let is_signed = bundle.is_valid(&self.group, &statement, &key);
         if !is_signed && self.config.keeps(BftRule::Author) {
             return self.distrust(link, "a bundle with a bad signature", fx);
         }
+        let (author, is_due) = (bundle.author, marks.skip(&bundle).is_some());
         self.pool.add(digest, bundle);
+        if is_due {
+            self.pool.shrink(author, &self.chain.settled().marks, share);
+        }
         self.go_on(fx);
     }
 
@@ -127,6 +132,9 @@ impl BftReplica {
         let Some(key) = self.committee().key(member) else { return };
         if it.epoch != self.epoch() {
             return self.dropped("a consent of another epoch", fx);
+        }
+        if self.consents.get(&digest).is_some_and(|(_, given)| given.contains_key(&member)) {
+            return;
         }
         if !it.approval.is_valid(&self.group, it.epoch, &digest, key) {
             return self.distrust(link, "a consent with a bad signature", fx);

@@ -122,9 +122,21 @@ impl BftReplica {
                 }
             }
         }
+        if is_stuck {
+            self.show_due(fx);
+        }
         self.heartbeat_slot = self.chain.settled().tip.slot;
         self.renew(fx);
         self.release(fx);
+    }
+
+    /// Shows the leader what it could place: its author may have told others only, who would give
+    /// the leader up for it.
+    fn show_due(&self, fx: &mut Fx) {
+        let Some(link) = self.links.of(self.leader()) else { return };
+        for bundle in self.pool.all_due(&self.chain.tip().marks) {
+            fx.send(link, Message::Bundle(Arc::clone(bundle)));
+        }
     }
 
     pub(super) fn on_status(&mut self, link: LinkId, status: OrderStatus, fx: &mut Fx) {
