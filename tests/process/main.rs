@@ -18,6 +18,7 @@ mod network_shares;
 mod one_node;
 mod open;
 mod order;
+mod order_attacks;
 mod orders;
 mod partitions;
 mod rollout;

@@ -13,15 +13,15 @@ use support::process::{Process, eventually, run};
 use support::{peer_exe, ports};
 
 /// The members of one group on this machine, in a directory of their own.
-struct Group {
+pub struct Group {
     dir: tempfile::TempDir,
     base: u16,
-    running: BTreeMap<u32, Process>,
+    pub running: BTreeMap<u32, Process>,
 }
 
 impl Group {
     /// A roster of so many members, of which none runs yet.
-    fn of(members: u32) -> Self {
+    pub fn of(members: u32) -> Self {
         let dir = tempfile::tempdir().expect("there is room");
         let group = Self { dir, base: ports(), running: BTreeMap::new() };
         let roster: String = (1..=members).map(|id| group.keygen(id)).collect();
@@ -30,28 +30,28 @@ impl Group {
     }
 
     /// Four members that run and reach each other.
-    fn of_four() -> Self {
+    pub fn of_four() -> Self {
         let mut group = Self::of(4);
         (1..=4).for_each(|id| group.start(id));
         group.wait("all are reached", |it| (1..=4).all(|id| it.status(id)["reached"] == 4));
         group
     }
 
-    fn port(&self, id: u32) -> String {
+    pub fn port(&self, id: u32) -> String {
         (u32::from(self.base) + id).to_string()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn run(&self, args: &[&str]) -> (Option<i32>, String, String) {
+    pub fn run(&self, args: &[&str]) -> (Option<i32>, String, String) {
         run(&peer_exe(), args, self.dir.path())
     }
 
     /// Output of a command that succeeds.
     #[track_caller]
-    fn told(&self, args: &[&str]) -> String {
+    pub fn told(&self, args: &[&str]) -> String {
         let (code, out, err) = self.run(args);
         assert_eq!(code, Some(0), "{args:?}: {out}{err}");
         out
@@ -59,44 +59,44 @@ impl Group {
 
     /// Complaint of a command that ends with this code.
     #[track_caller]
-    fn refused(&self, code: i32, args: &[&str]) -> String {
+    pub fn refused(&self, code: i32, args: &[&str]) -> String {
         let (ended, out, err) = self.run(args);
         assert_eq!(ended, Some(code), "{args:?}: {out}{err}");
         err
     }
 
-    fn keygen(&self, id: u32) -> String {
+    pub fn keygen(&self, id: u32) -> String {
         self.told(&["order", "keygen", "--id", &id.to_string(), "--port", &self.port(id)])
     }
 
-    fn start(&mut self, id: u32) {
+    pub fn start(&mut self, id: u32) {
         self.start_with(id, &["--order", "ledger=roster.txt"]);
     }
 
-    fn start_with(&mut self, id: u32, flags: &[&str]) {
+    pub fn start_with(&mut self, id: u32, flags: &[&str]) {
         let port = self.port(id);
         let common = ["--port", &port, "--gossip-max", "0", "--config", "none.txt"];
         let args = [&common[..], flags].concat();
         self.running.insert(id, Process::start(&peer_exe(), &args, self.dir.path()));
     }
 
-    fn out(&self, id: u32) -> String {
+    pub fn out(&self, id: u32) -> String {
         self.running[&id].out()
     }
 
     /// Ends a member without warning.
-    fn kill(&mut self, id: u32) {
+    pub fn kill(&mut self, id: u32) {
         drop(self.running.remove(&id));
     }
 
     /// Status of a member; `null` while it does not answer.
-    fn status(&self, id: u32) -> Value {
+    pub fn status(&self, id: u32) -> Value {
         let (_, out, _) = self.run(&["order", "status", "--port", &self.port(id), "--json"]);
         serde_json::from_str(&out).unwrap_or_default()
     }
 
     #[track_caller]
-    fn wait(&self, what: &str, reached: impl Fn(&Self) -> bool) {
+    pub fn wait(&self, what: &str, reached: impl Fn(&Self) -> bool) {
         if !eventually(|| reached(self)) {
             let out: Vec<_> =
                 self.running.iter().map(|(id, it)| format!("-- {id}\n{}", it.out())).collect();
@@ -106,7 +106,7 @@ impl Group {
 
     /// Proposes a text by a member, and waits for its place.
     #[track_caller]
-    fn append(&self, id: u32, text: &str) -> u64 {
+    pub fn append(&self, id: u32, text: &str) -> u64 {
         let port = self.port(id);
         let out = self.told(&["order", "append", "--port", &port, "--wait", "50s", text]);
         out.trim().parse().unwrap()
@@ -114,18 +114,18 @@ impl Group {
 
     /// The first entries as a member prints them.
     #[track_caller]
-    fn entries(&self, id: u32, count: u64) -> Vec<String> {
+    pub fn entries(&self, id: u32, count: u64) -> Vec<String> {
         let count = count.to_string();
         let out = self.told(&["order", "follow", "--port", &self.port(id), "--count", &count]);
         out.lines().map(str::to_owned).collect()
     }
 
-    fn group_id(&self) -> String {
+    pub fn group_id(&self) -> String {
         let told = self.status(*self.running.keys().next().unwrap())["group"].clone();
         told.as_str().unwrap().to_owned()
     }
 
-    fn logs(&self) -> Vec<String> {
+    pub fn logs(&self) -> Vec<String> {
         let all = fs::read_dir(self.path("data/logs")).unwrap();
         let mut all: Vec<_> = all.map(|it| it.unwrap().path().display().to_string()).collect();
         all.sort();
@@ -133,7 +133,7 @@ impl Group {
     }
 
     /// Compares all logs, without their members.
-    fn verify(&self) -> (Option<i32>, String, String) {
+    pub fn verify(&self) -> (Option<i32>, String, String) {
         let logs = self.logs();
         let args: Vec<_> =
             ["order", "verify"].into_iter().chain(logs.iter().map(|it| &**it)).collect();

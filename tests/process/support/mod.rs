@@ -13,6 +13,7 @@ pub mod course;
 pub mod foreign;
 pub mod hosts;
 pub mod land;
+pub mod liar;
 pub mod member;
 pub mod nodes;
 pub mod process;
