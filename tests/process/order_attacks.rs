@@ -4,6 +4,11 @@
 //! Patience is long where a leader lies, so that what it is replaced for is its lie. Nothing here
 //! measures time.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a liar waits for one message, and for any other in vain"
+)]
+
 use crate::order::Group;
 use crate::support;
 
