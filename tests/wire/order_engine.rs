@@ -13,7 +13,7 @@ use folkmoot::model::{KeyPair, Nonce, Now, Rng, SigningBytes};
 use folkmoot::proto::bft::handshake::{OrderJoin, OrderProof, OrderRefusal};
 use folkmoot::proto::bft::line::{OrderReader, encode};
 use folkmoot::proto::bft::message::Message;
-use folkmoot::proto::bft::{Committee, OrderId, SlotNo};
+use folkmoot::proto::bft::{Committee, EpochNo, OrderId, SlotNo};
 use folkmoot::proto::chat::entry::{Body, Entry, HostPort, Member, MemberId, SeqNo};
 use folkmoot::proto::sealed::{ClusterKey, ClusterKeys};
 use folkmoot::runtime::driver::options::EventSink;
@@ -198,6 +198,14 @@ fn four_members_agree_on_a_thousand_messages_and_the_log_has_them_after_a_restar
     let delivered = all[2].delivered.clone();
     stop_all(all);
     let mut again = start_all(dir.path(), &committee);
+    for place in [1, 500, 1_000] {
+        let proof = again[3].engine.proof((&committee, SALT), SeqNo(place)).unwrap();
+        let proven = proof.verify(&again[3].engine.group()).unwrap();
+        assert_eq!((proven.place, &*proven.payload), (SeqNo(place), &*texts[place as usize - 1]));
+    }
+    assert!(
+        again[3].engine.proof((&committee, SALT), SeqNo(2_000)).unwrap_err().contains("place 2000")
+    );
     again[0].engine.say("general", "after");
     for it in &mut again {
         let has_it = |it: &Running| it.texts().iter().any(|it| it == "after").then_some(());
@@ -258,6 +266,10 @@ fn a_member_without_its_log_is_silent_until_its_life_is_renewed() {
     all.push(back);
     let has_it = |it: &Running| it.texts().iter().any(|it| it == "after").then_some(());
     all.iter_mut().for_each(|it| it.until("a text of the new life", has_it));
+    let place = all[3].delivered.last().unwrap().seq_no;
+    let proof = all[3].engine.proof((&committee, SALT), place).unwrap();
+    let proven = proof.verify(&all[3].engine.group()).unwrap();
+    assert_eq!((&*proven.payload, proven.epoch), ("after", EpochNo(1)));
     stop_all(all);
 }
 

@@ -1,5 +1,5 @@
-//! The log of a Byzantine order on a real disk: it is read back whole, or cut where a crash tore it,
-//! or refused; and the marker beside the key knows when what was signed is gone.
+//! The log of a Byzantine order on a real disk: it is read back whole, or cut where a crash tore
+//! it, or refused; and the marker beside the key knows when what was signed is gone.
 
 use std::fs;
 use std::net::Ipv4Addr;

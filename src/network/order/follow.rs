@@ -104,7 +104,7 @@ enum Waited {
 }
 
 /// Function that reads final entries from a number on out of the log, so many at most.
-type ReadLog = Box<dyn Fn(u64, u64) -> Result<Vec<Arc<Entry>>, String> + Send>;
+pub(super) type ReadLog = Box<dyn Fn(u64, u64) -> Result<Vec<Arc<Entry>>, String> + Send>;
 
 /// Iterator over the entries of an order from one place on, without a gap.
 ///

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::follow::Tail;
+use super::follow::{ReadLog, Tail};
 use super::waits::Waits;
 use super::{Kind, Order, OrderStatus, Place, Roster};
 use crate::machine::chat;
@@ -11,7 +11,7 @@ use crate::network::chat::{ChatMember, MemberOptions};
 use crate::network::error::{NetworkError, StartError};
 use crate::network::peer::Network;
 use crate::proto::bft::proof::PlaceProof;
-use crate::proto::chat::entry::{Entry, MemberId, SeqNo};
+use crate::proto::chat::entry::{MemberId, SeqNo};
 use crate::proto::dialect::Dialect;
 use crate::runtime::chat::ChatNotification;
 use crate::runtime::driver::options::EventSink;
@@ -72,17 +72,13 @@ impl EventSink<ChatNotification> for Reports {
 
 /// A running member of either order.
 pub(super) enum Member {
-    Byzantine {
-        engine: OrderEngine,
-        roster: Roster,
-        name: String,
-    },
+    Byzantine { engine: OrderEngine, roster: Roster, name: String },
     Crash(ChatMember),
 }
 
 impl Member {
     pub(super) fn start(
-        network: Arc<Network>,
+        network: &Arc<Network>,
         name: &str,
         order: Order,
         reports: Reports,
@@ -91,7 +87,7 @@ impl Member {
         std::fs::create_dir_all(&data)?;
         match &order.kind {
             Kind::Byzantine(roster) => {
-                let me = own_id(roster, &network)?;
+                let me = own_id(roster, network)?;
                 let marker = network.peer.dir.join("has-signed-orders");
                 let engine = OrderEngine::start(OrderOptions {
                     listen: None,
@@ -121,7 +117,7 @@ impl Member {
                     links_max: EngineLimits::default().links_max,
                 };
                 let words = (|_: &str| {}, || true);
-                let member = ChatMember::start(&network, options, Box::new(reports), words)?;
+                let member = ChatMember::start(network, options, Box::new(reports), words)?;
                 member.map(Self::Crash).ok_or(StartError::Network(NetworkError::Stopped))
             }
         }
@@ -142,7 +138,7 @@ impl Member {
     }
 
     /// Function that reads final entries out of the log.
-    pub(super) fn reader(&self) -> Box<dyn Fn(u64, u64) -> Result<Vec<Arc<Entry>>, String> + Send> {
+    pub(super) fn reader(&self) -> ReadLog {
         match self {
             Self::Byzantine { engine, .. } => {
                 let engine = engine.clone();

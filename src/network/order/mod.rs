@@ -178,7 +178,7 @@ impl Network {
     /// Fails if this peer's key is not in the roster, the log cannot be used, or the network has
     /// stopped.
     pub fn order(&self, name: &str, order: Order) -> Result<OrderedLog, StartError> {
-        OrderedLog::start(self.handle(), name, order, None)
+        OrderedLog::start(&self.handle(), name, order, None)
     }
 }
 
@@ -198,7 +198,7 @@ impl OrderedLog {
     /// As [`Network::order`].
     #[doc(hidden)]
     pub fn start(
-        network: Arc<Network>,
+        network: &Arc<Network>,
         name: &str,
         order: Order,
         told: Option<Box<dyn EventSink<OrderNotification>>>,

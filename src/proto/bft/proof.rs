@@ -26,7 +26,7 @@ use crate::proto::chat::entry::{MemberId, MsgId, Origin, SeqNo};
 pub const PROOF_BYTES_MAX: usize = 16_777_216;
 
 /// Name of the text form.
-const FORMAT: &str = "folkmoot/bft/proof/1";
+const FORMAT: &str = "folkmoot/bft/place-proof/1";
 
 /// Reason why a proof is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,3 +1,6 @@
+//! Committees, headers, bundles, votes, changes and evidence by themselves: every field of a statement
+//! counts, and nothing that an honest member signs is held against it.
+
 use std::sync::Arc;
 
 use super::change::RENEW_EVERY;

@@ -1,5 +1,5 @@
-//! Engine of a machine that writes a log: its port, its links, its log and its threads. Chats and
-//! rollouts run on it.
+//! Engine of a machine that writes a log: its port, its links, its log and its threads. Chats,
+//! Byzantine orders and rollouts run on it.
 //!
 //! One thread owns the machine (`core`); each connection has one that reads (`link`), and one to
 //! write once the system takes no more (`link_writer`); one writes the log (`log_writer`), one

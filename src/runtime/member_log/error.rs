@@ -30,7 +30,7 @@ pub enum LogStoreError {
         line: u64,
         /// Description of the damage.
         reason: String,
-        /// Remedy, if one is known.
+        /// Remedy in words, if one is known.
         remedy: Option<String>,
     },
     /// A line is intact, and not a record of this version.
@@ -55,7 +55,7 @@ pub enum LogStoreError {
         path: PathBuf,
         /// Description of the difference, as a clause.
         reason: String,
-        /// Remedy.
+        /// Remedy in words, for people.
         remedy: String,
     },
     /// The member had a log, and it is not there.
@@ -64,7 +64,7 @@ pub enum LogStoreError {
         path: PathBuf,
         /// File that remembers the log.
         marker: PathBuf,
-        /// Remedy.
+        /// Remedy in words, for people.
         remedy: String,
     },
 }

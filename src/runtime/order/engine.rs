@@ -1,8 +1,8 @@
 //! Engine of a Byzantine order: one member with its port, its log and its threads.
 //!
 //! Invariants:
-//! - After [`OrderEngine::stop`] no thread and no socket is left, and all records handed to the disk
-//!   are there.
+//! - After [`OrderEngine::stop`] no thread and no socket is left, and all records handed to the
+//!   disk are there.
 
 use std::fmt;
 use std::io;

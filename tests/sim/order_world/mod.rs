@@ -197,11 +197,9 @@ impl World {
         let has_signed = Arc::new(AtomicBool::new(false));
         let config = self.config.clone();
         let desk = Desk { config, me, plot, is_lost: Arc::clone(&is_lost), has_signed };
-        let factory =
-            move |boot: Boot<'_, Record>| OrderHost::new(&desk, boot.records, boot.seed);
+        let factory = move |boot: Boot<'_, Record>| OrderHost::new(&desk, boot.records, boot.seed);
         self.world.add_host(at, Box::new(factory));
-        let node =
-            Node { id, at, lies, is_lost, backup: None, is_paused: false, has_begun: false };
+        let node = Node { id, at, lies, is_lost, backup: None, is_paused: false, has_begun: false };
         self.nodes.push(node);
         let micros = self.rng.random_range(200..2_000);
         self.set_disk(self.nodes.len() - 1, micros);

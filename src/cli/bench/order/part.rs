@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -95,7 +95,7 @@ pub(in crate::cli::bench) fn run(args: &OrderPartArgs) -> Result<(), CliError> {
 /// Keeps so many proposals in flight, and returns `{"count", "took_s", "latency_ms", "gap_ms"}`;
 /// the gap is the longest time without a final one.
 fn load(log: &OrderedLog, load: Load) -> Result<serde_json::Value, CliError> {
-    let (clock, (tell, told)) = (Clock::start(), unbounded());
+    let (clock, (tell, told)) = (Clock::start(), bounded(load.in_flight));
     let text: Arc<str> = "x".repeat(load.bytes).into();
     for _ in 0..load.in_flight {
         propose(log, &clock, &text, &tell)?;
