@@ -38,11 +38,7 @@ fn finding(seed: u64, campaign: &Campaign) -> Option<Kind> {
 fn needed(rule: BftRule, runs: u64, campaign: &Campaign) {
     let is_live = matches!(
         rule,
-        BftRule::Wish
-            | BftRule::Patience
-            | BftRule::Doubling
-            | BftRule::Fairness
-            | BftRule::Repair
+        BftRule::Wish | BftRule::Patience | BftRule::Doubling | BftRule::Fairness | BftRule::Repair
     );
     let without = Campaign { without: Some(rule), ..campaign.clone() };
     let counts = |kind: &Kind| is_live || *kind != Kind::Stuck;
@@ -163,8 +159,8 @@ fn b17_a_silent_leader_is_given_up() {
 
 #[test]
 fn b17_patience_doubles() {
-    let weather = |rng: &mut Rng| Weather { delay: 700_000, calm_delay: 700_000, ..calm(rng) };
-    let tune = |config: &mut Config| config.patience = Duration::from_millis(500);
+    let weather = |rng: &mut Rng| Weather { delay: 400_000, calm_delay: 400_000, ..calm(rng) };
+    let tune = |config: &mut Config| config.patience = Duration::from_millis(200);
     needed(BftRule::Doubling, 20, &Campaign { weather, tune, lies: &[Lie::Suspect], ..PLOT });
 }
 

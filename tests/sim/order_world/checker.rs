@@ -390,6 +390,7 @@ impl Checker {
             }
             Message::Commit(it) => self.on_vote(id, VotePhase::Commit, it.subject),
             Message::ViewChange(it) => self.on_claim(id, it),
+            Message::NewView(it) => self.on_began(id, std::slice::from_ref(it)),
             _ => {}
         }
     }

@@ -401,7 +401,8 @@ impl OrderHost {
         if let Message::PrePrepare(_)
         | Message::Prepare(_)
         | Message::Commit(_)
-        | Message::ViewChange(_) = msg
+        | Message::ViewChange(_)
+        | Message::NewView(_) = msg
         {
             self.tell(Told::Signed(msg.clone()), fx);
         }
