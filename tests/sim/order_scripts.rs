@@ -140,6 +140,7 @@ fn goes_on_without_the_content(without: Option<BftRule>) -> bool {
         hands.cut_power(id);
         hands.hands.get_mut(&id).unwrap().is_slow = false;
     }
+    hands.quick = Some(4);
     (1..=3).for_each(|id| hands.start(id));
     hands.type_at(2, "second");
     let is_content = |it: &Letter| {
