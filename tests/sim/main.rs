@@ -23,6 +23,8 @@ mod hostile;
 mod lean_discovery;
 mod membership;
 mod order;
+mod order_hand;
+mod order_rules;
 mod order_twins;
 mod order_world;
 mod overlay;

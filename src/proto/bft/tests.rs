@@ -1,5 +1,5 @@
-//! Committees, headers, bundles, votes, changes and evidence by themselves: every field of a statement
-//! counts, and nothing that an honest member signs is held against it.
+//! Committees, headers, bundles, votes, changes and evidence by themselves: every field of a
+//! statement counts, and nothing that an honest member signs is held against it.
 
 use std::sync::Arc;
 

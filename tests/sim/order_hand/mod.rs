@@ -193,8 +193,8 @@ impl Hands {
                     self.part(id, other);
                 }
             }
-            Effect::Dial(_) | Effect::Extra(ExtraEffect::Load { .. } | ExtraEffect::Snapshot(_)) => {
-            }
+            Effect::Dial(_)
+            | Effect::Extra(ExtraEffect::Load { .. } | ExtraEffect::Snapshot(_)) => {}
         }
         None
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use folkmoot::machine::bft::Event;
+use folkmoot::machine::bft::{Config, Event};
 use folkmoot::proto::bft::message::SlotContent;
 use folkmoot::proto::bft::view::NewView;
 use folkmoot::proto::bft::{
@@ -64,6 +64,7 @@ pub(crate) struct Said {
 
 pub(crate) struct Checker {
     group: OrderId,
+    config: Config,
     liars: BTreeSet<MemberId>,
     contents: HashMap<ContentDigest, Arc<SlotContent>>,
     /// Final slots, from the first.
@@ -86,9 +87,14 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    pub(crate) fn new(group: OrderId, founders: Arc<Committee>, liars: BTreeSet<MemberId>) -> Self {
+    pub(crate) fn new(
+        (group, config): (OrderId, Config),
+        founders: Arc<Committee>,
+        liars: BTreeSet<MemberId>,
+    ) -> Self {
         Self {
             group,
+            config,
             liars,
             contents: HashMap::new(),
             chain: Vec::new(),
@@ -142,7 +148,7 @@ impl Checker {
             }
             Told::Unusable(reason) => self.fail(Kind::Stopped, format!("{id}: {reason}")),
             Told::Slot(content) => {
-                let digest = content.header.digest(&self.group);
+                let digest = self.config.digest_of(&self.group, &content.header);
                 self.contents.entry(digest).or_insert_with(|| Arc::clone(content));
             }
             Told::Final(certificate) => self.on_final(id, certificate),
@@ -245,7 +251,7 @@ impl Checker {
             let what = format!("{node}: {header:?} is not {expected:?} at {}", self.order.len());
             return self.fail(Kind::Broken, what);
         }
-        self.chain.push((header.digest(&self.group), header.clone()));
+        self.chain.push((self.config.digest_of(&self.group, header), header.clone()));
         if header.bundles.len() != content.bundles.len() {
             return self.fail(Kind::Broken, format!("{node}: {content:?} lacks bundles"));
         }

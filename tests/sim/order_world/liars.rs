@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use folkmoot::machine::bft::{BftIdentity, BftStatus};
+use folkmoot::machine::bft::{BftIdentity, BftStatus, Config};
 use folkmoot::model::{KeyPair, Nonce, Rng, Signature, Time, WallTime};
 use folkmoot::proto::bft::message::{
     BftRecallReq, BundleReq, ChainReq, Message, OrderStatus, PrePrepare, SlotContent, SlotReq,
@@ -19,7 +19,7 @@ use folkmoot::proto::bft::{
     Bundle, BundleItem, BundleRef, Certificate, Claim, ClaimKind, ContentDigest, EpochNo, OrderId,
     PhaseVote, SlotHeader, SlotNo, ViewNo, VotePhase, VoteSubject,
 };
-use folkmoot::proto::chat::entry::{MemberId, Origin};
+use folkmoot::proto::chat::entry::{ChainHash, MemberId, Origin};
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 /// The longest memory of a liar, in messages.
@@ -64,10 +64,14 @@ pub(crate) enum Lie {
     Forget,
     /// Two machines under one key.
     Twins,
+    /// Proposes with a wrong parent, place or hash, if it equivocates.
+    Misplace,
+    /// Proposes messages again that have places already.
+    Repeat,
 }
 
 impl Lie {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Silent,
         Self::Equivocate,
         Self::Forge,
@@ -86,6 +90,8 @@ impl Lie {
         Self::Suspect,
         Self::Forget,
         Self::Twins,
+        Self::Misplace,
+        Self::Repeat,
     ];
 }
 
@@ -119,7 +125,7 @@ pub(crate) type Sides = Arc<Mutex<Vec<BTreeSet<MemberId>>>>;
 pub(crate) struct Plot {
     pub(crate) lies: BTreeSet<Lie>,
     pub(crate) brain: Arc<Mutex<Brain>>,
-    pub(crate) patience: Duration,
+    pub(crate) config: Config,
     /// Members that the twins hear and speak to, each; drawn without it.
     pub(crate) sides: Option<Sides>,
 }
@@ -131,7 +137,7 @@ pub(crate) struct Liar {
     me: BftIdentity,
     group: OrderId,
     brain: Arc<Mutex<Brain>>,
-    patience: Duration,
+    config: Config,
     rng: Rng,
     /// Members whom it says nothing to.
     muted: BTreeSet<MemberId>,
@@ -144,6 +150,7 @@ pub(crate) struct Liar {
     heard: VecDeque<Message>,
     changes: BTreeMap<(EpochNo, ViewNo), BTreeMap<MemberId, Arc<ViewChange>>>,
     last: Option<(ViewNo, SlotHeader)>,
+    before: Option<SlotHeader>,
     countersigned: usize,
     sides: Option<Sides>,
     is_planned: bool,
@@ -162,12 +169,12 @@ impl Liar {
         let all = rng.random_bool(0.5);
         let muted = others.into_iter().filter(|_| all || rng.random_bool(0.5)).collect();
         let least = rng.random_range(0.05..0.9);
-        let Plot { lies, brain, patience, sides } = plot.clone();
+        let Plot { lies, brain, config, sides } = plot.clone();
         Self {
             lies,
             group,
             brain,
-            patience,
+            config,
             muted,
             victim,
             me,
@@ -177,6 +184,7 @@ impl Liar {
             heard: VecDeque::new(),
             changes: BTreeMap::new(),
             last: None,
+            before: None,
             countersigned: 0,
             is_planned: sides.is_some(),
             sides,
@@ -198,6 +206,10 @@ impl Liar {
     fn others(&self) -> impl Iterator<Item = MemberId> {
         let voters = self.me.founders.voters().iter().map(|it| it.member.id);
         voters.filter(|it| *it != self.me.id).collect::<Vec<_>>().into_iter()
+    }
+
+    fn digest_of(&self, header: &SlotHeader) -> ContentDigest {
+        self.config.digest_of(&self.group, header)
     }
 
     const fn key(&self) -> (MemberId, &KeyPair) {
@@ -245,7 +257,7 @@ impl Liar {
             let (least, most) = self.slowness;
             let late = said.into_iter().map(|it| {
                 let share = self.rng.random_range(least..=most);
-                (self.patience.mul_f64(share), it)
+                (self.config.patience.mul_f64(share), it)
             });
             return late.collect();
         }
@@ -303,7 +315,7 @@ impl Liar {
 
     fn share(&self, view: ViewNo, header: &SlotHeader, side: Option<bool>) {
         let SlotHeader { epoch, slot, .. } = *header;
-        let subject = VoteSubject { epoch, view, slot, digest: header.digest(&self.group) };
+        let subject = VoteSubject { epoch, view, slot, digest: self.digest_of(header) };
         let mut brain = self.brain.lock().expect("one thread runs a world");
         if !brain.proposals.iter().any(|it| it.subject == subject) {
             brain.proposals.push(Proposal { subject, side });
@@ -342,12 +354,16 @@ impl Liar {
     fn rewrite(&mut self, to: MemberId, msg: Message) -> Vec<Message> {
         match msg {
             Message::PrePrepare(it) if it.sender_id == self.me.id => {
-                self.last = Some((it.view, it.header.clone()));
+                let before = self.last.replace((it.view, it.header.clone()));
+                self.before = before.map(|it| it.1).or(self.before.take());
                 if self.does(Lie::Equivocate) {
                     return self.equivocate(to, &it);
                 }
                 if self.does(Lie::Invent) {
                     return self.invent(&it);
+                }
+                if self.does(Lie::Repeat) {
+                    return vec![self.repeat(&it)];
                 }
                 vec![Message::PrePrepare(it)]
             }
@@ -391,7 +407,7 @@ impl Liar {
 
     fn propose(&self, view: ViewNo, header: SlotHeader) -> Message {
         let SlotHeader { epoch, slot, .. } = header;
-        let digest = header.digest(&self.group);
+        let digest = self.digest_of(&header);
         let subject = VoteSubject { epoch, view, slot, digest };
         let PhaseVote { sender_id, signature, .. } =
             PhaseVote::sign(&self.group, VotePhase::Prepare, subject, self.key());
@@ -405,8 +421,14 @@ impl Liar {
             return known.clone();
         }
         let mut fork = header.clone();
-        match self.forks.get(&header.parent) {
-            Some(before) => fork.parent = before.digest(&self.group),
+        let before = self.forks.values().find(|it| it.slot.next() == header.slot).cloned();
+        match before {
+            Some(before) => fork.parent = self.digest_of(&before),
+            None if self.does(Lie::Misplace) => match self.rng.random_range(0..3) {
+                0 => fork.parent = self.any_digest(),
+                1 => fork.place = fork.place.next(),
+                _ => fork.hash = ChainHash::default(),
+            },
             None if !header.bundles.is_empty() && self.rng.random_bool(0.4) => {
                 fork.bundles.pop();
             }
@@ -455,7 +477,7 @@ impl Liar {
         };
         let mut said = vec![say(vote)];
         if let Some(fork) = self.forks.get(&vote.subject.digest) {
-            let subject = VoteSubject { digest: fork.digest(&self.group), ..vote.subject };
+            let subject = VoteSubject { digest: self.digest_of(fork), ..vote.subject };
             let other = say(PhaseVote::sign(&self.group, phase, subject, self.key()));
             if self.says_both {
                 said.push(other);
@@ -486,6 +508,17 @@ impl Liar {
             header.bundles.push(BundleRef { digest, count: bundle.count(), skip: 0 });
         }
         vec![Message::Bundle(Arc::new(bundle)), self.propose(it.view, header)]
+    }
+
+    /// A proposal of bundles that it has proposed before.
+    fn repeat(&self, it: &PrePrepare) -> Message {
+        let mut header = it.header.clone();
+        let before = self.before.iter().filter(|it| it.slot < header.slot);
+        let again: Vec<_> = before.flat_map(|it| it.bundles.clone()).collect();
+        if header.change.is_none() {
+            header.bundles.extend(again);
+        }
+        self.propose(it.view, header)
     }
 
     fn start_of_epoch() -> Claim {

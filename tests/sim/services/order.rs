@@ -113,6 +113,7 @@ enum Link {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
     group: Option<OrderId>,
+    config: Config,
     slots: HashMap<ContentDigest, Arc<SlotContent>>,
     /// Final slots, from the first.
     chain: Vec<Arc<SlotContent>>,
@@ -121,8 +122,12 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn of<'a>(group: OrderId, records: impl IntoIterator<Item = &'a Record>) -> Self {
-        let mut log = Self { group: Some(group), ..Self::default() };
+    pub(crate) fn of<'a>(
+        group: OrderId,
+        config: Config,
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> Self {
+        let mut log = Self { group: Some(group), config, ..Self::default() };
         for record in records {
             if let Record::Order(0, record) = record {
                 log.put(record);
@@ -135,7 +140,8 @@ impl Log {
         let group = self.group.expect("it is set");
         match record {
             bft::Record::Slot(content) => {
-                self.slots.insert(content.header.digest(&group), Arc::clone(content));
+                let digest = self.config.digest_of(&group, &content.header);
+                self.slots.insert(digest, Arc::clone(content));
             }
             bft::Record::Final(certificate) => self.on_final(certificate),
             bft::Record::Typed(bundle) => self.typed.push(Arc::clone(bundle)),
@@ -283,7 +289,8 @@ impl OrderHost {
                 Record::Order(by, record) if *by == twin => Some(record),
                 _ => None,
             });
-            let mut log = Log { group: Some(group), ..Log::default() };
+            let config = desk.config.clone();
+            let mut log = Log { group: Some(group), config, ..Log::default() };
             own.for_each(|it| log.put(it));
             Twin { machine, log, delivered, links: BTreeSet::new() }
         });
