@@ -16,7 +16,7 @@ use crate::cli::bench::figure::distribution;
 use crate::cli::output::print;
 use crate::model::{Endpoint, Time};
 use crate::network::order::Fate;
-use crate::network::{Network, Order, OrderedLog, Roster};
+use crate::network::{Network, Order, OrderRoster, OrderedLog};
 use crate::runtime::clock::Clock;
 
 /// Longest wait for what is in flight at the end of a load.
@@ -29,7 +29,7 @@ pub struct OrderPartArgs {
     pub part: String,
 }
 
-/// One member.
+/// One member of the group, as its process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Part {
     /// Listen address of its peer.
@@ -67,7 +67,7 @@ pub(super) struct Load {
 pub(in crate::cli::bench) fn run(args: &OrderPartArgs) -> Result<(), CliError> {
     let part: Part = serde_json::from_str(&args.part)
         .map_err(|err| CliError::Usage(format!("this is no part of a measurement: {err}")))?;
-    let roster: Roster = part.roster.parse().map_err(CliError::Usage)?;
+    let roster: OrderRoster = part.roster.parse().map_err(CliError::Usage)?;
     let network = Network::builder().listen(part.at).data(&part.data).start()?;
     let log = network.order("bench", Order::byzantine(&roster).data(&part.log))?;
     for line in io::stdin().lines() {
