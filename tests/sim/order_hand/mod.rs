@@ -1,6 +1,8 @@
 //! Members of a Byzantine order driven by hand: every message waits until a test delivers or loses
 //! it, and a disk may be as slow as the test wants.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test picks a few records of many")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use folkmoot::machine::bft::{
 use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::proto::bft::message::Message;
-use folkmoot::proto::bft::{Committee, OrderId};
+use folkmoot::proto::bft::{Committee, OrderId, PhaseVote, VotePhase, VoteSubject};
 use folkmoot::proto::chat::entry::{Body, Entry, MemberId};
 use rand::SeedableRng as _;
 
@@ -261,6 +263,19 @@ impl Hands {
             Body::Opening | Body::Membership(_) => None,
         };
         self.hands[&id].delivered.iter().filter_map(text).collect()
+    }
+
+    /// The COMMIT that a member's newest prepared certificate leads to.
+    pub(crate) fn commit_of(&self, id: u32) -> Option<VoteSubject> {
+        self.hands[&id].records.iter().rev().find_map(|it| match it {
+            Record::Prepared(certificate) => Some(certificate.subject),
+            _ => None,
+        })
+    }
+
+    /// A COMMIT by any member.
+    pub(crate) fn countersign(&self, subject: &VoteSubject, by: (MemberId, &KeyPair)) -> PhaseVote {
+        PhaseVote::sign(&self.group(), VotePhase::Commit, *subject, by)
     }
 
     /// Id and key of a member, for what it is made to sign.

@@ -17,7 +17,7 @@ use folkmoot::machine::{
     CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeOpening,
 };
 use folkmoot::model::{Endpoint, Now, Rng};
-use folkmoot::proto::bft::message::{Message, SlotContent};
+use folkmoot::proto::bft::message::{Message, PrePrepare, SlotContent};
 use folkmoot::proto::bft::view::NewView;
 use folkmoot::proto::bft::{Bundle, Certificate, ContentDigest, OrderId, SlotHeader, SlotNo};
 use folkmoot::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
@@ -76,6 +76,10 @@ pub(crate) enum Told {
         before: SeqNo,
         entry: Arc<Entry>,
     },
+    /// The member has signed this: a vote, a proposal or a claim.
+    Signed(Message),
+    /// A leader's proposal was heard.
+    Proposed(Arc<PrePrepare>),
     /// A view begins, by one of these.
     Began {
         by: Vec<Arc<NewView>>,
@@ -393,6 +397,17 @@ impl OrderHost {
         }
     }
 
+    fn tell_signed(&self, msg: &Message, fx: &mut Effects<Self>) {
+        if let Message::PrePrepare(_)
+        | Message::Prepare(_)
+        | Message::Commit(_)
+        | Message::ViewChange(_)
+        | Message::NewView(_) = msg
+        {
+            self.tell(Told::Signed(msg.clone()), fx);
+        }
+    }
+
     /// A machine says something on a link.
     fn say(&mut self, now: Now, twin: usize, link: LinkId, msg: Message, fx: &mut Effects<Self>) {
         let Some(Link::Open(to)) = self.links.get(&link) else { return };
@@ -449,8 +464,12 @@ impl OrderHost {
 
     fn carry_out(&mut self, now: Now, twin: usize, effect: bft::Effect, fx: &mut Effects<Self>) {
         match effect {
-            Effect::Send { link, msg } => self.say(now, twin, link, msg, fx),
+            Effect::Send { link, msg } => {
+                self.tell_signed(&msg, fx);
+                self.say(now, twin, link, msg, fx);
+            }
             Effect::SendAll { links, msg } => {
+                self.tell_signed(&msg, fx);
                 for link in links {
                     self.say(now, twin, link, msg.clone(), fx);
                 }
@@ -565,8 +584,10 @@ impl OrderHost {
         msg: Message,
         fx: &mut Effects<Self>,
     ) {
-        if let Message::NewView(it) = &msg {
-            self.remember(it);
+        match &msg {
+            Message::NewView(it) => self.remember(it),
+            Message::PrePrepare(it) => self.tell(Told::Proposed(Arc::clone(it)), fx),
+            _ => {}
         }
         for twin in 0..self.twins.len() {
             let mut msg = Some(msg.clone());
