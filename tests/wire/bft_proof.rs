@@ -7,11 +7,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use folkmoot::proto::bft::bundle::BundleStatement;
 use folkmoot::proto::bft::proof::PROOF_BYTES_MAX;
 use folkmoot::proto::bft::{
-    Life, MembershipChange, OrderId, PlaceProof, ProofError, ProvenMessage, SlotHeader, VotePhase,
+    ChangeProof, Life, MembershipChange, OrderId, PlaceProof, ProofError, ProvenMessage,
+    SlotHeader, VotePhase,
 };
 use folkmoot::proto::chat::entry::{MemberId, SeqNo};
 use proptest::prelude::*;
@@ -311,19 +313,63 @@ fn the_committee_of_another_epoch_proves_nothing() {
     assert_eq!(verify(vec![by_others], &[1, 2, 3]), Err(unproved));
 }
 
+/// Lies about a change that even a quorum of liars cannot tell: each part is certified anew.
+#[test]
+fn a_change_that_its_slot_does_not_hold_is_refused() {
+    let mut log = log();
+    let renew = |log: &Log, number| {
+        let life = Life { counter: 1, number };
+        MembershipChange::renew(&log.group(), MemberId(3), life, &keys(3))
+    };
+    let (mine, other) = (renew(&log, 5), renew(&log, 6));
+    let change = log.change(mine, &QUORUM);
+    let content = log.say(&[log.bundle((2, 9), 2, &["b2"])]);
+    let certificate = log.certificate(&content.header, 0, &QUORUM);
+    let verify = |lie: &dyn Fn(&mut ChangeProof)| {
+        let mut change = change.clone();
+        lie(&mut change);
+        change.certificate = log.certificate(&change.header, 0, &QUORUM);
+        let (founders, content) = ((&log.founders, SALT), (&*content, vec![]));
+        let certificate = certificate.clone();
+        let proof = PlaceProof::new(founders, vec![change], content, certificate, SeqNo(9));
+        proof.unwrap().verify(&log.group())
+    };
+    verify(&|_| {}).unwrap();
+    let wrong = |reason| Err(ProofError::Change(0, reason));
+    let named = log.slots[0].header.bundles.clone();
+    let holds_not = wrong("its slot does not hold it");
+    assert_eq!(verify(&|it| it.change = Arc::new(other.clone())), holds_not);
+    assert_eq!(verify(&|it| it.header.change = None), holds_not);
+    assert_eq!(verify(&|it| it.header.bundles.clone_from(&named)), holds_not);
+    assert_eq!(verify(&|it| it.header.epoch.0 = 1), wrong("its slot is of another epoch"));
+    let committee = Some(log.founders.digest());
+    let another = wrong("it leads to another committee than its slot says");
+    assert_eq!(verify(&|it| it.header.committee = committee), another);
+    let unsigned = wrong("the members before it have not signed it");
+    let forged = |it: &mut ChangeProof| {
+        let life = Life { counter: 1, number: 7 };
+        let change = MembershipChange::renew(&log.group(), MemberId(3), life, &keys(2));
+        it.header.change = Some(change.digest(&log.group()));
+        it.change = Arc::new(change);
+    };
+    assert_eq!(verify(&forged), unsigned);
+}
+
 #[test]
 fn a_text_that_is_no_proof_is_refused_with_the_reason() {
     let (_, proof) = plain();
     let text = proof.encode();
-    assert!(!text.contains('\n') && text.starts_with("{\"format\":\"folkmoot/bft/proof/1\","));
+    assert!(
+        !text.contains('\n') && text.starts_with("{\"format\":\"folkmoot/bft/place-proof/1\",")
+    );
     let doubled = text.replacen("\"salt\":\"ledger\"", "\"salt\":\"x\",\"salt\":\"ledger\"", 1);
-    let version = text.replacen("proof/1", "proof/2", 1);
+    let version = text.replacen("place-proof/1", "place-proof/2", 1);
     let spaces = text.clone() + &" ".repeat(PROOF_BYTES_MAX);
     for (text, expected) in [
         ("", "EOF"),
         ("[]", "no `format`"),
         ("{\"format\":1}", "no `format`"),
-        (&version, "folkmoot/bft/proof/2"),
+        (&version, "folkmoot/bft/place-proof/2"),
         (&doubled, "duplicate field `salt`"),
         (&spaces, "longer than 16777216 bytes"),
         (&text[..text.len() - 1], "EOF"),

@@ -51,7 +51,7 @@ pub(super) enum OrderRequest {
     /// `{"place": N, "author": N, "time_ms": N, "text": TEXT}`, with `data` in Base64 instead of a
     /// text if the entry is none.
     Follow {
-        /// First place.
+        /// Place of the first entry.
         from: u64,
         /// True if each entry comes with its `proof`.
         #[serde(default)]

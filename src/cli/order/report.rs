@@ -10,6 +10,9 @@ use crate::model::Endpoint;
 use crate::proto::bft::{Equivocation, VotePhase};
 use crate::proto::chat::entry::{HostPort, MemberId};
 
+/// Number of slots that a member may be behind without a word.
+const LAG: u64 = 16;
+
 /// Ids of members as a list.
 fn list(members: impl IntoIterator<Item = MemberId>) -> String {
     members.into_iter().map(|it| it.to_string()).collect::<Vec<_>>().join(", ")
@@ -76,11 +79,9 @@ pub(super) fn status_lines(status: &BftStatus, name: &str) -> Vec<String> {
         } else {
             ", away"
         };
-        let slot =
-            it.slot.map_or_else(String::new, |slot| match status.slot.0.saturating_sub(slot.0) {
-                0 => String::new(),
-                behind => format!(", {behind} slots behind"),
-            });
+        // A member tells its progress with each heartbeat: a few slots mean nothing.
+        let behind = it.slot.map_or(0, |slot| status.slot.0.saturating_sub(slot.0));
+        let slot = if behind > LAG { format!(", {behind} slots behind") } else { String::new() };
         let wish = it.wishes.map_or_else(String::new, |it| format!(", wishes for view {}", it.0));
         let (id, at) = (it.member.id, Endpoint::new(host, port));
         lines.push(format!("  {id} {at}{here}{slot}{wish}"));

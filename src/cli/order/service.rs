@@ -16,7 +16,7 @@ use crate::cli::log::LogLine;
 use crate::cli::run::{Running, Service};
 use crate::machine::bft::{Config, Event};
 use crate::model::Now;
-use crate::network::{Network, Order, OrderedLog, Roster, StartError};
+use crate::network::{Network, Order, OrderRoster, OrderedLog, StartError};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{self, Control};
 use crate::runtime::driver::options::EventSink;
@@ -29,7 +29,7 @@ const TOLD_MAX: usize = 4 * 1024;
 /// Settings of a member: the checked flags.
 pub(in crate::cli) struct Settings {
     name: String,
-    roster: Roster,
+    roster: OrderRoster,
     log_dir: PathBuf,
     is_restored: bool,
     config: Config,
@@ -52,7 +52,7 @@ impl Settings {
                  order keygen --id N --port P prints it on each machine"
             ))
         })?;
-        let roster = Roster::parse(&flag.roster, &text).map_err(CliError::Usage)?;
+        let roster = OrderRoster::parse(&flag.roster, &text).map_err(CliError::Usage)?;
         let patience = args.patience.0;
         let default = Config::default();
         if patience < default.heartbeat / 8 || patience > default.patience_max {
@@ -89,7 +89,11 @@ impl OrderService {
                 "this member is running already ({} is in use); stop that process first",
                 dir.display()
             )),
-            other => other.into(),
+            other @ (FilesError::Io { .. }
+            | FilesError::DirExposed { .. }
+            | FilesError::KeyExposed { .. }
+            | FilesError::KeyMalformed { .. }
+            | FilesError::NoEntropy { .. }) => other.into(),
         })?;
         Ok(Self { settings, dir })
     }
@@ -117,7 +121,7 @@ impl Service for OrderService {
         if is_restored {
             order = order.restored();
         }
-        let log = OrderedLog::start(Arc::clone(network), &name, order, Some(Box::new(News(tell))));
+        let log = OrderedLog::start(network, &name, order, Some(Box::new(News(tell))));
         let log = Arc::new(log.map_err(|error| start_failed(error, &log_dir))?);
         let status = log.machine_status();
         if let Some(status) = &status {
@@ -144,14 +148,10 @@ impl Service for OrderService {
 }
 
 fn start_failed(error: StartError, log_dir: &Path) -> CliError {
-    match error {
-        StartError::Order(error) => CliError::Failed(format!(
-            "{error} (the log is in {}; if that is lost for good, move it away and start with \
-             --restored once)",
-            log_dir.display()
-        )),
-        other => other.into(),
+    if let StartError::Order(error) = error {
+        return CliError::Failed(format!("{error} (the log is in {})", log_dir.display()));
     }
+    error.into()
 }
 
 /// Sink that passes on what is news for an operator; entries and proposals are not.
@@ -283,7 +283,16 @@ impl RunningOrder {
                      with another member's: peer order verify"
                 )));
             }
-            _ => {}
+            Event::Resumed
+            | Event::Equivocation(_)
+            | Event::Hole { .. }
+            | Event::EpochBegan { .. }
+            | Event::Pending(_)
+            | Event::Rejected { .. }
+            | Event::Proposed(_)
+            | Event::Reached(_)
+            | Event::Lost(_)
+            | Event::Gone => {}
         }
         drop(counts);
         report::line(event, members).into_iter().for_each(|it| it.log(now.wall));

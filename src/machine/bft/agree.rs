@@ -46,14 +46,21 @@ impl BftReplica {
         }
         let limit = self.chain.settled().tip.slot.ahead(self.config.window);
         while self.chain.tip().tip.slot < limit && !self.is_behind_change() {
-            let Some(placed) = self.next_slot() else { return };
-            let record = self.disk.promise(self.epoch(), self.views.view(), fx);
-            let subject = self.subject(placed.after.tip.slot, placed.digest);
+            let Some(placed) = self.next_slot() else { break };
+            let (view, slot) = (self.views.view(), placed.after.tip.slot);
+            let is_taken = self.votes.of(VotePhase::Prepare, (view, slot), self.me.id).is_some();
+            if is_taken && self.config.keeps(BftRule::OneVote) {
+                // What it proposed there gave way to what a later view made final.
+                self.wish(view.next(), "its leader has fallen behind", fx);
+                break;
+            }
+            let record = self.disk.promise(self.epoch(), view, fx);
+            let subject = self.subject(slot, placed.digest);
             let vote = PhaseVote::sign(&self.group, VotePhase::Prepare, subject, self.signer());
             let header = placed.content.header.clone();
-            let (sender_id, view) = (self.me.id, self.views.view());
+            let sender_id = self.me.id;
             let proposal = PrePrepare { sender_id, view, header, signature: vote.signature };
-            self.disk.hold(record, Outgoing::ToAll(Message::PrePrepare(Arc::new(proposal))));
+            self.say_after(record, Message::PrePrepare(Arc::new(proposal)), fx);
             self.accept(placed, fx);
             self.votes.count(VotePhase::Prepare, vote);
             self.check_prepared(subject.slot, fx);
@@ -123,7 +130,7 @@ impl BftReplica {
 
     /// Digest of a header.
     pub(super) fn digest_of(&self, header: &crate::proto::bft::SlotHeader) -> ContentDigest {
-        header.digest(&self.group)
+        self.config.digest_of(&self.group, header)
     }
 
     /// True if a vote carries its member's signature (B2).
@@ -223,11 +230,7 @@ impl BftReplica {
         let subject = self.subject(slot, digest);
         let vote = PhaseVote::sign(&self.group, VotePhase::Prepare, subject, self.signer());
         self.votes.count(VotePhase::Prepare, vote);
-        if self.config.keeps(BftRule::Promise) {
-            self.disk.hold(record, Outgoing::ToAll(Message::Prepare(vote)));
-        } else {
-            self.send_all(Message::Prepare(vote), fx);
-        }
+        self.say_after(record, Message::Prepare(vote), fx);
     }
 
     /// Takes a vote over its sender's link.
@@ -443,6 +446,16 @@ impl BftReplica {
             self.accept(placed, fx);
         }
         true
+    }
+
+    /// Sends a message to all members once the promise of its view is on disk (B9). It waits for no
+    /// later record: a vote for a slot must not wait for the content of the one before it.
+    pub(super) fn say_after(&mut self, promise: u64, msg: Message, fx: &mut Fx) {
+        if self.disk.has(promise) || !self.config.keeps(BftRule::Promise) {
+            self.send_all(msg, fx);
+        } else {
+            self.disk.hold(promise, Outgoing::ToAll(msg));
+        }
     }
 
     /// Sends what waits for records that are on disk already.

@@ -79,6 +79,11 @@ impl DiskState {
         self.contents.retain(|(slot, _)| *slot > last);
     }
 
+    /// True if a record is on disk.
+    pub(super) const fn has(&self, record: u64) -> bool {
+        self.held.has(record)
+    }
+
     /// Holds a message back until a record is on disk.
     pub(super) fn hold(&mut self, record: u64, message: Outgoing) {
         self.last_held = self.last_held.max(record);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::chain::Path;
 use super::config::BftRule;
-use super::disk::Outgoing;
 use super::event::{Event, Timer};
 use super::replica::{BftReplica, Fx};
 use super::views::Views;
@@ -102,11 +101,7 @@ impl BftReplica {
             let change = Arc::new(ViewChange { epoch, view, signed, certificate });
             self.views.on_change(Arc::clone(&change));
             let record = self.disk.promise(epoch, view, fx);
-            if self.config.keeps(BftRule::Promise) {
-                self.disk.hold(record, Outgoing::ToAll(Message::ViewChange(change)));
-            } else {
-                self.send_all(Message::ViewChange(change), fx);
-            }
+            self.say_after(record, Message::ViewChange(change), fx);
         }
         self.try_new_view(fx);
         self.release(fx);
@@ -224,7 +219,7 @@ impl BftReplica {
             NewView::sign(&self.group, (epoch, view), claims, certificate, self.signer());
         let beginning = Arc::new(beginning);
         let record = self.disk.promise(epoch, view, fx);
-        self.disk.hold(record, Outgoing::ToAll(Message::NewView(Arc::clone(&beginning))));
+        self.say_after(record, Message::NewView(Arc::clone(&beginning)), fx);
         self.begin_view(&beginning, fx);
     }
 

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use super::follow::Tail;
+use super::entry::Place;
+use super::follow::{ReadLog, Tail};
+use super::roster::OrderRoster;
+use super::settings::{Kind, Order, OrderStanding};
 use super::waits::Waits;
-use super::{Kind, Order, OrderStatus, Place, Roster};
 use crate::machine::chat;
 use crate::model::Now;
 use crate::network::chat::{ChatMember, MemberOptions};
 use crate::network::error::{NetworkError, StartError};
 use crate::network::peer::Network;
 use crate::proto::bft::proof::PlaceProof;
-use crate::proto::chat::entry::{Entry, MemberId, SeqNo};
+use crate::proto::chat::entry::{MemberId, SeqNo};
 use crate::proto::dialect::Dialect;
 use crate::runtime::chat::ChatNotification;
 use crate::runtime::driver::options::EventSink;
@@ -72,17 +74,13 @@ impl EventSink<ChatNotification> for Reports {
 
 /// A running member of either order.
 pub(super) enum Member {
-    Byzantine {
-        engine: OrderEngine,
-        roster: Roster,
-        name: String,
-    },
+    Byzantine { engine: OrderEngine, roster: OrderRoster, name: String },
     Crash(ChatMember),
 }
 
 impl Member {
     pub(super) fn start(
-        network: Arc<Network>,
+        network: &Arc<Network>,
         name: &str,
         order: Order,
         reports: Reports,
@@ -91,7 +89,7 @@ impl Member {
         std::fs::create_dir_all(&data)?;
         match &order.kind {
             Kind::Byzantine(roster) => {
-                let me = own_id(roster, &network)?;
+                let me = own_id(roster, network)?;
                 let marker = network.peer.dir.join("has-signed-orders");
                 let engine = OrderEngine::start(OrderOptions {
                     listen: None,
@@ -121,7 +119,7 @@ impl Member {
                     links_max: EngineLimits::default().links_max,
                 };
                 let words = (|_: &str| {}, || true);
-                let member = ChatMember::start(&network, options, Box::new(reports), words)?;
+                let member = ChatMember::start(network, options, Box::new(reports), words)?;
                 member.map(Self::Crash).ok_or(StartError::Network(NetworkError::Stopped))
             }
         }
@@ -142,7 +140,7 @@ impl Member {
     }
 
     /// Function that reads final entries out of the log.
-    pub(super) fn reader(&self) -> Box<dyn Fn(u64, u64) -> Result<Vec<Arc<Entry>>, String> + Send> {
+    pub(super) fn reader(&self) -> ReadLog {
         match self {
             Self::Byzantine { engine, .. } => {
                 let engine = engine.clone();
@@ -166,11 +164,11 @@ impl Member {
         }
     }
 
-    pub(super) fn status(&self) -> Option<OrderStatus> {
+    pub(super) fn status(&self) -> Option<OrderStanding> {
         match self {
             Self::Byzantine { engine, .. } => {
                 let it = engine.status()?;
-                Some(OrderStatus {
+                Some(OrderStanding {
                     place: Place(it.place.0),
                     leader: it.active.then_some(it.leader.0),
                     members: it.members.len(),
@@ -184,7 +182,7 @@ impl Member {
                 let it = member.engine.status()?;
                 let is_here =
                     |other: &&chat::MemberStatus| other.linked || other.member.id == it.id;
-                Some(OrderStatus {
+                Some(OrderStanding {
                     place: Place(it.commit.0),
                     leader: it.leader.map(|it| it.0),
                     members: it.members.len(),
@@ -212,7 +210,7 @@ impl Member {
 }
 
 /// Id of this peer in the roster, which has its key.
-fn own_id(roster: &Roster, network: &Network) -> Result<MemberId, StartError> {
+fn own_id(roster: &OrderRoster, network: &Network) -> Result<MemberId, StartError> {
     let key = network.key();
     roster.id_of(&key).map(MemberId).ok_or_else(|| {
         StartError::Setting(format!(

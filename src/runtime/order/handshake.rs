@@ -248,7 +248,7 @@ fn other_group(me: MemberId, mine: &OrderId, caller: MemberId, its: &OrderId) ->
 }
 
 /// Statement that both ends sign: everything that was sent, with sender, receiver and connection.
-fn statement(
+pub(super) fn statement(
     domain: &str,
     join: &OrderJoin,
     called: (MemberId, &PublicKey, &Nonce),
@@ -268,8 +268,8 @@ fn statement(
         .bytes(binding)
 }
 
-const CHALLENGE: &str = "folkmoot/bft/challenge/1";
-const PROOF: &str = "folkmoot/bft/proof/1";
+pub(super) const CHALLENGE: &str = "folkmoot/bft/challenge/1";
+pub(super) const PROOF: &str = "folkmoot/bft/proof/1";
 
 fn unexpected(message: &Message, by: Option<PublicKey>) -> Error {
     if let Message::OrderRefused(OrderRefused { code, reason }) = message {

@@ -4,6 +4,7 @@
 //! member runs on [`crate::runtime::engine`], with one more thread that reads the log.
 
 pub mod audit;
+pub mod client;
 mod core;
 mod engine;
 mod handshake;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use folkmoot::machine::bft::{BftIdentity, BftStatus};
+use folkmoot::machine::bft::{BftIdentity, BftStatus, Config};
 use folkmoot::model::{KeyPair, Nonce, Rng, Signature, Time, WallTime};
 use folkmoot::proto::bft::message::{
     BftRecallReq, BundleReq, ChainReq, Message, OrderStatus, PrePrepare, SlotContent, SlotReq,
@@ -19,7 +19,7 @@ use folkmoot::proto::bft::{
     Bundle, BundleItem, BundleRef, Certificate, Claim, ClaimKind, ContentDigest, EpochNo, OrderId,
     PhaseVote, SlotHeader, SlotNo, ViewNo, VotePhase, VoteSubject,
 };
-use folkmoot::proto::chat::entry::{ChainHash, MemberId, Origin, SeqNo};
+use folkmoot::proto::chat::entry::{ChainHash, MemberId, Origin};
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 /// The longest memory of a liar, in messages.
@@ -64,10 +64,14 @@ pub(crate) enum Lie {
     Forget,
     /// Two machines under one key.
     Twins,
+    /// Proposes with a wrong parent, place or hash, if it equivocates.
+    Misplace,
+    /// Proposes messages again that have places already.
+    Repeat,
 }
 
 impl Lie {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Silent,
         Self::Equivocate,
         Self::Forge,
@@ -86,14 +90,23 @@ impl Lie {
         Self::Suspect,
         Self::Forget,
         Self::Twins,
+        Self::Misplace,
+        Self::Repeat,
     ];
+}
+
+/// A header that somebody has proposed.
+#[derive(Clone, Copy, Debug)]
+struct Proposal {
+    subject: VoteSubject,
+    /// Side for which it is, if it has a fork.
+    side: Option<bool>,
 }
 
 /// What colluding liars share.
 #[derive(Debug)]
 pub(crate) struct Brain {
-    /// Headers that somebody has proposed, with their views.
-    proposals: Vec<(ViewNo, SlotHeader, ContentDigest)>,
+    proposals: Vec<Proposal>,
     /// Division of the members into two sides, by the view.
     salt: u64,
 }
@@ -112,7 +125,7 @@ pub(crate) type Sides = Arc<Mutex<Vec<BTreeSet<MemberId>>>>;
 pub(crate) struct Plot {
     pub(crate) lies: BTreeSet<Lie>,
     pub(crate) brain: Arc<Mutex<Brain>>,
-    pub(crate) patience: Duration,
+    pub(crate) config: Config,
     /// Members that the twins hear and speak to, each; drawn without it.
     pub(crate) sides: Option<Sides>,
 }
@@ -124,7 +137,7 @@ pub(crate) struct Liar {
     me: BftIdentity,
     group: OrderId,
     brain: Arc<Mutex<Brain>>,
-    patience: Duration,
+    config: Config,
     rng: Rng,
     /// Members whom it says nothing to.
     muted: BTreeSet<MemberId>,
@@ -137,7 +150,10 @@ pub(crate) struct Liar {
     heard: VecDeque<Message>,
     changes: BTreeMap<(EpochNo, ViewNo), BTreeMap<MemberId, Arc<ViewChange>>>,
     last: Option<(ViewNo, SlotHeader)>,
+    before: Option<SlotHeader>,
     countersigned: usize,
+    /// Members that have asked for final slots.
+    askers: BTreeSet<MemberId>,
     sides: Option<Sides>,
     is_planned: bool,
     redrawn: Time,
@@ -155,12 +171,12 @@ impl Liar {
         let all = rng.random_bool(0.5);
         let muted = others.into_iter().filter(|_| all || rng.random_bool(0.5)).collect();
         let least = rng.random_range(0.05..0.9);
-        let Plot { lies, brain, patience, sides } = plot.clone();
+        let Plot { lies, brain, config, sides } = plot.clone();
         Self {
             lies,
             group,
             brain,
-            patience,
+            config,
             muted,
             victim,
             me,
@@ -170,7 +186,9 @@ impl Liar {
             heard: VecDeque::new(),
             changes: BTreeMap::new(),
             last: None,
+            before: None,
             countersigned: 0,
+            askers: BTreeSet::new(),
             is_planned: sides.is_some(),
             sides,
             redrawn: Time::ZERO,
@@ -191,6 +209,10 @@ impl Liar {
     fn others(&self) -> impl Iterator<Item = MemberId> {
         let voters = self.me.founders.voters().iter().map(|it| it.member.id);
         voters.filter(|it| *it != self.me.id).collect::<Vec<_>>().into_iter()
+    }
+
+    fn digest_of(&self, header: &SlotHeader) -> ContentDigest {
+        self.config.digest_of(&self.group, header)
     }
 
     const fn key(&self) -> (MemberId, &KeyPair) {
@@ -238,7 +260,7 @@ impl Liar {
             let (least, most) = self.slowness;
             let late = said.into_iter().map(|it| {
                 let share = self.rng.random_range(least..=most);
-                (self.patience.mul_f64(share), it)
+                (self.config.patience.mul_f64(share), it)
             });
             return late.collect();
         }
@@ -266,11 +288,11 @@ impl Liar {
                     self.changes.pop_first();
                 }
             }
+            Message::SlotReq(_) => _ = self.askers.insert(from),
             Message::PrePrepare(it) => {
                 self.last = Some((it.view, it.header.clone()));
                 if self.does(Lie::Countersign) {
-                    let digest = it.header.digest(&self.group);
-                    self.share(it.view, it.header.clone(), digest);
+                    self.share(it.view, &it.header, None);
                 }
             }
             Message::RecallResp(it) if self.does(Lie::Forget) => {
@@ -295,10 +317,12 @@ impl Liar {
         }
     }
 
-    fn share(&self, view: ViewNo, header: SlotHeader, digest: ContentDigest) {
+    fn share(&self, view: ViewNo, header: &SlotHeader, side: Option<bool>) {
+        let SlotHeader { epoch, slot, .. } = *header;
+        let subject = VoteSubject { epoch, view, slot, digest: self.digest_of(header) };
         let mut brain = self.brain.lock().expect("one thread runs a world");
-        if !brain.proposals.iter().any(|(at, _, it)| (*at, *it) == (view, digest)) {
-            brain.proposals.push((view, header, digest));
+        if !brain.proposals.iter().any(|it| it.subject == subject) {
+            brain.proposals.push(Proposal { subject, side });
         }
     }
 
@@ -310,7 +334,9 @@ impl Liar {
         let others: Vec<_> = self.others().collect();
         let sides = self.sides.get_or_insert_with(|| Arc::new(Mutex::new(Vec::new())));
         let mut sides = sides.lock().expect("one thread runs a world");
-        if !self.is_planned && (sides.is_empty() || now.since(self.redrawn) > Duration::from_secs(1)) {
+        if !self.is_planned
+            && (sides.is_empty() || now.since(self.redrawn) > Duration::from_secs(1))
+        {
             self.redrawn = now;
             let first = others.iter().filter(|_| self.rng.random_bool(0.5)).copied();
             let first: BTreeSet<_> = first.collect();
@@ -332,14 +358,24 @@ impl Liar {
     fn rewrite(&mut self, to: MemberId, msg: Message) -> Vec<Message> {
         match msg {
             Message::PrePrepare(it) if it.sender_id == self.me.id => {
-                self.last = Some((it.view, it.header.clone()));
+                let before = self.last.replace((it.view, it.header.clone())).map(|it| it.1);
+                let before = before.filter(|before| before.slot < it.header.slot);
+                self.before = before.or(self.before.take());
                 if self.does(Lie::Equivocate) {
                     return self.equivocate(to, &it);
                 }
                 if self.does(Lie::Invent) {
                     return self.invent(&it);
                 }
+                if self.does(Lie::Repeat) {
+                    return vec![self.repeat(&it)];
+                }
                 vec![Message::PrePrepare(it)]
+            }
+            Message::Prepare(vote) | Message::Commit(vote)
+                if self.does(Lie::Countersign) && self.betrays(to, &vote) =>
+            {
+                Vec::new()
             }
             Message::Prepare(vote) if self.does(Lie::Equivocate) => {
                 self.vote_for_both(to, VotePhase::Prepare, vote)
@@ -357,7 +393,7 @@ impl Liar {
             Message::Bundle(it) if self.does(Lie::Author) && it.author == self.me.id => {
                 self.say_otherwise(to, it)
             }
-            Message::SlotResp(it) if self.does(Lie::FalseSlots) => {
+            Message::SlotResp(it) if self.does(Lie::FalseSlots) && self.rng.random_bool(0.5) => {
                 let from = it.slots.first().map(|it| it.header.clone());
                 from.map(|it| vec![self.false_slots(&it)]).unwrap_or_default()
             }
@@ -376,7 +412,7 @@ impl Liar {
 
     fn propose(&self, view: ViewNo, header: SlotHeader) -> Message {
         let SlotHeader { epoch, slot, .. } = header;
-        let digest = header.digest(&self.group);
+        let digest = self.digest_of(&header);
         let subject = VoteSubject { epoch, view, slot, digest };
         let PhaseVote { sender_id, signature, .. } =
             PhaseVote::sign(&self.group, VotePhase::Prepare, subject, self.key());
@@ -390,8 +426,14 @@ impl Liar {
             return known.clone();
         }
         let mut fork = header.clone();
-        match self.forks.get(&header.parent) {
-            Some(before) => fork.parent = before.digest(&self.group),
+        let before = self.forks.values().find(|it| it.slot.next() == header.slot).cloned();
+        match before {
+            Some(before) => fork.parent = self.digest_of(&before),
+            None if self.does(Lie::Misplace) => match self.rng.random_range(0..3) {
+                0 => fork.parent = self.any_digest(),
+                1 => fork.place = fork.place.next(),
+                _ => fork.hash = ChainHash::default(),
+            },
             None if !header.bundles.is_empty() && self.rng.random_bool(0.4) => {
                 fork.bundles.pop();
             }
@@ -408,8 +450,9 @@ impl Liar {
     fn equivocate(&mut self, to: MemberId, it: &PrePrepare) -> Vec<Message> {
         let fork = self.fork(&it.header);
         if self.does(Lie::Countersign) {
-            self.share(it.view, it.header.clone(), it.header.digest(&self.group));
-            self.share(it.view, fork.clone(), fork.digest(&self.group));
+            let is_divided = !self.says_both;
+            self.share(it.view, &it.header, is_divided.then_some(false));
+            self.share(it.view, &fork, is_divided.then_some(true));
         }
         let is_second = self.side(it.view, to);
         let (first, second) = match is_second {
@@ -423,6 +466,15 @@ impl Liar {
         said
     }
 
+    /// True if a vote would show `to` that there are two sides.
+    fn betrays(&self, to: MemberId, vote: &PhaseVote) -> bool {
+        let brain = self.brain.lock().expect("one thread runs a world");
+        let known = brain.proposals.iter().find(|it| it.subject == vote.subject);
+        let side = known.and_then(|it| it.side);
+        drop(brain);
+        side.is_some_and(|it| it != self.side(vote.subject.view, to))
+    }
+
     fn vote_for_both(&self, to: MemberId, phase: VotePhase, vote: PhaseVote) -> Vec<Message> {
         let say = |vote| match phase {
             VotePhase::Prepare => Message::Prepare(vote),
@@ -430,7 +482,7 @@ impl Liar {
         };
         let mut said = vec![say(vote)];
         if let Some(fork) = self.forks.get(&vote.subject.digest) {
-            let subject = VoteSubject { digest: fork.digest(&self.group), ..vote.subject };
+            let subject = VoteSubject { digest: self.digest_of(fork), ..vote.subject };
             let other = say(PhaseVote::sign(&self.group, phase, subject, self.key()));
             if self.says_both {
                 said.push(other);
@@ -461,6 +513,17 @@ impl Liar {
             header.bundles.push(BundleRef { digest, count: bundle.count(), skip: 0 });
         }
         vec![Message::Bundle(Arc::new(bundle)), self.propose(it.view, header)]
+    }
+
+    /// A proposal of bundles that it has proposed before.
+    fn repeat(&self, it: &PrePrepare) -> Message {
+        let mut header = it.header.clone();
+        let before = self.before.iter().filter(|it| it.slot < header.slot);
+        let again: Vec<_> = before.flat_map(|it| it.bundles.clone()).collect();
+        if header.change.is_none() {
+            header.bundles.extend(again);
+        }
+        self.propose(it.view, header)
     }
 
     fn start_of_epoch() -> Claim {
@@ -580,6 +643,29 @@ impl Liar {
         }
     }
 
+    /// A slot that might come next, with a message of its own.
+    fn own_slot(&mut self, status: &BftStatus) -> (SlotHeader, Arc<Bundle>) {
+        self.numbers += 1;
+        let origin = Origin::own(self.me.id, self.rng.random());
+        let payload = format!("own {} of {}", self.numbers, self.me.id).into();
+        let items = vec![BundleItem { room: "general".into(), payload }];
+        let bundle = Arc::new(Bundle::sign(&self.group, origin, 1, items, &self.me.keys));
+        let digest = bundle.statement().digest(&self.group);
+        let mut header = self.next_header(status);
+        header.bundles.push(BundleRef { digest, count: bundle.count(), skip: 0 });
+        (header, bundle)
+    }
+
+    fn uncertified(&mut self, header: SlotHeader, bundle: Arc<Bundle>) -> Message {
+        let SlotHeader { epoch, slot, .. } = header;
+        let digest = self.digest_of(&header);
+        let subject = VoteSubject { epoch, view: ViewNo(0), slot, digest };
+        let certificate = self.no_certificate(VotePhase::Commit, subject);
+        let content = SlotContent { header, bundles: vec![bundle], change: None };
+        let (slots, headers) = (vec![Arc::new(content)], Vec::new());
+        Message::SlotResp(SlotResp { slots, headers, certificate })
+    }
+
     /// Slots behind `header`'s parent that nobody has made final.
     fn false_slots(&mut self, header: &SlotHeader) -> Message {
         let bundle = self.invented();
@@ -587,12 +673,7 @@ impl Liar {
         let mut header = header.clone();
         header.bundles = vec![BundleRef { digest, count: bundle.count(), skip: 0 }];
         (header.change, header.committee) = (None, None);
-        let SlotHeader { epoch, slot, .. } = header;
-        let digest = header.digest(&self.group);
-        let subject = VoteSubject { epoch, view: ViewNo(0), slot, digest };
-        let certificate = self.no_certificate(VotePhase::Commit, subject);
-        let content = SlotContent { header, bundles: vec![Arc::new(bundle)], change: None };
-        Message::SlotResp(SlotResp { slots: vec![Arc::new(content)], headers: Vec::new(), certificate })
+        self.uncertified(header, Arc::new(bundle))
     }
 
     /// One forged message, in an honest name.
@@ -644,9 +725,7 @@ impl Liar {
         let mut said = Vec::new();
         let any = |rng: &mut Rng| linked[rng.random_range(0..linked.len())];
         if self.does(Lie::Countersign) {
-            for msg in self.countersign() {
-                said.extend(linked.iter().map(|to| (*to, msg.clone())));
-            }
+            said.extend(self.countersign(&linked));
         }
         if self.does(Lie::Replay) && !self.heard.is_empty() {
             for _ in 0..self.rng.random_range(0..8) {
@@ -654,17 +733,12 @@ impl Liar {
                 said.push((any(&mut self.rng), self.heard[at].clone()));
             }
         }
-        if self.does(Lie::Usurp)
-            && let Some((view, header)) = self.last.clone()
-            && self.rng.random_bool(0.3)
-        {
-            let mut header = header;
-            header.time = WallTime(header.time.0 + self.rng.random_range(1..5));
-            if self.rng.random_bool(0.5) {
-                header.parent = header.digest(&self.group);
-                header.slot = header.slot.next();
+        if self.does(Lie::Usurp) && status.leader != self.me.id {
+            for to in &linked {
+                let (header, bundle) = self.own_slot(status);
+                said.push((*to, Message::Bundle(bundle)));
+                said.push((*to, self.propose(status.view, header)));
             }
-            said.push((any(&mut self.rng), self.propose(view, header)));
         }
         if self.does(Lie::Suspect) && self.rng.random_bool(0.3) {
             let ahead = self.rng.random_range(1..4);
@@ -672,9 +746,11 @@ impl Liar {
             let wish = Suspect::sign(&self.group, view, "it pleases me", self.key());
             said.extend(linked.iter().map(|to| (*to, Message::Suspect(wish.clone()))));
         }
-        if self.does(Lie::FalseSlots) && self.rng.random_bool(0.1) {
-            let header = self.next_header(status);
-            said.push((any(&mut self.rng), self.false_slots(&header)));
+        if self.does(Lie::FalseSlots) {
+            for to in std::mem::take(&mut self.askers) {
+                let (header, bundle) = self.own_slot(status);
+                said.push((to, self.uncertified(header, bundle)));
+            }
         }
         if self.does(Lie::Flood) {
             for _ in 0..self.rng.random_range(0..20) {
@@ -702,19 +778,23 @@ impl Liar {
         }
     }
 
-    /// Votes for everything that anybody has proposed since.
-    fn countersign(&mut self) -> Vec<Message> {
+    /// Votes for everything that anybody has proposed since, before those who are to believe it.
+    fn countersign(&mut self, linked: &[MemberId]) -> Vec<(MemberId, Message)> {
         let brain = self.brain.lock().expect("one thread runs a world");
         let new = brain.proposals[self.countersigned..].to_vec();
         self.countersigned = brain.proposals.len();
         drop(brain);
-        let votes = new.into_iter().flat_map(|(view, header, digest)| {
-            let SlotHeader { epoch, slot, .. } = header;
-            let subject = VoteSubject { epoch, view, slot, digest };
+        let mut said = Vec::new();
+        for Proposal { subject, side } in new {
             let sign = |phase| PhaseVote::sign(&self.group, phase, subject, self.key());
-            [Message::Prepare(sign(VotePhase::Prepare)), Message::Commit(sign(VotePhase::Commit))]
-        });
-        votes.collect()
+            let prepare = Message::Prepare(sign(VotePhase::Prepare));
+            let commit = Message::Commit(sign(VotePhase::Commit));
+            let believes = |it: &&MemberId| side.is_none_or(|s| s == self.side(subject.view, **it));
+            for to in linked.iter().filter(believes) {
+                said.extend([(*to, prepare.clone()), (*to, commit.clone())]);
+            }
+        }
+        said
     }
 
     fn flood(&mut self, status: &BftStatus) -> Message {
@@ -774,4 +854,3 @@ impl Liar {
         }
     }
 }
-

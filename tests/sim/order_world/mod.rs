@@ -94,8 +94,10 @@ pub(crate) struct World {
     number: u64,
     typed: u64,
     pub(crate) is_typing: bool,
-    /// Number of further members that may forget or be rewound as if they lied.
+    /// Number of further members that may forget something.
     spare: usize,
+    /// Members that have forgotten something.
+    forgetful: BTreeSet<usize>,
     pub(crate) rng: Rng,
 }
 
@@ -153,8 +155,10 @@ impl World {
         let liars = cast.lies.keys().map(id_of).collect();
         let mut it = Self {
             world: sim::World::new(seed, options),
-            checker: Checker::new(group, Arc::clone(&founders), liars),
-            spare: founders.liars_borne().saturating_sub(cast.lies.len()),
+            checker: Checker::new((group, config.clone()), Arc::clone(&founders), liars),
+            spare: founders.liars_borne().saturating_sub(cast.lies.len())
+                + usize::from(rng.random_bool(0.05)),
+            forgetful: BTreeSet::new(),
             config,
             nodes: Vec::new(),
             tally: Tally::new(),
@@ -179,8 +183,8 @@ impl World {
             let lies = cast.lies.get(&at).cloned().unwrap_or_default();
             let own = Arc::new(Mutex::new(Brain::new(it.rng.random())));
             let brain = if cast.is_plot { Arc::clone(&brain) } else { own };
-            let (patience, sides) = (it.config.patience, it.sides.clone());
-            let plot = Plot { lies: lies.clone(), brain, patience, sides };
+            let (config, sides) = (it.config.clone(), it.sides.clone());
+            let plot = Plot { lies: lies.clone(), brain, config, sides };
             it.add(me, (!lies.is_empty()).then_some(plot), lies);
         }
         it
@@ -193,11 +197,9 @@ impl World {
         let has_signed = Arc::new(AtomicBool::new(false));
         let config = self.config.clone();
         let desk = Desk { config, me, plot, is_lost: Arc::clone(&is_lost), has_signed };
-        let factory =
-            move |boot: Boot<'_, Record>| OrderHost::new(&desk, boot.records, boot.seed);
+        let factory = move |boot: Boot<'_, Record>| OrderHost::new(&desk, boot.records, boot.seed);
         self.world.add_host(at, Box::new(factory));
-        let node =
-            Node { id, at, lies, is_lost, backup: None, is_paused: false, has_begun: false };
+        let node = Node { id, at, lies, is_lost, backup: None, is_paused: false, has_begun: false };
         self.nodes.push(node);
         let micros = self.rng.random_range(200..2_000);
         self.set_disk(self.nodes.len() - 1, micros);
@@ -231,7 +233,7 @@ impl World {
         let at = self.nodes[node].at;
         let host = self.world.machine(at);
         host.map_or_else(
-            || Log::of(self.group, self.world.records(at)),
+            || Log::of(self.group, self.config.clone(), self.world.records(at)),
             |it| it.log().clone(),
         )
     }

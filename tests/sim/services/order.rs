@@ -17,11 +17,9 @@ use folkmoot::machine::{
     CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeOpening,
 };
 use folkmoot::model::{Endpoint, Now, Rng};
-use folkmoot::proto::bft::message::{Message, SlotContent};
+use folkmoot::proto::bft::message::{Message, PrePrepare, SlotContent};
 use folkmoot::proto::bft::view::NewView;
-use folkmoot::proto::bft::{
-    Bundle, Certificate, ContentDigest, OrderId, SlotHeader, SlotNo,
-};
+use folkmoot::proto::bft::{Bundle, Certificate, ContentDigest, OrderId, SlotHeader, SlotNo};
 use folkmoot::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
 use folkmoot::sim::Simulated;
 use rand::{RngExt as _, SeedableRng as _};
@@ -78,6 +76,10 @@ pub(crate) enum Told {
         before: SeqNo,
         entry: Arc<Entry>,
     },
+    /// The member has signed this: a vote, a proposal or a claim.
+    Signed(Message),
+    /// A leader's proposal was heard.
+    Proposed(Arc<PrePrepare>),
     /// A view begins, by one of these.
     Began {
         by: Vec<Arc<NewView>>,
@@ -115,6 +117,7 @@ enum Link {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
     group: Option<OrderId>,
+    config: Config,
     slots: HashMap<ContentDigest, Arc<SlotContent>>,
     /// Final slots, from the first.
     chain: Vec<Arc<SlotContent>>,
@@ -123,8 +126,12 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn of<'a>(group: OrderId, records: impl IntoIterator<Item = &'a Record>) -> Self {
-        let mut log = Self { group: Some(group), ..Self::default() };
+    pub(crate) fn of<'a>(
+        group: OrderId,
+        config: Config,
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> Self {
+        let mut log = Self { group: Some(group), config, ..Self::default() };
         for record in records {
             if let Record::Order(0, record) = record {
                 log.put(record);
@@ -137,7 +144,8 @@ impl Log {
         let group = self.group.expect("it is set");
         match record {
             bft::Record::Slot(content) => {
-                self.slots.insert(content.header.digest(&group), Arc::clone(content));
+                let digest = self.config.digest_of(&group, &content.header);
+                self.slots.insert(digest, Arc::clone(content));
             }
             bft::Record::Final(certificate) => self.on_final(certificate),
             bft::Record::Typed(bundle) => self.typed.push(Arc::clone(bundle)),
@@ -285,7 +293,8 @@ impl OrderHost {
                 Record::Order(by, record) if *by == twin => Some(record),
                 _ => None,
             });
-            let mut log = Log { group: Some(group), ..Log::default() };
+            let config = desk.config.clone();
+            let mut log = Log { group: Some(group), config, ..Log::default() };
             own.for_each(|it| log.put(it));
             Twin { machine, log, delivered, links: BTreeSet::new() }
         });
@@ -388,6 +397,17 @@ impl OrderHost {
         }
     }
 
+    fn tell_signed(&self, msg: &Message, fx: &mut Effects<Self>) {
+        if let Message::PrePrepare(_)
+        | Message::Prepare(_)
+        | Message::Commit(_)
+        | Message::ViewChange(_)
+        | Message::NewView(_) = msg
+        {
+            self.tell(Told::Signed(msg.clone()), fx);
+        }
+    }
+
     /// A machine says something on a link.
     fn say(&mut self, now: Now, twin: usize, link: LinkId, msg: Message, fx: &mut Effects<Self>) {
         let Some(Link::Open(to)) = self.links.get(&link) else { return };
@@ -442,16 +462,14 @@ impl OrderHost {
         members.collect()
     }
 
-    fn carry_out(
-        &mut self,
-        now: Now,
-        twin: usize,
-        effect: bft::Effect,
-        fx: &mut Effects<Self>,
-    ) {
+    fn carry_out(&mut self, now: Now, twin: usize, effect: bft::Effect, fx: &mut Effects<Self>) {
         match effect {
-            Effect::Send { link, msg } => self.say(now, twin, link, msg, fx),
+            Effect::Send { link, msg } => {
+                self.tell_signed(&msg, fx);
+                self.say(now, twin, link, msg, fx);
+            }
             Effect::SendAll { links, msg } => {
+                self.tell_signed(&msg, fx);
                 for link in links {
                     self.say(now, twin, link, msg.clone(), fx);
                 }
@@ -468,7 +486,8 @@ impl OrderHost {
             Effect::Extra(ExtraEffect::Load { link, from, slots_max, bytes_max }) => {
                 self.tell(Told::Count("load"), fx);
                 let limits = (slots_max, bytes_max);
-                let Loaded { slots, headers, certificate } = self.twins[twin].log.load(from, limits);
+                let Loaded { slots, headers, certificate } =
+                    self.twins[twin].log.load(from, limits);
                 let loaded = ExtraInput::Loaded { link, slots, headers, certificate };
                 let name = self.pending.keep((twin, Input::Extra(loaded)));
                 fx.set_timer(Timer::Done(name), micros(&mut self.rng, 100..20_000));
@@ -565,8 +584,10 @@ impl OrderHost {
         msg: Message,
         fx: &mut Effects<Self>,
     ) {
-        if let Message::NewView(it) = &msg {
-            self.remember(it);
+        match &msg {
+            Message::NewView(it) => self.remember(it),
+            Message::PrePrepare(it) => self.tell(Told::Proposed(Arc::clone(it)), fx),
+            _ => {}
         }
         for twin in 0..self.twins.len() {
             let mut msg = Some(msg.clone());

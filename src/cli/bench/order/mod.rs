@@ -131,7 +131,7 @@ fn faults(
     all: &[u32],
     (load, whole_rate): (Load, f64),
 ) -> Result<(), CliError> {
-    let mut gap = |fleet: &mut Fleet, signal| {
+    let gap = |fleet: &mut Fleet, signal| {
         let leader = fleet.leader(1)?;
         let by = all.iter().copied().find(|id| *id != leader).unwrap_or(1);
         let light = Load { in_flight: 1, ..load };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -16,7 +16,7 @@ use crate::cli::bench::figure::distribution;
 use crate::cli::output::print;
 use crate::model::{Endpoint, Time};
 use crate::network::order::Fate;
-use crate::network::{Network, Order, OrderedLog, Roster};
+use crate::network::{Network, Order, OrderRoster, OrderedLog};
 use crate::runtime::clock::Clock;
 
 /// Longest wait for what is in flight at the end of a load.
@@ -29,7 +29,7 @@ pub struct OrderPartArgs {
     pub part: String,
 }
 
-/// One member.
+/// One member of the group, as its process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Part {
     /// Listen address of its peer.
@@ -67,7 +67,7 @@ pub(super) struct Load {
 pub(in crate::cli::bench) fn run(args: &OrderPartArgs) -> Result<(), CliError> {
     let part: Part = serde_json::from_str(&args.part)
         .map_err(|err| CliError::Usage(format!("this is no part of a measurement: {err}")))?;
-    let roster: Roster = part.roster.parse().map_err(CliError::Usage)?;
+    let roster: OrderRoster = part.roster.parse().map_err(CliError::Usage)?;
     let network = Network::builder().listen(part.at).data(&part.data).start()?;
     let log = network.order("bench", Order::byzantine(&roster).data(&part.log))?;
     for line in io::stdin().lines() {
@@ -95,7 +95,7 @@ pub(in crate::cli::bench) fn run(args: &OrderPartArgs) -> Result<(), CliError> {
 /// Keeps so many proposals in flight, and returns `{"count", "took_s", "latency_ms", "gap_ms"}`;
 /// the gap is the longest time without a final one.
 fn load(log: &OrderedLog, load: Load) -> Result<serde_json::Value, CliError> {
-    let (clock, (tell, told)) = (Clock::start(), unbounded());
+    let (clock, (tell, told)) = (Clock::start(), bounded(load.in_flight));
     let text: Arc<str> = "x".repeat(load.bytes).into();
     for _ in 0..load.in_flight {
         propose(log, &clock, &text, &tell)?;

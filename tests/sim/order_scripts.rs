@@ -1,0 +1,127 @@
+//! Courses that the weather brings about too seldom, played by hand: without the rule one member
+//! delivers what another does not, or signs what excludes its own word; with it none does.
+
+use std::time::Duration;
+
+use folkmoot::machine::bft::{BftRule, Config, Event, Record};
+use folkmoot::proto::bft::message::Message;
+
+use crate::order_hand::{Hands, Letter};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn hands(without: Option<BftRule>) -> Hands {
+    let mut hands = Hands::new(Config { without, ..Config::default() }, 4);
+    hands.pass(SECOND, |_| true);
+    hands.type_at(1, "zeroth");
+    hands.post(|_| true);
+    assert_eq!(hands.texts(4), ["zeroth"]);
+    hands
+}
+
+const fn is_commit(letter: &Letter) -> bool {
+    matches!(letter.msg, Message::Commit(_))
+}
+
+/// The fourth lies: it forgets its COMMIT. The second counts its own, of which a power cut leaves
+/// nothing, and the third, which has the slot, is cut off.
+fn counts_what_is_not_on_disk(without: Option<BftRule>) -> bool {
+    let mut hands = hands(without);
+    for id in [1, 2, 4] {
+        hands.hands.get_mut(&id).unwrap().is_slow = true;
+    }
+    hands.type_at(3, "first");
+    hands.post(|_| true);
+    // The liar's COMMIT needs no disk.
+    let liar = Hands::signer(4);
+    let commit = hands.commit_of(3).expect("the third has prepared it, and a quick disk");
+    hands.say_to(4, 2, Message::Commit(hands.countersign(&commit, (liar.0, &liar.1))));
+    hands.post(|_| true);
+    let before = hands.texts(2);
+    assert_eq!(hands.texts(3), ["zeroth"], "its quorum lacks what is on no disk");
+    (1..=4).for_each(|id| hands.cut_power(id));
+    for id in [1, 2, 4] {
+        hands.hands.get_mut(&id).unwrap().is_slow = false;
+        hands.start(id);
+    }
+    hands.type_at(1, "other");
+    hands.pass(SECOND * 10, |_| true);
+    let after = hands.texts(1);
+    assert_eq!(after, ["zeroth", "other"], "three of four go on, whatever was said before");
+    before == ["zeroth", "first"]
+}
+
+#[test]
+fn b8_a_member_counts_its_own_commit_only_when_its_disk_has_it() {
+    assert!(counts_what_is_not_on_disk(Some(BftRule::OwnCommit)), "final, and gone");
+    assert!(!counts_what_is_not_on_disk(None));
+}
+
+/// The third is put back to a copy of its disk, and its operator does not say so. True if it votes
+/// again where it has voted, as the others can show.
+fn votes_with_an_old_disk(without: Option<BftRule>) -> bool {
+    let mut hands = hands(without);
+    let copy = hands.hands[&3].records.clone();
+    hands.type_at(1, "first");
+    // Its COMMIT is heard, but nothing is final: the others' are lost.
+    hands.post(|it| !is_commit(it) || it.from == 3);
+    assert_eq!(hands.texts(1), ["zeroth"], "one COMMIT makes nothing final");
+    hands.stop(3);
+    hands.hands.get_mut(&3).unwrap().records = copy;
+    hands.start(3);
+    hands.pass(SECOND * 3, |_| true);
+    let is_silent = hands.hands[&3].events.iter().any(|it| matches!(it, Event::Hole { .. }));
+    !is_silent
+}
+
+#[test]
+fn b20_an_old_disk_is_noticed_by_what_others_heard() {
+    assert!(votes_with_an_old_disk(Some(BftRule::Memory)), "it trusts its disk");
+    assert!(!votes_with_an_old_disk(None));
+}
+
+/// The third loses its disk, and then its power before it has a new life. True if it forgets that
+/// there was a loss: its marker says nothing, for its log is there again.
+fn forgets_the_loss(without: Option<BftRule>) -> bool {
+    let mut hands = hands(without);
+    hands.type_at(1, "first");
+    hands.post(|_| true);
+    hands.stop(3);
+    hands.hands.get_mut(&3).unwrap().records.clear();
+    // Nobody is in reach, so that nothing tells it what it has signed.
+    for other in [1, 2, 4] {
+        hands.part(3, other);
+    }
+    hands.start_as(3, Some("the log is gone"));
+    hands.cut_power(3);
+    hands.start(3);
+    !hands.hands[&3].records.iter().any(|it| matches!(it, Record::Hole { .. }))
+}
+
+#[test]
+fn b20_the_loss_is_on_disk() {
+    assert!(forgets_the_loss(Some(BftRule::Hole)), "the second start knows of no loss");
+    assert!(!forgets_the_loss(None));
+}
+
+/// The third has begun its second life, and loses its disk again. True if it takes the old renewal,
+/// which it meets while it catches up, for its new one, and votes again.
+fn takes_the_old_life_for_the_new(without: Option<BftRule>) -> bool {
+    let mut hands = hands(without);
+    hands.type_at(1, "first");
+    hands.post(|_| true);
+    for _ in 0..2 {
+        hands.stop(3);
+        hands.hands.get_mut(&3).unwrap().records.clear();
+        hands.start_as(3, Some("the log is gone"));
+        hands.pass(SECOND * 8, |_| true);
+    }
+    hands.status(3).silent.is_none()
+}
+
+#[test]
+fn b20_a_new_life_is_not_the_one_before() {
+    assert!(takes_the_old_life_for_the_new(Some(BftRule::FreshLife)));
+    // The second renewal is due 256 slots after the first.
+    assert!(!takes_the_old_life_for_the_new(None));
+}
