@@ -155,29 +155,21 @@ impl OrderedLog {
             Fate::Final(place) => waiter.0.put(Ok(Placed { place: Place(place.0) })),
             Fate::Refused(reason) => waiter.0.put(Err(OrderError::Refused(reason))),
         });
-        if let Err(reason) = self.hand_over(message, tell) {
-            cell.put(Err(OrderError::Refused(reason)));
-        }
+        self.hand_over(message, tell);
         Pending::new(cell, None)
     }
 
     /// As [`Self::propose`], with a function that is told each fate.
-    ///
-    /// # Errors
-    /// Fails if too much waits, or the member has stopped; with the reason, for people.
     #[doc(hidden)]
-    pub fn propose_and_tell(&self, data: &[u8], tell: TellFate) -> Result<(), String> {
-        self.hand_over(entry::message(data), tell)
+    pub fn propose_and_tell(&self, data: &[u8], tell: TellFate) {
+        self.hand_over(entry::message(data), tell);
     }
 
-    fn hand_over(&self, (room, text): (Arc<str>, Arc<str>), tell: TellFate) -> Result<(), String> {
-        if !self.waits.add(&room, &text, tell) {
-            return Err("too many proposals wait, or the member has stopped".to_owned());
+    fn hand_over(&self, (room, text): (Arc<str>, Arc<str>), tell: TellFate) {
+        let is_open = self.waits.add(&room, &text, tell);
+        if is_open && !self.member.say(Arc::clone(&room), Arc::clone(&text)) {
+            self.waits.give_back(&room, &text);
         }
-        if !self.member.say(room, text) {
-            self.waits.close();
-        }
-        Ok(())
     }
 
     /// The entries from a place on, without a gap: those that are final already, and then each as

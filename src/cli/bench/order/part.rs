@@ -98,7 +98,7 @@ fn load(log: &OrderedLog, load: Load) -> Result<serde_json::Value, CliError> {
     let (clock, (tell, told)) = (Clock::start(), bounded(load.in_flight));
     let text: Arc<str> = "x".repeat(load.bytes).into();
     for _ in 0..load.in_flight {
-        propose(log, &clock, &text, &tell)?;
+        propose(log, &clock, &text, &tell);
     }
     let end = Duration::from_millis(load.millis);
     let (mut latencies, mut gap, mut last) = (Vec::new(), Duration::ZERO, clock.now().mono);
@@ -114,7 +114,7 @@ fn load(log: &OrderedLog, load: Load) -> Result<serde_json::Value, CliError> {
         latencies.push(now.since(sent).as_secs_f64() * 1e3);
         (gap, last, took) = (gap.max(now.since(last)), now, now.since(begun));
         if took < end {
-            propose(log, &clock, &text, &tell)?;
+            propose(log, &clock, &text, &tell);
         } else {
             open -= 1;
         }
@@ -125,12 +125,7 @@ fn load(log: &OrderedLog, load: Load) -> Result<serde_json::Value, CliError> {
     }))
 }
 
-fn propose(
-    log: &OrderedLog,
-    clock: &Clock,
-    text: &str,
-    tell: &Sender<(Time, Fate)>,
-) -> Result<(), CliError> {
+fn propose(log: &OrderedLog, clock: &Clock, text: &str, tell: &Sender<(Time, Fate)>) {
     let (sent, tell) = (clock.now().mono, tell.clone());
     let told = move |fate| {
         if fate != Fate::Kept {
@@ -138,5 +133,5 @@ fn propose(
             let _ = tell.send((sent, fate));
         }
     };
-    log.propose_and_tell(text.as_bytes(), Box::new(told)).map_err(CliError::Failed)
+    log.propose_and_tell(text.as_bytes(), Box::new(told));
 }
