@@ -78,87 +78,90 @@ fn renewal(log: &Log) -> MembershipChange {
     MembershipChange::renew(&log.group(), MemberId(3), life, &keys(3))
 }
 
+type Lie = fn(&Log, &mut SlotContent);
+
+/// Lies about the third slot, each with a part of the fault that they are.
+const LIES: &[(&str, Lie)] = &[
+    ("of another slot", |_, it| it.header.slot.0 = 4),
+    ("of another slot", |_, it| it.header.slot.0 = 2),
+    ("of another epoch", |_, it| it.header.epoch.0 = 1),
+    ("another parent", |log, it| it.header.parent = log.slots[1].header.parent),
+    ("another place", |_, it| it.header.place.0 += 1),
+    ("another running hash", |_, it| it.header.hash = ChainHash::default()),
+    ("another state", |_, it| it.header.state = Some(ContentDigest::default())),
+    ("the change that the header names is missing", |log, it| {
+        it.header.change = Some(renewal(log).digest(&log.group()));
+    }),
+    ("a committee without a change", |log, it| {
+        it.header.committee = Some(log.committee.digest());
+    }),
+    ("too few or many bundles", |_, it| {
+        (it.header.bundles, it.bundles) = (vec![], vec![]);
+    }),
+    ("names other bundles", |_, it| it.header.bundles.clear()),
+    ("names other bundles", |_, it| it.header.bundles.push(it.header.bundles[0])),
+    ("names other bundles", |_, it| it.header.bundles[0].digest = ContentDigest::default()),
+    ("another count of messages", |_, it| it.header.bundles[0].count = 3),
+    ("skips another count", |_, it| it.header.bundles[0].skip = 0),
+    ("skips another count", |_, it| it.header.bundles[0].skip = 2),
+    ("has nothing new", |_, it| {
+        it.header.bundles.push(it.header.bundles[0]);
+        it.bundles.push(Arc::clone(&it.bundles[0]));
+    }),
+    ("has nothing new", |log, it| *it = with(log, &log.bundle((1, 7), 1, &["a1", "a2"]))),
+    ("a message before a bundle is missing", |log, it| {
+        *it = with(log, &log.bundle((1, 7), 4, &["a4"]));
+    }),
+    ("a message before a bundle is missing", |log, it| {
+        *it = with(log, &log.bundle((1, 6), 2, &["x2"]));
+    }),
+    ("an author is no member", |log, it| *it = with(log, &log.bundle((5, 1), 1, &["x"]))),
+    ("not signed by its author", |log, it| *it = with(log, &forged(log))),
+    ("not signed by its author", |log, it| *it = with(log, &log.bundle((1, 6), 1, &[]))),
+    ("not signed by its author", |log, it| *it = with(log, &log.bundle((1, 6), 0, &["x"]))),
+    ("not signed by its author", |log, it| {
+        *it = with(log, &log.bundle((1, 6), u64::MAX, &["x"]));
+    }),
+    ("not signed by its author", |log, it| {
+        *it = with(log, &log.bundle((1, 6), 1, &["x"; BUNDLE_ITEMS_MAX + 1]));
+    }),
+    ("its bundles are too long", |log, it| {
+        *it = with(log, &log.bundle((1, 6), 1, &[&"x".repeat(SLOT_COST_MAX)]));
+    }),
+    ("too few or many bundles", |log, it| {
+        let bundle = |client| log.bundle((1, client), 1, &["x"]);
+        let bundles: Vec<_> = (100..=100 + SLOT_BUNDLES_MAX as u64).map(bundle).collect();
+        *it = log.slot(&bundles);
+    }),
+    ("a change is not alone", |log, it| {
+        let bundles = std::mem::take(&mut it.bundles);
+        *it = SlotContent { bundles, ..log.changing(renewal(log)) };
+    }),
+    ("a change is not alone", |log, it| {
+        let named = std::mem::take(&mut it.header.bundles);
+        *it = log.changing(renewal(log));
+        it.header.bundles = named;
+    }),
+    ("names no such change", |log, it| {
+        *it = log.changing(renewal(log));
+        it.header.change = None;
+    }),
+    ("names another committee", |log, it| {
+        *it = log.changing(renewal(log));
+        it.header.committee = Some(log.committee.digest());
+    }),
+    ("the change of the membership is not valid", |log, it| {
+        let life = Life { counter: 2, number: 5 };
+        let change = MembershipChange::renew(&log.group(), MemberId(3), life, &keys(3));
+        *it = log.changing(renewal(log));
+        it.header.change = Some(change.digest(&log.group()));
+        it.change = Some(Arc::new(change));
+    }),
+];
+
 #[test]
 fn each_lie_of_a_header_is_found_with_its_slot() {
-    type Lie = fn(&Log, &mut SlotContent);
-    let lies: &[(&str, Lie)] = &[
-        ("of another slot", |_, it| it.header.slot.0 = 4),
-        ("of another slot", |_, it| it.header.slot.0 = 2),
-        ("of another epoch", |_, it| it.header.epoch.0 = 1),
-        ("another parent", |log, it| it.header.parent = log.slots[1].header.parent),
-        ("another place", |_, it| it.header.place.0 += 1),
-        ("another running hash", |_, it| it.header.hash = ChainHash::default()),
-        ("another state", |_, it| it.header.state = Some(ContentDigest::default())),
-        ("the change that the header names is missing", |log, it| {
-            it.header.change = Some(renewal(log).digest(&log.group()));
-        }),
-        ("a committee without a change", |log, it| {
-            it.header.committee = Some(log.committee.digest());
-        }),
-        ("too few or many bundles", |_, it| {
-            (it.header.bundles, it.bundles) = (vec![], vec![]);
-        }),
-        ("names other bundles", |_, it| it.header.bundles.clear()),
-        ("names other bundles", |_, it| it.header.bundles.push(it.header.bundles[0])),
-        ("names other bundles", |_, it| it.header.bundles[0].digest = ContentDigest::default()),
-        ("another count of messages", |_, it| it.header.bundles[0].count = 3),
-        ("skips another count", |_, it| it.header.bundles[0].skip = 0),
-        ("skips another count", |_, it| it.header.bundles[0].skip = 2),
-        ("has nothing new", |_, it| {
-            it.header.bundles.push(it.header.bundles[0]);
-            it.bundles.push(Arc::clone(&it.bundles[0]));
-        }),
-        ("has nothing new", |log, it| *it = with(log, &log.bundle((1, 7), 1, &["a1", "a2"]))),
-        ("a message before a bundle is missing", |log, it| {
-            *it = with(log, &log.bundle((1, 7), 4, &["a4"]));
-        }),
-        ("a message before a bundle is missing", |log, it| {
-            *it = with(log, &log.bundle((1, 6), 2, &["x2"]));
-        }),
-        ("an author is no member", |log, it| *it = with(log, &log.bundle((5, 1), 1, &["x"]))),
-        ("not signed by its author", |log, it| *it = with(log, &forged(log))),
-        ("not signed by its author", |log, it| *it = with(log, &log.bundle((1, 6), 1, &[]))),
-        ("not signed by its author", |log, it| *it = with(log, &log.bundle((1, 6), 0, &["x"]))),
-        ("not signed by its author", |log, it| {
-            *it = with(log, &log.bundle((1, 6), u64::MAX, &["x"]));
-        }),
-        ("not signed by its author", |log, it| {
-            *it = with(log, &log.bundle((1, 6), 1, &["x"; BUNDLE_ITEMS_MAX + 1]));
-        }),
-        ("its bundles are too long", |log, it| {
-            *it = with(log, &log.bundle((1, 6), 1, &[&"x".repeat(SLOT_COST_MAX)]));
-        }),
-        ("too few or many bundles", |log, it| {
-            let bundle = |client| log.bundle((1, client), 1, &["x"]);
-            let bundles: Vec<_> = (100..=100 + SLOT_BUNDLES_MAX as u64).map(bundle).collect();
-            *it = log.slot(&bundles);
-        }),
-        ("a change is not alone", |log, it| {
-            let bundles = std::mem::take(&mut it.bundles);
-            *it = SlotContent { bundles, ..log.changing(renewal(log)) };
-        }),
-        ("a change is not alone", |log, it| {
-            let named = std::mem::take(&mut it.header.bundles);
-            *it = log.changing(renewal(log));
-            it.header.bundles = named;
-        }),
-        ("names no such change", |log, it| {
-            *it = log.changing(renewal(log));
-            it.header.change = None;
-        }),
-        ("names another committee", |log, it| {
-            *it = log.changing(renewal(log));
-            it.header.committee = Some(log.committee.digest());
-        }),
-        ("the change of the membership is not valid", |log, it| {
-            let life = Life { counter: 2, number: 5 };
-            let change = MembershipChange::renew(&log.group(), MemberId(3), life, &keys(3));
-            *it = log.changing(renewal(log));
-            it.header.change = Some(change.digest(&log.group()));
-            it.change = Some(Arc::new(change));
-        }),
-    ];
-    for (expected, lie) in lies {
+    for (expected, lie) in LIES {
         let fault = fault(lie);
         assert_eq!(fault.slot.0, 3, "{fault}");
         assert!(fault.reason.contains(expected), "{expected}: {fault}");

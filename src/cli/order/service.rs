@@ -16,7 +16,7 @@ use crate::cli::log::LogLine;
 use crate::cli::run::{Running, Service};
 use crate::machine::bft::{Config, Event};
 use crate::model::Now;
-use crate::network::{Network, Order, OrderedLog, Roster, StartError};
+use crate::network::{Network, Order, OrderRoster, OrderedLog, StartError};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{self, Control};
 use crate::runtime::driver::options::EventSink;
@@ -29,7 +29,7 @@ const TOLD_MAX: usize = 4 * 1024;
 /// Settings of a member: the checked flags.
 pub(in crate::cli) struct Settings {
     name: String,
-    roster: Roster,
+    roster: OrderRoster,
     log_dir: PathBuf,
     is_restored: bool,
     config: Config,
@@ -52,7 +52,7 @@ impl Settings {
                  order keygen --id N --port P prints it on each machine"
             ))
         })?;
-        let roster = Roster::parse(&flag.roster, &text).map_err(CliError::Usage)?;
+        let roster = OrderRoster::parse(&flag.roster, &text).map_err(CliError::Usage)?;
         let patience = args.patience.0;
         let default = Config::default();
         if patience < default.heartbeat / 8 || patience > default.patience_max {

@@ -28,6 +28,13 @@ const DISTRUST: Duration = Duration::from_secs(10);
 /// Time after which an answer is not waited for any more.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
+/// Pause before the same slots are asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(150);
+
+/// Costs of answers with one slot's headers, and with contents.
+const CHAIN_COST: u32 = 4;
+const BUNDLES_COST: u32 = 16;
+
 /// Bytes of headers in one `CHAIN_RESP`.
 const HEADERS_COST_MAX: usize = 131_072;
 
@@ -44,11 +51,15 @@ impl BftReplica {
         let (now, next) = (self.now.mono, self.chain.settled().tip.slot.next());
         let Some(it) = self.links.get_mut(link) else { return };
         let has_more = it.status.is_some_and(|status| status.slot >= next);
-        let is_asked = it.asked.is_some_and(|(_, at)| now.since(at) < ANSWER_MAX);
+        // The next question comes only after progress, or a while.
+        let is_asked = it.asked.is_some_and(|(from, at)| {
+            let pause = if it.is_asked { ANSWER_MAX } else { ASK_AGAIN };
+            (it.is_asked || from == next) && now.since(at) < pause
+        });
         if !has_more || is_asked || it.distrusted.is_some_and(|until| now < until) {
             return;
         }
-        it.asked = Some((next, now));
+        (it.asked, it.is_asked) = (Some((next, now)), true);
         fx.send(link, Message::SlotReq(SlotReq { from: next }));
     }
 
@@ -56,7 +67,7 @@ impl BftReplica {
     pub(super) fn on_slot_req(&mut self, link: LinkId, request: SlotReq, fx: &mut Fx) {
         let from = request.from;
         let first = self.chain.window().front().map(|it| it.content.header.slot);
-        if from.0 == 0 || from > self.chain.settled().tip.slot {
+        if from.0 == 0 || from > self.chain.settled().tip.slot || !self.links.pay(link, 1) {
             return;
         }
         if first.is_some_and(|first| first <= from) {
@@ -130,7 +141,7 @@ impl BftReplica {
         let until = self.now.mono.after(DISTRUST);
         let next = self.chain.settled().tip.slot.next();
         let Some(it) = self.links.get_mut(link) else { return };
-        if it.asked.take().is_none() {
+        if !std::mem::take(&mut it.is_asked) {
             return self.dropped("slots that were not asked for", fx);
         }
         let is_old = answer.slots.last().is_none_or(|it| it.header.slot < next);
@@ -296,7 +307,10 @@ impl BftReplica {
     }
 
     /// Answers with headers from the one that is asked for downwards.
-    pub(super) fn on_chain_req(&self, link: LinkId, request: ChainReq, fx: &mut Fx) {
+    pub(super) fn on_chain_req(&mut self, link: LinkId, request: ChainReq, fx: &mut Fx) {
+        if !self.links.pay(link, CHAIN_COST) {
+            return self.dropped("a request beyond the sender's share", fx);
+        }
         let (mut headers, mut wanted, mut cost) = (Vec::new(), request.digest, 0);
         while let Some(header) = self.header_at(&wanted) {
             cost += 400 + 128 * header.bundles.len();
@@ -340,7 +354,10 @@ impl BftReplica {
     }
 
     /// Answers with the bundles and changes that are here.
-    pub(super) fn on_bundle_req(&self, link: LinkId, request: &BundleReq, fx: &mut Fx) {
+    pub(super) fn on_bundle_req(&mut self, link: LinkId, request: &BundleReq, fx: &mut Fx) {
+        if !self.links.pay(link, BUNDLES_COST) {
+            return self.dropped("a request beyond the sender's share", fx);
+        }
         let recent = usize::try_from(4 * self.config.window).unwrap_or(usize::MAX);
         for digest in request.digests.iter().take(DIGESTS_MAX) {
             if let Some(bundle) = self.pool.bundle(digest) {

@@ -8,6 +8,10 @@ use crate::proto::bft::message::OrderStatus;
 use crate::proto::bft::{Committee, SlotNo};
 use crate::proto::chat::entry::MemberId;
 
+/// Cost of the requests that are answered between two heartbeats: a liar must not keep this member
+/// busy with answers.
+const BUDGET: u32 = 512;
+
 /// One connection, and the progress at its other end.
 #[derive(Debug)]
 pub(super) struct OrderLink {
@@ -16,8 +20,12 @@ pub(super) struct OrderLink {
     pub(super) member: Option<MemberId>,
     /// Progress that the other end has told last.
     pub(super) status: Option<OrderStatus>,
-    /// Slot from which on slots were asked for, and the time.
+    /// Slot from which on slots were asked for last, and the time.
     pub(super) asked: Option<(SlotNo, Time)>,
+    /// True while an answer to that is due.
+    pub(super) is_asked: bool,
+    /// Number of requests that are still answered before the next heartbeat.
+    pub(super) budget: u32,
     /// Time until which nothing is asked: the other end has answered wrongly.
     pub(super) distrusted: Option<Time>,
     /// Time of the last repair by this connection (B22).
@@ -47,6 +55,8 @@ impl OrderLinks {
             member,
             status: None,
             asked: None,
+            is_asked: false,
+            budget: BUDGET,
             distrusted: None,
             repaired: None,
             is_loading: false,
@@ -71,6 +81,21 @@ impl OrderLinks {
 
     pub(super) fn get_mut(&mut self, id: LinkId) -> Option<&mut OrderLink> {
         self.links.get_mut(&id)
+    }
+
+    /// Takes the cost of an answer from a connection's budget; false if it is used up.
+    pub(super) fn pay(&mut self, id: LinkId, cost: u32) -> bool {
+        let Some(link) = self.links.get_mut(&id) else { return false };
+        let rest = link.budget.checked_sub(cost);
+        link.budget = rest.unwrap_or(link.budget);
+        rest.is_some()
+    }
+
+    /// Begins a new period of answers.
+    pub(super) fn refill(&mut self) {
+        for link in self.links.values_mut() {
+            link.budget = BUDGET;
+        }
     }
 
     /// Connection with a member.

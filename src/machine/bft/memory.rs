@@ -87,12 +87,10 @@ impl OrderMemory {
         let claim = claims.max_by_key(|it| Claim::of(it).rank()).map(|it| (**it).clone());
         let claim = claim.filter(|_| epoch == replay.promised.map_or(epoch, |it| it.0));
         let newest = replay.prepared.last().map(|it| it.subject);
-        let recall = Recall::restored(promised, newest, replay.life, self.is_lost);
-        let recall = match replay.lost {
-            Some(_) => recall,
-            None => recall.without_hole(),
-        };
-        let mut recall = recall;
+        // A loss is over once the committee names the life that was drawn after it.
+        let renewed = settled.committee.voter(me.id).map(|it| it.life.number);
+        let life = replay.life.filter(|it| replay.lost.is_some() && renewed != Some(it.number));
+        let mut recall = Recall::restored(replay.promised, newest, life, self.is_lost);
         for certificate in &replay.commits {
             recall.hear_certificate(certificate);
         }

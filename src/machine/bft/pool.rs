@@ -94,18 +94,23 @@ impl Pool {
         }
     }
 
-    /// Adds a change; false if there is no room or it is known.
-    pub(super) fn add_change(
-        &mut self,
-        digest: ContentDigest,
-        change: Arc<MembershipChange>,
-    ) -> bool {
-        let is_wanted = self.wanted.remove(&digest);
-        if self.changes.contains_key(&digest) || !is_wanted && self.changes.len() >= CHANGES_MAX {
-            return false;
-        }
+    /// True if the change would be taken: it is new, there is room, and no other renewal of its
+    /// member waits.
+    pub(super) fn takes_change(&self, digest: &ContentDigest, change: &MembershipChange) -> bool {
+        let renewed = |it: &MembershipChange| match it {
+            MembershipChange::Renew { member, .. } => Some(*member),
+            MembershipChange::Add { .. } | MembershipChange::Remove { .. } => None,
+        };
+        let member = renewed(change);
+        let waits = member.is_some() && self.changes.values().any(|it| renewed(it) == member);
+        !self.changes.contains_key(digest)
+            && (self.wanted.contains(digest) || !waits && self.changes.len() < CHANGES_MAX)
+    }
+
+    /// Adds a change that is valid now.
+    pub(super) fn add_change(&mut self, digest: ContentDigest, change: Arc<MembershipChange>) {
+        self.wanted.remove(&digest);
         self.changes.insert(digest, change);
-        true
     }
 
     /// Changes that wait, in the order of their digests.

@@ -72,12 +72,6 @@ impl Recall {
         Self { certainty, promised, committed, is_lost, heard: BTreeMap::new() }
     }
 
-    /// The memory of a log that says nothing of a loss.
-    pub(super) fn without_hole(self) -> Self {
-        let Self { promised, committed, is_lost, heard, .. } = self;
-        Self { heard, ..Self::restored(promised, committed, None, is_lost) }
-    }
-
     /// True if the member may vote.
     pub(super) const fn is_certain(&self) -> bool {
         matches!(self.certainty, Certainty::Certain)

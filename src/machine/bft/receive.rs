@@ -12,8 +12,11 @@ use crate::proto::bft::message::{Approve, Message};
 use crate::proto::bft::{Approval, Bundle, Equivocation, MembershipChange, VotePhase};
 use crate::proto::chat::entry::MemberId;
 
-/// Greatest number of changes that wait for consents.
-const CONSENTS_MAX: usize = 16;
+/// Greatest number of changes to which one member consents in an epoch.
+const CONSENTS_MAX: usize = 8;
+
+/// Cost of looking at a change.
+const CHANGE_COST: u32 = 8;
 
 impl BftReplica {
     pub(super) fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {
@@ -29,7 +32,7 @@ impl BftReplica {
         let from = (link, member);
         match msg {
             Message::Bundle(bundle) => self.on_bundle(link, bundle, fx),
-            Message::Change(change) => self.on_change(change, fx),
+            Message::Change(change) => self.on_change(Some(link), change, fx),
             Message::PrePrepare(proposal) => self.on_pre_prepare(from, proposal, fx),
             Message::Prepare(vote) => self.on_vote(VotePhase::Prepare, from, vote, fx),
             Message::Commit(vote) => self.on_vote(VotePhase::Commit, from, vote, fx),
@@ -45,7 +48,7 @@ impl BftReplica {
             Message::RecallReq(request) => self.on_recall_req(from, request, fx),
             Message::RecallResp(answer) => self.on_recall_resp(member, answer, fx),
             Message::Approve(consent) => self.on_approve(from, consent, fx),
-            Message::Evidence(lie) => self.on_evidence(lie, fx),
+            Message::Evidence(lie) => self.on_evidence(link, lie, fx),
             // The words of the handshake are the engine's.
             Message::OrderJoin(_)
             | Message::OrderChallenge(_)
@@ -89,16 +92,22 @@ impl BftReplica {
     }
 
     /// Takes a change that waits for its slot, if it is valid now.
-    fn on_change(&mut self, change: Arc<MembershipChange>, fx: &mut Fx) {
+    fn on_change(&mut self, link: Option<LinkId>, change: Arc<MembershipChange>, fx: &mut Fx) {
+        let digest = change.digest(&self.group);
+        if !self.pool.takes_change(&digest, &change) {
+            return;
+        }
+        // Its signatures are many: a liar must not keep this member busy with them.
+        if link.is_some_and(|it| !self.links.pay(it, CHANGE_COST)) {
+            return self.dropped("a change beyond the sender's share", fx);
+        }
         let tip = self.chain.settled();
         let place = (tip.epoch, tip.tip.slot.next());
         if change.apply(&self.group, place, &tip.committee).is_none() {
             return self.dropped("a change that is not valid now", fx);
         }
-        let digest = change.digest(&self.group);
-        if self.pool.add_change(digest, change) {
-            self.go_on(fx);
-        }
+        self.pool.add_change(digest, change);
+        self.go_on(fx);
     }
 
     /// Consents to a change.
@@ -128,8 +137,10 @@ impl BftReplica {
     /// Offers a change once a quorum has consented (B26).
     fn count_consent(&mut self, change: MembershipChange, approval: Approval, fx: &mut Fx) {
         let digest = change.digest(&self.group);
-        if !self.consents.contains_key(&digest) && self.consents.len() >= CONSENTS_MAX {
-            return self.dropped("a consent while too many changes wait", fx);
+        let member = approval.member;
+        let own = self.consents.values().filter(|(_, given)| given.contains_key(&member)).count();
+        if own >= CONSENTS_MAX {
+            return self.dropped("a consent of a member that consents to too much", fx);
         }
         let (_, given) =
             self.consents.entry(digest).or_insert_with(|| (change.clone(), BTreeMap::new()));
@@ -149,7 +160,7 @@ impl BftReplica {
         };
         let change = Arc::new(change);
         self.send_all(Message::Change(Arc::clone(&change)), fx);
-        self.on_change(change, fx);
+        self.on_change(None, change, fx);
     }
 
     /// Keeps and tells that a member has signed two statements that exclude each other (B24).
@@ -169,7 +180,7 @@ impl BftReplica {
         }
     }
 
-    fn on_evidence(&mut self, lie: Arc<Equivocation>, fx: &mut Fx) {
+    fn on_evidence(&mut self, link: LinkId, lie: Arc<Equivocation>, fx: &mut Fx) {
         if lie.epoch() != self.epoch() || self.evidence.contains_key(&lie.member()) {
             return;
         }
@@ -177,7 +188,7 @@ impl BftReplica {
         if lie.is_valid(&self.group, key) {
             self.accuse(Arc::unwrap_or_clone(lie), fx);
         } else {
-            self.dropped("evidence that proves nothing", fx);
+            self.distrust(link, "evidence that proves nothing", fx);
         }
     }
 }

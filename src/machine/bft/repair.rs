@@ -108,6 +108,7 @@ impl BftReplica {
 
     pub(super) fn on_heartbeat(&mut self, fx: &mut Fx) {
         fx.set_timer(Timer::Heartbeat, self.config.heartbeat);
+        self.links.refill();
         let is_stuck = self.heartbeat_slot == self.chain.settled().tip.slot;
         let links: Vec<_> = self.links.ids().collect();
         for link in &links {

@@ -398,6 +398,16 @@ fn a_member_that_has_lost_its_log_is_silent_until_its_life_is_renewed() {
         assert_eq!(group.status(id).members[1].member.id, MemberId(2));
     }
     assert!(group.status(1).place.0 >= 80);
+    // The loss is over: another restart does not begin it again.
+    group.kill(2);
+    group.start(2, None);
+    group.run(3_000);
+    assert!(!group.events(2).iter().any(|it| matches!(it, Event::Hole { .. })));
+    group.kill(3);
+    group.say(1, "needs the member that was renewed");
+    group.run(10_000);
+    assert_eq!(group.status(2).hash, group.status(1).hash);
+    assert_eq!(group.status(1).pending, 0);
 }
 
 #[test]

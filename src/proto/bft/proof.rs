@@ -319,16 +319,13 @@ impl PlaceProof {
     /// Place that the header gives the message; `None` if it names another bundle, or leaves the
     /// message out because it had a place before.
     fn place(&self, digest: ContentDigest) -> Option<SeqNo> {
-        let ProofFields { header, bundle, index, .. } = &self.0;
+        let ProofFields { header, index, .. } = &self.0;
         let at = header.bundles.iter().position(|it| it.digest == digest)?;
         let mut before = header.place.0;
         for it in &header.bundles[..at] {
             before = before.checked_add(it.count.checked_sub(it.skip)?)?;
         }
         let named = header.bundles[at];
-        if named.count != bundle.count || *index >= named.count {
-            return None;
-        }
         let place = before.checked_add(index.checked_sub(named.skip)?)?.checked_add(1)?;
         Some(SeqNo(place))
     }

@@ -141,7 +141,7 @@ impl OrderVerifier {
         ensure(header.parent == self.digest, "the header names another parent")?;
         ensure(header.place == self.place, "the header begins at another place")?;
         ensure(header.hash == self.hash, "the header has another running hash")?;
-        let state = (slot.0 % STATE_SLOTS == 0).then(|| self.state());
+        let state = slot.0.is_multiple_of(STATE_SLOTS).then(|| self.state());
         ensure(header.state == state, "the header names another state")?;
         let digest = header.digest(&self.group);
         if let Some(certificate) = certificate {
