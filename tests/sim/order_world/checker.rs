@@ -74,6 +74,10 @@ struct Signed {
     votes: BTreeMap<(VotePhase, EpochNo, ViewNo, SlotNo), ContentDigest>,
     /// Newest view that it has claimed to have entered.
     entered: (EpochNo, ViewNo),
+    /// Newest view in which it has voted, or that it has entered.
+    newest: Option<(EpochNo, ViewNo)>,
+    /// The same before its last start: it votes in later views only (B9, B10).
+    before: Option<(EpochNo, ViewNo)>,
     /// Newest COMMIT.
     commit: Option<VoteSubject>,
 }
@@ -166,6 +170,8 @@ impl Checker {
         match told {
             Told::Started { place } => {
                 count("start");
+                let signed = self.signed.entry(id).or_default();
+                signed.before = signed.newest;
                 if place.0 > self.order.len() as u64 {
                     self.fail(Kind::Gap, format!("{id} believes {} final", place.0));
                 }
@@ -410,7 +416,9 @@ impl Checker {
             let is_newer = signed.commit.is_none_or(|it| time(&it) < time(&subject));
             signed.commit = if is_newer { Some(subject) } else { signed.commit };
         }
-        if (known != digest || is_late) && !self.forgetful.contains(&id) {
+        let is_again = signed.before.is_some_and(|it| it.0 == epoch && view <= it.1);
+        signed.newest = signed.newest.max(Some((epoch, view)));
+        if (known != digest || is_late || is_again) && !self.forgetful.contains(&id) {
             let what = format!("{id} signs {phase:?} {subject:?} after {known} in {entered:?}");
             self.fail(Kind::Contradicted, what);
         }
@@ -419,6 +427,7 @@ impl Checker {
     fn on_claim(&mut self, id: MemberId, it: &ViewChange) {
         let signed = self.signed.entry(id).or_default();
         signed.entered = signed.entered.max((it.epoch, it.view));
+        signed.newest = signed.newest.max(Some((it.epoch, it.view)));
         let hides = signed.commit.filter(|commit| {
             let least = (true, commit.view, commit.slot, ClaimKind::Prepare);
             commit.epoch == it.epoch && commit.view < it.view && it.signed.claim.rank() < least
