@@ -125,3 +125,58 @@ fn b20_a_new_life_is_not_the_one_before() {
     // The second renewal is due 256 slots after the first.
     assert!(!takes_the_old_life_for_the_new(None));
 }
+
+/// The fourth lies: it alone keeps the content of a slot that a quorum has prepared, shows the
+/// certificate in each change of the view, and withholds the content. True if the others go on.
+fn goes_on_without_the_content(without: Option<BftRule>) -> bool {
+    let mut hands = hands(without);
+    for id in 1..=3 {
+        hands.hands.get_mut(&id).unwrap().is_slow = true;
+    }
+    hands.type_at(1, "first");
+    hands.post(|_| true);
+    assert!(hands.commit_of(4).is_some_and(|it| it.slot.0 == 2), "a quorum has prepared it");
+    for id in 1..=3 {
+        hands.cut_power(id);
+        hands.hands.get_mut(&id).unwrap().is_slow = false;
+    }
+    hands.quick = Some(4);
+    (1..=3).for_each(|id| hands.start(id));
+    hands.type_at(2, "second");
+    let is_content = |it: &Letter| {
+        matches!(it.msg, Message::Bundle(_) | Message::ChainResp(_) | Message::SlotResp(_))
+    };
+    hands.pass(SECOND * 40, |it| it.from != 4 || !is_content(it));
+    hands.texts(3).contains(&"second".to_owned())
+}
+
+#[test]
+fn b12_a_leader_counts_a_claim_only_with_its_content() {
+    assert!(!goes_on_without_the_content(Some(BftRule::BaseContent)), "the group stands still");
+    assert!(goes_on_without_the_content(None));
+}
+
+/// The third has lost its disk and begins a new life, in a slot that is not final yet. True if the
+/// leader proposes something behind it.
+fn proposes_behind_a_change(without: Option<BftRule>) -> bool {
+    let mut hands = hands(without);
+    hands.stop(3);
+    hands.hands.get_mut(&3).unwrap().records.clear();
+    hands.start_as(3, Some("the log is gone"));
+    hands.pass(SECOND, |it| !matches!(it.msg, Message::PrePrepare(_)));
+    hands.type_at(1, "behind");
+    let proposals = hands.letters.iter().filter_map(|it| match &it.msg {
+        Message::PrePrepare(it) => Some(it.header.clone()),
+        _ => None,
+    });
+    let proposals: Vec<_> = proposals.collect();
+    assert_eq!(hands.status(1).epoch.0, 0, "nobody has heard of the change");
+    assert!(hands.hands[&1].machine.is_some());
+    proposals.iter().any(|it| it.epoch.0 > 0)
+}
+
+#[test]
+fn b19_nothing_is_proposed_behind_a_change_that_is_not_final() {
+    assert!(proposes_behind_a_change(Some(BftRule::Epoch)), "a slot of an epoch to come");
+    assert!(!proposes_behind_a_change(None));
+}

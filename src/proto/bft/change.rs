@@ -145,7 +145,7 @@ impl MembershipChange {
                 (is_next && is_due && is_signed).then(|| before.renewed(*member, *life, slot))
             }
             Self::Add { member, approvals } => {
-                // A member that comes back must not meet its old renewals: their counters are lower.
+                // Old renewals of a member that comes back have lower counters, and say nothing.
                 let life = Life { counter: slot.0, number: 0 };
                 let member = member.clone();
                 let voter = Voter { member, life, renewed: SlotNo(0) };

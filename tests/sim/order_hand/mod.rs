@@ -53,6 +53,8 @@ pub(crate) struct Hands {
     pub(crate) now: Time,
     pub(crate) letters: VecDeque<Letter>,
     pub(crate) founders: Arc<Committee>,
+    /// Member whose letters overtake those of others.
+    pub(crate) quick: Option<u32>,
     /// Both ends of each connection: link here, the other, link there.
     links: BTreeMap<(u32, LinkId), (u32, LinkId)>,
     next: u64,
@@ -67,6 +69,7 @@ impl Hands {
             now: Time::ZERO,
             letters: VecDeque::new(),
             founders: founders(count as usize),
+            quick: None,
             links: BTreeMap::new(),
             next: 0,
         };
@@ -217,7 +220,10 @@ impl Hands {
 
     /// Delivers letters, new ones too, until none is left; loses those that `keeps` does not.
     pub(crate) fn post(&mut self, keeps: impl Fn(&Letter) -> bool) {
-        while let Some(letter) = self.letters.pop_front() {
+        while !self.letters.is_empty() {
+            let is_quick = |it: &Letter| Some(it.from) == self.quick || Some(it.to) == self.quick;
+            let at = self.letters.iter().position(is_quick).unwrap_or(0);
+            let letter = self.letters.remove(at).expect("it is there");
             if keeps(&letter) {
                 let Letter { to, msg, link, .. } = letter;
                 self.input(to, Input::Received { link, msg });

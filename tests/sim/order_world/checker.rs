@@ -376,6 +376,10 @@ impl Checker {
     fn on_signed(&mut self, id: MemberId, msg: &Message) {
         match msg {
             Message::PrePrepare(it) => {
+                if it.header.epoch.0 >= self.committees.len() as u64 {
+                    let what = format!("{id} proposes {it:?}, but that epoch has not begun");
+                    self.fail(Kind::Broken, what);
+                }
                 self.on_proposed(it);
                 let digest = self.config.digest_of(&self.group, &it.header);
                 self.on_vote(id, VotePhase::Prepare, it.vote(digest).subject);
