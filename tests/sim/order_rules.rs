@@ -24,6 +24,13 @@ const fn calm(_: &mut Rng) -> Weather {
     }
 }
 
+/// Slow disks, and power cuts of one or of all.
+fn power_cuts(rng: &mut Rng) -> Weather {
+    let mut weights = [0; 15];
+    (weights[2], weights[3], weights[4], weights[7], weights[9], weights[11]) = (5, 4, 2, 1, 2, 4);
+    Weather { fault: 200_000, typing: 50_000, weights, ..Weather::draw(rng) }
+}
+
 /// What a run comes to: the checker's finding, or a machine's own assertion.
 fn finding(seed: u64, campaign: &Campaign) -> Option<Kind> {
     let outcome = catch_unwind(|| run(seed, campaign));
@@ -113,17 +120,17 @@ fn b7_authors_sign() {
 
 #[test]
 fn b8_the_disk_comes_before_commit() {
-    needed(BftRule::Disk, 1_000, &STORM);
+    needed(BftRule::Disk, 300, &Campaign { weather: power_cuts, ..STORM });
 }
 
 #[test]
 fn b9_a_view_is_promised_on_disk() {
-    needed(BftRule::Promise, 1_000, &STORM);
+    needed(BftRule::Promise, 1_000, &Campaign { weather: power_cuts, ..STORM });
 }
 
 #[test]
 fn b10_a_restart_votes_in_later_views() {
-    needed(BftRule::Restart, 1_000, &STORM);
+    needed(BftRule::Restart, 1_000, &Campaign { weather: power_cuts, ..STORM });
 }
 
 #[test]

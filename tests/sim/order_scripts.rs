@@ -1,6 +1,8 @@
 //! Courses that the weather brings about too seldom, played by hand: without the rule one member
 //! delivers what another does not, or signs what excludes its own word; with it none does.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test picks a few messages of many")]
+
 use std::time::Duration;
 
 use folkmoot::machine::bft::{BftRule, Config, Event, Record};

@@ -29,7 +29,7 @@ pub(crate) struct Hand {
     pub(crate) records: Vec<Record>,
     pub(crate) events: Vec<Event>,
     pub(crate) delivered: Vec<Arc<Entry>>,
-    /// True if nothing gets on the disk until [`Hands::sync`].
+    /// True if nothing gets on the disk.
     pub(crate) is_slow: bool,
     /// Number of records that are on disk.
     safe: usize,
@@ -208,14 +208,6 @@ impl Hands {
         if let Some((to, link)) = self.links.get(&(id, link)).copied() {
             self.letters.push_back(Letter { from: id, to, msg, link });
         }
-    }
-
-    /// All that a member has written gets on its disk, which is quick from now on.
-    pub(crate) fn sync(&mut self, id: u32) {
-        let hand = self.hands.get_mut(&id).expect("a member");
-        hand.is_slow = false;
-        let synced = hand.synced();
-        self.input(id, synced);
     }
 
     /// Delivers letters, new ones too, until none is left; loses those that `keeps` does not.

@@ -3,7 +3,7 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a judge picks a few messages of many")]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use folkmoot::machine::bft::{Config, Event};
@@ -82,7 +82,7 @@ pub(crate) struct Checker {
     group: OrderId,
     config: Config,
     liars: BTreeSet<MemberId>,
-    contents: HashMap<ContentDigest, Arc<SlotContent>>,
+    contents: BTreeMap<ContentDigest, Arc<SlotContent>>,
     /// Final slots, from the first.
     chain: Vec<(ContentDigest, SlotHeader)>,
     /// For each final slot the epoch and the lowest view in which it is known to be final.
@@ -117,7 +117,7 @@ impl Checker {
             group,
             config,
             liars,
-            contents: HashMap::new(),
+            contents: BTreeMap::new(),
             chain: Vec::new(),
             finals: BTreeMap::new(),
             committees: vec![founders],

@@ -602,7 +602,9 @@ impl Liar {
         claims.extend(own);
         claims.sort_by_key(|it| it.claim.rank());
         let is_second = self.side(it.view, to);
-        let mut changes = match self.rng.random_range(0..4) {
+        let view = (it.epoch, it.view);
+        let mut changes = match self.rng.random_range(0..5) {
+            4 => vec![SignedClaim::sign(&self.group, view, Self::start_of_epoch(), self.key())],
             0 if is_second => it.changes.clone(),
             1 => claims.iter().take(quorum.saturating_sub(1)).copied().collect(),
             _ => claims.iter().take(quorum).copied().collect::<Vec<_>>(),
@@ -619,7 +621,6 @@ impl Liar {
             let lower = known.values().find(|it| Some(it.signed.claim) != base);
             certificate = lower.and_then(|it| it.certificate.clone());
         }
-        let view = (it.epoch, it.view);
         let lie = NewView::sign(&self.group, view, changes, certificate, self.key());
         vec![Message::NewView(Arc::new(lie))]
     }

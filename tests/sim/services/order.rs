@@ -4,7 +4,7 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a wrapper picks a few words of many")]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -118,7 +118,7 @@ enum Link {
 pub(crate) struct Log {
     group: Option<OrderId>,
     config: Config,
-    slots: HashMap<ContentDigest, Arc<SlotContent>>,
+    slots: BTreeMap<ContentDigest, Arc<SlotContent>>,
     /// Final slots, from the first.
     chain: Vec<Arc<SlotContent>>,
     certificates: BTreeMap<SlotNo, Certificate>,
@@ -552,7 +552,7 @@ impl OrderHost {
 
     fn on_word(&mut self, now: Now, link: LinkId, word: Word, fx: &mut Effects<Self>) {
         match (self.links.get(&link).cloned(), word) {
-            (Some(Link::Open(from)), Word::Order(msg)) => self.hear(now, link, from, msg, fx),
+            (Some(Link::Open(from)), Word::Order(msg)) => self.hear(now, link, from, &msg, fx),
             (Some(Link::Accepted), Word::Join { caller }) => {
                 fx.stop_timer(Timer::Handshake(link));
                 let is_up = self.twins.iter().any(|it| it.machine.is_some());
@@ -581,10 +581,10 @@ impl OrderHost {
         now: Now,
         link: LinkId,
         from: MemberId,
-        msg: Message,
+        msg: &Message,
         fx: &mut Effects<Self>,
     ) {
-        match &msg {
+        match msg {
             Message::NewView(it) => self.remember(it),
             Message::PrePrepare(it) => self.tell(Told::Proposed(Arc::clone(it)), fx),
             _ => {}
@@ -622,6 +622,12 @@ impl OrderHost {
             }
         }
         fx.set_timer(Timer::Lie, micros(&mut self.rng, 20_000..200_000));
+    }
+
+    fn on_command(&mut self, now: Now, command: &Command, fx: &mut Effects<Self>) {
+        for twin in 0..self.twins.len() {
+            self.hand(now, twin, Input::Command(command.clone()), fx);
+        }
     }
 
     fn on_closed(&mut self, now: Now, link: LinkId, reason: &str, fx: &mut Effects<Self>) {
@@ -716,11 +722,7 @@ impl Machine for OrderHost {
                     fx.send(link, Word::Order(msg));
                 }
             }
-            Input::Command(command) => {
-                for twin in 0..self.twins.len() {
-                    self.hand(now, twin, Input::Command(command.clone()), fx);
-                }
-            }
+            Input::Command(command) => self.on_command(now, &command, fx),
             Input::Garbled { .. } | Input::Extra(HostPinged { .. }) => {}
         }
     }
