@@ -261,6 +261,12 @@ fn a_member_whose_log_is_gone_is_silent_until_it_is_renewed() {
     group.kill(1);
     assert_eq!(group.append(2, "two"), 2);
     assert_eq!(group.entries(3, 2), ["[1] peer_1: one", "[2] peer_2: two"]);
+    // A proof of the new epoch shows how it came about.
+    let proof = group.told(&["order", "proof", "2", "--port", &group.port(3)]);
+    fs::write(group.path("proof"), proof).unwrap();
+    group.told(&["order", "verify", "--group", &group.group_id(), "proof"]);
+    let (code, out, err) = group.verify();
+    assert_eq!(code, Some(0), "{out}{err}");
 }
 
 #[test]
