@@ -39,7 +39,7 @@ impl Suspicion {
     }
 }
 
-/// What the reports of an engine have told that its status does not.
+/// Knowledge from an engine's reports that its status does not have.
 #[derive(Default)]
 struct Heard {
     /// Newest wish of each member for a view that has not begun.

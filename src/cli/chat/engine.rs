@@ -31,7 +31,7 @@ impl From<OrderMember> for Engine {
 }
 
 impl Engine {
-    /// This member.
+    /// The member itself, as others know it.
     pub(super) fn me(&self) -> &Member {
         match self {
             Self::Crash(engine) => engine.me(),

@@ -78,7 +78,7 @@ impl Settings {
     }
 }
 
-/// Key pair of the member whose directory is `dir`; a new one is made if there is none. One node has
+/// Key pair of the member whose directory is `dir`; a new one is made if there is none. A node has
 /// one key: that of the peer at this port.
 ///
 /// # Errors
