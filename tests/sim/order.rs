@@ -13,13 +13,25 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::order_world::{Cast, Kind, Lie, SECOND, Tally, Violation, Weather, World};
 
+/// Number of liars in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Liars {
+    /// Up to as many as the group bears.
+    UpToBorne,
+    /// As many as the group bears.
+    Borne,
+    /// One more than the group bears.
+    TooMany,
+}
+
 /// What kind of runs a campaign makes.
 #[derive(Clone, Debug)]
 pub(crate) struct Campaign {
     /// Kinds of liars to draw from.
     pub(crate) lies: &'static [Lie],
-    /// Liars beyond what the group bears.
-    pub(crate) too_many: bool,
+    pub(crate) liars: Liars,
+    pub(crate) weather: fn(&mut Rng) -> Weather,
+    pub(crate) tune: fn(&mut Config),
     /// True if all liars lie in all these ways, together.
     pub(crate) is_plot: bool,
     /// Least and greatest number of members.
@@ -29,7 +41,15 @@ pub(crate) struct Campaign {
 
 impl Default for Campaign {
     fn default() -> Self {
-        Self { lies: &Lie::ALL, too_many: false, is_plot: false, members: (4, 7), without: None }
+        Self {
+            lies: &Lie::ALL,
+            liars: Liars::UpToBorne,
+            weather: Weather::draw,
+            tune: |_| {},
+            is_plot: false,
+            members: (4, 7),
+            without: None,
+        }
     }
 }
 
@@ -57,11 +77,16 @@ fn config(rng: &mut Rng, without: Option<BftRule>) -> Config {
 
 pub(crate) fn run(seed: u64, campaign: &Campaign) -> Outcome {
     let mut rng = Rng::seed_from_u64(seed ^ 0x0b57);
-    let config = config(&mut rng, campaign.without);
-    let weather = Weather::draw(&mut rng);
+    let mut config = config(&mut rng, campaign.without);
+    (campaign.tune)(&mut config);
+    let weather = (campaign.weather)(&mut rng);
     let members = rng.random_range(campaign.members.0..=campaign.members.1);
     let borne = (members - 1) / 3;
-    let liars = if campaign.too_many { borne + 1 } else { rng.random_range(0..=borne) };
+    let liars = match campaign.liars {
+        Liars::UpToBorne => rng.random_range(0..=borne),
+        Liars::Borne => borne,
+        Liars::TooMany => borne + 1,
+    };
     let mut cast = Cast::draw(members, liars, campaign.lies, &mut rng);
     if campaign.is_plot {
         let all = campaign.lies.iter().copied().collect();
@@ -222,7 +247,7 @@ fn many_storms() {
 fn one_liar_more_than_the_group_bears_breaks_it_and_the_checker_sees_it() {
     let campaign = Campaign {
         lies: &[Lie::Equivocate, Lie::Countersign],
-        too_many: true,
+        liars: Liars::TooMany,
         is_plot: true,
         ..Campaign::default()
     };

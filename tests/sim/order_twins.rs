@@ -96,6 +96,18 @@ fn enumerate(rounds: u32) {
     assert!(bad.is_empty(), "{} scenarios failed, among them SEED={:?}", bad.len(), bad[0]);
 }
 
+/// A leader that catches up in its own view has proposed otherwise, and must not propose again.
+#[test]
+fn b4_a_member_votes_once() {
+    let without = |scenario| run(scenario, 2, Some(BftRule::OneVote)).0;
+    let found = (128..256).find_map(|scenario| Some((scenario, without(scenario)?.kind)));
+    println!("without {:?}: {found:?}", BftRule::OneVote);
+    let (scenario, kind) = found.expect("one of 128 scenarios is found");
+    assert!(matches!(kind, Kind::Contradicted | Kind::Accused), "{kind:?}");
+    let clean = run(scenario, 2, None).0;
+    assert!(clean.is_none(), "{clean:?}");
+}
+
 #[test]
 fn one_order_with_any_member_doubled_in_every_division_of_two_rounds() {
     enumerate(2);

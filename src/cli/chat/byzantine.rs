@@ -11,7 +11,7 @@ use crate::cli::text::escape;
 use crate::machine::bft::{BftStatus, Event};
 use crate::machine::chat;
 use crate::model::Now;
-use crate::network::Roster;
+use crate::network::OrderRoster;
 use crate::network::chat::WatcherNotifier;
 use crate::proto::bft::ViewNo;
 use crate::proto::chat::entry::{Member, MemberId, SeqNo};
@@ -54,7 +54,7 @@ pub(super) struct Hearsay(Arc<Mutex<Heard>>);
 
 impl Hearsay {
     /// Memory for a group that begins with these members.
-    pub(super) fn of(roster: &Roster) -> Self {
+    pub(super) fn of(roster: &OrderRoster) -> Self {
         let members = roster.committee().voters().len();
         Self(Arc::new(Mutex::new(Heard { wishes: BTreeMap::new(), members })))
     }

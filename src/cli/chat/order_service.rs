@@ -20,7 +20,7 @@ use crate::cli::run::{Running, Service, signals};
 use crate::machine::bft::Config;
 use crate::model::{Endpoint, Now};
 use crate::network::chat::{WatcherNotifier, Watchers};
-use crate::network::{Network, Roster};
+use crate::network::{Network, OrderRoster};
 use crate::proto::chat::entry::{Member, MemberId};
 use crate::runtime::chat::ChatNotification;
 use crate::runtime::control::{self, Control};
@@ -79,7 +79,7 @@ impl OrderChatService {
 }
 
 /// A member of the roster.
-fn member(roster: &Roster, id: MemberId) -> Option<Member> {
+fn member(roster: &OrderRoster, id: MemberId) -> Option<Member> {
     let committee = roster.committee();
     let voter = committee.voters().iter().find(|it| it.member.id == id);
     voter.map(|it| it.member.clone())
@@ -198,7 +198,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
 
 /// Checks that the flags fit the roster; returns the address of this member.
 fn place_of(
-    roster: &Roster,
+    roster: &OrderRoster,
     (id, port): (MemberId, u16),
     args: &ChatArgs,
 ) -> Result<Endpoint, CliError> {

@@ -16,7 +16,7 @@ use crate::cli::CliError;
 use crate::cli::text::escape;
 use crate::machine::chat::{Config, Event};
 use crate::model::Now;
-use crate::proto::chat::entry::{Entry, MemberId, SeqNo};
+use crate::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
 use crate::runtime::chat::ChatNotification;
 
 /// Number of looks, one a second, between two reminders that the group was not found.
@@ -253,8 +253,8 @@ impl Session {
         model.standing = status.standing();
         let wall = now.wall.0;
         let before = std::mem::take(&mut model.seen);
-        let seen = status.members().into_iter().map(|SeenMember { member, is_here, lag }| {
-            let (id, at) = (member.id, member.at);
+        let seen = status.members().into_iter().map(|it| {
+            let SeenMember { member: Member { id, at, .. }, is_here, lag } = it;
             let known = before.iter().find(|seen| seen.id == id);
             let seen_ms = if is_here { Some(wall) } else { known.and_then(|it| it.seen_ms) };
             MemberView { id, at: format::place(at).to_string(), is_here, lag, seen_ms }

@@ -16,7 +16,7 @@ use crate::cli::log::LogLine;
 use crate::cli::run::Running;
 use crate::machine::bft::{Config, Event};
 use crate::model::{KeyPair, Now};
-use crate::network::{Network, Order, OrderedLog, Roster, StartError};
+use crate::network::{Network, Order, OrderRoster, OrderedLog, StartError};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{self, Control};
 use crate::runtime::driver::options::EventSink;
@@ -29,7 +29,7 @@ const TOLD_MAX: usize = 4 * 1024;
 /// Settings of a member: the checked flags.
 pub(in crate::cli) struct Settings {
     name: String,
-    roster: Roster,
+    roster: OrderRoster,
     log_dir: PathBuf,
     is_restored: bool,
     config: Config,
@@ -67,13 +67,13 @@ impl Settings {
                  order keygen --id N --port P prints it on each machine"
             ))
         })?;
-        let roster = Roster::parse(&flag.roster, &text).map_err(CliError::Usage)?;
+        let roster = OrderRoster::parse(&flag.roster, &text).map_err(CliError::Usage)?;
         let (name, log_dir) = (flag.name.clone(), log_dir.to_owned());
         Ok(Self { name, roster, log_dir, is_restored: false, config: Config::default() })
     }
 
     /// Members with which the group was founded.
-    pub(in crate::cli) const fn roster(&self) -> &Roster {
+    pub(in crate::cli) const fn roster(&self) -> &OrderRoster {
         &self.roster
     }
 }

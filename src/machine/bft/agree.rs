@@ -130,7 +130,7 @@ impl BftReplica {
 
     /// Digest of a header.
     pub(super) fn digest_of(&self, header: &crate::proto::bft::SlotHeader) -> ContentDigest {
-        header.digest(&self.group)
+        self.config.digest_of(&self.group, header)
     }
 
     /// True if a vote carries its member's signature (B2).

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::model::WallTime;
+use crate::proto::bft::{ContentDigest, OrderId, SlotHeader};
+
 /// Greatest number of connections with observers at a time.
 pub const OBSERVERS_MAX: usize = 16;
 
@@ -89,6 +92,17 @@ impl Config {
     #[cfg(not(feature = "fault-injection"))]
     pub(super) const fn keeps(&self, _rule: BftRule) -> bool {
         true
+    }
+
+    /// Digest of a header, which is what members sign (B3).
+    #[doc(hidden)]
+    #[must_use]
+    pub fn digest_of(&self, group: &OrderId, header: &SlotHeader) -> ContentDigest {
+        if self.keeps(BftRule::Digest) {
+            return header.digest(group);
+        }
+        let (time, bundles) = (WallTime(0), Vec::new());
+        SlotHeader { time, bundles, ..header.clone() }.digest(group)
     }
 }
 

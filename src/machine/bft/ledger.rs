@@ -248,7 +248,7 @@ impl Ledger {
                 content.change = Some(change);
             }
         }
-        let digest = header.digest(group);
+        let digest = config.digest_of(group, &header);
         (after.tip.slot, after.tip.digest) = (slot, digest);
         if content.change.is_some() {
             after.epoch = self.epoch.next();
@@ -266,7 +266,18 @@ impl Ledger {
         body: SlotBody,
         config: &Config,
     ) -> Option<PlacedSlot> {
-        let placed = self.next(group, header.time, body, config)?;
+        if !config.keeps(BftRule::Chain) && header.parent != self.tip.digest {
+            let mut behind = self.clone();
+            behind.tip.digest = header.parent;
+            return behind.check(group, header, body, config);
+        }
+        let mut placed = self.next(group, header.time, body, config)?;
+        if !config.keeps(BftRule::Content) {
+            let content = Arc::make_mut(&mut placed.content);
+            content.header = header.clone();
+            placed.digest = config.digest_of(group, header);
+            placed.after.tip.digest = placed.digest;
+        }
         (placed.content.header == *header).then_some(placed)
     }
 

@@ -145,7 +145,7 @@ impl Replay {
                 self.typed.push((bundle.statement().digest(group), bundle));
             }
             Record::Slot(content) => {
-                let digest = content.header.digest(group);
+                let digest = config.digest_of(group, &content.header);
                 if content.header.slot > chain.settled().tip.slot {
                     chain.keep(digest, Arc::clone(&content));
                     self.contents.insert(digest, content);
@@ -191,7 +191,7 @@ impl Replay {
             return Err(wrong());
         };
         for header in headers {
-            let digest = header.digest(group);
+            let digest = config.digest_of(group, &header);
             let content = chain.content(&digest).cloned().ok_or_else(wrong)?;
             let placed = chain
                 .settled()

@@ -195,3 +195,79 @@ impl std::fmt::Debug for Follower {
         f.debug_struct("Follower").field("next", &self.next).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, unbounded};
+
+    use super::*;
+    use crate::model::WallTime;
+    use crate::proto::chat::entry::{ChatText, MemberId, MsgId, Origin, SeqNo, Term};
+
+    const SOON: Duration = Duration::from_millis(5);
+
+    fn entry(place: u64, room: &str) -> Arc<Entry> {
+        let origin = Origin { member: MemberId(1), client: 7 };
+        let msg_id = MsgId { origin, number: place };
+        let chat = ChatText { msg_id, room_id: room.into(), payload: place.to_string().into() };
+        let (term, leader, time) = (Term(0), MemberId(1), WallTime(0));
+        Arc::new(Entry { seq_no: SeqNo(place), term, leader, time, body: Body::Chat(chat) })
+    }
+
+    /// A log that holds so many entries, and reports what is read from it.
+    fn log(last: u64) -> (ReadLog, Receiver<u64>) {
+        let (tell, reads) = unbounded();
+        let read = move |from, count| {
+            let _ = tell.send(from);
+            let end = last.min(from + count - 1);
+            Ok((from..=end).map(|it| entry(it, "text")).collect())
+        };
+        (Box::new(read), reads)
+    }
+
+    fn places(follower: &mut Follower) -> Vec<u64> {
+        let next = || follower.next_within(SOON).ok().map(|it| it.place.0);
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn the_past_comes_from_the_log_and_the_present_without_it() {
+        let (tail, (read, reads)) = (Tail::default(), log(1_200));
+        let mut follower = Follower::new(read, tail.clone(), Place(200));
+        assert_eq!(places(&mut follower), (200..=1_200).collect::<Vec<_>>());
+        let from_log = reads.try_iter().count();
+        tail.add(&[entry(1_201, "text"), entry(1_202, super::super::entry::MARK)]);
+        tail.add(&[entry(1_203, "text")]);
+        assert_eq!(places(&mut follower), [1_201, 1_203], "markers are not shown");
+        assert_eq!(reads.try_iter().count(), 0, "{from_log}");
+        assert_eq!(follower.next_within(SOON), Err(NoEntry::Yet));
+        tail.close();
+        assert_eq!(follower.next_within(SOON), Err(NoEntry::Stopped));
+        assert_eq!(follower.next(), None);
+    }
+
+    #[test]
+    fn a_reader_that_is_far_behind_misses_nothing() {
+        let last = 3 * RECENT_MAX as u64;
+        let (tail, (read, reads)) = (Tail::default(), log(last));
+        let mut follower = Follower::new(read, tail.clone(), Place(0));
+        for place in 1..=last {
+            tail.add(&[entry(place, "text")]);
+        }
+        assert_eq!(tail.known().recent.len(), RECENT_MAX);
+        assert_eq!(places(&mut follower), (1..=last).collect::<Vec<_>>());
+        assert!(reads.try_iter().count() >= 4, "what is not in memory comes from the log");
+    }
+
+    #[test]
+    fn a_gap_in_what_is_told_is_filled_from_the_log() {
+        let (tail, (read, _reads)) = (Tail::default(), log(9));
+        let mut follower = Follower::new(read, tail.clone(), Place(8));
+        assert_eq!(places(&mut follower), [8, 9]);
+        let (read, _reads) = log(12);
+        follower.read = read;
+        tail.add(&[entry(10, "text")]);
+        tail.add(&[entry(12, "text")]);
+        assert_eq!(places(&mut follower), [10, 11, 12]);
+    }
+}

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use folkmoot::machine::bft::{BftIdentity, BftStatus};
+use folkmoot::machine::bft::{BftIdentity, BftStatus, Config};
 use folkmoot::model::{KeyPair, Nonce, Rng, Signature, Time, WallTime};
 use folkmoot::proto::bft::message::{
     BftRecallReq, BundleReq, ChainReq, Message, OrderStatus, PrePrepare, SlotContent, SlotReq,
@@ -19,7 +19,7 @@ use folkmoot::proto::bft::{
     Bundle, BundleItem, BundleRef, Certificate, Claim, ClaimKind, ContentDigest, EpochNo, OrderId,
     PhaseVote, SlotHeader, SlotNo, ViewNo, VotePhase, VoteSubject,
 };
-use folkmoot::proto::chat::entry::{MemberId, Origin};
+use folkmoot::proto::chat::entry::{ChainHash, MemberId, Origin};
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 /// The longest memory of a liar, in messages.
@@ -64,10 +64,14 @@ pub(crate) enum Lie {
     Forget,
     /// Two machines under one key.
     Twins,
+    /// Proposes with a wrong parent, place or hash, if it equivocates.
+    Misplace,
+    /// Proposes messages again that have places already.
+    Repeat,
 }
 
 impl Lie {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Silent,
         Self::Equivocate,
         Self::Forge,
@@ -86,6 +90,8 @@ impl Lie {
         Self::Suspect,
         Self::Forget,
         Self::Twins,
+        Self::Misplace,
+        Self::Repeat,
     ];
 }
 
@@ -119,7 +125,7 @@ pub(crate) type Sides = Arc<Mutex<Vec<BTreeSet<MemberId>>>>;
 pub(crate) struct Plot {
     pub(crate) lies: BTreeSet<Lie>,
     pub(crate) brain: Arc<Mutex<Brain>>,
-    pub(crate) patience: Duration,
+    pub(crate) config: Config,
     /// Members that the twins hear and speak to, each; drawn without it.
     pub(crate) sides: Option<Sides>,
 }
@@ -131,7 +137,7 @@ pub(crate) struct Liar {
     me: BftIdentity,
     group: OrderId,
     brain: Arc<Mutex<Brain>>,
-    patience: Duration,
+    config: Config,
     rng: Rng,
     /// Members whom it says nothing to.
     muted: BTreeSet<MemberId>,
@@ -144,7 +150,10 @@ pub(crate) struct Liar {
     heard: VecDeque<Message>,
     changes: BTreeMap<(EpochNo, ViewNo), BTreeMap<MemberId, Arc<ViewChange>>>,
     last: Option<(ViewNo, SlotHeader)>,
+    before: Option<SlotHeader>,
     countersigned: usize,
+    /// Members that have asked for final slots.
+    askers: BTreeSet<MemberId>,
     sides: Option<Sides>,
     is_planned: bool,
     redrawn: Time,
@@ -162,12 +171,12 @@ impl Liar {
         let all = rng.random_bool(0.5);
         let muted = others.into_iter().filter(|_| all || rng.random_bool(0.5)).collect();
         let least = rng.random_range(0.05..0.9);
-        let Plot { lies, brain, patience, sides } = plot.clone();
+        let Plot { lies, brain, config, sides } = plot.clone();
         Self {
             lies,
             group,
             brain,
-            patience,
+            config,
             muted,
             victim,
             me,
@@ -177,7 +186,9 @@ impl Liar {
             heard: VecDeque::new(),
             changes: BTreeMap::new(),
             last: None,
+            before: None,
             countersigned: 0,
+            askers: BTreeSet::new(),
             is_planned: sides.is_some(),
             sides,
             redrawn: Time::ZERO,
@@ -198,6 +209,10 @@ impl Liar {
     fn others(&self) -> impl Iterator<Item = MemberId> {
         let voters = self.me.founders.voters().iter().map(|it| it.member.id);
         voters.filter(|it| *it != self.me.id).collect::<Vec<_>>().into_iter()
+    }
+
+    fn digest_of(&self, header: &SlotHeader) -> ContentDigest {
+        self.config.digest_of(&self.group, header)
     }
 
     const fn key(&self) -> (MemberId, &KeyPair) {
@@ -245,7 +260,7 @@ impl Liar {
             let (least, most) = self.slowness;
             let late = said.into_iter().map(|it| {
                 let share = self.rng.random_range(least..=most);
-                (self.patience.mul_f64(share), it)
+                (self.config.patience.mul_f64(share), it)
             });
             return late.collect();
         }
@@ -273,6 +288,7 @@ impl Liar {
                     self.changes.pop_first();
                 }
             }
+            Message::SlotReq(_) => _ = self.askers.insert(from),
             Message::PrePrepare(it) => {
                 self.last = Some((it.view, it.header.clone()));
                 if self.does(Lie::Countersign) {
@@ -303,7 +319,7 @@ impl Liar {
 
     fn share(&self, view: ViewNo, header: &SlotHeader, side: Option<bool>) {
         let SlotHeader { epoch, slot, .. } = *header;
-        let subject = VoteSubject { epoch, view, slot, digest: header.digest(&self.group) };
+        let subject = VoteSubject { epoch, view, slot, digest: self.digest_of(header) };
         let mut brain = self.brain.lock().expect("one thread runs a world");
         if !brain.proposals.iter().any(|it| it.subject == subject) {
             brain.proposals.push(Proposal { subject, side });
@@ -342,12 +358,17 @@ impl Liar {
     fn rewrite(&mut self, to: MemberId, msg: Message) -> Vec<Message> {
         match msg {
             Message::PrePrepare(it) if it.sender_id == self.me.id => {
-                self.last = Some((it.view, it.header.clone()));
+                let before = self.last.replace((it.view, it.header.clone())).map(|it| it.1);
+                let before = before.filter(|before| before.slot < it.header.slot);
+                self.before = before.or(self.before.take());
                 if self.does(Lie::Equivocate) {
                     return self.equivocate(to, &it);
                 }
                 if self.does(Lie::Invent) {
                     return self.invent(&it);
+                }
+                if self.does(Lie::Repeat) {
+                    return vec![self.repeat(&it)];
                 }
                 vec![Message::PrePrepare(it)]
             }
@@ -372,7 +393,7 @@ impl Liar {
             Message::Bundle(it) if self.does(Lie::Author) && it.author == self.me.id => {
                 self.say_otherwise(to, it)
             }
-            Message::SlotResp(it) if self.does(Lie::FalseSlots) => {
+            Message::SlotResp(it) if self.does(Lie::FalseSlots) && self.rng.random_bool(0.5) => {
                 let from = it.slots.first().map(|it| it.header.clone());
                 from.map(|it| vec![self.false_slots(&it)]).unwrap_or_default()
             }
@@ -391,7 +412,7 @@ impl Liar {
 
     fn propose(&self, view: ViewNo, header: SlotHeader) -> Message {
         let SlotHeader { epoch, slot, .. } = header;
-        let digest = header.digest(&self.group);
+        let digest = self.digest_of(&header);
         let subject = VoteSubject { epoch, view, slot, digest };
         let PhaseVote { sender_id, signature, .. } =
             PhaseVote::sign(&self.group, VotePhase::Prepare, subject, self.key());
@@ -405,8 +426,14 @@ impl Liar {
             return known.clone();
         }
         let mut fork = header.clone();
-        match self.forks.get(&header.parent) {
-            Some(before) => fork.parent = before.digest(&self.group),
+        let before = self.forks.values().find(|it| it.slot.next() == header.slot).cloned();
+        match before {
+            Some(before) => fork.parent = self.digest_of(&before),
+            None if self.does(Lie::Misplace) => match self.rng.random_range(0..3) {
+                0 => fork.parent = self.any_digest(),
+                1 => fork.place = fork.place.next(),
+                _ => fork.hash = ChainHash::default(),
+            },
             None if !header.bundles.is_empty() && self.rng.random_bool(0.4) => {
                 fork.bundles.pop();
             }
@@ -455,7 +482,7 @@ impl Liar {
         };
         let mut said = vec![say(vote)];
         if let Some(fork) = self.forks.get(&vote.subject.digest) {
-            let subject = VoteSubject { digest: fork.digest(&self.group), ..vote.subject };
+            let subject = VoteSubject { digest: self.digest_of(fork), ..vote.subject };
             let other = say(PhaseVote::sign(&self.group, phase, subject, self.key()));
             if self.says_both {
                 said.push(other);
@@ -486,6 +513,17 @@ impl Liar {
             header.bundles.push(BundleRef { digest, count: bundle.count(), skip: 0 });
         }
         vec![Message::Bundle(Arc::new(bundle)), self.propose(it.view, header)]
+    }
+
+    /// A proposal of bundles that it has proposed before.
+    fn repeat(&self, it: &PrePrepare) -> Message {
+        let mut header = it.header.clone();
+        let before = self.before.iter().filter(|it| it.slot < header.slot);
+        let again: Vec<_> = before.flat_map(|it| it.bundles.clone()).collect();
+        if header.change.is_none() {
+            header.bundles.extend(again);
+        }
+        self.propose(it.view, header)
     }
 
     fn start_of_epoch() -> Claim {
@@ -564,7 +602,9 @@ impl Liar {
         claims.extend(own);
         claims.sort_by_key(|it| it.claim.rank());
         let is_second = self.side(it.view, to);
-        let mut changes = match self.rng.random_range(0..4) {
+        let view = (it.epoch, it.view);
+        let mut changes = match self.rng.random_range(0..5) {
+            4 => vec![SignedClaim::sign(&self.group, view, Self::start_of_epoch(), self.key())],
             0 if is_second => it.changes.clone(),
             1 => claims.iter().take(quorum.saturating_sub(1)).copied().collect(),
             _ => claims.iter().take(quorum).copied().collect::<Vec<_>>(),
@@ -581,7 +621,6 @@ impl Liar {
             let lower = known.values().find(|it| Some(it.signed.claim) != base);
             certificate = lower.and_then(|it| it.certificate.clone());
         }
-        let view = (it.epoch, it.view);
         let lie = NewView::sign(&self.group, view, changes, certificate, self.key());
         vec![Message::NewView(Arc::new(lie))]
     }
@@ -605,6 +644,29 @@ impl Liar {
         }
     }
 
+    /// A slot that might come next, with a message of its own.
+    fn own_slot(&mut self, status: &BftStatus) -> (SlotHeader, Arc<Bundle>) {
+        self.numbers += 1;
+        let origin = Origin::own(self.me.id, self.rng.random());
+        let payload = format!("own {} of {}", self.numbers, self.me.id).into();
+        let items = vec![BundleItem { room: "general".into(), payload }];
+        let bundle = Arc::new(Bundle::sign(&self.group, origin, 1, items, &self.me.keys));
+        let digest = bundle.statement().digest(&self.group);
+        let mut header = self.next_header(status);
+        header.bundles.push(BundleRef { digest, count: bundle.count(), skip: 0 });
+        (header, bundle)
+    }
+
+    fn uncertified(&mut self, header: SlotHeader, bundle: Arc<Bundle>) -> Message {
+        let SlotHeader { epoch, slot, .. } = header;
+        let digest = self.digest_of(&header);
+        let subject = VoteSubject { epoch, view: ViewNo(0), slot, digest };
+        let certificate = self.no_certificate(VotePhase::Commit, subject);
+        let content = SlotContent { header, bundles: vec![bundle], change: None };
+        let (slots, headers) = (vec![Arc::new(content)], Vec::new());
+        Message::SlotResp(SlotResp { slots, headers, certificate })
+    }
+
     /// Slots behind `header`'s parent that nobody has made final.
     fn false_slots(&mut self, header: &SlotHeader) -> Message {
         let bundle = self.invented();
@@ -612,16 +674,7 @@ impl Liar {
         let mut header = header.clone();
         header.bundles = vec![BundleRef { digest, count: bundle.count(), skip: 0 }];
         (header.change, header.committee) = (None, None);
-        let SlotHeader { epoch, slot, .. } = header;
-        let digest = header.digest(&self.group);
-        let subject = VoteSubject { epoch, view: ViewNo(0), slot, digest };
-        let certificate = self.no_certificate(VotePhase::Commit, subject);
-        let content = SlotContent { header, bundles: vec![Arc::new(bundle)], change: None };
-        Message::SlotResp(SlotResp {
-            slots: vec![Arc::new(content)],
-            headers: Vec::new(),
-            certificate,
-        })
+        self.uncertified(header, Arc::new(bundle))
     }
 
     /// One forged message, in an honest name.
@@ -681,17 +734,12 @@ impl Liar {
                 said.push((any(&mut self.rng), self.heard[at].clone()));
             }
         }
-        if self.does(Lie::Usurp)
-            && let Some((view, header)) = self.last.clone()
-            && self.rng.random_bool(0.3)
-        {
-            let mut header = header;
-            header.time = WallTime(header.time.0 + self.rng.random_range(1..5));
-            if self.rng.random_bool(0.5) {
-                header.parent = header.digest(&self.group);
-                header.slot = header.slot.next();
+        if self.does(Lie::Usurp) && status.leader != self.me.id {
+            for to in &linked {
+                let (header, bundle) = self.own_slot(status);
+                said.push((*to, Message::Bundle(bundle)));
+                said.push((*to, self.propose(status.view, header)));
             }
-            said.push((any(&mut self.rng), self.propose(view, header)));
         }
         if self.does(Lie::Suspect) && self.rng.random_bool(0.3) {
             let ahead = self.rng.random_range(1..4);
@@ -699,9 +747,11 @@ impl Liar {
             let wish = Suspect::sign(&self.group, view, "it pleases me", self.key());
             said.extend(linked.iter().map(|to| (*to, Message::Suspect(wish.clone()))));
         }
-        if self.does(Lie::FalseSlots) && self.rng.random_bool(0.1) {
-            let header = self.next_header(status);
-            said.push((any(&mut self.rng), self.false_slots(&header)));
+        if self.does(Lie::FalseSlots) {
+            for to in std::mem::take(&mut self.askers) {
+                let (header, bundle) = self.own_slot(status);
+                said.push((to, self.uncertified(header, bundle)));
+            }
         }
         if self.does(Lie::Flood) {
             for _ in 0..self.rng.random_range(0..20) {

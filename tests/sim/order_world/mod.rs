@@ -63,10 +63,6 @@ pub(crate) struct Cast {
 }
 
 impl Cast {
-    pub(crate) fn honest(members: usize) -> Self {
-        Self { members, lies: BTreeMap::new(), is_plot: false }
-    }
-
     /// So many liars of these kinds.
     pub(crate) fn draw(members: usize, liars: usize, kinds: &[Lie], rng: &mut Rng) -> Self {
         let mut lies: BTreeMap<usize, BTreeSet<Lie>> = BTreeMap::new();
@@ -155,7 +151,7 @@ impl World {
         let liars = cast.lies.keys().map(id_of).collect();
         let mut it = Self {
             world: sim::World::new(seed, options),
-            checker: Checker::new(group, Arc::clone(&founders), liars),
+            checker: Checker::new((group, config.clone()), Arc::clone(&founders), liars),
             spare: founders.liars_borne().saturating_sub(cast.lies.len())
                 + usize::from(rng.random_bool(0.05)),
             forgetful: BTreeSet::new(),
@@ -183,8 +179,8 @@ impl World {
             let lies = cast.lies.get(&at).cloned().unwrap_or_default();
             let own = Arc::new(Mutex::new(Brain::new(it.rng.random())));
             let brain = if cast.is_plot { Arc::clone(&brain) } else { own };
-            let (patience, sides) = (it.config.patience, it.sides.clone());
-            let plot = Plot { lies: lies.clone(), brain, patience, sides };
+            let (config, sides) = (it.config.clone(), it.sides.clone());
+            let plot = Plot { lies: lies.clone(), brain, config, sides };
             it.add(me, (!lies.is_empty()).then_some(plot), lies);
         }
         it
@@ -232,7 +228,10 @@ impl World {
     pub(crate) fn log(&self, node: usize) -> Log {
         let at = self.nodes[node].at;
         let host = self.world.machine(at);
-        host.map_or_else(|| Log::of(self.group, self.world.records(at)), |it| it.log().clone())
+        host.map_or_else(
+            || Log::of(self.group, self.config.clone(), self.world.records(at)),
+            |it| it.log().clone(),
+        )
     }
 
     pub(crate) fn honest(&self) -> impl Iterator<Item = usize> + '_ {
@@ -258,7 +257,7 @@ impl World {
             {
                 self.agenda.pop();
                 if let Some(due) = self.dues.remove(&number) {
-                    self.happen(due);
+                    self.happen(&due);
                     self.heed();
                 }
             }
@@ -276,9 +275,9 @@ impl World {
         true
     }
 
-    fn happen(&mut self, due: Due) {
+    fn happen(&mut self, due: &Due) {
         match due {
-            Due::Restart { node } => self.start(node),
+            Due::Restart { node } => self.start(*node),
             Due::Weather => self.on_weather(),
             Due::Type => self.on_type(),
         }

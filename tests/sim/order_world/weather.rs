@@ -17,6 +17,8 @@ pub(crate) struct Weather {
     pub(crate) typing: u64,
     /// The longest delay of a message on a good path.
     pub(crate) delay: u64,
+    /// The longest such delay after the storm.
+    pub(crate) calm_delay: u64,
     /// Microseconds after which a silent connection is given up by its system.
     pub(crate) silence: u64,
     /// The weight of each fault.
@@ -31,6 +33,7 @@ impl Default for Weather {
             fault: SECONDS,
             typing: 200_000,
             delay: 2_000,
+            calm_delay: 5_000,
             silence: 10 * SECONDS,
             weights: [0; 15],
             is_calm: true,
@@ -51,6 +54,7 @@ impl Weather {
             fault: one(rng, &[150_000, 400_000, SECONDS, 2_500_000]),
             typing: one(rng, &[50_000, 150_000, 400_000]),
             delay: one(rng, &[500, 5_000, 20_000, 60_000]),
+            calm_delay: 5_000,
             silence: one(rng, &[SECONDS, 3 * SECONDS, 6 * SECONDS, 120 * SECONDS]),
             weights,
             is_calm: false,
@@ -174,6 +178,9 @@ impl World {
         if self.nodes[node].backup.is_some() && self.rng.random_bool(0.6) {
             self.count("restored from a copy");
             let is_told = self.rng.random_bool(0.5);
+            if !is_told {
+                self.checker.forgetful.insert(self.nodes[node].id);
+            }
             self.restore(node, is_told);
         } else {
             self.count("lost disk");
@@ -193,7 +200,7 @@ impl World {
     /// No more faults; everybody is there.
     pub(crate) fn calm_down(&mut self) {
         self.weather.is_calm = true;
-        self.weather.delay = self.weather.delay.min(5_000);
+        self.weather.delay = self.weather.delay.min(self.weather.calm_delay);
         self.weather.typing = self.weather.typing.max(300_000);
         self.world.set_weather(self.weather.of_network());
         self.heal();
