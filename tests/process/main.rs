@@ -7,6 +7,7 @@
 mod attacks;
 mod chat;
 mod chat_hosts;
+mod chat_order;
 mod cli;
 mod cluster_key;
 mod daemon;

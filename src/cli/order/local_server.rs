@@ -89,7 +89,7 @@ impl LocalServer {
         match ask {
             OrderRequest::Status => {
                 let status = self.status()?;
-                line(status_lines(&status, &self.name), json!(status))
+                line(status_lines(&status, &self.name, "proposed"), json!(status))
             }
             OrderRequest::Evidence => {
                 let evidence = self.status()?.evidence;

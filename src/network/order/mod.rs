@@ -57,7 +57,7 @@ use crate::machine::bft::{BftStatus, Command};
 use crate::proto::bft::proof::PlaceProof;
 use crate::proto::chat::entry::SeqNo;
 use crate::runtime::driver::options::EventSink;
-use crate::runtime::order::OrderNotification;
+use crate::runtime::order::{OrderEngine, OrderNotification};
 
 /// Place that a proposal has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +195,12 @@ impl OrderedLog {
     #[doc(hidden)]
     pub fn machine_status(&self) -> Option<BftStatus> {
         self.member.byzantine()?.status()
+    }
+
+    /// Engine of a Byzantine order; `None` for a crash order.
+    #[doc(hidden)]
+    pub fn engine(&self) -> Option<&OrderEngine> {
+        self.member.byzantine()
     }
 
     /// Gives an order to the machine of a Byzantine order; false if there is none, or it stops.
