@@ -198,7 +198,7 @@ impl std::fmt::Debug for Follower {
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::{Receiver, unbounded};
+    use crossbeam_channel::{Receiver, bounded};
 
     use super::*;
     use crate::model::WallTime;
@@ -216,9 +216,9 @@ mod tests {
 
     /// A log that holds so many entries, and reports what is read from it.
     fn log(last: u64) -> (ReadLog, Receiver<u64>) {
-        let (tell, reads) = unbounded();
+        let (tell, reads) = bounded(64);
         let read = move |from, count| {
-            let _ = tell.send(from);
+            let _ = tell.try_send(from);
             let end = last.min(from + count - 1);
             Ok((from..=end).map(|it| entry(it, "text")).collect())
         };

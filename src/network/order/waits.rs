@@ -162,7 +162,7 @@ impl Waits {
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::{Receiver, unbounded};
+    use crossbeam_channel::{Receiver, bounded};
 
     use super::*;
     use crate::model::WallTime;
@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn add(waits: &Waits, text: &str) -> Receiver<Fate> {
-        let (tell, told) = unbounded();
+        let (tell, told) = bounded(64);
         let tell: TellFate = Box::new(move |fate| drop(tell.send(fate)));
         assert!(waits.add(&"r".into(), &text.into(), tell));
         told
@@ -208,7 +208,7 @@ mod tests {
         assert!(told[2].recv().is_err(), "there is no fate after the last one");
         waits.close();
         assert!(told[0].recv().is_err(), "the wait has ended");
-        let (tell, told) = unbounded();
+        let (tell, told) = bounded(64);
         let tell: TellFate = Box::new(move |fate| drop(tell.send(fate)));
         assert!(!waits.add(&"r".into(), &"late".into(), tell));
         let late: Vec<_> = told.iter().collect();
