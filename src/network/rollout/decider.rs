@@ -276,7 +276,7 @@ impl Decider {
         let is_told = L::AUTHORS == LogAuthors::MayLie;
         read_on(shared, &mut log, |it| {
             if is_told {
-                answer(engine, it)
+                answer(engine, it);
             }
         })?;
         let told = shared.follow(log.next())?;

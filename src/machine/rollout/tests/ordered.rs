@@ -93,7 +93,7 @@ fn an_entry_that_proves_no_commit_and_one_members_word_end_nothing() {
         let false_one = Committed { proposal: whole.proposal.clone(), proof };
         seats[1].tell(decided(&txid, true, Some(false_one)));
     }
-    let other: TxId = "start-node-a-1-99".parse().unwrap();
+    let other = TxId { counter: txid.counter + 98, ..txid.clone() };
     seats[1].tell(decided(&other, true, Some(whole.clone())));
     seats[1].tell(decided(&other, false, None));
     assert!(seats[1].machine.prepared().is_some() && version(&seats[1]) == 1);
