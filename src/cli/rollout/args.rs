@@ -39,10 +39,10 @@ pub struct RolloutNodeArgs {
     /// The version that the first state names as the next one, the same on every node
     #[arg(long, value_name = "NAME", default_value = "v2", requires = "id")]
     pub canary: ModelId,
-    /// Keep decisions in a log of the nodes too, so that a dead coordinator blocks nobody for long:
-    /// chat, which a majority of the nodes keeps, or bft, the order of --order, where no coordinator
-    /// can show two ends of a transaction; the same on every node [default: none; without a value:
-    /// chat]
+    /// Keep decisions in a log of the nodes too, so that a dead coordinator blocks nobody for
+    /// long: chat (also without a value), which a majority of the nodes keeps, or bft, the order of
+    /// --order, where no coordinator can show two ends of a transaction; the same on every node
+    /// [default: none]
     #[arg(long, value_name = "LOG", requires = "id", value_enum, num_args = 0..=1,
         require_equals = true, default_missing_value = "chat")]
     pub decide_in_log: Option<DecisionLogKind>,

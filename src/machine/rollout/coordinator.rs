@@ -5,7 +5,7 @@
 //! - The coordinator's own COMMIT is signed when all others are there. With
 //!   `DecisionAuthority::Coordinator` it is on disk together with the decision, so before that the
 //!   coordinator may always say no: after 2 s, when a participant objects, and after a restart.
-//! - Where a log decides (`DecisionAuthority`), the coordinator votes like all others, and the log decides.
+//! - Where a log decides (`DecisionAuthority`), the coordinator votes like all others.
 
 use crate::machine::rollout::WindowVerdict;
 use std::sync::Arc;
