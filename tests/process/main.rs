@@ -23,6 +23,7 @@ mod orders;
 mod partitions;
 mod rollout;
 mod rollout_hosts;
+mod rollout_order;
 mod rollout_view;
 mod scenarios;
 mod share;

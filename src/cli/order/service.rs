@@ -33,9 +33,18 @@ pub(in crate::cli) struct Settings {
     log_dir: PathBuf,
     is_restored: bool,
     config: Config,
+    /// Sender of the log once it runs, if rollouts keep their decisions there.
+    hand_out: Option<Sender<Arc<OrderedLog>>>,
 }
 
 impl Settings {
+    /// Channel of the log, which it sends once it runs.
+    pub(in crate::cli) fn hand_out(&mut self) -> Receiver<Arc<OrderedLog>> {
+        let (tell, told) = bounded(1);
+        self.hand_out = Some(tell);
+        told
+    }
+
     /// Reads the roster; `None` if the peer takes part in no order.
     ///
     /// # Errors
@@ -69,7 +78,14 @@ impl Settings {
         })?;
         let roster = OrderRoster::parse(&flag.roster, &text).map_err(CliError::Usage)?;
         let (name, log_dir) = (flag.name.clone(), log_dir.to_owned());
-        Ok(Self { name, roster, log_dir, is_restored: false, config: Config::default() })
+        Ok(Self {
+            name,
+            roster,
+            log_dir,
+            is_restored: false,
+            config: Config::default(),
+            hand_out: None,
+        })
     }
 
     /// Members with which the group was founded.
@@ -154,7 +170,7 @@ impl OrderService {
         network: &Arc<Network>,
         hear: Hear,
     ) -> Result<RunningOrder, CliError> {
-        let Settings { name, roster, log_dir, is_restored, config } = self.settings;
+        let Settings { name, roster, log_dir, is_restored, config, hand_out } = self.settings;
         let (tell, notifications) = bounded(TOLD_MAX);
         let id = roster.id_of(&network.key());
         let log_dir = log_dir.join(format!("order_{}", id.unwrap_or_default()));
@@ -164,6 +180,10 @@ impl OrderService {
         }
         let log = OrderedLog::start(network, &name, order, Some(Box::new(News(tell, hear))));
         let log = Arc::new(log.map_err(|error| start_failed(error, &log_dir))?);
+        if let Some(tell) = hand_out {
+            // Nobody takes it if the rollouts have ended.
+            let _ = tell.send(Arc::clone(&log));
+        }
         let status = log.machine_status();
         if let Some(status) = &status {
             let (text, wall) = (group_line(status), Clock::start().now().wall);

@@ -139,13 +139,21 @@ impl Follower {
     /// # Errors
     /// Fails if there is none yet, or the member has stopped.
     pub fn next_within(&mut self, most: Duration) -> Result<OrderEntry, NoEntry> {
-        let (mut left, mut has_looked) = (most, false);
+        let mut left = most;
         loop {
-            while let Some(entry) = self.ready.pop_front() {
+            if let Some(entry) = OrderEntry::of(&*self.next_final(&mut left)?) {
+                return Ok(entry);
+            }
+        }
+    }
+
+    /// Waits for the next entry of any kind, but no longer than `left`, which it shortens.
+    fn next_final(&mut self, left: &mut Duration) -> Result<Arc<Entry>, NoEntry> {
+        let mut has_looked = false;
+        loop {
+            if let Some(entry) = self.ready.pop_front() {
                 self.next = entry.seq_no.0 + 1;
-                if let Some(entry) = OrderEntry::of(&entry) {
-                    return Ok(entry);
-                }
+                return Ok(entry);
             }
             if std::mem::take(&mut self.looks_in_log) {
                 // An error is a log that has too much to do, or a member that stops.
@@ -156,21 +164,34 @@ impl Follower {
                     continue;
                 }
             }
-            match self.tail.wait(self.next, left) {
+            match self.tail.wait(self.next, *left) {
                 Waited::Here(entries) => self.ready = entries,
                 Waited::Ended => return Err(NoEntry::Stopped),
                 Waited::Nothing => return Err(NoEntry::Yet),
                 Waited::InLog => {
                     self.looks_in_log = true;
                     if has_looked {
-                        let pause = AGAIN.min(left);
-                        left -= pause;
+                        let pause = AGAIN.min(*left);
+                        *left -= pause;
                         if left.is_zero() {
                             return Err(NoEntry::Yet);
                         }
                         let _ = crossbeam_channel::after(pause).recv();
                     }
                 }
+            }
+        }
+    }
+}
+
+impl Follower {
+    /// Waits for the next entry of any kind; `None` once the member has stopped.
+    pub(in crate::network) fn next_of_any_kind(&mut self) -> Option<Arc<Entry>> {
+        loop {
+            match self.next_final(&mut LONG.clone()) {
+                Ok(entry) => return Some(entry),
+                Err(NoEntry::Yet) => {}
+                Err(NoEntry::Stopped) => return None,
             }
         }
     }

@@ -55,7 +55,7 @@ use super::peer::Network;
 use super::pending::{Cell, Pending};
 use crate::machine::bft::{BftStatus, Command};
 use crate::proto::bft::proof::PlaceProof;
-use crate::proto::chat::entry::SeqNo;
+use crate::proto::chat::entry::{Entry, SeqNo};
 use crate::runtime::driver::options::EventSink;
 use crate::runtime::order::{OrderEngine, OrderNotification};
 
@@ -201,6 +201,24 @@ impl OrderedLog {
     #[doc(hidden)]
     pub fn engine(&self) -> Option<&OrderEngine> {
         self.member.byzantine()
+    }
+
+    /// Says a text under a label of the caller's; it is kept until it is final. False once the
+    /// member is stopping.
+    pub(in crate::network) fn append(&self, label: &str, text: String) -> bool {
+        self.member.say(label.into(), text.into())
+    }
+
+    /// Up to `count` final entries of any kind from a number on.
+    ///
+    /// # Errors
+    /// Fails if the member is stopping, or its log cannot be read.
+    pub(in crate::network) fn history(
+        &self,
+        from: SeqNo,
+        count: u64,
+    ) -> Result<Vec<Arc<Entry>>, String> {
+        self.member.reader()(from.0, count)
     }
 
     /// Gives an order to the machine of a Byzantine order; false if there is none, or it stops.
