@@ -228,6 +228,15 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_is_proposed_is_told_without_a_number() {
+        let origin = crate::proto::chat::entry::Origin { member: MemberId(1), client: 7 };
+        let id = crate::proto::chat::entry::MsgId { origin, number: 3 };
+        let told = Hearsay::default().event(&Event::Proposed(id));
+        let Some(ChatNotification::Event(told)) = told else { panic!("{told:?}") };
+        assert_eq!(told, chat::Event::Numbered(id, SeqNo(0)));
+    }
+
+    #[test]
     fn a_change_of_the_leader_is_told_with_its_reason_unless_it_blames_nobody() {
         let hearsay = Hearsay::default();
         let (epoch, leader) = (EpochNo(0), MemberId(2));
