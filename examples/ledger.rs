@@ -17,7 +17,7 @@ use folkmoot::proto::bft::{Bundle, BundleItem, OrderId};
 use folkmoot::proto::chat::entry::{MemberId, Origin};
 use folkmoot::runtime::files::os_rng;
 use folkmoot::runtime::order::client::OrderClient;
-use folkmoot::{Network, Order, OrderEntry, OrderedLog, Place, Roster};
+use folkmoot::{Network, Order, OrderEntry, OrderRoster, OrderedLog, Place};
 
 /// Number of payments of each honest member.
 const PAYMENTS: u32 = 20;
@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Nobody answers there: Mallory only calls.
     let nowhere: Endpoint = "127.0.0.1:9".parse().map_err(|_| "no address")?;
     members.push((MALLORY, nowhere, mallory.public()));
-    let roster = Roster::of(members)?;
+    let roster = OrderRoster::of(members)?;
     let group = roster.group("ledger");
     println!("four members, of which one may lie; the group is {group}");
     let logs = networks

@@ -1,8 +1,9 @@
 //! A fleet of machines that decides together, with no central server.
 //!
 //! A [`Network`] is one peer of a fleet inside the calling program. Its members broadcast on topics
-//! and send each other direct messages; a [`Chat`] puts texts into one order for all of them, and a
-//! [`Rollout`] moves all of them from one version of a service to the next, a little at a time.
+//! and send each other direct messages; a [`Chat`] puts texts into one order for all of them, an
+//! [`OrderedLog`] does so although some of them lie, and a [`Rollout`] moves all of them from one
+//! version of a service to the next, a little at a time.
 //!
 //! ```
 //! use std::time::Duration;
@@ -64,7 +65,8 @@ pub mod cli;
 pub use model::{Data, Endpoint, MessageId, PublicKey};
 pub use network::{
     Builder, Change, Chat, ChatBuilder, ChatError, ChatMessage, Follower, Incoming, Message,
-    Network, NetworkError, Order, OrderEntry, OrderError, OrderStatus, OrderedLog, PeerInfo,
-    Pending, Place, Placed, Published, Queue, RecvError, Rollout, RolloutBuilder, RolloutEvent,
-    RolloutOrder, RolloutOutcome, Roster, SendError, StartError,
+    Network, NetworkError, Order, OrderEntry, OrderError, OrderRoster, OrderStanding, OrderedLog,
+    PeerInfo, Pending, Place, Placed, Published, Queue, RecvError, Rollout, RolloutBuilder,
+    RolloutEvent, RolloutOrder, RolloutOutcome, SendError, StartError,
 };
+pub use proto::bft::{OrderId, PlaceProof, ProofError, ProvenMessage};

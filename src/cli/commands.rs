@@ -12,7 +12,7 @@ use super::demo::{self, DemoArgs};
 use super::error::CliError;
 use super::keygen::{self, KeygenArgs};
 use super::order::{self, args::OrderArgs};
-use super::rollout::{self, args::RolloutArgs};
+use super::rollout::{self, args::DecisionLogKind, args::RolloutArgs};
 use super::run::ServiceSettings;
 use super::settings::{PeerSettings, SeedSettings};
 use super::share::{
@@ -217,7 +217,7 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
 /// own, where it is told its fellows or there is no fleet to find them by.
 fn run_peer(args: &PeerRunArgs) -> Result<(), CliError> {
     let flags = &args.rollout;
-    let order = order::Settings::new(&args.order, &flags.log_dir)?;
+    let mut order = order::Settings::new(&args.order, &flags.log_dir)?;
     let is_in_fleet = args.chat.is_some() || args.open || order.is_some();
     let has_key = args.node.cluster_key.is_some();
     if let Some(key) = &args.node.cluster_key {
@@ -241,13 +241,24 @@ fn run_peer(args: &PeerRunArgs) -> Result<(), CliError> {
             )));
         }
     }
-    if args.chat.is_some() && flags.decide_in_log {
+    if args.chat.is_some() && flags.decide_in_log == Some(DecisionLogKind::Chat) {
         let text = "--decide-in-log needs the chat of the node for itself; leave out --chat, or \
-                    run peer chat --id N --port P in a process of its own";
+                    run peer chat --id N --port P in a process of its own, or keep decisions in an \
+                    order: --order ROSTER --decide-in-log=bft";
         return Err(CliError::Usage(text.to_owned()));
     }
     let rollout = flags.id.as_ref().map(|_| rollout::Settings::new(args, is_in_fleet));
-    let rollout = rollout.transpose()?;
+    let mut rollout = rollout.transpose()?;
+    if let Some(rollout) = &mut rollout
+        && flags.decide_in_log == Some(DecisionLogKind::Bft)
+    {
+        let Some(order) = &mut order else {
+            let text = "--decide-in-log=bft keeps decisions in a Byzantine order; add --order \
+                        ROSTER with a line for each node, which peer order keygen prints";
+            return Err(CliError::Usage(text.to_owned()));
+        };
+        rollout.decide_in(order.hand_out());
+    }
     let is_alone = |it: &rollout::Settings| it.is_placed() || has_key;
     match rollout {
         Some(settings)
@@ -259,8 +270,10 @@ fn run_peer(args: &PeerRunArgs) -> Result<(), CliError> {
         rollout => {
             let chat = args.chat.map(|id| (id, flags.log_dir.clone()));
             let mut args = args.clone();
-            // An order needs no fleet: its members find each other by the roster.
-            let needs_fleet = order.is_none() || chat.is_some() || rollout.is_some();
+            // An order needs no fleet: its members find each other by the roster. Nor do rollouts
+            // whose nodes are named.
+            let is_placed = rollout.as_ref().is_none_or(rollout::Settings::is_placed);
+            let needs_fleet = order.is_none() || chat.is_some() || !is_placed;
             args.open |= !needs_fleet && seeds::running(&args.node.config, false)?.is_none();
             run::peer(&PeerSettings::from_args(&args)?, ServiceSettings { chat, order, rollout })
         }

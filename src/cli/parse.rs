@@ -105,12 +105,18 @@ fn table(path: &Path) -> Result<BTreeMap<String, Value>, String> {
 fn text(arg: &Arg, value: &OsStr) -> Value {
     let value = value.to_string_lossy().into_owned();
     match (arg.get_action(), value.parse()) {
-        (ArgAction::SetTrue, Ok(is_on)) => Value::Boolean(is_on),
+        (_, Ok(is_on)) if may_stand_alone(arg) => Value::Boolean(is_on),
         (ArgAction::Append, _) => {
             value.split(',').map(|it| Value::from(it.trim())).collect::<Vec<_>>().into()
         }
         _ => Value::String(value),
     }
+}
+
+/// True if the flag needs no value.
+fn may_stand_alone(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::SetTrue)
+        || arg.get_num_args().is_some_and(|it| it.min_values() == 0)
 }
 
 /// The words of a flag with this value, as a command line has them.
@@ -124,8 +130,8 @@ fn flag(arg: &Arg, value: Value) -> Result<Vec<String>, String> {
         }
     };
     match (arg.get_action(), value) {
-        (ArgAction::SetTrue, Value::Boolean(true)) => Ok(vec![format!("--{name}")]),
-        (ArgAction::SetTrue, Value::Boolean(false)) => Ok(vec![]),
+        (_, Value::Boolean(true)) if may_stand_alone(arg) => Ok(vec![format!("--{name}")]),
+        (_, Value::Boolean(false)) if may_stand_alone(arg) => Ok(vec![]),
         (ArgAction::SetTrue, value) => Err(format!("{name} is true or false, not {value}")),
         (ArgAction::Append, Value::Array(list)) => list.into_iter().map(one).collect(),
         (_, value) => Ok(vec![one(value)?]),

@@ -3,6 +3,8 @@
 //! Invariants:
 //! - The first entry for a transaction is its end, no matter which node wrote it. All nodes read
 //!   the same entries in the same order, so they agree.
+//! - Where authors may lie, a COMMIT whose proof does not hold is no end. All nodes that voted on
+//!   one content know the same voters, so they judge alike; the node's machine does.
 //! - Each entry counts once, in the order of the log: a caller that [lacks](DecisionLog::lacks)
 //!   earlier ones reads those first.
 //! - The log is asked once for each outcome of a transaction: the group keeps what it was asked
@@ -10,7 +12,7 @@
 
 use crate::proto::chat::entry::{Body, Entry, MemberId, SeqNo};
 use crate::proto::rollout::{Committed, Participant, Roster, TxId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,13 +40,29 @@ impl DecisionEntry {
         let Body::Chat(chat) = &entry.body else { return None };
         serde_json::from_str(&chat.payload).ok()
     }
+
+    /// True if this is an ABORT, or a COMMIT with a proof of that very transaction.
+    fn may_hold(&self) -> bool {
+        !self.commit || self.proof.as_ref().is_some_and(|it| it.proposal.txid == self.txid)
+    }
+}
+
+/// Authors of the entries of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogAuthors {
+    /// All authors say what their nodes want.
+    #[default]
+    Honest,
+    /// Authors may write anything.
+    MayLie,
 }
 
 /// Answer to a node that wants a decision.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DecisionAnswer<'a> {
-    /// The transaction has ended like this, which need not be what was wanted.
-    Decided(&'a DecisionEntry),
+    /// The transaction has ended by the first of these that holds, which need not be what was
+    /// wanted.
+    Decided(&'a [DecisionEntry]),
     /// The log is to be asked for the decision.
     Ask,
     /// The log was asked for it already.
@@ -54,12 +72,21 @@ pub enum DecisionAnswer<'a> {
 /// Decisions of the log, as far as it was read, and those asked of it that are not final yet.
 #[derive(Debug, Default)]
 pub struct DecisionLog {
-    decided: BTreeMap<TxId, DecisionEntry>,
+    authors: LogAuthors,
+    /// Entries up to the one that is certainly the end, in the order of the log.
+    decided: BTreeMap<TxId, Vec<DecisionEntry>>,
     asked: BTreeMap<TxId, bool>,
+    /// Transactions about which this node was answered.
+    answered: BTreeSet<TxId>,
     last: SeqNo,
 }
 
 impl DecisionLog {
+    /// Nothing of a log of these authors.
+    pub fn of(authors: LogAuthors) -> Self {
+        Self { authors, ..Self::default() }
+    }
+
     /// Number of the first entry that was not read yet.
     pub const fn next(&self) -> SeqNo {
         SeqNo(self.last.0 + 1)
@@ -70,7 +97,7 @@ impl DecisionLog {
         entry.seq_no > self.next()
     }
 
-    /// Reads an entry of the log. Returns its decision, if it is the first for its transaction; an
+    /// Reads an entry of the log. Returns its decision, if it may be the end of its transaction; an
     /// entry that was read before decides nothing again.
     pub fn on_entry(&mut self, entry: &Entry) -> Option<&DecisionEntry> {
         if entry.seq_no <= self.last {
@@ -78,17 +105,32 @@ impl DecisionLog {
         }
         self.last = entry.seq_no;
         let decision = DecisionEntry::of(entry)?;
-        let txid = decision.txid.clone();
-        self.asked.remove(&txid);
-        if self.decided.contains_key(&txid) {
+        if self.authors == LogAuthors::MayLie && !decision.may_hold() {
             return None;
         }
-        Some(self.decided.entry(txid).or_insert(decision))
+        let txid = decision.txid.clone();
+        self.asked.remove(&txid);
+        if self.is_over(&txid) {
+            return None;
+        }
+        let known = self.decided.entry(txid).or_default();
+        known.push(decision);
+        known.last()
+    }
+
+    /// True if no further entry can be the end of this transaction.
+    fn is_over(&self, txid: &TxId) -> bool {
+        let last = self.decided.get(txid).and_then(|it| it.last());
+        last.is_some_and(|it| self.authors == LogAuthors::Honest || !it.commit)
     }
 
     /// Takes a decision that this node wants.
     pub fn on_wanted(&mut self, wanted: &DecisionEntry) -> DecisionAnswer<'_> {
-        if let Some(decided) = self.decided.get(&wanted.txid) {
+        let is_over = self.is_over(&wanted.txid);
+        if let Some(decided) = self.decided.get(&wanted.txid)
+            // A node that asks again has found none that holds.
+            && (is_over || self.answered.insert(wanted.txid.clone()))
+        {
             return DecisionAnswer::Decided(decided);
         }
         match self.asked.insert(wanted.txid.clone(), wanted.commit) {
@@ -163,7 +205,7 @@ mod tests {
         assert_eq!(log.on_entry(&entry(1, "hello")), None);
         assert_eq!(log.on_entry(&decides(2, &said(false))), Some(&said(false)));
         assert_eq!(log.on_entry(&decides(3, &said(true))), None, "it is decided");
-        assert_eq!(log.on_wanted(&said(true)), DecisionAnswer::Decided(&said(false)));
+        assert_eq!(log.on_wanted(&said(true)), DecisionAnswer::Decided(&[said(false)]));
     }
 
     #[test]
@@ -197,6 +239,7 @@ mod tests {
                             DecisionAnswer::Ask => waiting.push(wanted),
                             DecisionAnswer::Asked => {}
                             DecisionAnswer::Decided(it) => {
+                                let [it] = it else { panic!("one end") };
                                 let before = told[node].get(&it.txid);
                                 assert!(before.is_none_or(|commit| *commit == it.commit));
                             }

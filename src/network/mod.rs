@@ -54,8 +54,8 @@ pub use chat::{Chat, ChatBuilder, ChatError, ChatMessage};
 pub use error::{NetworkError, SendError, StartError};
 pub use message::{Incoming, Message, PeerInfo, Published};
 pub use order::{
-    Follower, NoEntry, Order, OrderEntry, OrderError, OrderStatus, OrderedLog, Place, Placed,
-    Roster,
+    Follower, NoEntry, Order, OrderEntry, OrderError, OrderRoster, OrderStanding, OrderedLog,
+    Place, Placed,
 };
 pub use peer::Network;
 #[doc(hidden)]

@@ -7,6 +7,7 @@
 mod attacks;
 mod chat;
 mod chat_hosts;
+mod chat_order;
 mod cli;
 mod cluster_key;
 mod daemon;
@@ -23,6 +24,7 @@ mod orders;
 mod partitions;
 mod rollout;
 mod rollout_hosts;
+mod rollout_order;
 mod rollout_view;
 mod scenarios;
 mod share;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use folkmoot::{Network, Order, OrderError, OrderRoster, Place};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::process::{Process, eventually, run};
@@ -260,6 +261,12 @@ fn a_member_whose_log_is_gone_is_silent_until_it_is_renewed() {
     group.kill(1);
     assert_eq!(group.append(2, "two"), 2);
     assert_eq!(group.entries(3, 2), ["[1] peer_1: one", "[2] peer_2: two"]);
+    // A proof of the new epoch shows how it came about.
+    let proof = group.told(&["order", "proof", "2", "--port", &group.port(3)]);
+    fs::write(group.path("proof"), proof).unwrap();
+    group.told(&["order", "verify", "--group", &group.group_id(), "proof"]);
+    let (code, out, err) = group.verify();
+    assert_eq!(code, Some(0), "{out}{err}");
 }
 
 #[test]
@@ -321,4 +328,67 @@ fn wrong_input_ends_with_its_exit_code_and_a_remedy() {
     assert_eq!(group.run(&["order", "verify", "--group", &id, "junk"]).0, Some(1));
     assert_eq!(group.run(&["order", "verify", "--group", "12", "junk"]).0, Some(2));
     assert_eq!(group.run(&["order", "verify", "--group", &id, "absent"]).0, Some(1));
+}
+
+#[test]
+fn a_program_appends_follows_from_disk_and_proves_by_the_library() {
+    let networks: Vec<_> = (0..4).map(|_| Network::builder().start().unwrap()).collect();
+    let members = (1..).zip(&networks).map(|(id, it)| (id, it.endpoint(), it.key()));
+    let roster = OrderRoster::of(members).unwrap();
+    let strange = Network::builder().start().unwrap();
+    let refused = strange.order("ledger", Order::byzantine(&roster)).unwrap_err();
+    assert!(refused.to_string().contains("no member of the roster"), "{refused}");
+    let order = |it: &Network| it.order("ledger", Order::byzantine(&roster)).unwrap();
+    let logs: Vec<_> = networks.iter().map(order).collect();
+
+    // More than a member keeps in memory, from two authors at once.
+    let outcomes: Vec<_> =
+        (0..1_500).map(|number| logs[number % 2].propose(format!("entry {number}"))).collect();
+    let mut places: Vec<_> = outcomes.into_iter().map(|it| it.wait().unwrap().place).collect();
+    places.sort();
+    assert_eq!(places, (1..=1_500).map(Place).collect::<Vec<_>>(), "each has a place of its own");
+    let bytes = [0xff, 0x00, 0x80];
+    let placed = logs[2].propose(bytes).wait().unwrap();
+    assert_eq!(placed.place, Place(1_501));
+
+    // A member that waits for a marker has all of it, and a reader misses nothing.
+    logs[3].sync().wait().unwrap();
+    let first: Vec<_> = logs[0].follow(Place(1)).take(1_501).collect();
+    let last: Vec<_> = logs[3].follow(Place(1)).take(1_501).collect();
+    assert_eq!(first, last);
+    assert_eq!(&*last[1_500].data, &bytes[..]);
+    assert_eq!(last[1_500].text(), None);
+    let resumed: Vec<_> = logs[1].follow(last[1_400].place.next()).take(100).collect();
+    assert_eq!(resumed, last[1_401..]);
+    let status = logs[0].status().unwrap();
+    assert_eq!((status.members, status.reached, status.needed), (4, 4, 3));
+
+    let group = roster.group("ledger");
+    let proof = logs[1].proof(placed.place).unwrap();
+    let proven = proof.verify(&group).unwrap();
+    assert_eq!((proven.place.0, proven.author().0), (1_501, 3));
+    assert!(proof.verify(&roster.group("other")).is_err());
+    let absent = logs[1].proof(Place(9_999)).unwrap_err();
+    assert!(matches!(absent, OrderError::NoProof(_)), "{absent}");
+
+    // A member that has stopped says so, and ends its readers.
+    let mut reader = logs[2].follow(Place(1_503));
+    logs[2].stop();
+    assert_eq!(reader.next(), None);
+    assert!(matches!(logs[2].propose("late").wait(), Err(OrderError::Refused(_))));
+    assert_eq!(logs[0].propose("three are enough").wait().unwrap().place, Place(1_503));
+}
+
+#[test]
+fn the_order_of_a_chat_has_the_same_interface_and_proves_nothing() {
+    let network = Network::builder().start().unwrap();
+    let log = network.order("any", Order::crash(1)).unwrap();
+    let place = log.propose("pay 5 to b").wait().unwrap().place;
+    log.propose("pay 7 to c").wait().unwrap();
+    let entries: Vec<_> = log.follow(place).take(2).collect();
+    let texts: Vec<_> = entries.iter().map(|it| it.text().unwrap()).collect();
+    assert_eq!(texts, ["pay 5 to b", "pay 7 to c"]);
+    let refused = log.proof(place).unwrap_err().to_string();
+    assert!(refused.contains("Order::byzantine"), "{refused}");
+    assert_eq!(log.status().map(|it| (it.members, it.needed)), Some((1, 1)));
 }

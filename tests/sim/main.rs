@@ -25,6 +25,7 @@ mod membership;
 mod order;
 mod order_hand;
 mod order_rules;
+mod order_scripts;
 mod order_twins;
 mod order_world;
 mod overlay;

@@ -99,6 +99,21 @@ fn one_transaction_has_one_end_in_any_weather() {
     }
 }
 
+/// T10: where an order decides, nothing that nodes show each other does.
+#[test]
+fn one_transaction_has_one_end_in_any_weather_where_an_order_decides() {
+    let figures = for_each_seed(200, |seed| {
+        let is_harsh = seed % 5 == 4;
+        let (decides, opens_unsynced) = (Some(DecisionAuthority::Order), false);
+        let setup = Setup { seed, breaks: WHOLE, is_harsh, decides, opens_unsynced };
+        run(&setup).unwrap_or_else(|violation| panic!("{violation}"))
+    });
+    let of = |it| total(&figures, it);
+    let (committed, doubts) = (of(|it| it.committed), of(|it| it.doubts));
+    println!("{} runs: {committed} committed, {doubts} questions in doubt", figures.len());
+    assert!(figures.len() < 200 || committed > 400 && doubts > 20, "too little happens");
+}
+
 /// T12: whatever a coordinator had done when it was called gone, all end alike, and so does it.
 #[test]
 fn a_coordinator_that_is_called_gone_splits_no_version_whenever_it_is_back() {

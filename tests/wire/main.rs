@@ -13,6 +13,7 @@ mod chat_strangers;
 mod chat_wire;
 mod data_plane;
 mod golden;
+mod order_audit;
 mod order_engine;
 mod order_store;
 mod rollout_wire;

@@ -107,14 +107,19 @@ impl Running {
     /// Waits for what is told until something is found in it.
     #[track_caller]
     fn until<T>(&mut self, what: &str, find: impl Fn(&Self) -> Option<T>) -> T {
+        let late = crossbeam_channel::after(PATIENCE);
         loop {
             if let Some(found) = find(self) {
                 return found;
             }
-            match self.told.recv_timeout(PATIENCE) {
+            let told = crossbeam_channel::select! {
+                recv(self.told) -> told => told.map_err(|_| ()),
+                recv(late) -> _ => Err(()),
+            };
+            match told {
                 Ok(OrderNotification::Delivered(entries)) => self.delivered.extend(entries),
                 Ok(told) => self.others.push(told),
-                Err(_) => {
+                Err(()) => {
                     let status = self.engine.status();
                     let (seen, told) = (self.delivered.len(), &self.others);
                     panic!("{:?}: not {what} but {seen}; {told:?}; {status:?}", self.engine);
@@ -364,10 +369,8 @@ fn a_caller_proves_its_key_for_this_connection_or_is_refused() {
         let mut stream = TcpStream::connect(one.engine.addr().unwrap()).unwrap();
         let mut heard = lines(&stream);
         stream.write_all(&encode(&Message::OrderJoin(join.clone()))).unwrap();
-        let challenge = match heard.read().unwrap().unwrap() {
-            Message::OrderChallenge(challenge) => challenge,
-            answer => return answer,
-        };
+        let answer = heard.read().unwrap().unwrap();
+        let Message::OrderChallenge(challenge) = answer else { return answer };
         let sworn = |domain: &str| {
             SigningBytes::new(domain)
                 .number(join.sender_id.0.into())
@@ -385,9 +388,9 @@ fn a_caller_proves_its_key_for_this_connection_or_is_refused() {
         stream.write_all(&encode(&Message::OrderProof(OrderProof { proof }))).unwrap();
         heard.read().unwrap().unwrap()
     };
-    let refusal = |answer: Message| match answer {
-        Message::OrderRefused(refused) => refused.code,
-        answer => panic!("{answer:?}"),
+    let refusal = |answer: Message| {
+        let Message::OrderRefused(refused) = answer else { panic!("{answer:?}") };
+        refused.code
     };
     const PROOF: &str = "folkmoot/bft/proof/1";
     let other = OrderId([5; 32]);

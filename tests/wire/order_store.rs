@@ -249,9 +249,13 @@ fn a_torn_end_is_cut_wherever_it_is_and_damage_elsewhere_is_refused_with_line_an
     let whole = fs::read(log_path(dir.path())).unwrap();
     for end in (confirmed.len()..whole.len()).step_by(37) {
         fs::write(log_path(dir.path()), &whole[..end]).unwrap();
-        let opened = open(dir.path());
+        let mut opened = open(dir.path());
         assert!(opened.memory.records.starts_with(&records), "cut at {end}");
         assert!(opened.memory.records.len() < records.len() + 3, "cut at {end}");
+        let has = [opened.memory.records.clone(), vec![view(5)]].concat();
+        append(&mut opened, &[view(5)]);
+        drop(opened);
+        assert_eq!(open(dir.path()).memory.records, has, "cut at {end}, and gone on");
     }
     for at in (0..confirmed.len() - 200).step_by(11) {
         let mut bytes = whole.clone();

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::command::{HISTORY, HISTORY_MAX};
 use super::model::GENERAL;
 use crate::cli::args::parse_number;
 use crate::cli::log::{LogFormat, LogLevel};
+use crate::cli::order::args::OrderFlag;
 use crate::cli::size::Size;
 use crate::cli::span::Span;
 use crate::machine::chat::Config;
@@ -23,6 +24,7 @@ Examples:
   peer chat --id 2 --port 6002 --seed 1:127.0.0.1:6001    join it, by any of its members
   peer chat --id 3 --port 6003 --join 127.0.0.1:6001      the same, without that member's id
   peer chat --id 2 --port 6002                            come back: the log knows the group
+  peer chat --order bft --id 1 --port 6001 --roster r.txt one order although a third may lie
   peer chat                                               a screen more for the one running here
   peer chat status                                        what the one running here is doing
   peer chat send 'hello'                                  say something by it; its number comes back
@@ -112,12 +114,33 @@ pub struct ChatArgs {
     /// its holders are listened to
     #[arg(long, value_name = "FILE", requires = "port")]
     pub cluster_key: Option<PathBuf>,
+    /// The order of the messages, chosen when the group is founded: crash trusts all members, and
+    /// anybody can join; bft holds although up to a third of the members of a roster lie
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t, requires = "port")]
+    pub order: ChatOrder,
+    /// The members of an order bft: a line ID IP:PORT KEY each (peer order keygen prints it), the
+    /// same on all members. NAME tells orders of the same members apart
+    #[arg(long, value_name = "[NAME=]ROSTER", requires = "port", conflicts_with_all = [
+        "advertise", "seed", "config", "heartbeat", "leader_timeout", "no_takeover", "message_max",
+        "cluster_key",
+    ])]
+    pub roster: Option<OrderFlag>,
     /// Format of lines on standard error, which are for programs and operators
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
     /// The least important lines to show there
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Error)]
     pub log_level: LogLevel,
+}
+
+/// Order of the messages of a chat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ChatOrder {
+    /// Members may crash, and are trusted not to lie.
+    #[default]
+    Crash,
+    /// Up to a third of the members may lie.
+    Bft,
 }
 
 /// Questions and orders to the chat that runs here.

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::args::{ChatArgs, ChatAskArgs};
 use super::backend::ChatBackend;
 use super::client;
+use super::engine::ChatState;
 use super::format::place;
 use super::local_server::ChatRequest;
 use super::run::{EventReceiver, RunningChat, has_screen};
@@ -23,7 +24,7 @@ use crate::cli::log::{LogOrigin, install_on_stderr};
 use crate::cli::run::signals;
 use crate::cli::text::escape;
 use crate::cli::{CliError, local_client};
-use crate::machine::chat::ChatStatus;
+use crate::machine::chat::Config;
 use crate::model::Now;
 use crate::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
 use crate::runtime::chat::ChatNotification;
@@ -42,7 +43,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 struct Ready {
     /// State of the chat; entries above its number follow.
     #[serde(rename = "ready")]
-    status: ChatStatus,
+    status: ChatState,
     /// The member that the chat is.
     me: Member,
 }
@@ -61,7 +62,8 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
         let origin = LogOrigin { role: "chat", node: place(me.at) };
         install_on_stderr(args.log_format, LevelFilter::from(args.log_level), origin)?;
     }
-    let session = Session::new(Arc::new(Remote { dir }), status.message_max);
+    let message_max = status.message_max().unwrap_or(Config::default().message_max);
+    let session = Session::new(Arc::new(Remote { dir }), message_max);
     let mut chat = RunningChat::new(session, me.id, args, (events, signals));
     chat.notes = vec![format!("attached to {}; /quit ends only this screen", me.id)];
     chat.met = Some(status);
@@ -144,7 +146,7 @@ impl Remote {
 }
 
 impl ChatBackend for Remote {
-    fn status(&self) -> Option<ChatStatus> {
+    fn status(&self) -> Option<ChatState> {
         self.object(&ChatRequest::Status).ok().flatten()
     }
 

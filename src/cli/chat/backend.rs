@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::machine::chat::ChatStatus;
+use super::engine::ChatState;
 use crate::proto::chat::entry::{Body, Entry, MemberId, SeqNo};
 
 /// Largest number of entries in a page: an answer of the control socket has room for so many of the
@@ -12,7 +12,7 @@ pub(super) const PAGE: u64 = 500;
 /// A running chat.
 pub(super) trait ChatBackend {
     /// Status of the member; `None` once it is stopping.
-    fn status(&self) -> Option<ChatStatus>;
+    fn status(&self) -> Option<ChatState>;
 
     /// Lines of `/status`.
     fn status_lines(&self) -> Vec<String>;
@@ -49,7 +49,7 @@ pub(super) trait ChatBackend {
     /// Fails if the log cannot be read.
     fn history(&self, count: usize) -> Result<Vec<Arc<Entry>>, String> {
         let Some(status) = self.status() else { return Ok(Vec::new()) };
-        let mut end = status.commit.0;
+        let mut end = status.commit().0;
         let mut found: Vec<Arc<Entry>> = Vec::new();
         while end > 0 && found.len() < count {
             let from = end.saturating_sub(PAGE - 1).max(1);

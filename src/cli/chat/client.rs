@@ -64,6 +64,13 @@ pub(super) fn verify(args: &ChatVerifyArgs) -> Result<(), CliError> {
         ([], None) => verify::logs_in(Path::new("data/logs"))?,
         (files, _) => files.to_vec(),
     };
+    if let Some(order) = files.iter().find(|it| it.is_dir()) {
+        let order = order.display();
+        return Err(CliError::Usage(format!(
+            "{order} is a directory; the log of an order whose members may lie is checked by: peer \
+             order verify {order}"
+        )));
+    }
     let verdict = verify::files(&files)?;
     print(&if args.ask.json { format!("{}\n", verdict.json()) } else { verdict.text() })?;
     if verdict.is_equal() { Ok(()) } else { Err(differ()) }

@@ -24,6 +24,18 @@ pub(super) struct GroupView {
     pub(super) commit: SeqNo,
     /// Number of the last entry here.
     pub(super) last: SeqNo,
+    /// Number of members that decide in a Byzantine order, whose terms are views.
+    pub(super) needed: Option<usize>,
+}
+
+/// One member of the group, as another sees it.
+pub(super) struct SeenMember {
+    /// The member, with its address.
+    pub(super) member: Member,
+    /// True if there is a connection, or it is the seeing member itself.
+    pub(super) is_here: bool,
+    /// Number of entries or slots it lacks, as far as is known.
+    pub(super) lag: Option<u64>,
 }
 
 /// Listen address of a member.

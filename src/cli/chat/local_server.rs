@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::backend::{ChatBackend, PAGE};
 use super::command;
+use super::engine::{ChatState, Engine};
 use super::format;
 use super::plain::lines_of;
 use crate::cli::text::escape;
@@ -19,7 +20,6 @@ use crate::machine::chat::ChatStatus;
 use crate::model::Time;
 use crate::network::chat::{MessageFate, Watchers};
 use crate::proto::chat::entry::{Entry, MemberId, SeqNo};
-use crate::runtime::chat::ChatEngine;
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{ControlAnswer, ControlHandler, NextLine};
 
@@ -28,6 +28,17 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// Time for the disk to keep a message, even if its sender waits less.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
+
+const VERIFY: &str = "the logs of an order whose members may lie are checked by their signatures, \
+                      without a member: peer order verify data/logs/order_*";
+
+const RECOVER: &str = "an order whose members may lie goes on only with a quorum, or a minority \
+                       could speak for all; start its members again, or found another group with \
+                       another roster";
+
+const REMOVE: &str = "an order whose members may lie keeps the members of its roster; to go on \
+                      without one, stop it, if the group bears that, or found another group with \
+                      another roster";
 
 /// Request to a chat.
 #[derive(Debug, Serialize, Deserialize)]
@@ -79,14 +90,14 @@ pub(super) enum ChatRequest {
 /// The engine, and the programs that ask it.
 pub(super) struct LocalServer {
     /// Engine of the chat.
-    pub(super) engine: ChatEngine,
+    pub(super) engine: Engine,
     watchers: Watchers,
 }
 
 impl LocalServer {
     /// For an engine whose events go to an announcer with these watchers.
-    pub(super) fn new(engine: ChatEngine, watchers: Watchers) -> Self {
-        Self { engine, watchers }
+    pub(super) fn new(engine: impl Into<Engine>, watchers: Watchers) -> Self {
+        Self { engine: engine.into(), watchers }
     }
 
     fn send(&self, room: &str, text: &str, wait: Duration) -> Result<Value, String> {
@@ -178,11 +189,11 @@ impl LocalServer {
             }
             ChatRequest::Follow => Err("it has many answers".to_owned()),
             ChatRequest::Verify => {
-                let report = self.engine.verify()?;
+                let report = self.engine.crash(VERIFY)?.verify()?;
                 Ok(super::compare::answer(&report, self.engine.me().id))
             }
             ChatRequest::Recover => {
-                let status = self.engine.recover();
+                let status = self.engine.crash(RECOVER)?.recover();
                 let status = status.map_err(|why| format!("nothing was recovered: {why}"))?;
                 Ok(json!({ "lines": recovered_lines(&status), "json": status }))
             }
@@ -196,7 +207,7 @@ impl LocalServer {
 }
 
 impl ChatBackend for LocalServer {
-    fn status(&self) -> Option<ChatStatus> {
+    fn status(&self) -> Option<ChatState> {
         self.engine.status()
     }
 
@@ -217,7 +228,8 @@ impl ChatBackend for LocalServer {
     }
 
     fn remove(&self, id: MemberId) -> Result<(), String> {
-        let Some(status) = self.engine.status() else { return Err("it is stopping".to_owned()) };
+        let engine = self.engine.crash(REMOVE)?;
+        let Some(status) = engine.status() else { return Err("it is stopping".to_owned()) };
         if status.leader.is_none() {
             let reason = "nobody leads, so nobody can be removed; start enough members for a \
                           majority, or, if those that are missing are lost for good, go on \
@@ -226,14 +238,18 @@ impl ChatBackend for LocalServer {
         }
         let members = status.members;
         if members.iter().any(|it| it.member.id == id) {
-            if self.engine.remove(id) { Ok(()) } else { Err("it is stopping".to_owned()) }
+            if engine.remove(id) { Ok(()) } else { Err("it is stopping".to_owned()) }
         } else {
             Err(format!("{id} is no member; /status lists them"))
         }
     }
 
     fn status_lines(&self) -> Vec<String> {
-        let Some(status) = self.engine.status() else { return vec!["it is stopping".to_owned()] };
+        let status = match self.engine.status() {
+            None => return vec!["it is stopping".to_owned()],
+            Some(ChatState::Byzantine(state)) => return state.lines(),
+            Some(ChatState::Crash(status)) => status,
+        };
         let leader = status.leader.map_or("Unknown".to_owned(), |it| it.to_string());
         let others: Vec<_> = status.members.iter().filter(|it| it.member.id != status.id).collect();
         let known = others.iter().map(|it| {
@@ -266,7 +282,7 @@ impl ChatBackend for LocalServer {
             format!("Majority: {quorum} ({here} of {all} reachable)"),
             format!("Pending: {}", status.pending.len()),
         ];
-        if let Some(text) = self.engine.other_group() {
+        if let Some(text) = self.engine.crash("").ok().and_then(|it| it.other_group()) {
             lines.push(format!("Another group: {text}"));
         }
         if let Some(it) = &status.recovered {

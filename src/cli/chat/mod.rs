@@ -7,14 +7,17 @@
 pub mod args;
 mod attach;
 mod backend;
+mod byzantine;
 mod client;
 mod command;
 mod compare;
+mod engine;
 mod event_log;
 mod format;
 mod input;
 mod local_server;
 mod model;
+mod order_service;
 mod plain;
 mod recover;
 mod run;
@@ -25,8 +28,9 @@ mod settings;
 mod typing;
 pub(in crate::cli) mod verify;
 
-use self::args::{ChatArgs, ChatCommand};
+use self::args::{ChatArgs, ChatCommand, ChatOrder};
 use crate::cli::CliError;
+pub(in crate::cli) use order_service::OrderChatService;
 pub(in crate::cli) use service::ChatService;
 
 /// Takes part in a chat, attaches a screen to one that runs here, or asks it.
@@ -37,7 +41,13 @@ pub(in crate::cli) use service::ChatService;
 pub fn run(args: &ChatArgs) -> Result<(), CliError> {
     match &args.command {
         None if args.port.is_none() => attach::run(args),
-        None => run::run(args),
+        None => {
+            order_service::check_log(args)?;
+            match args.order {
+                ChatOrder::Crash => run::run(args),
+                ChatOrder::Bft => order_service::run(args),
+            }
+        }
         Some(ChatCommand::Status(args)) => client::status(args),
         Some(ChatCommand::History(args)) => client::history(args),
         Some(ChatCommand::Send(args)) => client::send(args),

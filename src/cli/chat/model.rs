@@ -71,7 +71,8 @@ impl ChatLine {
 pub(super) struct PendingMessage {
     /// Identity and text of the message.
     pub(super) chat: ChatText,
-    /// Number of its entry, if the leader has given it one.
+    /// Number of its entry, if the leader has given it one; 0 while it is proposed in an order that
+    /// numbers entries once they are final.
     pub(super) number: Option<SeqNo>,
 }
 
@@ -132,6 +133,7 @@ impl ChatModel {
             has_quorum: true,
             commit: SeqNo(0),
             last: SeqNo(0),
+            needed: None,
         };
         Self {
             me,
@@ -280,8 +282,19 @@ impl ChatModel {
         self.waiting.retain(|it| pending.contains(&it.chat.msg_id));
     }
 
+    /// Forgets the oldest texts of more than `count` that wait: an author's texts become final in
+    /// their order.
+    pub(super) fn keep_newest(&mut self, count: usize) {
+        self.waiting.drain(..self.waiting.len().saturating_sub(count));
+    }
+
     fn number(&mut self, id: MsgId, seq: SeqNo) {
-        if let Some(waiting) = self.waiting.iter_mut().find(|it| it.chat.msg_id == id) {
+        if seq == SeqNo(0) {
+            // A Byzantine order proposes an author's texts in their order, many at a time.
+            let is_before = |it: &MsgId| it.origin == id.origin && it.number <= id.number;
+            let proposed = self.waiting.iter_mut().filter(|it| is_before(&it.chat.msg_id));
+            proposed.for_each(|it| it.number = Some(seq));
+        } else if let Some(waiting) = self.waiting.iter_mut().find(|it| it.chat.msg_id == id) {
             waiting.number = Some(seq);
         }
     }
@@ -356,6 +369,21 @@ pub(super) mod tests {
         model.deliver(&[entry(7, Body::Chat(chat(1, 1, GENERAL, "x")))]);
         assert_eq!(model.waiting().len(), 1);
         assert_eq!(model.waiting()[0].chat.msg_id.number, 2);
+    }
+
+    #[test]
+    fn an_order_proposes_texts_in_their_order_and_they_become_final_in_it() {
+        let mut model = ChatModel::new(MemberId(1), GENERAL);
+        for number in 1..=3 {
+            model.happen(&Event::Pending(chat(1, number, GENERAL, "x")));
+        }
+        model.happen(&Event::Numbered(chat(1, 2, GENERAL, "x").msg_id, SeqNo(0)));
+        let numbers: Vec<_> = model.waiting().iter().map(|it| it.number).collect();
+        assert_eq!(numbers, [Some(SeqNo(0)), Some(SeqNo(0)), None]);
+        model.keep_newest(1);
+        assert_eq!(model.waiting()[0].chat.msg_id.number, 3);
+        model.keep_newest(2);
+        assert_eq!(model.waiting().len(), 1);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use ratatui::crossterm::event::Event;
 use serde_json::json;
 
 use super::args::ChatArgs;
+use super::engine::ChatState;
 use super::local_server::{LocalServer, handler};
 use super::model::{ChatLine, ChatModel};
 use super::plain::PlainOutput;
@@ -27,7 +28,6 @@ use super::typing::{ReadLine as Typed, Typing, lines};
 use crate::cli::log::{LogLine, LogOrigin, install_on_stderr};
 use crate::cli::run::signals;
 use crate::cli::{CliError, descriptor_check, seeds};
-use crate::machine::chat::ChatStatus;
 use crate::model::{Endpoint, KeyPair, Now};
 use crate::network::chat::{ChatMember, MemberOptions, WatcherNotifier, Watchers};
 use crate::network::{self, Network};
@@ -209,7 +209,7 @@ pub(super) struct RunningChat {
     /// Notes that are the first lines.
     pub(super) notes: Vec<String>,
     /// State of the chat, if it ran before.
-    pub(super) met: Option<ChatStatus>,
+    pub(super) met: Option<ChatState>,
 }
 
 fn screen_failed(source: io::Error) -> CliError {

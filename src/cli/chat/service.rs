@@ -101,8 +101,9 @@ impl Running for RunningChat {
     fn status(&self) -> Box<dyn Fn() -> Value + Send + Sync> {
         let local = Arc::downgrade(&self.local);
         Box::new(move || {
-            let engine = local.upgrade().map(|it| it.engine.clone());
-            let other_group = engine.as_ref().and_then(|it| it.other_group());
+            let local = local.upgrade();
+            let engine = local.as_ref().and_then(|it| it.engine.crash("").ok());
+            let other_group = engine.and_then(|it| it.other_group());
             let status = engine.and_then(|it| it.status());
             status.map_or(Value::Null, |status| {
                 let others = status.members.iter().filter(|it| it.member.id != status.id);

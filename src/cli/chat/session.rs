@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use super::backend::{ChatBackend, PAGE};
 use super::command::{self, TypedLine};
+use super::engine::ChatState;
 use super::event_log::{self, EventLog};
-use super::format;
+use super::format::{self, SeenMember};
 use super::model::{ChatLine, ChatModel, MemberView};
 use super::plain::lines_of;
 use crate::cli::CliError;
 use crate::cli::text::escape;
-use crate::machine::chat::{ChatStatus, Config, Event};
+use crate::machine::chat::{Config, Event};
 use crate::model::Now;
-use crate::proto::chat::entry::{Entry, Member, MemberId, Membership, SeqNo};
+use crate::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
 use crate::runtime::chat::ChatNotification;
 
 /// Number of looks, one a second, between two reminders that the group was not found.
@@ -58,44 +59,40 @@ pub(super) struct Session {
     /// Number of looks for a group that was not found.
     looks: u32,
     log: EventLog,
+    /// True if another thread of this process logs what happens.
+    is_logged_elsewhere: bool,
 }
 
 impl Session {
     /// A part that has just begun.
     pub(super) fn new(chat: Arc<dyn ChatBackend>, message_max: usize) -> Self {
-        Self { chat, message_max, last: None, unheard: 0, looks: 0, log: EventLog::default() }
+        let (last, log, is_logged_elsewhere) = (None, EventLog::default(), false);
+        Self { chat, message_max, last, unheard: 0, looks: 0, log, is_logged_elsewhere }
+    }
+
+    /// The same part, without log lines: another thread writes those.
+    pub(super) fn logged_elsewhere(self) -> Self {
+        Self { is_logged_elsewhere: true, ..self }
     }
 
     /// Takes the state in which a running chat was met, as if it had just come about; entries above
     /// its number follow.
-    pub(super) fn meet(&mut self, model: &mut ChatModel, status: &ChatStatus) -> Vec<ChatLine> {
-        self.last = self.last.max(Some(status.commit));
-        let members: Vec<_> = status.members.iter().map(|it| it.member.clone()).collect();
-        let mut events = Vec::new();
-        if !members.is_empty() {
-            let group = Membership { members, ..Membership::default() };
-            events.push(Event::MembershipChanged(Arc::new(group)));
-        }
-        events.push(Event::RoleChanged {
-            role: status.role,
-            term: status.term,
-            leader: status.leader,
-            promises: status.promises.clone(),
-        });
-        events.extend((status.quorum == Some(false)).then_some(Event::NoQuorum));
-        events.iter().flat_map(|it| model.happen(it)).collect()
+    pub(super) fn meet(&mut self, model: &mut ChatModel, status: &ChatState) -> Vec<ChatLine> {
+        self.last = self.last.max(Some(status.commit()));
+        let mut items: Vec<_> = status.notes().iter().map(|it| model.note(it)).collect();
+        items.extend(status.events().iter().flat_map(|it| model.happen(it)));
+        items
     }
 
-    /// True if `id` is a member of the group.
-    pub(super) fn knows(&self, id: MemberId) -> bool {
-        let members = self.chat.status().map(|it| it.members).unwrap_or_default();
-        members.iter().any(|it| it.member.id == id)
+    /// True if `id` is a member of the group that can be removed.
+    pub(super) fn can_remove(&self, id: MemberId) -> bool {
+        self.chat.status().is_some_and(|it| it.can_remove(id))
     }
 
     /// Number of messages typed here that are not final, also at earlier starts; `None` once the
     /// member is stopping.
     pub(super) fn pending(&self) -> Option<usize> {
-        self.chat.status().map(|it| it.pending.len())
+        self.chat.status().map(|it| it.pending())
     }
 
     /// Number of messages that are not final by the events so far: late, and without asking the
@@ -195,7 +192,9 @@ impl Session {
             }
             ChatNotification::Event(event) => return self.happened(model, now, &event),
             ChatNotification::Note(text) => {
-                event_log::note(now, &text);
+                if !self.is_logged_elsewhere {
+                    event_log::note(now, &text);
+                }
                 update.items.push(model.note(&text));
             }
             ChatNotification::Failed(text) => return Err(CliError::Failed(text)),
@@ -209,7 +208,9 @@ impl Session {
         now: Now,
         event: &Event,
     ) -> Result<Update, CliError> {
-        self.log.event(model.me, now, event)?;
+        if !self.is_logged_elsewhere {
+            self.log.event(model.me, now, event)?;
+        }
         if matches!(event, Event::Pending(_) | Event::Rejected { .. }) {
             self.unheard = self.unheard.saturating_sub(1);
         }
@@ -249,31 +250,27 @@ impl Session {
     /// second.
     pub(super) fn look(&mut self, model: &mut ChatModel, now: Now) -> Vec<ChatLine> {
         let Some(status) = self.chat.status() else { return Vec::new() };
-        model.standing.role = status.role;
-        model.standing.term = status.term;
-        model.standing.leader = status.leader;
-        model.standing.has_quorum = status.quorum != Some(false);
-        model.standing.commit = status.commit;
-        model.standing.last = status.last;
+        model.standing = status.standing();
         let wall = now.wall.0;
         let before = std::mem::take(&mut model.seen);
-        let seen = status.members.iter().map(|it| {
-            let Member { id, at, .. } = it.member;
-            let is_here = it.linked || id == model.me;
+        let seen = status.members().into_iter().map(|it| {
+            let SeenMember { member: Member { id, at, .. }, is_here, lag } = it;
             let known = before.iter().find(|seen| seen.id == id);
             let seen_ms = if is_here { Some(wall) } else { known.and_then(|it| it.seen_ms) };
-            MemberView { id, at: format::place(at).to_string(), is_here, lag: it.lag, seen_ms }
+            MemberView { id, at: format::place(at).to_string(), is_here, lag, seen_ms }
         });
         model.seen = seen.collect();
         // An entry that is read from the log may be reported later, or never: then it would wait
         // for ever.
-        model.keep_waiting(&status.pending);
-        self.unheard = status.pending.len().saturating_sub(model.waiting().len());
-        let mut items = self.fill(model, SeqNo(status.commit.0.saturating_add(1)));
-        items.extend(self.remind(model, status.group.is_none()));
-        if status.group.is_some() {
-            items.extend(self.agree(model, status.message_max));
+        match status.pending_ids() {
+            Some(ids) => model.keep_waiting(ids),
+            None => model.keep_newest(status.pending()),
         }
+        self.unheard = status.pending().saturating_sub(model.waiting().len());
+        let mut items = self.fill(model, SeqNo(status.commit().0.saturating_add(1)));
+        let message_max = status.message_max();
+        items.extend(self.remind(model, message_max.is_none()));
+        items.extend(message_max.and_then(|it| self.agree(model, it)));
         items
     }
 

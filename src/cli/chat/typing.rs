@@ -67,7 +67,7 @@ impl Typing {
             }
         };
         match self.reply(line) {
-            RepeatReply::Ask(id) if session.knows(id) => said(question(id)),
+            RepeatReply::Ask(id) if session.can_remove(id) => said(question(id)),
             RepeatReply::Ask(_) => {
                 self.doubtful = None;
                 self.pass(session, model, line)

@@ -12,12 +12,13 @@ use super::args::{
     OrderAppendArgs, OrderAskArgs, OrderFollowArgs, OrderKeygenArgs, OrderProofArgs,
 };
 use super::local_server::{OrderRequest, TEXTS_MAX};
+use super::service::member_keys;
 use crate::cli::output::print;
 use crate::cli::text::escape;
 use crate::cli::{CliError, local_client};
 use crate::model::Endpoint;
 use crate::proto::chat::entry::MemberId;
-use crate::runtime::files::{DataDir, control_path, identity_of};
+use crate::runtime::files::{DataDir, control_path};
 use crate::runtime::{control, thread};
 
 /// Time for an answer beyond the wait that was asked for.
@@ -194,15 +195,7 @@ pub(super) fn keygen(args: &OrderKeygenArgs) -> Result<(), CliError> {
         return Err(CliError::Usage(text));
     }
     let dir = DataDir::open(&args.data, "order", args.port)?;
-    let keys = match dir.stored_identity()? {
-        Some(keys) => keys,
-        // One node has one key: that of the peer at this port.
-        None => {
-            let keys = identity_of(&args.data, "peer", args.port)?;
-            dir.store_identity(&keys)?;
-            keys
-        }
-    };
+    let keys = member_keys(&dir, &args.data, args.port)?;
     print(&format!("{} {at} {}\n", args.id, keys.public()))?;
     let hint = "put this line into the roster, with those of all other members, on every machine";
     // The hint may be lost: the line has been printed.

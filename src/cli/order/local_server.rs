@@ -51,7 +51,7 @@ pub(super) enum OrderRequest {
     /// `{"place": N, "author": N, "time_ms": N, "text": TEXT}`, with `data` in Base64 instead of a
     /// text if the entry is none.
     Follow {
-        /// First place.
+        /// Place of the first entry.
         from: u64,
         /// True if each entry comes with its `proof`.
         #[serde(default)]
@@ -89,7 +89,7 @@ impl LocalServer {
         match ask {
             OrderRequest::Status => {
                 let status = self.status()?;
-                line(status_lines(&status, &self.name), json!(status))
+                line(status_lines(&status, &self.name, "proposed"), json!(status))
             }
             OrderRequest::Evidence => {
                 let evidence = self.status()?.evidence;
@@ -146,11 +146,8 @@ impl LocalServer {
 
     fn propose(&self, text: &str) -> Proposal {
         let (tell, fates) = bounded(2);
-        let refuse = tell.clone();
         let told = Box::new(move |fate| drop(tell.try_send(fate)));
-        if let Err(reason) = self.log.propose_and_tell(text.as_bytes(), told) {
-            let _ = refuse.try_send(Fate::Refused(reason));
-        }
+        self.log.propose_and_tell(text.as_bytes(), told);
         Proposal { fates, is_kept: false }
     }
 

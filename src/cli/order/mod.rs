@@ -6,13 +6,13 @@
 pub mod args;
 mod client;
 mod local_server;
-mod report;
+pub(in crate::cli) mod report;
 mod service;
 mod verify;
 
 use self::args::{OrderArgs, OrderCommand};
 use crate::cli::CliError;
-pub(in crate::cli) use service::{OrderService, Settings};
+pub(in crate::cli) use service::{OrderService, RunningOrder, Settings, member_keys};
 
 /// Answers a question, carries out an order, or checks proofs and logs.
 ///

@@ -11,7 +11,7 @@ use crate::proto::bft::{Equivocation, VotePhase};
 use crate::proto::chat::entry::{HostPort, MemberId};
 
 /// Number of slots that a member may be behind without a word.
-const LAG: u64 = 16;
+pub(in crate::cli) const LAG: u64 = 16;
 
 /// Ids of members as a list.
 fn list(members: impl IntoIterator<Item = MemberId>) -> String {
@@ -28,7 +28,7 @@ fn borne(liars: usize) -> String {
 }
 
 /// First line of a member: its group and how much that bears.
-pub(super) fn group_line(status: &BftStatus) -> String {
+pub(in crate::cli) fn group_line(status: &BftStatus) -> String {
     let members = status.members.len();
     let members = if members == 1 { "1 member".to_owned() } else { format!("{members} members") };
     let decide =
@@ -37,10 +37,10 @@ pub(super) fn group_line(status: &BftStatus) -> String {
 }
 
 /// State of a member in which nothing becomes final, or that is close to it.
-fn reach(status: &BftStatus) -> String {
+fn reach(status: &BftStatus, what: &str) -> String {
     let (reached, members, needed) = (status.reached, status.members.len(), status.quorum);
     if reached < needed {
-        halted(reached, members, needed)
+        halted(reached, members, needed, what)
     } else if reached == needed && needed > 1 {
         format!("{reached} of {members} reached; one more failure halts the order")
     } else {
@@ -48,18 +48,19 @@ fn reach(status: &BftStatus) -> String {
     }
 }
 
-fn halted(reached: usize, members: usize, needed: usize) -> String {
+/// State in which nothing becomes final, as a sentence; `what` says what waits.
+pub(in crate::cli) fn halted(reached: usize, members: usize, needed: usize, what: &str) -> String {
     let needed = if needed == 1 { "1 is".to_owned() } else { format!("{needed} are") };
-    format!("halted: {reached} of {members} reached, {needed} needed; what is proposed waits")
+    format!("halted: {reached} of {members} reached, {needed} needed; what is {what} waits")
 }
 
-/// Lines of `peer order status`.
-pub(super) fn status_lines(status: &BftStatus, name: &str) -> Vec<String> {
+/// Lines of `peer order status`; `what` says what waits while too few members are in reach.
+pub(in crate::cli) fn status_lines(status: &BftStatus, name: &str, what: &str) -> Vec<String> {
     let state = if status.active { "" } else { ", not begun yet" };
     let mut lines = vec![
         format!("Order: {name}, {}", group_line(status)),
         format!("Member: {}", status.me),
-        format!("Reach: {}", reach(status)),
+        format!("Reach: {}", reach(status, what)),
         format!(
             "Leader: {} (epoch {}, view {}{state})",
             status.leader, status.epoch.0, status.view.0
@@ -94,7 +95,7 @@ pub(super) fn status_lines(status: &BftStatus, name: &str) -> Vec<String> {
 }
 
 /// Statements that exclude each other, as a sentence.
-pub(super) fn evidence_line(it: &Equivocation) -> String {
+pub(in crate::cli) fn evidence_line(it: &Equivocation) -> String {
     let who = it.member();
     match it {
         Equivocation::Votes { phase, first, .. } => {
@@ -119,7 +120,7 @@ pub(super) fn evidence_line(it: &Equivocation) -> String {
 }
 
 /// Log line of an event; none for events without news for an operator.
-pub(super) fn line(event: &Event, members: impl FnOnce() -> usize) -> Option<LogLine> {
+pub(in crate::cli) fn line(event: &Event, members: impl FnOnce() -> usize) -> Option<LogLine> {
     let (level, name, text, fields): (_, _, String, Value) = match event {
         Event::ViewBegan { epoch, view, leader } => (
             Level::Info,
@@ -135,7 +136,7 @@ pub(super) fn line(event: &Event, members: impl FnOnce() -> usize) -> Option<Log
         ),
         Event::Halted { reached, needed } => {
             let members = members();
-            let text = halted(*reached, members, *needed);
+            let text = halted(*reached, members, *needed, "proposed");
             let fields = json!({ "reached": reached, "members": members, "needed": needed });
             (Level::Warn, "order_halted", text, fields)
         }

@@ -8,20 +8,20 @@ use ::log::Level;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use serde_json::{Value, json};
 
-use super::args::OrderNodeArgs;
+use super::args::{OrderFlag, OrderNodeArgs};
 use super::local_server::{LocalServer, handler};
 use super::report::{self, group_line};
 use crate::cli::CliError;
 use crate::cli::log::LogLine;
-use crate::cli::run::{Running, Service};
+use crate::cli::run::Running;
 use crate::machine::bft::{Config, Event};
-use crate::model::Now;
-use crate::network::{Network, Order, OrderedLog, Roster, StartError};
+use crate::model::{KeyPair, Now};
+use crate::network::{Network, Order, OrderRoster, OrderedLog, StartError};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{self, Control};
 use crate::runtime::driver::options::EventSink;
-use crate::runtime::files::{DataDir, FilesError};
-use crate::runtime::order::OrderNotification;
+use crate::runtime::files::{DataDir, FilesError, identity_of};
+use crate::runtime::order::{OrderEngine, OrderNotification};
 
 /// Largest number of waiting reports; those without room are lost to the log alone.
 const TOLD_MAX: usize = 4 * 1024;
@@ -29,13 +29,22 @@ const TOLD_MAX: usize = 4 * 1024;
 /// Settings of a member: the checked flags.
 pub(in crate::cli) struct Settings {
     name: String,
-    roster: Roster,
+    roster: OrderRoster,
     log_dir: PathBuf,
     is_restored: bool,
     config: Config,
+    /// Sender of the log once it runs, if rollouts keep their decisions there.
+    hand_out: Option<Sender<Arc<OrderedLog>>>,
 }
 
 impl Settings {
+    /// Channel of the log, which it sends once it runs.
+    pub(in crate::cli) fn hand_out(&mut self) -> Receiver<Arc<OrderedLog>> {
+        let (tell, told) = bounded(1);
+        self.hand_out = Some(tell);
+        told
+    }
+
     /// Reads the roster; `None` if the peer takes part in no order.
     ///
     /// # Errors
@@ -45,6 +54,21 @@ impl Settings {
         log_dir: &Path,
     ) -> Result<Option<Self>, CliError> {
         let Some(flag) = &args.order else { return Ok(None) };
+        let settings = Self::of(flag, log_dir)?;
+        let patience = args.patience.0;
+        let default = Config::default();
+        if patience < default.heartbeat / 8 || patience > default.patience_max {
+            return Err(CliError::Usage("--patience is from 100ms to 16s".to_owned()));
+        }
+        let config = Config { patience, ..default };
+        Ok(Some(Self { is_restored: args.restored, config, ..settings }))
+    }
+
+    /// Settings of a member that has no other flags.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(in crate::cli) fn of(flag: &OrderFlag, log_dir: &Path) -> Result<Self, CliError> {
         let file = flag.roster.display();
         let text = std::fs::read_to_string(&flag.roster).map_err(|error| {
             CliError::Usage(format!(
@@ -52,16 +76,40 @@ impl Settings {
                  order keygen --id N --port P prints it on each machine"
             ))
         })?;
-        let roster = Roster::parse(&flag.roster, &text).map_err(CliError::Usage)?;
-        let patience = args.patience.0;
-        let default = Config::default();
-        if patience < default.heartbeat / 8 || patience > default.patience_max {
-            return Err(CliError::Usage("--patience is from 100ms to 16s".to_owned()));
-        }
-        let config = Config { patience, ..default };
+        let roster = OrderRoster::parse(&flag.roster, &text).map_err(CliError::Usage)?;
         let (name, log_dir) = (flag.name.clone(), log_dir.to_owned());
-        Ok(Some(Self { name, roster, log_dir, is_restored: args.restored, config }))
+        Ok(Self {
+            name,
+            roster,
+            log_dir,
+            is_restored: false,
+            config: Config::default(),
+            hand_out: None,
+        })
     }
+
+    /// Members with which the group was founded.
+    pub(in crate::cli) const fn roster(&self) -> &OrderRoster {
+        &self.roster
+    }
+}
+
+/// Key pair of the member whose directory is `dir`; a new one is made if there is none. A node has
+/// one key: that of the peer at this port.
+///
+/// # Errors
+/// Fails if the disk refuses, or a key file is damaged.
+pub(in crate::cli) fn member_keys(
+    dir: &DataDir,
+    data: &Path,
+    port: u16,
+) -> Result<KeyPair, CliError> {
+    if let Some(keys) = dir.stored_identity()? {
+        return Ok(keys);
+    }
+    let keys = identity_of(data, "peer", port)?;
+    dir.store_identity(&keys)?;
+    Ok(keys)
 }
 
 /// A member whose directory is this process's alone, before it starts.
@@ -99,21 +147,30 @@ impl OrderService {
     }
 }
 
-impl Service for OrderService {
-    type Running = RunningOrder;
+/// Function that hears all that a member reports, on the engine's thread: it must not block.
+pub(in crate::cli) type Hear = Box<dyn Fn(Now, &OrderNotification) + Send + Sync>;
 
-    const NAME: &'static str = "order";
-
-    fn dir(&self) -> &DataDir {
+impl OrderService {
+    /// Directory of the member.
+    pub(in crate::cli) const fn dir(&self) -> &DataDir {
         &self.dir
     }
 
-    fn start(
+    /// Settings of the member.
+    pub(in crate::cli) const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Starts the member in the peer of `network`; `hear` is told its reports too.
+    ///
+    /// # Errors
+    /// Fails if the log cannot be used, or the peer's key is not in the roster.
+    pub(in crate::cli) fn start(
         self,
         network: &Arc<Network>,
-        _stop: &Receiver<()>,
-    ) -> Result<Option<RunningOrder>, CliError> {
-        let Settings { name, roster, log_dir, is_restored, config } = self.settings;
+        hear: Hear,
+    ) -> Result<RunningOrder, CliError> {
+        let Settings { name, roster, log_dir, is_restored, config, hand_out } = self.settings;
         let (tell, notifications) = bounded(TOLD_MAX);
         let id = roster.id_of(&network.key());
         let log_dir = log_dir.join(format!("order_{}", id.unwrap_or_default()));
@@ -121,8 +178,12 @@ impl Service for OrderService {
         if is_restored {
             order = order.restored();
         }
-        let log = OrderedLog::start(network, &name, order, Some(Box::new(News(tell))));
+        let log = OrderedLog::start(network, &name, order, Some(Box::new(News(tell, hear))));
         let log = Arc::new(log.map_err(|error| start_failed(error, &log_dir))?);
+        if let Some(tell) = hand_out {
+            // Nobody takes it if the rollouts have ended.
+            let _ = tell.send(Arc::clone(&log));
+        }
         let status = log.machine_status();
         if let Some(status) = &status {
             let (text, wall) = (group_line(status), Clock::start().now().wall);
@@ -137,13 +198,8 @@ impl Service for OrderService {
         let control = control::serve(&self.dir, handler(Arc::downgrade(&local)));
         let control =
             control.map_err(|source| CliError::System { action: "take local commands", source })?;
-        Ok(Some(RunningOrder {
-            local,
-            notifications,
-            counts: Arc::default(),
-            control,
-            _dir: self.dir,
-        }))
+        let counts = Arc::default();
+        Ok(RunningOrder { local, notifications, counts, control, _dir: self.dir })
     }
 }
 
@@ -154,11 +210,13 @@ fn start_failed(error: StartError, log_dir: &Path) -> CliError {
     error.into()
 }
 
-/// Sink that passes on what is news for an operator; entries and proposals are not.
-struct News(Sender<(Now, OrderNotification)>);
+/// Sink that passes on what is news for an operator; entries and proposals are not. The function
+/// hears all of it.
+struct News(Sender<(Now, OrderNotification)>, Hear);
 
 impl EventSink<OrderNotification> for News {
     fn take(&self, now: Now, told: OrderNotification) -> bool {
+        (self.1)(now, &told);
         let is_news = !matches!(
             told,
             OrderNotification::Delivered(_)
@@ -246,6 +304,16 @@ impl Running for RunningOrder {
 }
 
 impl RunningOrder {
+    /// Engine of the member.
+    pub(in crate::cli) fn engine(&self) -> OrderEngine {
+        self.local.log.engine().expect("an order of this service is Byzantine").clone()
+    }
+
+    /// Name of the order.
+    pub(in crate::cli) fn name(&self) -> &str {
+        &self.local.name
+    }
+
     /// Counts and logs what the engine reports.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::span::Span;
 use crate::proto::rollout::{Gate, ModelId, NodeId, Sticky, TxId};
@@ -39,10 +39,13 @@ pub struct RolloutNodeArgs {
     /// The version that the first state names as the next one, the same on every node
     #[arg(long, value_name = "NAME", default_value = "v2", requires = "id")]
     pub canary: ModelId,
-    /// Keep decisions on a majority of the nodes too, so that a dead coordinator blocks nobody for
-    /// long; the same on every node
-    #[arg(long, requires = "id")]
-    pub decide_in_log: bool,
+    /// Keep decisions in a log of the nodes too, so that a dead coordinator blocks nobody for
+    /// long: chat (also without a value), which a majority of the nodes keeps, or bft, the order of
+    /// --order, where no coordinator can show two ends of a transaction; the same on every node
+    /// [default: none]
+    #[arg(long, value_name = "LOG", requires = "id", value_enum, num_args = 0..=1,
+        require_equals = true, default_missing_value = "chat")]
+    pub decide_in_log: Option<DecisionLogKind>,
     /// Let any node that proves a key take part, without peer rollout admit
     #[arg(long, requires = "id")]
     pub admit_all: bool,
@@ -70,6 +73,15 @@ impl RolloutNodeArgs {
             None
         }
     }
+}
+
+/// Kind of the log that keeps decisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DecisionLogKind {
+    /// The log of a chat of the nodes.
+    Chat,
+    /// The Byzantine order of this peer.
+    Bft,
 }
 
 /// Version and the server that answers for it, `NAME=URL`.

@@ -100,7 +100,8 @@ impl LocalServer {
             NodeRequest::Order { order } => {
                 if !self.node.can_decide() && !matches!(order, Command::Resolve { .. }) {
                     return Err("not all nodes are in the group yet that keeps the decisions \
-                                (--decide-in-log); start them all with that flag, and try again"
+                                (--decide-in-log); start them all with that flag, for =bft with \
+                                a line for each in the roster of --order, and try again"
                         .to_owned());
                 }
                 Ok(json!(self.node.engine.command(order).map_err(stopping)?))

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::args::Served;
+use crossbeam_channel::Receiver;
+
+use super::args::{DecisionLogKind, Served};
 use crate::cli::CliError;
 use crate::cli::args::{HttpArg, PeerRunArgs};
 use crate::model::Endpoint;
-use crate::network::rollout::NodeOptions;
+use crate::network::OrderedLog;
+use crate::network::rollout::{DecisionStore, NodeOptions};
 use crate::proto::rollout::{ModelId, NodeId, RoutingState};
 use crate::runtime::cluster_key;
 use crate::runtime::dataplane::{self, Upstream};
@@ -25,6 +29,11 @@ impl Settings {
     /// True if the flags say where the history begins: at nodes that they name.
     pub(in crate::cli) const fn is_placed(&self) -> bool {
         self.node.bootstrap.is_some()
+    }
+
+    /// Lets the order that this receives decide.
+    pub(in crate::cli) fn decide_in(&mut self, order: Receiver<Arc<OrderedLog>>) {
+        self.node.decisions = Some(DecisionStore::Order(order));
     }
 
     /// Checks the flags; with `is_in_fleet`, the node runs in a peer in any case.
@@ -49,7 +58,7 @@ impl Settings {
             )));
         }
         let cluster_keys = args.node.cluster_key.as_deref().map(cluster_key::read).transpose()?;
-        if flags.decide_in_log && cluster_keys.is_some() {
+        if flags.decide_in_log.is_some() && cluster_keys.is_some() {
             return Err(CliError::Usage(
                 "--decide-in-log cannot be used with --cluster-key; leave one of them out"
                     .to_owned(),
@@ -57,7 +66,10 @@ impl Settings {
         }
         let body_bytes = usize::try_from(flags.body_max.0).unwrap_or(usize::MAX);
         let dir = args.node.data.join(format!("rollout-{me}"));
-        let decisions = || (flags.log_dir.join("decisions"), dir.join("decisions.mark"));
+        let in_chat = || DecisionStore::Chat {
+            log_dir: flags.log_dir.join("decisions"),
+            marker: dir.join("decisions.mark"),
+        };
         let node = NodeOptions {
             at,
             http,
@@ -70,7 +82,7 @@ impl Settings {
             bootstrap: bootstrap(args, &me, at, is_in_fleet)?,
             cluster_keys,
             log: flags.log_dir.join(format!("{me}.log")),
-            decisions: flags.decide_in_log.then(decisions),
+            decisions: (flags.decide_in_log == Some(DecisionLogKind::Chat)).then(in_chat),
             policy: if flags.admit_all {
                 AdmissionPolicy::Anybody
             } else {

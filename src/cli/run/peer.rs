@@ -12,9 +12,9 @@ use super::node::{NodeContext, open_journal, run_node};
 use super::role::{LocalApi, OperatorAsk, Role};
 use super::services::{Service, Services};
 use crate::cli::CliError;
-use crate::cli::chat::ChatService;
+use crate::cli::chat::{ChatService, OrderChatService};
 use crate::cli::log::LogLine;
-use crate::cli::order::{self, OrderService};
+use crate::cli::order;
 use crate::cli::report::PeerReport;
 use crate::cli::rollout::{self, RolloutService};
 use crate::cli::settings::PeerSettings;
@@ -97,13 +97,13 @@ pub struct ServiceSettings {
 /// Services whose directories are this process's alone.
 struct Prepared {
     chat: Option<ChatService>,
-    order: Option<OrderService>,
+    order: Option<OrderChatService>,
     rollout: Option<RolloutService>,
 }
 
 impl Prepared {
     fn new(settings: ServiceSettings, data: &Path, port: u16) -> Result<Self, CliError> {
-        let order = settings.order.map(|it| OrderService::prepare(it, data, port));
+        let order = settings.order.map(|it| OrderChatService::prepare(it, data, port));
         let chat = settings.chat.map(|(id, log_dir)| ChatService::prepare(id, data, &log_dir));
         let rollout = settings.rollout.map(RolloutService::prepare);
         let (order, rollout) = (order.transpose()?, rollout.transpose()?);

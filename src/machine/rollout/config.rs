@@ -12,6 +12,16 @@ pub enum DecisionAuthority {
     Coordinator,
     /// The log of a majority: its first entry for the transaction decides (T10).
     Log,
+    /// A log that liars cannot corrupt: its first entry for the transaction that holds decides, and
+    /// nothing that another node shows (T10).
+    Order,
+}
+
+impl DecisionAuthority {
+    /// True if a log decides.
+    pub(super) fn is_log(self) -> bool {
+        self != Self::Coordinator
+    }
 }
 
 /// Configuration of a rollout machine, beside its memory.

@@ -5,7 +5,7 @@
 //! - The coordinator's own COMMIT is signed when all others are there. With
 //!   `DecisionAuthority::Coordinator` it is on disk together with the decision, so before that the
 //!   coordinator may always say no: after 2 s, when a participant objects, and after a restart.
-//! - With `DecisionAuthority::Log` the coordinator votes like all others, and the log decides.
+//! - Where a log decides (`DecisionAuthority`), the coordinator votes like all others.
 
 use crate::machine::rollout::WindowVerdict;
 use std::sync::Arc;
@@ -229,7 +229,7 @@ impl RolloutMachine {
                 }
                 self.apply(whole);
             }
-            DecisionAuthority::Log => {
+            DecisionAuthority::Log | DecisionAuthority::Order => {
                 let txid = txid.clone();
                 let proof = Box::new(whole);
                 running.keep_proof(proof.clone());

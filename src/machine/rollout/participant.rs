@@ -4,6 +4,7 @@
 //! the end of the first; a node that voted ABORT, or refused unasked, never votes COMMIT on that
 //! transaction; a node that may have forgotten a vote signs nothing about that transaction.
 
+use super::config::DecisionAuthority;
 use super::event::{Event, Record};
 use super::machine::{Effect, RolloutMachine};
 use super::peers::LinkedNode;
@@ -98,6 +99,11 @@ impl RolloutMachine {
         if self.memory.is_marked(&proposal.txid) {
             let reason = "this node has refused it, or knows a later one of that coordinator";
             return Err(CommandRefusal::new(AbortCause::Late, reason));
+        }
+        if self.config.decides == DecisionAuthority::Order && proposal.settles().is_some() {
+            // T10: one member's word ends nothing there.
+            let reason = "the order ends what is in doubt";
+            return Err(CommandRefusal::new(AbortCause::InDoubt, reason));
         }
         self.judge_gone(proposal)?;
         // P2, T6: one COMMIT at a time, until its end is known; only a removal may settle it (T12).

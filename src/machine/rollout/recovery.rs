@@ -47,7 +47,7 @@ impl RolloutMachine {
         }
         self.out.push_now(Effect::SetTimer { timer: Timer::Doubt, after: pause });
         self.call_for_help();
-        if self.config.decides == DecisionAuthority::Log {
+        if self.config.decides.is_log() {
             // The coordinator has asked already, with all votes; its question may have been lost.
             let is_mine = self.coordinator.runs(&txid);
             let proof = self.coordinator.proof().filter(|_| is_mine);
@@ -125,7 +125,18 @@ impl RolloutMachine {
         if !may_tell || !self.is_proved(&committed) {
             return self.drop_from(from, "a COMMIT that its votes do not show");
         }
+        // T10: who shows it may show another end to others; the order has one.
+        if self.config.decides == DecisionAuthority::Order && *from != self.config.me {
+            let txid = committed.proposal.txid.clone();
+            return self.ask_log(txid, Some(Box::new(committed)));
+        }
         self.apply(committed);
+    }
+
+    /// Asks the log for an end: COMMIT with its proof, or ABORT.
+    fn ask_log(&mut self, txid: TxId, proof: Option<Box<Committed>>) {
+        let commit = proof.is_some();
+        self.out.push_after_sync(Effect::Extra(ExtraEffect::Decide { txid, commit, proof }));
     }
 
     /// Applies a transaction that others have committed long after this node's version, having kept
@@ -134,6 +145,10 @@ impl RolloutMachine {
     /// called gone or its log is from a backup: a transaction that it is in doubt about was over
     /// long ago, and it signs nothing about that anymore.
     fn leap(&mut self, from: &NodeId, committed: Committed) {
+        if self.config.decides == DecisionAuthority::Order {
+            // T10: the versions between are in the order, each with its end.
+            return;
+        }
         let may_tell = self.config.decides == DecisionAuthority::Coordinator
             || self.present.roster().has(from);
         if !may_tell || !self.is_proved(&committed) {
@@ -150,6 +165,10 @@ impl RolloutMachine {
     fn is_proved(&self, committed: &Committed) -> bool {
         let Committed { proposal, proof } = committed;
         let breaks = self.config.breaks();
+        if self.config.decides == DecisionAuthority::Order && proof.resolution.is_some() {
+            // T10: one member's word is no proof where members may lie.
+            return false;
+        }
         if breaks.counts_messages {
             return proof.votes.len() >= proposal.participants(self.present.roster()).len()
                 || proof.resolution.is_some();
@@ -171,11 +190,16 @@ impl RolloutMachine {
         if !is_proved && !self.config.breaks().decision_unmatched {
             return self.drop_from(from, "an ABORT that no vote shows");
         }
+        let is_prepared = self.memory.prepared().is_some_and(|it| it.txid == *txid);
+        if self.config.decides == DecisionAuthority::Order && is_prepared {
+            // T10: who signed ABORT may have signed COMMIT too; the order has one end.
+            return self.ask_log(txid.clone(), None);
+        }
         // T12: a node that voted to settle a transaction hears no ABORT of it before the removal
         // came to nothing.
         let is_unfenced = self.config.breaks().gone_unfenced;
         let is_settled = self.memory.prepared().is_some_and(|it| it.settles_tx(txid));
-        if self.memory.prepared().is_some_and(|it| it.txid == *txid) || is_settled && is_unfenced {
+        if is_prepared || is_settled && is_unfenced {
             self.end_prepared(AbortCause::Late, reason, proof);
         } else {
             self.proposals.drop_early(txid);
@@ -408,29 +432,48 @@ impl RolloutMachine {
                 self.end_prepared(AbortCause::Resolved, "the log says so", TxProof::of(vec![own]));
             } else if self.coordinator.runs(txid) {
                 self.abort_running(AbortCause::Resolved, "the log says so".to_owned(), None);
-            } else if self.memory.committed(txid).is_none() {
+            } else if self.memory.committed(txid).is_none()
+                && self.config.decides == DecisionAuthority::Log
+            {
+                // In an order it may be a liar's, about a transaction that is not begun.
                 self.memory.mark(txid);
             }
             return;
         }
-        if let Some(committed) = proof {
+        if let Some(committed) = proof.filter(|it| it.proposal.txid == *txid) {
             let me = self.config.me.clone();
             if committed.proposal.state.version == self.present.state().next_version() {
                 self.on_proved_commit(&me, *committed);
+                let is_told = self.config.decides == DecisionAuthority::Order && txid.node != me;
+                if is_told && self.memory.committed(txid).is_some() {
+                    // The coordinator's word was not believed, and so not acknowledged.
+                    let ack = DecisionAck { txid: txid.clone() };
+                    self.send_to(&txid.node, Message::DecisionAck(ack));
+                }
             }
         }
     }
 
     /// Ends this node's doubt by an operator's decision (T10), which others may learn.
     pub(super) fn resolve(&mut self, ticket: CommandId, txid: &TxId, commit: bool) {
-        let Some(prepared) = self.memory.prepared().cloned().filter(|it| it.txid == *txid) else {
-            let reason = format!("this node is not in doubt about {txid}");
-            let (cause, running) = (AbortCause::Nothing, None);
-            return self.out.push_after_sync(Effect::Extra(ExtraEffect::Answer(
-                ticket,
-                CommandResult::Refused { cause, reason, running },
-            )));
+        let prepared = self.memory.prepared().cloned().filter(|it| it.txid == *txid);
+        let refused = match (&prepared, self.config.decides) {
+            (None, _) => {
+                Some((AbortCause::Nothing, format!("this node is not in doubt about {txid}")))
+            }
+            (Some(_), DecisionAuthority::Order) => {
+                let reason = "the order ends it, as soon as enough of its members are in reach; \
+                              peer order status shows who is away";
+                Some((AbortCause::InDoubt, reason.to_owned()))
+            }
+            (Some(_), DecisionAuthority::Coordinator | DecisionAuthority::Log) => None,
         };
+        if let Some((cause, reason)) = refused {
+            let refused = CommandResult::Refused { cause, reason, running: None };
+            let answer = ExtraEffect::Answer(ticket, refused);
+            return self.out.push_after_sync(Effect::Extra(answer));
+        }
+        let Some(prepared) = prepared else { return };
         let kind = if commit { Choice::Commit } else { Choice::Abort };
         let resolution = Resolution::new(&self.keys, &self.config.me, txid, kind, self.now.wall);
         self.report(Event::Resolved {

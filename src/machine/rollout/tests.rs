@@ -3,6 +3,7 @@
 mod dead;
 mod gone;
 mod limits;
+mod ordered;
 mod past;
 mod steps;
 

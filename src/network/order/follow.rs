@@ -139,13 +139,21 @@ impl Follower {
     /// # Errors
     /// Fails if there is none yet, or the member has stopped.
     pub fn next_within(&mut self, most: Duration) -> Result<OrderEntry, NoEntry> {
-        let (mut left, mut has_looked) = (most, false);
+        let mut left = most;
         loop {
-            while let Some(entry) = self.ready.pop_front() {
+            if let Some(entry) = OrderEntry::of(&*self.next_final(&mut left)?) {
+                return Ok(entry);
+            }
+        }
+    }
+
+    /// Waits for the next entry of any kind, but no longer than `left`, which it shortens.
+    fn next_final(&mut self, left: &mut Duration) -> Result<Arc<Entry>, NoEntry> {
+        let mut has_looked = false;
+        loop {
+            if let Some(entry) = self.ready.pop_front() {
                 self.next = entry.seq_no.0 + 1;
-                if let Some(entry) = OrderEntry::of(&entry) {
-                    return Ok(entry);
-                }
+                return Ok(entry);
             }
             if std::mem::take(&mut self.looks_in_log) {
                 // An error is a log that has too much to do, or a member that stops.
@@ -156,21 +164,34 @@ impl Follower {
                     continue;
                 }
             }
-            match self.tail.wait(self.next, left) {
+            match self.tail.wait(self.next, *left) {
                 Waited::Here(entries) => self.ready = entries,
                 Waited::Ended => return Err(NoEntry::Stopped),
                 Waited::Nothing => return Err(NoEntry::Yet),
                 Waited::InLog => {
                     self.looks_in_log = true;
                     if has_looked {
-                        let pause = AGAIN.min(left);
-                        left -= pause;
+                        let pause = AGAIN.min(*left);
+                        *left -= pause;
                         if left.is_zero() {
                             return Err(NoEntry::Yet);
                         }
                         let _ = crossbeam_channel::after(pause).recv();
                     }
                 }
+            }
+        }
+    }
+}
+
+impl Follower {
+    /// Waits for the next entry of any kind; `None` once the member has stopped.
+    pub(in crate::network) fn next_of_any_kind(&mut self) -> Option<Arc<Entry>> {
+        loop {
+            match self.next_final(&mut LONG.clone()) {
+                Ok(entry) => return Some(entry),
+                Err(NoEntry::Yet) => {}
+                Err(NoEntry::Stopped) => return None,
             }
         }
     }
@@ -193,5 +214,81 @@ impl Iterator for Follower {
 impl std::fmt::Debug for Follower {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Follower").field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, bounded};
+
+    use super::*;
+    use crate::model::WallTime;
+    use crate::proto::chat::entry::{ChatText, MemberId, MsgId, Origin, SeqNo, Term};
+
+    const SOON: Duration = Duration::from_millis(5);
+
+    fn entry(place: u64, room: &str) -> Arc<Entry> {
+        let origin = Origin { member: MemberId(1), client: 7 };
+        let msg_id = MsgId { origin, number: place };
+        let chat = ChatText { msg_id, room_id: room.into(), payload: place.to_string().into() };
+        let (term, leader, time) = (Term(0), MemberId(1), WallTime(0));
+        Arc::new(Entry { seq_no: SeqNo(place), term, leader, time, body: Body::Chat(chat) })
+    }
+
+    /// A log that holds so many entries, and reports what is read from it.
+    fn log(last: u64) -> (ReadLog, Receiver<u64>) {
+        let (tell, reads) = bounded(64);
+        let read = move |from, count| {
+            let _ = tell.try_send(from);
+            let end = last.min(from + count - 1);
+            Ok((from..=end).map(|it| entry(it, "text")).collect())
+        };
+        (Box::new(read), reads)
+    }
+
+    fn places(follower: &mut Follower) -> Vec<u64> {
+        let next = || follower.next_within(SOON).ok().map(|it| it.place.0);
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn the_past_comes_from_the_log_and_the_present_without_it() {
+        let (tail, (read, reads)) = (Tail::default(), log(1_200));
+        let mut follower = Follower::new(read, tail.clone(), Place(200));
+        assert_eq!(places(&mut follower), (200..=1_200).collect::<Vec<_>>());
+        let from_log = reads.try_iter().count();
+        tail.add(&[entry(1_201, "text"), entry(1_202, super::super::entry::MARK)]);
+        tail.add(&[entry(1_203, "text")]);
+        assert_eq!(places(&mut follower), [1_201, 1_203], "markers are not shown");
+        assert_eq!(reads.try_iter().count(), 0, "{from_log}");
+        assert_eq!(follower.next_within(SOON), Err(NoEntry::Yet));
+        tail.close();
+        assert_eq!(follower.next_within(SOON), Err(NoEntry::Stopped));
+        assert_eq!(follower.next(), None);
+    }
+
+    #[test]
+    fn a_reader_that_is_far_behind_misses_nothing() {
+        let last = 3 * RECENT_MAX as u64;
+        let (tail, (read, reads)) = (Tail::default(), log(last));
+        let mut follower = Follower::new(read, tail.clone(), Place(0));
+        for place in 1..=last {
+            tail.add(&[entry(place, "text")]);
+        }
+        assert_eq!(tail.known().recent.len(), RECENT_MAX);
+        assert_eq!(places(&mut follower), (1..=last).collect::<Vec<_>>());
+        assert!(reads.try_iter().count() >= 4, "what is not in memory comes from the log");
+    }
+
+    #[test]
+    fn a_gap_in_what_is_told_is_filled_from_the_log() {
+        let (tail, (read, _reads)) = (Tail::default(), log(9));
+        let mut follower = Follower::new(read, tail.clone(), Place(8));
+        assert_eq!(places(&mut follower), [8, 9]);
+        let (read, _reads) = log(12);
+        follower.read = read;
+        tail.add(&[entry(10, "text")]);
+        tail.add(&[entry(12, "text")]);
+        assert_eq!(places(&mut follower), [10, 11, 12]);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::entry::Place;
 use super::follow::{ReadLog, Tail};
+use super::roster::OrderRoster;
+use super::settings::{Kind, Order, OrderStanding};
 use super::waits::Waits;
-use super::{Kind, Order, OrderStatus, Place, Roster};
 use crate::machine::chat;
 use crate::model::Now;
 use crate::network::chat::{ChatMember, MemberOptions};
@@ -72,7 +74,7 @@ impl EventSink<ChatNotification> for Reports {
 
 /// A running member of either order.
 pub(super) enum Member {
-    Byzantine { engine: OrderEngine, roster: Roster, name: String },
+    Byzantine { engine: OrderEngine, roster: OrderRoster, name: String },
     Crash(ChatMember),
 }
 
@@ -162,11 +164,11 @@ impl Member {
         }
     }
 
-    pub(super) fn status(&self) -> Option<OrderStatus> {
+    pub(super) fn status(&self) -> Option<OrderStanding> {
         match self {
             Self::Byzantine { engine, .. } => {
                 let it = engine.status()?;
-                Some(OrderStatus {
+                Some(OrderStanding {
                     place: Place(it.place.0),
                     leader: it.active.then_some(it.leader.0),
                     members: it.members.len(),
@@ -180,7 +182,7 @@ impl Member {
                 let it = member.engine.status()?;
                 let is_here =
                     |other: &&chat::MemberStatus| other.linked || other.member.id == it.id;
-                Some(OrderStatus {
+                Some(OrderStanding {
                     place: Place(it.commit.0),
                     leader: it.leader.map(|it| it.0),
                     members: it.members.len(),
@@ -208,7 +210,7 @@ impl Member {
 }
 
 /// Id of this peer in the roster, which has its key.
-fn own_id(roster: &Roster, network: &Network) -> Result<MemberId, StartError> {
+fn own_id(roster: &OrderRoster, network: &Network) -> Result<MemberId, StartError> {
     let key = network.key();
     roster.id_of(&key).map(MemberId).ok_or_else(|| {
         StartError::Setting(format!(

@@ -6,15 +6,13 @@
 //! not to lie, and needs fewer of them.
 //!
 //! ```
-//! use std::time::Duration;
-//!
-//! use folkmoot::{Network, Order, Place, Roster};
+//! use folkmoot::{Network, Order, PlaceProof, OrderRoster};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // Four members, which could as well be on four machines: one of them may lie.
 //! let networks: Vec<_> = (0..4).map(|_| Network::builder().start()).collect::<Result<_, _>>()?;
 //! let members = (1..).zip(&networks).map(|(id, it)| (id, it.endpoint(), it.key()));
-//! let roster = Roster::of(members)?;
+//! let roster = OrderRoster::of(members)?;
 //! let order = |it: &Network| it.order("ledger", Order::byzantine(&roster));
 //! let logs: Vec<_> = networks.iter().map(order).collect::<Result<_, _>>()?;
 //!
@@ -25,7 +23,9 @@
 //! }
 //!
 //! // Anybody who knows the group's identity can check the place, without any member.
-//! let proof = logs[2].proof(placed.place)?;
+//! let proof = logs[2].proof(placed.place)?.encode();
+//! let proven = PlaceProof::parse(&proof)?.verify(&roster.group("ledger"))?;
+//! assert_eq!(&*proven.payload, "pay 5 to b");
 //! # Ok(())
 //! # }
 //! ```
@@ -34,16 +34,17 @@ mod entry;
 mod follow;
 mod member;
 mod roster;
+mod settings;
 mod waits;
 
 use std::error::Error;
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use entry::{OrderEntry, Place};
 pub use follow::{Follower, NoEntry};
-pub use roster::Roster;
+pub use roster::OrderRoster;
+pub use settings::{Order, OrderStanding};
 pub use waits::{Fate, TellFate};
 
 use self::follow::Tail;
@@ -52,70 +53,11 @@ use self::waits::Waits;
 use super::error::StartError;
 use super::peer::Network;
 use super::pending::{Cell, Pending};
-use crate::machine::bft::{BftStatus, Command, Config};
+use crate::machine::bft::{BftStatus, Command};
 use crate::proto::bft::proof::PlaceProof;
-use crate::proto::chat::entry::SeqNo;
+use crate::proto::chat::entry::{Entry, SeqNo};
 use crate::runtime::driver::options::EventSink;
-use crate::runtime::order::OrderNotification;
-
-/// Kind of an order, and the settings of one member.
-#[derive(Clone, Debug)]
-pub struct Order {
-    kind: Kind,
-    data: Option<PathBuf>,
-    is_restored: bool,
-    config: Config,
-}
-
-#[derive(Clone, Debug)]
-enum Kind {
-    /// Members may lie: those of this roster.
-    Byzantine(Roster),
-    /// Members may crash: this is the id of the own one.
-    Crash(u32),
-}
-
-impl Order {
-    /// An order that holds although members lie: of `n` members, up to `floor((n-1)/3)`. The roster
-    /// is the same for all members; this peer is the one with its key. With fewer than four members
-    /// no liar is borne.
-    pub fn byzantine(roster: &Roster) -> Self {
-        Self::new(Kind::Byzantine(roster.clone()))
-    }
-
-    /// An order that holds although members crash: the fleet's [`Chat`](crate::Chat), whose member
-    /// `id` this peer is. It takes any number of members, proves nothing, and trusts all of them.
-    pub fn crash(id: u32) -> Self {
-        Self::new(Kind::Crash(id))
-    }
-
-    fn new(kind: Kind) -> Self {
-        Self { kind, data: None, is_restored: false, config: Config::default() }
-    }
-
-    /// Directory of the log. The default is in the network's own directory.
-    #[must_use]
-    pub fn data(mut self, dir: impl AsRef<Path>) -> Self {
-        self.data = Some(dir.as_ref().to_owned());
-        self
-    }
-
-    /// Declares that the log comes from a backup: the member may have signed more than it holds,
-    /// and is silent until the group has renewed it. Without effect in a crash order.
-    #[must_use]
-    pub const fn restored(mut self) -> Self {
-        self.is_restored = true;
-        self
-    }
-
-    /// Sets the periods and limits of a Byzantine order's machine, for experts.
-    #[doc(hidden)]
-    #[must_use]
-    pub const fn config(mut self, config: Config) -> Self {
-        self.config = config;
-        self
-    }
-}
+use crate::runtime::order::{OrderEngine, OrderNotification};
 
 /// Place that a proposal has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,25 +89,6 @@ impl fmt::Display for OrderError {
 }
 
 impl Error for OrderError {}
-
-/// Status of a member of an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OrderStatus {
-    /// Last final place here.
-    pub place: Place,
-    /// Id of the member that leads, if one does.
-    pub leader: Option<u32>,
-    /// Number of members.
-    pub members: usize,
-    /// Number of members in reach, this one included.
-    pub reached: usize,
-    /// Number of members that decide.
-    pub needed: usize,
-    /// Number of proposals of this member that are not final.
-    pub pending: usize,
-    /// Reason why this member does not vote, if it does not: it may have lost what it had signed.
-    pub silent: Option<String>,
-}
 
 impl Network {
     /// Takes part in the order `name` as a member inside this peer. Groups of the same members
@@ -232,29 +155,21 @@ impl OrderedLog {
             Fate::Final(place) => waiter.0.put(Ok(Placed { place: Place(place.0) })),
             Fate::Refused(reason) => waiter.0.put(Err(OrderError::Refused(reason))),
         });
-        if let Err(reason) = self.hand_over(message, tell) {
-            cell.put(Err(OrderError::Refused(reason)));
-        }
+        self.hand_over(message, tell);
         Pending::new(cell, None)
     }
 
     /// As [`Self::propose`], with a function that is told each fate.
-    ///
-    /// # Errors
-    /// Fails if too much waits, or the member has stopped; with the reason, for people.
     #[doc(hidden)]
-    pub fn propose_and_tell(&self, data: &[u8], tell: TellFate) -> Result<(), String> {
-        self.hand_over(entry::message(data), tell)
+    pub fn propose_and_tell(&self, data: &[u8], tell: TellFate) {
+        self.hand_over(entry::message(data), tell);
     }
 
-    fn hand_over(&self, (room, text): (Arc<str>, Arc<str>), tell: TellFate) -> Result<(), String> {
-        if !self.waits.add(&room, &text, tell) {
-            return Err("too many proposals wait, or the member has stopped".to_owned());
+    fn hand_over(&self, (room, text): (Arc<str>, Arc<str>), tell: TellFate) {
+        let is_open = self.waits.add(&room, &text, tell);
+        if is_open && !self.member.say(Arc::clone(&room), Arc::clone(&text)) {
+            self.waits.give_back(&room, &text);
         }
-        if !self.member.say(room, text) {
-            self.waits.close();
-        }
-        Ok(())
     }
 
     /// The entries from a place on, without a gap: those that are final already, and then each as
@@ -272,7 +187,7 @@ impl OrderedLog {
     }
 
     /// Status of the member; `None` once it has stopped.
-    pub fn status(&self) -> Option<OrderStatus> {
+    pub fn status(&self) -> Option<OrderStanding> {
         self.member.status()
     }
 
@@ -280,6 +195,30 @@ impl OrderedLog {
     #[doc(hidden)]
     pub fn machine_status(&self) -> Option<BftStatus> {
         self.member.byzantine()?.status()
+    }
+
+    /// Engine of a Byzantine order; `None` for a crash order.
+    #[doc(hidden)]
+    pub fn engine(&self) -> Option<&OrderEngine> {
+        self.member.byzantine()
+    }
+
+    /// Says a text under a label of the caller's; it is kept until it is final. False once the
+    /// member is stopping.
+    pub(in crate::network) fn append(&self, label: &str, text: String) -> bool {
+        self.member.say(label.into(), text.into())
+    }
+
+    /// Up to `count` final entries of any kind from a number on.
+    ///
+    /// # Errors
+    /// Fails if the member is stopping, or its log cannot be read.
+    pub(in crate::network) fn history(
+        &self,
+        from: SeqNo,
+        count: u64,
+    ) -> Result<Vec<Arc<Entry>>, String> {
+        self.member.reader()(from.0, count)
     }
 
     /// Gives an order to the machine of a Byzantine order; false if there is none, or it stops.

@@ -13,10 +13,10 @@ use crate::proto::chat::entry::{HostPort, Member, MemberId};
 ///
 /// Its text has a line `ID IP:PORT KEY` for each member; `#` begins a comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Roster(Arc<Committee>);
+pub struct OrderRoster(Arc<Committee>);
 
-impl Roster {
-    /// Roster of these members: id from 1, address, key.
+impl OrderRoster {
+    /// OrderRoster of these members: id from 1, address, key.
     ///
     /// # Errors
     /// Fails if there are none or too many, or if two share an id or a key; with the reason.
@@ -59,7 +59,7 @@ impl Roster {
     }
 }
 
-impl FromStr for Roster {
+impl FromStr for OrderRoster {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

@@ -11,6 +11,9 @@ use crate::runtime::order::OrderNotification;
 /// Largest number of proposals that wait at a time; a further one is refused.
 const WAITS_MAX: usize = 65_536;
 
+/// Reason of a refusal by a member that has stopped.
+const STOPPED: &str = "the member has stopped";
+
 /// The fate of a proposal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -51,16 +54,27 @@ impl Waits {
         self.0.lock().expect("nothing under this lock can panic")
     }
 
-    /// Waits for a proposal that is about to be handed to the engine; false if too many wait, or
-    /// the member has stopped.
+    /// Waits for a proposal that is about to be handed to the engine; false if it is refused,
+    /// because too many wait or the member has stopped.
     pub(super) fn add(&self, room: &Arc<str>, text: &Arc<str>, tell: TellFate) -> bool {
         let mut waiting = self.waiting();
-        let is_open = !waiting.is_closed && waiting.said.len() + waiting.kept.len() < WAITS_MAX;
-        if is_open {
+        let reason = if waiting.is_closed {
+            STOPPED
+        } else if waiting.said.len() + waiting.kept.len() >= WAITS_MAX {
+            "too many proposals wait; try again"
+        } else {
             let (room, text) = (Arc::clone(room), Arc::clone(text));
             waiting.said.push_back(Said { room, text, tell });
-        }
-        is_open
+            return true;
+        };
+        drop(waiting);
+        tell(Fate::Refused(reason.to_owned()));
+        false
+    }
+
+    /// Refuses a proposal that the engine has not taken, because it stops.
+    pub(super) fn give_back(&self, room: &Arc<str>, text: &Arc<str>) {
+        self.on_rejected(room, text, STOPPED);
     }
 
     /// Ends all waits: the member stops, and proposes what is kept at its next start.
@@ -148,7 +162,7 @@ impl Waits {
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::{Receiver, unbounded};
+    use crossbeam_channel::{Receiver, bounded};
 
     use super::*;
     use crate::model::WallTime;
@@ -170,7 +184,7 @@ mod tests {
     }
 
     fn add(waits: &Waits, text: &str) -> Receiver<Fate> {
-        let (tell, told) = unbounded();
+        let (tell, told) = bounded(64);
         let tell: TellFate = Box::new(move |fate| drop(tell.send(fate)));
         assert!(waits.add(&"r".into(), &text.into(), tell));
         told
@@ -194,7 +208,11 @@ mod tests {
         assert!(told[2].recv().is_err(), "there is no fate after the last one");
         waits.close();
         assert!(told[0].recv().is_err(), "the wait has ended");
-        assert!(!waits.add(&"r".into(), &"late".into(), Box::new(|_| {})));
+        let (tell, told) = bounded(64);
+        let tell: TellFate = Box::new(move |fate| drop(tell.send(fate)));
+        assert!(!waits.add(&"r".into(), &"late".into(), tell));
+        let late: Vec<_> = told.iter().collect();
+        assert_eq!(late, [Fate::Refused(STOPPED.to_owned())], "what surely is not kept is told so");
     }
 
     #[test]

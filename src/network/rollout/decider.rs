@@ -1,11 +1,12 @@
-//! Part of a node in the log of decisions: it asks the group of the nodes for the decisions that
-//! the node wants, and tells it what [`decision_log`] says of the group's final entries (T10).
+//! Part of a node in the log of decisions: it asks the log for the decisions that the node wants,
+//! and tells it what [`decision_log`] says of the log's final entries (T10). The log is that of a
+//! chat of the nodes, or a Byzantine order.
 //!
 //! No question is answered before the past of the log has been read.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -14,10 +15,12 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 
 use crate::machine::chat::Config;
 use crate::machine::decision_log::{
-    self, DecisionEntry, DecisionLog, ROOM, founder, is_complete, member_id,
+    self, DecisionEntry, DecisionLog, LogAuthors, ROOM, founder, is_complete, member_id,
 };
+use crate::machine::rollout::DecisionAuthority;
 use crate::model::{Endpoint, KeyPair, Now, PublicKey};
-use crate::proto::chat::entry::{HostPort, Member};
+use crate::network::order::{OrderedLog, Place};
+use crate::proto::chat::entry::{Entry, HostPort, Member, SeqNo};
 use crate::proto::dialect::Dialect;
 use crate::proto::rollout::{Participant, Roster};
 use crate::runtime::chat::{self, ChatEngine, ChatNotification, GroupBootstrap};
@@ -34,11 +37,117 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
 /// Largest number of items that wait for this thread, in each of its channels.
 const WAITING_MAX: usize = 4_096;
 
-struct EntrySender(Sender<ChatNotification>);
+/// Log in which the decisions of a node are kept.
+pub enum DecisionStore {
+    /// The log of a chat of the nodes: its directory, and a file away from it that remembers that
+    /// there is one.
+    Chat {
+        /// Directory of the log.
+        log_dir: PathBuf,
+        /// File that remembers the log.
+        marker: PathBuf,
+    },
+    /// A Byzantine order, received once this process is a member of it.
+    Order(Receiver<Arc<OrderedLog>>),
+}
+
+impl DecisionStore {
+    /// Authority by which a node with this store ends transactions.
+    pub(super) const fn authority(&self) -> DecisionAuthority {
+        match self {
+            Self::Chat { .. } => DecisionAuthority::Log,
+            Self::Order(_) => DecisionAuthority::Order,
+        }
+    }
+}
+
+/// Final entries in order, or the reason why there are no more.
+type Delivery = Result<Vec<Arc<Entry>>, String>;
+
+/// A log that keeps what a member appends until it is final, and delivers what is.
+trait SharedLog {
+    /// Trust in the authors of its entries.
+    const AUTHORS: LogAuthors;
+
+    fn append(&self, text: String);
+
+    /// Up to [`PAGE`] final entries from this one on.
+    fn read(&self, from: SeqNo) -> Delivery;
+
+    /// Channel of the entries from this one on that become final. A gap shows that some found no
+    /// room.
+    fn follow(&self, from: SeqNo) -> Result<Receiver<Delivery>, String>;
+
+    /// True if it can decide for all nodes of a roster.
+    fn is_complete(&self, roster: &Roster) -> bool;
+}
+
+/// The log of a chat, and the channel of what it delivers.
+struct ChatLog(ChatEngine, Receiver<Delivery>);
+
+impl SharedLog for ChatLog {
+    const AUTHORS: LogAuthors = LogAuthors::Honest;
+
+    fn append(&self, text: String) {
+        self.0.say(ROOM, text);
+    }
+
+    fn read(&self, from: SeqNo) -> Delivery {
+        self.0.history(from, PAGE)
+    }
+
+    fn follow(&self, _: SeqNo) -> Result<Receiver<Delivery>, String> {
+        Ok(self.1.clone())
+    }
+
+    fn is_complete(&self, roster: &Roster) -> bool {
+        self.0.status().is_some_and(|it| is_complete(roster, &it))
+    }
+}
+
+impl SharedLog for OrderedLog {
+    const AUTHORS: LogAuthors = LogAuthors::MayLie;
+
+    fn append(&self, text: String) {
+        Self::append(self, ROOM, text);
+    }
+
+    fn read(&self, from: SeqNo) -> Delivery {
+        self.history(from, PAGE)
+    }
+
+    fn follow(&self, from: SeqNo) -> Result<Receiver<Delivery>, String> {
+        let (tell, told) = bounded(WAITING_MAX);
+        let mut follower = Self::follow(self, Place(from.0));
+        // It ends when the member of the order stops.
+        let thread = thread::spawn("decisions", move || {
+            while let Some(entry) = follower.next_of_any_kind() {
+                if tell.send(Ok(vec![entry])).is_err() {
+                    return;
+                }
+            }
+        });
+        thread.map(|_| told).map_err(|error| error.to_string())
+    }
+
+    fn is_complete(&self, roster: &Roster) -> bool {
+        self.machine_status().is_some_and(|it| {
+            let is_member = |key| it.members.iter().any(|it| it.member.key == key);
+            it.active && it.reached >= it.quorum && roster.nodes().all(|it| is_member(it.key))
+        })
+    }
+}
+
+struct EntrySender(Sender<Delivery>);
 
 impl EventSink<ChatNotification> for EntrySender {
     fn take(&self, _: Now, told: ChatNotification) -> bool {
-        self.0.try_send(told).is_ok()
+        let delivery = match told {
+            ChatNotification::Delivered(entries) => Ok(entries),
+            ChatNotification::Failed(reason) => Err(reason),
+            ChatNotification::Event(_) | ChatNotification::Note(_) => return true,
+        };
+        self.0.try_send(delivery).is_ok()
     }
 }
 
@@ -48,8 +157,7 @@ pub(super) struct Decider {
     dialects: DialectServers,
     wanted: Receiver<DecisionEntry>,
     keys: KeyPair,
-    log_dir: PathBuf,
-    marker: PathBuf,
+    store: DecisionStore,
     /// True if all nodes are members of the group, so that a majority of them decides.
     is_ready: Arc<AtomicBool>,
 }
@@ -58,12 +166,12 @@ impl Decider {
     /// Returns a part that begins with the history, and the sender of the decisions asked of it.
     pub(super) fn new(
         keys: &KeyPair,
-        (log_dir, marker): (PathBuf, PathBuf),
+        store: DecisionStore,
         dialects: DialectServers,
     ) -> (Self, Sender<DecisionEntry>) {
         let (want, wanted) = bounded(WAITING_MAX);
         let keys = KeyPair::from_secret(keys.secret_bytes());
-        (Self { dialects, wanted, keys, log_dir, marker, is_ready: Arc::default() }, want)
+        (Self { dialects, wanted, keys, store, is_ready: Arc::default() }, want)
     }
 
     /// Returns whether the log can decide; once true, it stays true.
@@ -99,19 +207,30 @@ impl Decider {
                 Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Ok(()),
             }
         };
-        let (tell, told) = bounded(WAITING_MAX);
-        let group = self.start(engine, &roster, tell)?;
-        self.dialects.open(Dialect::Chat, group.server());
-        let outcome = self.attend(engine, &group, &told, first);
-        group.stop();
-        outcome
+        match &self.store {
+            DecisionStore::Chat { log_dir, marker } => {
+                let (tell, told) = bounded(WAITING_MAX);
+                let group = self.start(engine, &roster, (log_dir, marker), tell)?;
+                self.dialects.open(Dialect::Chat, group.server());
+                let log = ChatLog(group, told);
+                let outcome = self.attend(engine, &log, first);
+                log.0.stop();
+                outcome
+            }
+            DecisionStore::Order(running) => match running.recv() {
+                Ok(log) => self.attend(engine, &*log, first),
+                // It did not start, or the process is stopping.
+                Err(_) => Ok(()),
+            },
+        }
     }
 
     fn start(
         &self,
         engine: &rollout::RolloutEngine,
         roster: &Roster,
-        tell: Sender<ChatNotification>,
+        (log_dir, marker): (&Path, &Path),
+        tell: Sender<Delivery>,
     ) -> Result<ChatEngine, String> {
         let me = engine.me();
         let others: Vec<&Participant> =
@@ -129,8 +248,8 @@ impl Decider {
             listen: None,
             keys: KeyPair::from_secret(self.keys.secret_bytes()),
             me,
-            log_dir: self.log_dir.clone(),
-            marker: Some(self.marker.clone()),
+            log_dir: log_dir.to_owned(),
+            marker: Some(marker.to_owned()),
             seeds: seeds?,
             config: Config::default(),
             cluster_keys: None,
@@ -145,26 +264,31 @@ impl Decider {
         ChatEngine::start(options).map_err(|error| error.to_string())
     }
 
-    fn attend(
+    fn attend<L: SharedLog>(
         &self,
         engine: &rollout::RolloutEngine,
-        group: &ChatEngine,
-        told: &Receiver<ChatNotification>,
+        shared: &L,
         first: Option<DecisionEntry>,
     ) -> Result<(), String> {
-        let mut log = DecisionLog::default();
-        // What was decided before this node asked is told when it asks.
-        read_on(group, &mut log, |_| {})?;
+        let mut log = DecisionLog::of(L::AUTHORS);
+        // A chat tells what was decided before when this node asks. An order tells all of it:
+        // nobody else is believed.
+        let is_told = L::AUTHORS == LogAuthors::MayLie;
+        read_on(shared, &mut log, |it| {
+            if is_told {
+                answer(engine, it);
+            }
+        })?;
+        let told = shared.follow(log.next())?;
         if let Some(first) = first {
-            want(engine, group, &mut log, &first);
+            want(engine, shared, &mut log, &first);
         }
         let mut ticks = tick(LOOK);
         loop {
             select! {
                 recv(ticks) -> _ => {
-                    let now = (roster_of(engine), group.status());
-                    if let (Ok(Some(roster)), Some(status)) = now
-                        && is_complete(&roster, &status)
+                    if let Ok(Some(roster)) = roster_of(engine)
+                        && shared.is_complete(&roster)
                     {
                         self.is_ready.store(true, Ordering::Release);
                         ticks = never();
@@ -172,24 +296,20 @@ impl Decider {
                 }
                 recv(self.wanted) -> decision => {
                     let Ok(decision) = decision else { return Ok(()) };
-                    want(engine, group, &mut log, &decision);
+                    want(engine, shared, &mut log, &decision);
                 }
-                recv(told) -> told => match told {
-                    Ok(ChatNotification::Delivered(entries)) => {
-                        for entry in entries {
-                            if log.lacks(&entry) {
-                                // An entry found no room on its way here.
-                                read_on(group, &mut log, |decision| answer(engine, decision))?;
-                            }
-                            if let Some(decision) = log.on_entry(&entry) {
-                                answer(engine, decision);
-                            }
+                recv(told) -> told => {
+                    let Ok(entries) = told else { return Ok(()) };
+                    for entry in entries? {
+                        if log.lacks(&entry) {
+                            // An entry found no room on its way here.
+                            read_on(shared, &mut log, |decision| answer(engine, decision))?;
+                        }
+                        if let Some(decision) = log.on_entry(&entry) {
+                            answer(engine, decision);
                         }
                     }
-                    Ok(ChatNotification::Failed(reason)) => return Err(reason),
-                    Ok(ChatNotification::Event(_) | ChatNotification::Note(_)) => {}
-                    Err(_) => return Ok(()),
-                },
+                }
             }
         }
     }
@@ -197,12 +317,12 @@ impl Decider {
 
 /// Reads the entries that are final and were not read yet, and passes their decisions on.
 fn read_on(
-    group: &ChatEngine,
+    shared: &impl SharedLog,
     log: &mut DecisionLog,
     mut tell: impl FnMut(&DecisionEntry),
 ) -> Result<(), String> {
     loop {
-        let page = group.history(log.next(), PAGE)?;
+        let page = shared.read(log.next())?;
         if page.is_empty() {
             return Ok(());
         }
@@ -216,17 +336,19 @@ fn read_on(
 
 fn want(
     engine: &rollout::RolloutEngine,
-    group: &ChatEngine,
+    shared: &impl SharedLog,
     log: &mut DecisionLog,
     wanted: &DecisionEntry,
 ) {
     match log.on_wanted(wanted) {
-        decision_log::DecisionAnswer::Decided(decided) => answer(engine, decided),
+        decision_log::DecisionAnswer::Decided(decided) => {
+            decided.iter().for_each(|it| answer(engine, it));
+        }
         decision_log::DecisionAnswer::Asked => {}
         decision_log::DecisionAnswer::Ask => {
             if let Ok(text) = serde_json::to_string(wanted) {
-                // The group keeps it and sends it again until it is final.
-                group.say(ROOM, text);
+                // It is kept and said again until it is final.
+                shared.append(text);
             }
         }
     }

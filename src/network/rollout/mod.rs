@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use decider::DecisionStore;
 pub use node::{NodeOptions, RolloutNode};
 
 use super::error::{NetworkError, StartError};

@@ -14,7 +14,7 @@ use rand::RngExt as _;
 use sha2::{Digest as _, Sha256};
 
 use super::counts::Counts;
-use super::decider::Decider;
+use super::decider::{Decider, DecisionStore};
 use super::group::Group;
 use crate::machine::Never;
 use crate::machine::decision_log::DecisionEntry;
@@ -59,9 +59,8 @@ pub struct NodeOptions {
     pub cluster_keys: Option<Arc<ClusterKeys>>,
     /// File of the log of transactions.
     pub log: PathBuf,
-    /// Directory of the log of decisions, and a file away from it that remembers that there is
-    /// one; `None` to let coordinators decide.
-    pub decisions: Option<(PathBuf, PathBuf)>,
+    /// Log of decisions; `None` to let coordinators decide.
+    pub decisions: Option<DecisionStore>,
     /// Condition under which another node is let in.
     pub policy: AdmissionPolicy,
     /// Point at which the process kills itself, for tests.
@@ -113,7 +112,8 @@ impl RolloutNode {
         let plane = Arc::new(data_plane(&options, &counts)?);
         let dialects = network.map_or_else(DialectServers::default, |it| it.dialects().clone());
         let decider = options.decisions.take();
-        let decider = decider.map(|paths| Decider::new(&keys, paths, dialects.clone()));
+        let decides = decider.as_ref().map(DecisionStore::authority);
+        let decider = decider.map(|store| Decider::new(&keys, store, dialects.clone()));
         let (decider, want) = decider.unzip();
         let mut group = network.map(|it| Group::new(it, &options.me)).transpose()?;
         let bootstrap = match (options.bootstrap.take(), &group) {
@@ -136,7 +136,7 @@ impl RolloutNode {
         });
         let own = SocketAddr::new(options.at.ip(), options.at.port());
         let listen = network.is_none().then_some(own);
-        let founded = (keys, bootstrap, decider.is_some());
+        let founded = (keys, bootstrap, decides.unwrap_or(DecisionAuthority::Coordinator));
         // A peer's port has its own servers of all dialects, the engine's among them.
         let guests = if network.is_some() { DialectServers::default() } else { dialects };
         let options = engine_options(options, founded, listen, (guests, sink));
@@ -290,13 +290,11 @@ fn data_plane(options: &NodeOptions, counts: &Arc<Counts>) -> Result<DataPlane, 
 
 fn engine_options(
     options: NodeOptions,
-    (keys, bootstrap, decides_in_log): (KeyPair, HistoryBootstrap, bool),
+    (keys, bootstrap, decides): (KeyPair, HistoryBootstrap, DecisionAuthority),
     listen: Option<SocketAddr>,
     (guests, sink): (DialectServers, Box<dyn EventSink<RolloutNotification>>),
 ) -> RolloutOptions {
     let models = options.models();
-    let decides =
-        if decides_in_log { DecisionAuthority::Log } else { DecisionAuthority::Coordinator };
     RolloutOptions {
         listen,
         keys,

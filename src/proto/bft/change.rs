@@ -140,11 +140,14 @@ impl MembershipChange {
                 let is_next = voter.life.counter.checked_add(1) == Some(life.counter);
                 let is_signed =
                     voter.member.key.verifies(&renewal_bytes(group, *member, *life), signature);
-                let is_due = voter.life.counter == 0 || slot >= voter.renewed.ahead(RENEW_EVERY);
+                let is_first = voter.renewed == SlotNo(0);
+                let is_due = is_first || slot >= voter.renewed.ahead(RENEW_EVERY);
                 (is_next && is_due && is_signed).then(|| before.renewed(*member, *life, slot))
             }
             Self::Add { member, approvals } => {
-                let (member, life) = (member.clone(), Life::default());
+                // Old renewals of a member that comes back have lower counters, and say nothing.
+                let life = Life { counter: slot.0, number: 0 };
+                let member = member.clone();
                 let voter = Voter { member, life, renewed: SlotNo(0) };
                 let voters = before.voters().iter().cloned().chain([voter]).collect::<Vec<_>>();
                 let after = Committee::try_from(voters).ok()?;

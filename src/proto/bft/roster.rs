@@ -59,7 +59,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Committee, OrderRosterError> {
     }
     if members.is_empty() {
         let reason = "lists no member; write ID HOST:PORT KEY on a line for each, with the key \
-                      that `peer keygen` prints";
+                      that `peer order keygen` prints";
         return Err(fault(None, reason.to_owned()));
     }
     Committee::of(members.into_iter().map(|(_, member)| member))
@@ -94,7 +94,7 @@ fn parse_line(line: &str) -> Result<Member, String> {
         ));
     }
     let key = PublicKey::parse(key).filter(|it| it.ready().is_some()).ok_or_else(|| {
-        format!("{key:?} is no public key; write the 64 hexadecimal digits of `peer keygen`")
+        format!("{key:?} is no public key; write the 64 hexadecimal digits of `peer order keygen`")
     })?;
     Ok(Member { id, at: at.into(), key })
 }
@@ -159,7 +159,7 @@ mod tests {
         let key_one = key(1);
         let cases = [
             (String::new(), None, "lists no member; write ID HOST:PORT KEY"),
-            ("# nothing\n".to_owned(), None, "peer keygen"),
+            ("# nothing\n".to_owned(), None, "peer order keygen"),
             (with("2"), Some(3), "has no address"),
             (with("2 10.0.0.2:6000"), Some(3), "has no key"),
             (with(&format!("{two} x")), Some(3), "\"x\" is one field too many"),

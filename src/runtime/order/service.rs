@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
@@ -28,6 +29,10 @@ use crate::runtime::engine::link_writer::LinkWriter;
 use crate::runtime::engine::service::Service;
 use crate::runtime::member_log::jobs::Jobs;
 use crate::runtime::member_log::{LogStoreError, Snapshots};
+
+/// Time for which nothing is said of a refusal as a second process: a first one that has just died
+/// may still seem to be there.
+const DOUBLED_QUIET: Duration = Duration::from_secs(1);
 
 /// The log, as it is read, and its snapshots.
 pub(super) struct Library {
@@ -216,20 +221,23 @@ impl Shared {
     fn on_refusal(&self, target: &OrderTarget, error: &Error) {
         let text = format!("{} at {} cannot be joined: {error}", target.id, target.addr);
         let mut refusals = self.service.refusals();
+        if let HandshakeError::Refused(OrderRefusal::Doubled, reason, Some(_)) = error {
+            let now = self.clock.now().mono;
+            let first = refusals.doubled.values().min().copied().unwrap_or(now);
+            refusals.doubled.insert(target.id, first);
+            if now.since(first) < DOUBLED_QUIET {
+                return;
+            }
+            let liars_borne = self.service.members().len().saturating_sub(1) / 3;
+            if self.peers().is_empty()
+                && refusals.doubled.len() > liars_borne
+                && now.since(first) > self.limits.write_timeout * 2
+            {
+                self.fail(format!("another process uses the key of this member: {reason}"));
+            }
+        }
         if refusals.told.insert(target.id, text.clone()).as_ref() != Some(&text) {
             self.note(text);
-        }
-        let HandshakeError::Refused(OrderRefusal::Doubled, reason, Some(_)) = error else { return };
-        let now = self.clock.now().mono;
-        let first = refusals.doubled.values().min().copied().unwrap_or(now);
-        refusals.doubled.insert(target.id, first);
-        let liars_borne = (self.service.members().len().saturating_sub(1)) / 3;
-        let is_linked = !self.peers().is_empty();
-        if !is_linked
-            && refusals.doubled.len() > liars_borne
-            && now.since(first) > self.limits.write_timeout
-        {
-            self.fail(format!("another process uses the key of this member: {reason}"));
         }
     }
 

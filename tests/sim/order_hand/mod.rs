@@ -1,6 +1,8 @@
 //! Members of a Byzantine order driven by hand: every message waits until a test delivers or loses
 //! it, and a disk may be as slow as the test wants.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test picks a few records of many")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use folkmoot::machine::bft::{
 use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::proto::bft::message::Message;
-use folkmoot::proto::bft::{Committee, OrderId};
+use folkmoot::proto::bft::{Committee, OrderId, PhaseVote, VotePhase, VoteSubject};
 use folkmoot::proto::chat::entry::{Body, Entry, MemberId};
 use rand::SeedableRng as _;
 
@@ -27,7 +29,7 @@ pub(crate) struct Hand {
     pub(crate) records: Vec<Record>,
     pub(crate) events: Vec<Event>,
     pub(crate) delivered: Vec<Arc<Entry>>,
-    /// True if nothing gets on the disk until [`Hands::sync`].
+    /// True if nothing gets on the disk.
     pub(crate) is_slow: bool,
     /// Number of records that are on disk.
     safe: usize,
@@ -51,6 +53,8 @@ pub(crate) struct Hands {
     pub(crate) now: Time,
     pub(crate) letters: VecDeque<Letter>,
     pub(crate) founders: Arc<Committee>,
+    /// Member whose letters overtake those of others.
+    pub(crate) quick: Option<u32>,
     /// Both ends of each connection: link here, the other, link there.
     links: BTreeMap<(u32, LinkId), (u32, LinkId)>,
     next: u64,
@@ -65,6 +69,7 @@ impl Hands {
             now: Time::ZERO,
             letters: VecDeque::new(),
             founders: founders(count as usize),
+            quick: None,
             links: BTreeMap::new(),
             next: 0,
         };
@@ -205,17 +210,12 @@ impl Hands {
         }
     }
 
-    /// All that a member has written gets on its disk, which is quick from now on.
-    pub(crate) fn sync(&mut self, id: u32) {
-        let hand = self.hands.get_mut(&id).expect("a member");
-        hand.is_slow = false;
-        let synced = hand.synced();
-        self.input(id, synced);
-    }
-
     /// Delivers letters, new ones too, until none is left; loses those that `keeps` does not.
     pub(crate) fn post(&mut self, keeps: impl Fn(&Letter) -> bool) {
-        while let Some(letter) = self.letters.pop_front() {
+        while !self.letters.is_empty() {
+            let is_quick = |it: &Letter| Some(it.from) == self.quick || Some(it.to) == self.quick;
+            let at = self.letters.iter().position(is_quick).unwrap_or(0);
+            let letter = self.letters.remove(at).expect("it is there");
             if keeps(&letter) {
                 let Letter { to, msg, link, .. } = letter;
                 self.input(to, Input::Received { link, msg });
@@ -261,6 +261,19 @@ impl Hands {
             Body::Opening | Body::Membership(_) => None,
         };
         self.hands[&id].delivered.iter().filter_map(text).collect()
+    }
+
+    /// The COMMIT that a member's newest prepared certificate leads to.
+    pub(crate) fn commit_of(&self, id: u32) -> Option<VoteSubject> {
+        self.hands[&id].records.iter().rev().find_map(|it| match it {
+            Record::Prepared(certificate) => Some(certificate.subject),
+            _ => None,
+        })
+    }
+
+    /// A COMMIT by any member.
+    pub(crate) fn countersign(&self, subject: &VoteSubject, by: (MemberId, &KeyPair)) -> PhaseVote {
+        PhaseVote::sign(&self.group(), VotePhase::Commit, *subject, by)
     }
 
     /// Id and key of a member, for what it is made to sign.

@@ -1,15 +1,17 @@
 //! What must hold at every step, in all lives of all honest members. The checker trusts nobody's
 //! word: it follows the certificates by itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+#![allow(clippy::wildcard_enum_match_arm, reason = "a judge picks a few messages of many")]
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use folkmoot::machine::bft::{Config, Event};
-use folkmoot::proto::bft::message::SlotContent;
-use folkmoot::proto::bft::view::NewView;
+use folkmoot::proto::bft::message::{Message, PrePrepare, SlotContent};
+use folkmoot::proto::bft::view::{NewView, ViewChange};
 use folkmoot::proto::bft::{
-    Bundle, Certificate, Committee, ContentDigest, EpochNo, OrderId, SlotHeader, SlotNo, ViewNo,
-    VotePhase,
+    Bundle, Certificate, ClaimKind, Committee, ContentDigest, EpochNo, OrderId, SlotHeader, SlotNo,
+    ViewNo, VotePhase, VoteSubject,
 };
 use folkmoot::proto::chat::entry::{Body, ChatText, Entry, MemberId, MsgId, Origin, SeqNo};
 
@@ -35,6 +37,10 @@ pub(crate) enum Kind {
     Rewound,
     /// An honest member is shown to have lied.
     Accused,
+    /// An honest member has signed two things that exclude each other, in whatever lives.
+    Contradicted,
+    /// An honest member votes for what its view's leader has not proposed.
+    Usurped,
     /// A member has stopped, or does not begin, for its log contradicts itself or the order.
     Stopped,
     /// A machine found itself in a state that cannot be.
@@ -62,11 +68,25 @@ pub(crate) struct Said {
     number: u64,
 }
 
+/// Statements that an honest member has signed, in all its lives.
+#[derive(Default)]
+struct Signed {
+    votes: BTreeMap<(VotePhase, EpochNo, ViewNo, SlotNo), ContentDigest>,
+    /// Newest view that it has claimed to have entered.
+    entered: (EpochNo, ViewNo),
+    /// Newest view in which it has voted, or that it has entered.
+    newest: Option<(EpochNo, ViewNo)>,
+    /// The same before its last start: it votes in later views only (B9, B10).
+    before: Option<(EpochNo, ViewNo)>,
+    /// Newest COMMIT.
+    commit: Option<VoteSubject>,
+}
+
 pub(crate) struct Checker {
     group: OrderId,
     config: Config,
     liars: BTreeSet<MemberId>,
-    contents: HashMap<ContentDigest, Arc<SlotContent>>,
+    contents: BTreeMap<ContentDigest, Arc<SlotContent>>,
     /// Final slots, from the first.
     chain: Vec<(ContentDigest, SlotHeader)>,
     /// For each final slot the epoch and the lowest view in which it is known to be final.
@@ -75,6 +95,11 @@ pub(crate) struct Checker {
     /// First slot of each epoch.
     starts: Vec<SlotNo>,
     checked: BTreeSet<(ViewNo, ContentDigest)>,
+    signed: BTreeMap<MemberId, Signed>,
+    /// Headers that leaders have proposed, and bases of views.
+    proposed: BTreeSet<(EpochNo, ViewNo, ContentDigest)>,
+    /// Members that may contradict themselves: nobody has said that their disks are old.
+    pub(crate) forgetful: BTreeSet<MemberId>,
     /// Messages by their places, from 1.
     pub(crate) order: Vec<ChatText>,
     last_of: BTreeMap<Origin, u64>,
@@ -96,12 +121,15 @@ impl Checker {
             group,
             config,
             liars,
-            contents: HashMap::new(),
+            contents: BTreeMap::new(),
             chain: Vec::new(),
             finals: BTreeMap::new(),
             committees: vec![founders],
             starts: vec![SlotNo(1)],
             checked: BTreeSet::new(),
+            signed: BTreeMap::new(),
+            proposed: BTreeSet::new(),
+            forgetful: BTreeSet::new(),
             order: Vec::new(),
             last_of: BTreeMap::new(),
             placed: BTreeMap::new(),
@@ -142,6 +170,8 @@ impl Checker {
         match told {
             Told::Started { place } => {
                 count("start");
+                let signed = self.signed.entry(id).or_default();
+                signed.before = signed.newest;
                 if place.0 > self.order.len() as u64 {
                     self.fail(Kind::Gap, format!("{id} believes {} final", place.0));
                 }
@@ -154,6 +184,8 @@ impl Checker {
             Told::Final(certificate) => self.on_final(id, certificate),
             Told::Delivered { before, entry } => self.on_delivered(id, *before, entry),
             Told::Began { by } => self.on_began(id, by),
+            Told::Signed(msg) => self.on_signed(id, msg),
+            Told::Proposed(it) => self.on_proposed(it),
             Told::Count(what) => count(what),
             Told::Order(event) => match event {
                 Event::ViewBegan { .. } => count("view"),
@@ -337,8 +369,82 @@ impl Checker {
         }
     }
 
+    fn on_proposed(&mut self, it: &PrePrepare) {
+        let epoch = it.header.epoch;
+        let committee = usize::try_from(epoch.0).ok().and_then(|it| self.committees.get(it));
+        if committee.is_some_and(|them| them.leader(epoch, it.view) == it.sender_id) {
+            let digest = self.config.digest_of(&self.group, &it.header);
+            self.proposed.insert((epoch, it.view, digest));
+        }
+    }
+
+    /// An honest member has signed this.
+    fn on_signed(&mut self, id: MemberId, msg: &Message) {
+        match msg {
+            Message::PrePrepare(it) => {
+                if it.header.epoch.0 >= self.committees.len() as u64 {
+                    let what = format!("{id} proposes {it:?}, but that epoch has not begun");
+                    self.fail(Kind::Broken, what);
+                }
+                self.on_proposed(it);
+                let digest = self.config.digest_of(&self.group, &it.header);
+                self.on_vote(id, VotePhase::Prepare, it.vote(digest).subject);
+            }
+            Message::Prepare(it) => {
+                let VoteSubject { epoch, view, digest, .. } = it.subject;
+                if !self.proposed.contains(&(epoch, view, digest)) {
+                    let what = format!("{id} votes for {it:?}, which no leader proposed");
+                    self.fail(Kind::Usurped, what);
+                }
+                self.on_vote(id, VotePhase::Prepare, it.subject);
+            }
+            Message::Commit(it) => self.on_vote(id, VotePhase::Commit, it.subject),
+            Message::ViewChange(it) => self.on_claim(id, it),
+            Message::NewView(it) => self.on_began(id, std::slice::from_ref(it)),
+            _ => {}
+        }
+    }
+
+    fn on_vote(&mut self, id: MemberId, phase: VotePhase, subject: VoteSubject) {
+        let VoteSubject { epoch, view, slot, digest } = subject;
+        let signed = self.signed.entry(id).or_default();
+        let known = *signed.votes.entry((phase, epoch, view, slot)).or_insert(digest);
+        let (in_epoch, entered) = signed.entered;
+        let is_late = in_epoch == epoch && view < entered && phase == VotePhase::Prepare;
+        if phase == VotePhase::Commit {
+            let time = |it: &VoteSubject| (it.epoch, it.view, it.slot);
+            let is_newer = signed.commit.is_none_or(|it| time(&it) < time(&subject));
+            signed.commit = if is_newer { Some(subject) } else { signed.commit };
+        }
+        let is_again = signed.before.is_some_and(|it| it.0 == epoch && view <= it.1);
+        signed.newest = signed.newest.max(Some((epoch, view)));
+        if (known != digest || is_late || is_again) && !self.forgetful.contains(&id) {
+            let what = format!("{id} signs {phase:?} {subject:?} after {known} in {entered:?}");
+            self.fail(Kind::Contradicted, what);
+        }
+    }
+
+    fn on_claim(&mut self, id: MemberId, it: &ViewChange) {
+        let signed = self.signed.entry(id).or_default();
+        signed.entered = signed.entered.max((it.epoch, it.view));
+        signed.newest = signed.newest.max(Some((it.epoch, it.view)));
+        let hides = signed.commit.filter(|commit| {
+            let least = (true, commit.view, commit.slot, ClaimKind::Prepare);
+            commit.epoch == it.epoch && commit.view < it.view && it.signed.claim.rank() < least
+        });
+        if let Some(commit) = hides
+            && !self.forgetful.contains(&id)
+        {
+            let what = format!("{id} claims {:?} after its COMMIT of {commit:?}", it.signed.claim);
+            self.fail(Kind::Contradicted, what);
+        }
+    }
+
     /// A view has begun at `node`, by one of these.
     fn on_began(&mut self, node: MemberId, by: &[Arc<NewView>]) {
+        for it in by {
+            self.proposed.extend(it.base().map(|base| (it.epoch, it.view, base.digest)));
+        }
         let is_below = |it: &Arc<NewView>| {
             let base = it.base()?;
             let finals = self

@@ -152,6 +152,8 @@ pub(crate) struct Liar {
     last: Option<(ViewNo, SlotHeader)>,
     before: Option<SlotHeader>,
     countersigned: usize,
+    /// Members that have asked for final slots.
+    askers: BTreeSet<MemberId>,
     sides: Option<Sides>,
     is_planned: bool,
     redrawn: Time,
@@ -186,6 +188,7 @@ impl Liar {
             last: None,
             before: None,
             countersigned: 0,
+            askers: BTreeSet::new(),
             is_planned: sides.is_some(),
             sides,
             redrawn: Time::ZERO,
@@ -285,6 +288,7 @@ impl Liar {
                     self.changes.pop_first();
                 }
             }
+            Message::SlotReq(_) => _ = self.askers.insert(from),
             Message::PrePrepare(it) => {
                 self.last = Some((it.view, it.header.clone()));
                 if self.does(Lie::Countersign) {
@@ -354,8 +358,9 @@ impl Liar {
     fn rewrite(&mut self, to: MemberId, msg: Message) -> Vec<Message> {
         match msg {
             Message::PrePrepare(it) if it.sender_id == self.me.id => {
-                let before = self.last.replace((it.view, it.header.clone()));
-                self.before = before.map(|it| it.1).or(self.before.take());
+                let before = self.last.replace((it.view, it.header.clone())).map(|it| it.1);
+                let before = before.filter(|before| before.slot < it.header.slot);
+                self.before = before.or(self.before.take());
                 if self.does(Lie::Equivocate) {
                     return self.equivocate(to, &it);
                 }
@@ -388,7 +393,7 @@ impl Liar {
             Message::Bundle(it) if self.does(Lie::Author) && it.author == self.me.id => {
                 self.say_otherwise(to, it)
             }
-            Message::SlotResp(it) if self.does(Lie::FalseSlots) => {
+            Message::SlotResp(it) if self.does(Lie::FalseSlots) && self.rng.random_bool(0.5) => {
                 let from = it.slots.first().map(|it| it.header.clone());
                 from.map(|it| vec![self.false_slots(&it)]).unwrap_or_default()
             }
@@ -597,7 +602,9 @@ impl Liar {
         claims.extend(own);
         claims.sort_by_key(|it| it.claim.rank());
         let is_second = self.side(it.view, to);
-        let mut changes = match self.rng.random_range(0..4) {
+        let view = (it.epoch, it.view);
+        let mut changes = match self.rng.random_range(0..5) {
+            4 => vec![SignedClaim::sign(&self.group, view, Self::start_of_epoch(), self.key())],
             0 if is_second => it.changes.clone(),
             1 => claims.iter().take(quorum.saturating_sub(1)).copied().collect(),
             _ => claims.iter().take(quorum).copied().collect::<Vec<_>>(),
@@ -614,7 +621,6 @@ impl Liar {
             let lower = known.values().find(|it| Some(it.signed.claim) != base);
             certificate = lower.and_then(|it| it.certificate.clone());
         }
-        let view = (it.epoch, it.view);
         let lie = NewView::sign(&self.group, view, changes, certificate, self.key());
         vec![Message::NewView(Arc::new(lie))]
     }
@@ -638,6 +644,29 @@ impl Liar {
         }
     }
 
+    /// A slot that might come next, with a message of its own.
+    fn own_slot(&mut self, status: &BftStatus) -> (SlotHeader, Arc<Bundle>) {
+        self.numbers += 1;
+        let origin = Origin::own(self.me.id, self.rng.random());
+        let payload = format!("own {} of {}", self.numbers, self.me.id).into();
+        let items = vec![BundleItem { room: "general".into(), payload }];
+        let bundle = Arc::new(Bundle::sign(&self.group, origin, 1, items, &self.me.keys));
+        let digest = bundle.statement().digest(&self.group);
+        let mut header = self.next_header(status);
+        header.bundles.push(BundleRef { digest, count: bundle.count(), skip: 0 });
+        (header, bundle)
+    }
+
+    fn uncertified(&mut self, header: SlotHeader, bundle: Arc<Bundle>) -> Message {
+        let SlotHeader { epoch, slot, .. } = header;
+        let digest = self.digest_of(&header);
+        let subject = VoteSubject { epoch, view: ViewNo(0), slot, digest };
+        let certificate = self.no_certificate(VotePhase::Commit, subject);
+        let content = SlotContent { header, bundles: vec![bundle], change: None };
+        let (slots, headers) = (vec![Arc::new(content)], Vec::new());
+        Message::SlotResp(SlotResp { slots, headers, certificate })
+    }
+
     /// Slots behind `header`'s parent that nobody has made final.
     fn false_slots(&mut self, header: &SlotHeader) -> Message {
         let bundle = self.invented();
@@ -645,16 +674,7 @@ impl Liar {
         let mut header = header.clone();
         header.bundles = vec![BundleRef { digest, count: bundle.count(), skip: 0 }];
         (header.change, header.committee) = (None, None);
-        let SlotHeader { epoch, slot, .. } = header;
-        let digest = header.digest(&self.group);
-        let subject = VoteSubject { epoch, view: ViewNo(0), slot, digest };
-        let certificate = self.no_certificate(VotePhase::Commit, subject);
-        let content = SlotContent { header, bundles: vec![Arc::new(bundle)], change: None };
-        Message::SlotResp(SlotResp {
-            slots: vec![Arc::new(content)],
-            headers: Vec::new(),
-            certificate,
-        })
+        self.uncertified(header, Arc::new(bundle))
     }
 
     /// One forged message, in an honest name.
@@ -714,17 +734,12 @@ impl Liar {
                 said.push((any(&mut self.rng), self.heard[at].clone()));
             }
         }
-        if self.does(Lie::Usurp)
-            && let Some((view, header)) = self.last.clone()
-            && self.rng.random_bool(0.3)
-        {
-            let mut header = header;
-            header.time = WallTime(header.time.0 + self.rng.random_range(1..5));
-            if self.rng.random_bool(0.5) {
-                header.parent = header.digest(&self.group);
-                header.slot = header.slot.next();
+        if self.does(Lie::Usurp) && status.leader != self.me.id {
+            for to in &linked {
+                let (header, bundle) = self.own_slot(status);
+                said.push((*to, Message::Bundle(bundle)));
+                said.push((*to, self.propose(status.view, header)));
             }
-            said.push((any(&mut self.rng), self.propose(view, header)));
         }
         if self.does(Lie::Suspect) && self.rng.random_bool(0.3) {
             let ahead = self.rng.random_range(1..4);
@@ -732,9 +747,11 @@ impl Liar {
             let wish = Suspect::sign(&self.group, view, "it pleases me", self.key());
             said.extend(linked.iter().map(|to| (*to, Message::Suspect(wish.clone()))));
         }
-        if self.does(Lie::FalseSlots) && self.rng.random_bool(0.1) {
-            let header = self.next_header(status);
-            said.push((any(&mut self.rng), self.false_slots(&header)));
+        if self.does(Lie::FalseSlots) {
+            for to in std::mem::take(&mut self.askers) {
+                let (header, bundle) = self.own_slot(status);
+                said.push((to, self.uncertified(header, bundle)));
+            }
         }
         if self.does(Lie::Flood) {
             for _ in 0..self.rng.random_range(0..20) {

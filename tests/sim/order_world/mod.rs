@@ -63,10 +63,6 @@ pub(crate) struct Cast {
 }
 
 impl Cast {
-    pub(crate) fn honest(members: usize) -> Self {
-        Self { members, lies: BTreeMap::new(), is_plot: false }
-    }
-
     /// So many liars of these kinds.
     pub(crate) fn draw(members: usize, liars: usize, kinds: &[Lie], rng: &mut Rng) -> Self {
         let mut lies: BTreeMap<usize, BTreeSet<Lie>> = BTreeMap::new();
@@ -261,7 +257,7 @@ impl World {
             {
                 self.agenda.pop();
                 if let Some(due) = self.dues.remove(&number) {
-                    self.happen(due);
+                    self.happen(&due);
                     self.heed();
                 }
             }
@@ -279,9 +275,9 @@ impl World {
         true
     }
 
-    fn happen(&mut self, due: Due) {
+    fn happen(&mut self, due: &Due) {
         match due {
-            Due::Restart { node } => self.start(node),
+            Due::Restart { node } => self.start(*node),
             Due::Weather => self.on_weather(),
             Due::Type => self.on_type(),
         }

@@ -178,6 +178,9 @@ impl World {
         if self.nodes[node].backup.is_some() && self.rng.random_bool(0.6) {
             self.count("restored from a copy");
             let is_told = self.rng.random_bool(0.5);
+            if !is_told {
+                self.checker.forgetful.insert(self.nodes[node].id);
+            }
             self.restore(node, is_told);
         } else {
             self.count("lost disk");

@@ -385,7 +385,7 @@ impl World {
             }
             let by = self.nodes.iter().position(|it| it.id == prepared.txid.node).expect("known");
             let is_lost = self.checker.lost_coordinators.contains(&by);
-            if !is_lost || self.decides == DecisionAuthority::Log {
+            if !is_lost || self.decides != DecisionAuthority::Coordinator {
                 return Err(format!("T5: {} is still in doubt about {}", node.id, prepared.txid));
             }
         }
@@ -433,7 +433,7 @@ impl World {
                     return self.check_end();
                 }
                 Some(_) => {}
-                None if self.decides == DecisionAuthority::Log => {}
+                None if self.decides != DecisionAuthority::Coordinator => {}
                 None => return Err("T6: the last command is not answered".to_owned()),
             }
         }

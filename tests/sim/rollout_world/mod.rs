@@ -85,6 +85,8 @@ pub(crate) struct Node {
     backup: Option<Vec<Record>>,
     /// Number of its starts.
     life: u64,
+    /// Number of ends that its part in the order has told it in this life.
+    read: usize,
     /// Whether it ran when it was looked at last.
     was_up: bool,
     slow_disk: bool,
@@ -111,6 +113,11 @@ enum Happening {
         life: u64,
         txid: TxId,
     },
+    /// A node's part in the order tells it all ends that it has not told it yet.
+    Ordered {
+        node: usize,
+        life: u64,
+    },
 }
 
 pub(crate) struct World {
@@ -130,6 +137,8 @@ pub(crate) struct World {
     pub(crate) checker: Checker,
     pub(crate) figures: Figures,
     log: BTreeMap<TxId, (bool, Option<Box<Committed>>)>,
+    /// Transactions with an end in the log, in its order.
+    ends: Vec<TxId>,
     /// What was said, to be said again.
     said: Vec<(usize, usize, Message)>,
     pub(crate) tickets: u64,
@@ -188,6 +197,7 @@ impl World {
             desk: None,
             backup: None,
             life: 0,
+            read: 0,
             was_up: false,
             slow_disk: rng.random_bool(0.2),
             errors: Some(0),
@@ -211,6 +221,7 @@ impl World {
             checker: Checker::new(roster),
             figures: Figures::default(),
             log: BTreeMap::new(),
+            ends: Vec::new(),
             said: Vec::new(),
             tickets: 0,
             answers: BTreeMap::new(),
@@ -583,6 +594,15 @@ impl World {
                     self.world.command(place(node), Call::Decided { txid, commit, proof });
                 }
             }
+            Happening::Ordered { node, life } => {
+                if self.is_living(node, life) {
+                    for txid in &self.ends[self.nodes[node].read..] {
+                        let (txid, (commit, proof)) = (txid.clone(), self.log[txid].clone());
+                        self.world.command(place(node), Call::Decided { txid, commit, proof });
+                    }
+                    self.nodes[node].read = self.ends.len();
+                }
+            }
         }
     }
 
@@ -633,6 +653,7 @@ impl World {
     fn on_started(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         node.life += 1;
+        node.read = 0;
         node.was_up = true;
         if self.is_harsh && !self.is_calm && node.life > 1 && self.rng.random_bool(0.5) {
             // It goes on with what may be on no disk yet, and soon the power fails.
@@ -642,6 +663,16 @@ impl World {
         }
         if self.has_seeds {
             self.tell_of_dead(at);
+        }
+        self.tell_of_ends(at);
+    }
+
+    /// Where an order decides, its members learn of all that is final.
+    fn tell_of_ends(&mut self, at: usize) {
+        if self.decides == DecisionAuthority::Order {
+            let (node, life) = (at, self.nodes[at].life);
+            let span = Duration::from_micros(self.rng_between(self.latency / 2, self.latency));
+            self.plan(self.now().after(span), Happening::Ordered { node, life });
         }
     }
 
@@ -755,8 +786,12 @@ impl World {
         if side.len() * 2 <= self.nodes.len() || self.rng.random_bool(0.1) {
             return;
         }
-        self.log.entry(txid.clone()).or_insert((commit, proof));
+        if !self.log.contains_key(&txid) {
+            self.log.insert(txid.clone(), (commit, proof));
+            self.ends.push(txid.clone());
+        }
         for node in side {
+            self.tell_of_ends(node);
             if node == at || self.rng.random_bool(0.7) {
                 let (life, txid) = (self.nodes[node].life, txid.clone());
                 let span = Duration::from_micros(self.rng_between(self.latency / 2, self.latency));
@@ -780,6 +815,7 @@ impl World {
     pub(crate) fn join(&mut self) {
         self.sides.fill(0);
         self.world.reunite();
+        (0..self.nodes.len()).for_each(|at| self.tell_of_ends(at));
     }
 
     /// Pairs of nodes with a link.

@@ -4,7 +4,7 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a wrapper picks a few words of many")]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use folkmoot::machine::{
     CallFailure, DialId, Effect, Effects, HostPinged, Input, LinkId, Machine, NodeOpening,
 };
 use folkmoot::model::{Endpoint, Now, Rng};
-use folkmoot::proto::bft::message::{Message, SlotContent};
+use folkmoot::proto::bft::message::{Message, PrePrepare, SlotContent};
 use folkmoot::proto::bft::view::NewView;
 use folkmoot::proto::bft::{Bundle, Certificate, ContentDigest, OrderId, SlotHeader, SlotNo};
 use folkmoot::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
@@ -76,6 +76,10 @@ pub(crate) enum Told {
         before: SeqNo,
         entry: Arc<Entry>,
     },
+    /// The member has signed this: a vote, a proposal or a claim.
+    Signed(Message),
+    /// A leader's proposal was heard.
+    Proposed(Arc<PrePrepare>),
     /// A view begins, by one of these.
     Began {
         by: Vec<Arc<NewView>>,
@@ -114,7 +118,7 @@ enum Link {
 pub(crate) struct Log {
     group: Option<OrderId>,
     config: Config,
-    slots: HashMap<ContentDigest, Arc<SlotContent>>,
+    slots: BTreeMap<ContentDigest, Arc<SlotContent>>,
     /// Final slots, from the first.
     chain: Vec<Arc<SlotContent>>,
     certificates: BTreeMap<SlotNo, Certificate>,
@@ -393,6 +397,17 @@ impl OrderHost {
         }
     }
 
+    fn tell_signed(&self, msg: &Message, fx: &mut Effects<Self>) {
+        if let Message::PrePrepare(_)
+        | Message::Prepare(_)
+        | Message::Commit(_)
+        | Message::ViewChange(_)
+        | Message::NewView(_) = msg
+        {
+            self.tell(Told::Signed(msg.clone()), fx);
+        }
+    }
+
     /// A machine says something on a link.
     fn say(&mut self, now: Now, twin: usize, link: LinkId, msg: Message, fx: &mut Effects<Self>) {
         let Some(Link::Open(to)) = self.links.get(&link) else { return };
@@ -449,8 +464,12 @@ impl OrderHost {
 
     fn carry_out(&mut self, now: Now, twin: usize, effect: bft::Effect, fx: &mut Effects<Self>) {
         match effect {
-            Effect::Send { link, msg } => self.say(now, twin, link, msg, fx),
+            Effect::Send { link, msg } => {
+                self.tell_signed(&msg, fx);
+                self.say(now, twin, link, msg, fx);
+            }
             Effect::SendAll { links, msg } => {
+                self.tell_signed(&msg, fx);
                 for link in links {
                     self.say(now, twin, link, msg.clone(), fx);
                 }
@@ -533,7 +552,7 @@ impl OrderHost {
 
     fn on_word(&mut self, now: Now, link: LinkId, word: Word, fx: &mut Effects<Self>) {
         match (self.links.get(&link).cloned(), word) {
-            (Some(Link::Open(from)), Word::Order(msg)) => self.hear(now, link, from, msg, fx),
+            (Some(Link::Open(from)), Word::Order(msg)) => self.hear(now, link, from, &msg, fx),
             (Some(Link::Accepted), Word::Join { caller }) => {
                 fx.stop_timer(Timer::Handshake(link));
                 let is_up = self.twins.iter().any(|it| it.machine.is_some());
@@ -562,11 +581,13 @@ impl OrderHost {
         now: Now,
         link: LinkId,
         from: MemberId,
-        msg: Message,
+        msg: &Message,
         fx: &mut Effects<Self>,
     ) {
-        if let Message::NewView(it) = &msg {
-            self.remember(it);
+        match msg {
+            Message::NewView(it) => self.remember(it),
+            Message::PrePrepare(it) => self.tell(Told::Proposed(Arc::clone(it)), fx),
+            _ => {}
         }
         for twin in 0..self.twins.len() {
             let mut msg = Some(msg.clone());
@@ -601,6 +622,12 @@ impl OrderHost {
             }
         }
         fx.set_timer(Timer::Lie, micros(&mut self.rng, 20_000..200_000));
+    }
+
+    fn on_command(&mut self, now: Now, command: &Command, fx: &mut Effects<Self>) {
+        for twin in 0..self.twins.len() {
+            self.hand(now, twin, Input::Command(command.clone()), fx);
+        }
     }
 
     fn on_closed(&mut self, now: Now, link: LinkId, reason: &str, fx: &mut Effects<Self>) {
@@ -695,11 +722,7 @@ impl Machine for OrderHost {
                     fx.send(link, Word::Order(msg));
                 }
             }
-            Input::Command(command) => {
-                for twin in 0..self.twins.len() {
-                    self.hand(now, twin, Input::Command(command.clone()), fx);
-                }
-            }
+            Input::Command(command) => self.on_command(now, &command, fx),
             Input::Garbled { .. } | Input::Extra(HostPinged { .. }) => {}
         }
     }

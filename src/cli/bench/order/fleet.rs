@@ -34,7 +34,7 @@ struct Member {
 /// Processes of the group; ended when dropped.
 pub(super) struct Fleet(Vec<Member>);
 
-/// What one load brought, over all members that took part.
+/// Outcome of one load, over all members that took part.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
     /// Final entries a second.

@@ -16,7 +16,7 @@ use crate::cli::bench::figure::distribution;
 use crate::cli::output::print;
 use crate::model::{Endpoint, Time};
 use crate::network::order::Fate;
-use crate::network::{Network, Order, OrderedLog, Roster};
+use crate::network::{Network, Order, OrderRoster, OrderedLog};
 use crate::runtime::clock::Clock;
 
 /// Longest wait for what is in flight at the end of a load.
@@ -29,7 +29,7 @@ pub struct OrderPartArgs {
     pub part: String,
 }
 
-/// One member.
+/// One member of the group, as its process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Part {
     /// Listen address of its peer.
@@ -67,7 +67,7 @@ pub(super) struct Load {
 pub(in crate::cli::bench) fn run(args: &OrderPartArgs) -> Result<(), CliError> {
     let part: Part = serde_json::from_str(&args.part)
         .map_err(|err| CliError::Usage(format!("this is no part of a measurement: {err}")))?;
-    let roster: Roster = part.roster.parse().map_err(CliError::Usage)?;
+    let roster: OrderRoster = part.roster.parse().map_err(CliError::Usage)?;
     let network = Network::builder().listen(part.at).data(&part.data).start()?;
     let log = network.order("bench", Order::byzantine(&roster).data(&part.log))?;
     for line in io::stdin().lines() {
@@ -98,7 +98,7 @@ fn load(log: &OrderedLog, load: Load) -> Result<serde_json::Value, CliError> {
     let (clock, (tell, told)) = (Clock::start(), bounded(load.in_flight));
     let text: Arc<str> = "x".repeat(load.bytes).into();
     for _ in 0..load.in_flight {
-        propose(log, &clock, &text, &tell)?;
+        propose(log, &clock, &text, &tell);
     }
     let end = Duration::from_millis(load.millis);
     let (mut latencies, mut gap, mut last) = (Vec::new(), Duration::ZERO, clock.now().mono);
@@ -114,7 +114,7 @@ fn load(log: &OrderedLog, load: Load) -> Result<serde_json::Value, CliError> {
         latencies.push(now.since(sent).as_secs_f64() * 1e3);
         (gap, last, took) = (gap.max(now.since(last)), now, now.since(begun));
         if took < end {
-            propose(log, &clock, &text, &tell)?;
+            propose(log, &clock, &text, &tell);
         } else {
             open -= 1;
         }
@@ -125,12 +125,7 @@ fn load(log: &OrderedLog, load: Load) -> Result<serde_json::Value, CliError> {
     }))
 }
 
-fn propose(
-    log: &OrderedLog,
-    clock: &Clock,
-    text: &str,
-    tell: &Sender<(Time, Fate)>,
-) -> Result<(), CliError> {
+fn propose(log: &OrderedLog, clock: &Clock, text: &str, tell: &Sender<(Time, Fate)>) {
     let (sent, tell) = (clock.now().mono, tell.clone());
     let told = move |fate| {
         if fate != Fate::Kept {
@@ -138,5 +133,5 @@ fn propose(
             let _ = tell.send((sent, fate));
         }
     };
-    log.propose_and_tell(text.as_bytes(), Box::new(told)).map_err(CliError::Failed)
+    log.propose_and_tell(text.as_bytes(), Box::new(told));
 }

@@ -12,7 +12,7 @@ use super::scroll::{Row, wrap};
 use crate::cli::chat::format;
 use crate::cli::chat::model::{ChatLine, ChatModel, MemberView, PendingMessage};
 use crate::cli::text::escape;
-use crate::proto::chat::entry::MemberId;
+use crate::proto::chat::entry::{MemberId, SeqNo};
 
 /// Width in columns below which the list of members has no room.
 const LIST_FROM: u16 = 64;
@@ -76,8 +76,9 @@ fn dim() -> Style {
 fn draw_title(frame: &mut Frame<'_>, model: &ChatModel, area: Rect) {
     let leader =
         model.standing.leader.map_or("nobody leads".to_owned(), |it| format!("{it} leads"));
+    let period = if model.standing.needed.is_some() { "view" } else { "term" };
     let text = format!(
-        " {}  {}  term {}  {leader}  #{} ",
+        " {}  {}  {period} {}  {leader}  #{} ",
         model.me,
         format::role(model.standing.role),
         model.standing.term.0,
@@ -90,7 +91,10 @@ fn draw_title(frame: &mut Frame<'_>, model: &ChatModel, area: Rect) {
 fn draw_alarm(frame: &mut Frame<'_>, model: &ChatModel, area: Rect) {
     let (here, all) = model.reach();
     let who = if all == 0 { String::new() } else { format!(": {here} of {all} reachable") };
-    let text = format!(" no majority{who}; what you type is kept and sent later");
+    let text = match model.standing.needed {
+        None => format!(" no majority{who}; what you type is kept and sent later"),
+        Some(needed) => format!(" halted{who}, {needed} are needed; what you type waits"),
+    };
     let style = Style::default().fg(Color::White).bg(Color::Red).add_modifier(Modifier::BOLD);
     frame.render_widget(Paragraph::new(text).style(style), area);
 }
@@ -193,6 +197,7 @@ fn draw_pending(frame: &mut Frame<'_>, waiting: &[PendingMessage], area: Rect) {
     let shown = waiting.iter().take(PENDING_MAX).map(|it| {
         let (mark, what) = match it.number {
             None => ("○", "typed".to_owned()),
+            Some(SeqNo(0)) => ("◐", "proposed".to_owned()),
             Some(seq) => ("◐", format!("numbered {}", seq.0)),
         };
         let text = format!(" {mark} {what}: {}", escape(&it.chat.payload));

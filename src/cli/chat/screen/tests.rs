@@ -126,6 +126,21 @@ fn without_a_majority_there_is_a_red_bar_that_says_what_becomes_of_what_is_typed
 }
 
 #[test]
+fn over_a_byzantine_order_the_screen_has_views_and_says_how_many_are_needed() {
+    let mut screen = screen();
+    screen.model.standing.needed = Some(3);
+    screen.model.happen(&Told::Pending(chat(1, 4, GENERAL, "and")));
+    screen.model.happen(&Told::Numbered(chat(1, 4, GENERAL, "").msg_id, SeqNo(0)));
+    let mut terminal = terminal(70, 14);
+    let rows = show(&mut terminal, &mut screen);
+    assert_eq!(rows[0], " peer_1  FOLLOWER  view 2  peer_3 leads  #general");
+    assert!(rows.iter().any(|it| it == " ◐ proposed: and"), "{rows:#?}");
+    screen.model.standing.has_quorum = false;
+    let text = " halted: 2 of 3 reachable, 3 are needed; what you type waits";
+    assert_eq!(show(&mut terminal, &mut screen)[1], text);
+}
+
+#[test]
 fn wide_characters_are_wrapped_and_never_torn() {
     let mut screen = screen();
     say(&mut screen, 9, 2, &"漢字".repeat(20));
