@@ -141,6 +141,7 @@ fn flag(arg: &Arg, value: Value) -> Result<Vec<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::rollout::args::DecisionLogKind;
     use crate::cli::{PeerArgs, SeedArgs};
 
     fn peer(line: &str, variables: &[(&str, &str)]) -> Result<PeerArgs, Error> {
@@ -175,6 +176,18 @@ mod tests {
             [("FOLKMOOT_SETTINGS", path), ("FOLKMOOT_OPEN", "false"), ("FOLKMOOT_JOIN", "[::1]:9")];
         let args = peer("peer --port 7", &variables).expect("all is given").run;
         assert_eq!((args.port, args.open, args.join.len()), (Some(7), false, 1));
+    }
+
+    #[test]
+    fn a_flag_that_may_lack_its_value_is_true_or_has_one() {
+        let file = file("port = 1\nrollout = \"a\"\ndecide-in-log = true\n");
+        let line = format!("peer --settings {}", file.path().display());
+        let kind =
+            |variables| peer(&line, variables).expect("all is given").run.rollout.decide_in_log;
+        assert_eq!(kind(&[]), Some(DecisionLogKind::Chat));
+        assert_eq!(kind(&[("FOLKMOOT_DECIDE_IN_LOG", "bft")]), Some(DecisionLogKind::Bft));
+        assert_eq!(kind(&[("FOLKMOOT_DECIDE_IN_LOG", "true")]), Some(DecisionLogKind::Chat));
+        assert_eq!(kind(&[("FOLKMOOT_DECIDE_IN_LOG", "false")]), None);
     }
 
     #[test]

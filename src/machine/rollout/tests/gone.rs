@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-fn gone(of: &[usize]) -> Command {
+pub(super) fn gone(of: &[usize]) -> Command {
     Command::Gone { nodes: of.iter().map(|at| name(*at)).collect() }
 }
 
@@ -69,7 +69,7 @@ fn restarted(table: &TestFleet, seat: &TestNode, at: usize) -> TestNode {
     table.seat(at, past_of(seat))
 }
 
-fn past_of(seat: &TestNode) -> Vec<Record> {
+pub(super) fn past_of(seat: &TestNode) -> Vec<Record> {
     whole().into_iter().chain(seat.records.iter().cloned()).collect()
 }
 

@@ -109,6 +109,19 @@ fn an_entry_that_proves_no_commit_and_one_members_word_end_nothing() {
     assert!(!seats[1].machine.memory.is_marked(&other));
 }
 
+#[test]
+fn no_operators_word_settles_what_the_order_ends() {
+    let table = table(3);
+    let (mut seats, _) = gone::in_doubt(&table);
+    let settling = proposal(&seats[0].ask(gone::gone(&[2])));
+    assert!(settling.settles().is_some());
+    let config = Config { decides: DecisionAuthority::Order, ..table.config(1) };
+    let mut seat = table.seat_of(config, 1, gone::past_of(&seats[1]));
+    seat.tell(Input::closed(LinkId(2), ""));
+    let no = vote(&seat.hear(0, prepare(&settling)));
+    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(AbortCause::InDoubt)), "{}", no.reason);
+}
+
 fn entry(number: u64, decision: &DecisionEntry) -> Entry {
     let origin = Origin { member: MemberId(1), client: 1 };
     let payload = serde_json::to_string(decision).unwrap().into();
