@@ -22,11 +22,9 @@ fn voted(table: &TestFleet) -> (Vec<TestNode>, Committed) {
 
 /// Ends that the order is asked for.
 fn asked(fx: &[Effect]) -> Vec<(bool, Option<Committed>)> {
-    let asked = fx.iter().filter_map(|it| match it {
-        Effect::Extra(ExtraEffect::Decide { commit, proof, .. }) => {
-            Some((*commit, proof.as_deref().cloned()))
-        }
-        _ => None,
+    let asked = fx.iter().filter_map(|it| {
+        let Effect::Extra(ExtraEffect::Decide { commit, proof, .. }) = it else { return None };
+        Some((*commit, proof.as_deref().cloned()))
     });
     asked.collect()
 }
