@@ -15,7 +15,7 @@ use crate::support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +30,8 @@ use folkmoot::proto::bft::message::{
 use folkmoot::proto::bft::view::{NewView, SignedClaim, Suspect, ViewChange};
 use folkmoot::proto::bft::{
     Approval, Bundle, BundleItem, Certificate, Claim, ClaimKind, ContentDigest, EpochNo,
-    Equivocation, MembershipChange, PhaseVote, SlotNo, ViewNo, VotePhase, VoteSubject, roster,
+    Equivocation, MembershipChange, OrderId, PhaseVote, SlotNo, ViewNo, VotePhase, VoteSubject,
+    roster,
 };
 use folkmoot::proto::chat::entry::{MemberId, Origin};
 use folkmoot::runtime::files::{identity_of, os_rng};
@@ -460,7 +461,7 @@ fn flood(liar: &Liar, turn: u64, placed: ContentDigest) -> Vec<u8> {
     let status = OrderStatus {
         epoch: EpochNo(turn),
         view: ViewNo(turn),
-        active: turn % 2 == 0,
+        active: turn.is_multiple_of(2),
         slot: SlotNo(u64::MAX),
         digest: placed,
     };
@@ -489,7 +490,7 @@ fn flood(liar: &Liar, turn: u64, placed: ContentDigest) -> Vec<u8> {
         Message::Bundle(liar.bundle(turn + 1, 7, &[&text, &text])),
     ];
     let mut lines: Vec<u8> = messages.iter().flat_map(encode).collect();
-    if turn % 64 == 0 {
+    if turn.is_multiple_of(64) {
         lines.extend(format!("{{\"type\":\"{}\"}}\n", "y".repeat(250_000)).into_bytes());
     }
     lines
@@ -577,51 +578,32 @@ fn lowest_claim(liar: &Liar, view: ViewNo) -> SignedClaim {
     SignedClaim::sign(&liar.group(), (EpochNo(0), view), claim, liar.signer())
 }
 
-#[test]
-fn views_and_slots_that_are_made_up_are_refused_and_got_from_others() {
-    let (mut group, liars) = group_with(4, &[3], &PATIENT);
-    let (liar, id) = (&liars[0], liars[0].group());
-    assert_eq!((group.append(1, "one"), group.append(2, "two")), (1, 2));
-    group.wait("all have them", |it| [1, 2, 4].iter().all(|id| it.status(*id)["place"] == 2));
-    // The liar leads a view, and has the claims of all.
-    let view = bring_to_lead(&group, liar, 3);
-    let (signed, certificate) = claims_for(liar, view);
-    let own = lowest_claim(liar, view);
-    let begin = |view: ViewNo, changes: &[SignedClaim], certificate: Option<Certificate>| {
-        let at = (EpochNo(0), view);
-        let it = NewView::sign(&id, at, changes.to_vec(), certificate, liar.signer());
-        Message::NewView(Arc::new(it))
-    };
-    // The lowest legal quorum hides nothing: one of two honest claims is there.
-    let legal = begin(view, &[signed[0], signed[1], own], certificate);
-    [1, 2, 4].iter().for_each(|to| liar.tell(*to, &legal));
-    group.wait("the view has begun", |it| {
-        [1, 2, 4].iter().all(|id| it.status(*id)["active"] == true)
-    });
-    // It proposes what nobody has ever seen.
-    let unknown = liar.bundle(9, 1, &["never told"]);
-    let header = Tip::of(&group.status(1)).header(&id, &[unknown]);
-    [1, 2, 4].iter().for_each(|to| liar.tell(*to, &liar.proposal(view, &header)));
-    // A second beginning of one view: far too long, nobody could pass it on; short, it is evidence.
-    let padded: Vec<_> = std::iter::repeat_n(own, 700).collect();
-    liar.tell_and_be_cut(4, &begin(view, &padded, None));
-    liar.tell(1, &begin(view, &[own], None));
-    all_name(&group, &[3]);
-    group.wait("it is replaced", |it| [1, 2, 4].iter().all(|id| it.status(*id)["leader"] != 3));
-    assert_eq!(group.append(1, "three"), 3);
+/// The beginning of a view from these claims.
+fn begin(
+    liar: &Liar,
+    view: ViewNo,
+    changes: &[SignedClaim],
+    certificate: Option<Certificate>,
+) -> Message {
+    let at = (EpochNo(0), view);
+    let changes = changes.to_vec();
+    let it = NewView::sign(&liar.group(), at, changes, certificate, liar.signer());
+    Message::NewView(Arc::new(it))
+}
 
-    // It leads again, and begins its view as it must not.
-    let view = bring_to_lead(&group, liar, 3);
+/// Brings the liar to lead, which begins its view in all ways that are none.
+fn begin_wrongly(group: &Group, liar: &Liar) {
+    let view = bring_to_lead(group, liar, 3);
     let (signed, certificate) = claims_for(liar, view);
     let own = lowest_claim(liar, view);
     let forged = SignedClaim { sender_id: MemberId(4), ..own };
     let wrong = [
         // Without a quorum; with one member as a quorum; with a claim in another's name.
-        (1, begin(view, &[signed[0], own], certificate.clone())),
-        (2, begin(view, &[own, own, own], None)),
-        (4, begin(view, &[signed[0], own, forged], certificate)),
+        (1, begin(liar, view, &[signed[0], own], certificate.clone())),
+        (2, begin(liar, view, &[own, own, own], None)),
+        (4, begin(liar, view, &[signed[0], own, forged], certificate)),
         // From below what is final, although a claim says more.
-        (1, begin(view, &[signed[0], signed[1], own], None)),
+        (1, begin(liar, view, &[signed[0], signed[1], own], None)),
     ];
     // At once: it is replaced as soon as its connections break.
     for (to, message) in &wrong {
@@ -634,12 +616,53 @@ fn views_and_slots_that_are_made_up_are_refused_and_got_from_others() {
         assert!(!group.out(id).contains(&began), "{}", group.out(id));
     }
     group.wait("it is replaced", |it| [1, 2, 4].iter().all(|id| it.status(*id)["leader"] != 3));
+}
+
+#[test]
+fn views_and_slots_that_are_made_up_are_refused_and_got_from_others() {
+    let (mut group, liars) = group_with(4, &[3], &PATIENT);
+    let (liar, id) = (&liars[0], liars[0].group());
+    assert_eq!((group.append(1, "one"), group.append(2, "two")), (1, 2));
+    group.wait("all have them", |it| [1, 2, 4].iter().all(|id| it.status(*id)["place"] == 2));
+    // The liar leads a view, and has the claims of all.
+    let view = bring_to_lead(&group, liar, 3);
+    let (signed, certificate) = claims_for(liar, view);
+    let own = lowest_claim(liar, view);
+    // The lowest legal quorum hides nothing: one of two honest claims is there.
+    let legal = begin(liar, view, &[signed[0], signed[1], own], certificate);
+    [1, 2, 4].iter().for_each(|to| liar.tell(*to, &legal));
+    group.wait("the view has begun", |it| {
+        [1, 2, 4].iter().all(|id| it.status(*id)["active"] == true)
+    });
+    // It proposes what nobody has ever seen.
+    let unknown = liar.bundle(9, 1, &["never told"]);
+    let header = Tip::of(&group.status(1)).header(&id, &[unknown]);
+    [1, 2, 4].iter().for_each(|to| liar.tell(*to, &liar.proposal(view, &header)));
+    // A second beginning of one view: far too long, nobody could pass it on; short, it is evidence.
+    let padded: Vec<_> = std::iter::repeat_n(own, 700).collect();
+    liar.tell_and_be_cut(4, &begin(liar, view, &padded, None));
+    liar.tell(1, &begin(liar, view, &[own], None));
+    all_name(&group, &[3]);
+    group.wait("it is replaced", |it| [1, 2, 4].iter().all(|id| it.status(*id)["leader"] != 3));
+    assert_eq!(group.append(1, "three"), 3);
+
+    // It leads again, and begins its view as it must not.
+    begin_wrongly(&group, liar);
     group.wait("all have the same", |it| [1, 2, 4].iter().all(|id| it.status(*id)["place"] == 3));
 
     // A member comes back, and asks the liar for what it lacks.
     bring_to_lead(&group, liar, 1);
+    answer_with_forged_slots(&mut group, liar);
+    let entries = one_order(&group);
+    let texts = ["[1] peer_1: one", "[2] peer_2: two", "[3] peer_1: three", "[4] peer_2: four"];
+    assert_eq!(entries[..4], texts);
+}
+
+/// Has member 4 miss a slot, and answers with made-up ones when it asks for it.
+fn answer_with_forged_slots(group: &mut Group, liar: &Liar) {
+    let id = liar.group();
     group.kill(4);
-    let place = begin_append(&group, 2, "four");
+    let place = begin_append(group, 2, "four");
     let proposal = liar.await_from(liar.mark(), "a proposal", |_, it| match it {
         Message::PrePrepare(it) => (it.header.slot.0 > 3).then(|| Arc::clone(it)),
         _ => None,
@@ -676,9 +699,6 @@ fn views_and_slots_that_are_made_up_are_refused_and_got_from_others() {
         dropped(it, 4, "slots that their certificate does not prove") > 0
             && dropped(it, 4, "slots that were not asked for") > 0
     });
-    let entries = one_order(&group);
-    let texts = ["[1] peer_1: one", "[2] peer_2: two", "[3] peer_1: three", "[4] peer_2: four"];
-    assert_eq!(entries[..4], texts);
 }
 
 #[test]
@@ -834,47 +854,49 @@ fn a_log_from_a_backup_is_found_out_and_a_second_process_of_one_key_is_refused()
     assert_eq!(one_order(&group).len(), 5);
 }
 
-#[test]
-fn strangers_get_in_nowhere_and_keep_no_member_out() {
-    let mut group = Group::of_four();
-    assert_eq!(group.append(1, "one"), 1);
-    let id = folkmoot::proto::bft::OrderId::parse(&group.group_id()).unwrap();
-    let at =
-        |id: u32| std::net::SocketAddr::from(([127, 0, 0, 1], group.port(id).parse().unwrap()));
-    let stranger = KeyPair::generate(&mut os_rng().unwrap());
-    let nonce = || Nonce::random(&mut os_rng().unwrap());
-    let says = |to, words: &[Message]| {
-        let mut stream = TcpStream::connect(to).unwrap();
-        for word in words {
-            let _ = stream.write_all(&encode(word));
-        }
-        stream
-    };
-    let answer_of = |mut stream: &TcpStream| {
-        let mut line = Vec::new();
-        let mut byte = [0];
-        while matches!(stream.read(&mut byte), Ok(1)) && byte[0] != b'\n' {
-            line.push(byte[0]);
-        }
-        String::from_utf8(line).unwrap()
-    };
-    let join = |sender: u32, keys: &KeyPair| {
-        let key = keys.public();
-        OrderJoin { sender_id: MemberId(sender), group: id, key, nonce: nonce(), process: 1 }
-    };
+/// Address of a member.
+fn address(group: &Group, id: u32) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], group.port(id).parse().unwrap()))
+}
 
-    // Another group, another's id, and a proof that was heard elsewhere.
-    let (ones, twos) = (keys_of(&group, 1), keys_of(&group, 2));
-    let other = folkmoot::proto::bft::OrderId([1; 32]);
-    assert!(call(at(1), (MemberId(9), &stranger), other).is_err());
-    assert!(call(at(1), (MemberId(2), &stranger), id).is_err());
-    let claimed = OrderJoin { key: twos.public(), ..join(2, &stranger) };
+/// Connects and says these words of a handshake.
+fn says(to: SocketAddr, words: &[Message]) -> TcpStream {
+    let mut stream = TcpStream::connect(to).unwrap();
+    for word in words {
+        let _ = stream.write_all(&encode(word));
+    }
+    stream
+}
+
+/// The next line of a connection.
+fn answer_of(mut stream: &TcpStream) -> String {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while matches!(stream.read(&mut byte), Ok(1)) && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).unwrap()
+}
+
+fn join(group: OrderId, sender: u32, keys: &KeyPair) -> OrderJoin {
+    let (key, nonce) = (keys.public(), Nonce::random(&mut os_rng().unwrap()));
+    OrderJoin { sender_id: MemberId(sender), group, key, nonce, process: 1 }
+}
+
+/// Tries to get in by another group, by another's id, and by proofs that others have made.
+fn offer_proofs_of_others(group: &Group, id: OrderId, stranger: &KeyPair) {
+    let at = |id| address(group, id);
+    let (ones, twos) = (keys_of(group, 1), keys_of(group, 2));
+    let other = OrderId([1; 32]);
+    assert!(call(at(1), (MemberId(9), stranger), other).is_err());
+    assert!(call(at(1), (MemberId(2), stranger), id).is_err());
+    let claimed = OrderJoin { key: twos.public(), ..join(id, 2, stranger) };
     let victim = says(at(1), &[Message::OrderJoin(claimed.clone())]);
     let Ok(Message::OrderChallenge(first)) = decode(answer_of(&victim).as_bytes()) else {
         panic!("no challenge")
     };
     // Member 2 signs that very challenge, as one that is called: it is worth nothing here.
-    let asked = OrderJoin { key: ones.public(), nonce: first.nonce, ..join(1, &stranger) };
+    let asked = OrderJoin { key: ones.public(), nonce: first.nonce, ..join(id, 1, stranger) };
     let oracle = says(at(2), &[Message::OrderJoin(asked)]);
     let Ok(Message::OrderChallenge(second)) = decode(answer_of(&oracle).as_bytes()) else {
         panic!("no challenge")
@@ -889,6 +911,16 @@ fn strangers_get_in_nowhere_and_keep_no_member_out() {
     answer_of(&again);
     (&again).write_all(&encode(&Message::OrderProof(OrderProof { proof }))).unwrap();
     assert!(answer_of(&again).contains("the proof is not the key's"));
+}
+
+#[test]
+fn strangers_get_in_nowhere_and_keep_no_member_out() {
+    let mut group = Group::of_four();
+    assert_eq!(group.append(1, "one"), 1);
+    let id = OrderId::parse(&group.group_id()).unwrap();
+    let at = |id| address(&group, id);
+    let stranger = KeyPair::generate(&mut os_rng().unwrap());
+    offer_proofs_of_others(&group, id, &stranger);
 
     // Words of any length, and none at all.
     let mut long = TcpStream::connect(at(1)).unwrap();
@@ -896,7 +928,7 @@ fn strangers_get_in_nowhere_and_keep_no_member_out() {
     let _ = long.write_all(huge.as_bytes());
     let half: Vec<_> = (0..150)
         .map(|turn| {
-            let word = Message::OrderJoin(join(9, &stranger));
+            let word = Message::OrderJoin(join(id, 9, &stranger));
             let words = if turn % 2 == 0 { vec![word] } else { Vec::new() };
             says(at(1), &words)
         })

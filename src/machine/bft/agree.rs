@@ -245,7 +245,7 @@ impl BftReplica {
         if vote.sender_id != member {
             return self.distrust(link, "it votes in another's name", fx);
         }
-        // What it has committed to last is remembered for it, and against it: so it must be its own.
+        // Its newest COMMIT is remembered for it, and against it: so it must be its own.
         let is_newest = phase == VotePhase::Commit && self.recall.is_newest_commit(&vote);
         if is_newest {
             if !self.is_signed(phase, &vote) {
