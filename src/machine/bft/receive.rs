@@ -145,6 +145,10 @@ impl BftReplica {
     /// Offers a change once a quorum has consented (B26).
     fn count_consent(&mut self, change: MembershipChange, approval: Approval, fx: &mut Fx) {
         let digest = change.digest(&self.group);
+        // Consents come one by one: those that came with the change are a liar's or repeats.
+        let Some(change) = change.with_approvals(Vec::new()) else {
+            return self.dropped("a consent to what needs none", fx);
+        };
         let member = approval.member;
         let own = self.consents.values().filter(|(_, given)| given.contains_key(&member)).count();
         if own >= CONSENTS_MAX {
@@ -157,16 +161,7 @@ impl BftReplica {
         if consents.len() < self.committee().quorum() {
             return;
         }
-        let change = match change {
-            MembershipChange::Add { member, .. } => {
-                MembershipChange::Add { member, approvals: consents }
-            }
-            MembershipChange::Remove { member, .. } => {
-                MembershipChange::Remove { member, approvals: consents }
-            }
-            MembershipChange::Renew { .. } => return,
-        };
-        let change = Arc::new(change);
+        let Some(change) = change.with_approvals(consents).map(Arc::new) else { return };
         self.send_all(Message::Change(Arc::clone(&change)), fx);
         self.on_change(None, change, fx);
     }

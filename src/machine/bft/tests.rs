@@ -12,8 +12,8 @@ use super::{
 };
 use crate::machine::{LinkId, Machine as _};
 use crate::model::{KeyPair, Now, Rng, Time, WallTime};
-use crate::proto::bft::Committee;
 use crate::proto::bft::message::Message;
+use crate::proto::bft::{Committee, MembershipChange};
 use crate::proto::chat::entry::{Body, Entry, HostPort, Member, MemberId};
 
 const HOP: u64 = 1_000;
@@ -438,4 +438,39 @@ fn nothing_waits_for_a_heartbeat_on_a_network_with_jitter() {
             }
         }
     }
+}
+
+#[test]
+fn a_member_is_removed_and_another_added_by_consents_of_a_quorum() {
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    let consent = |group: &mut Group, id: u32, change: &MembershipChange| {
+        group.input(MemberId(id), Input::Command(Command::Approve(change.clone())));
+        group.run(50);
+    };
+    let removal = MembershipChange::Remove { member: MemberId(4), approvals: Vec::new() };
+    for id in [1, 2] {
+        consent(&mut group, id, &removal);
+    }
+    group.run(5_000);
+    assert_eq!(group.status(1).epoch.0, 0, "two of four are no quorum");
+    consent(&mut group, 3, &removal);
+    group.run(2_000);
+    assert_eq!((group.status(1).epoch.0, group.status(2).members.len()), (1, 3));
+    group.say(1, "among three");
+    group.run(2_000);
+    assert_eq!(group.texts(3), ["among three"]);
+    // It comes back with the same key, by the consent of those that are there now.
+    let member = group.founders.voter(MemberId(4)).unwrap().member.clone();
+    let addition = MembershipChange::Add { member, approvals: Vec::new() };
+    for id in 1..=2 {
+        consent(&mut group, id, &addition);
+    }
+    group.run(10_000);
+    let status = group.status(4);
+    assert_eq!((status.epoch.0, status.members.len()), (2, 4), "{status:?}");
+    group.kill(1);
+    group.say(4, "as a member");
+    group.run(10_000);
+    assert_eq!(group.texts(2), ["among three", "as a member"]);
 }

@@ -95,6 +95,16 @@ impl MembershipChange {
         Self::Renew { member, life, signature }
     }
 
+    /// The change with these approvals and no others; `None` for a renewal, which needs none.
+    #[must_use]
+    pub fn with_approvals(self, approvals: Vec<Approval>) -> Option<Self> {
+        match self {
+            Self::Add { member, .. } => Some(Self::Add { member, approvals }),
+            Self::Remove { member, .. } => Some(Self::Remove { member, approvals }),
+            Self::Renew { .. } => None,
+        }
+    }
+
     /// Digest of the change without its signatures: what is approved, and what a header names.
     #[must_use]
     pub fn digest(&self, group: &OrderId) -> ContentDigest {
