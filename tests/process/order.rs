@@ -270,6 +270,66 @@ fn a_member_whose_log_is_gone_is_silent_until_it_is_renewed() {
 }
 
 #[test]
+fn a_fifth_member_follows_is_added_by_a_quorum_and_another_is_removed() {
+    let mut group = Group::of_four();
+    assert_eq!(group.append(1, "before the fifth"), 1);
+    let id = group.group_id();
+    let fifth = group.keygen(5);
+    let roster = fs::read_to_string(group.path("roster.txt")).unwrap();
+    fs::write(group.path("five.txt"), format!("{roster}+ {fifth}")).unwrap();
+    group.start_with(5, &["--order", "ledger=five.txt"]);
+    group.wait("it follows", |it| it.status(5)["place"] == 1);
+    assert_eq!(group.status(5)["group"], *id);
+    let (code, out, err) = group.run(&["order", "append", "--port", &group.port(5), "mine"]);
+    assert!(code == Some(4) && format!("{out}{err}").contains("follows the order"), "{out}{err}");
+
+    // Two of four are no quorum; the third operator makes it.
+    let fifth = fifth.trim();
+    let add = |group: &Group, id: u32, code: i32| {
+        let args = ["order", "members", "add", fifth, "--port", &group.port(id)];
+        let (ended, out, err) = group.run(&args);
+        assert_eq!(ended, Some(code), "{out}{err}");
+        format!("{out}{err}")
+    };
+    assert!(add(&group, 1, 0).contains("1 of the 3 that are needed"));
+    add(&group, 2, 0);
+    group.wait("the consents are known", |it| {
+        let out = it.told(&["order", "status", "--port", &it.port(4)]);
+        out.contains("adding peer_5") && out.contains("2 of 3 consents: peer_1, peer_2")
+    });
+    assert_eq!(group.status(3)["epoch"], 0);
+    add(&group, 3, 0);
+    group.wait("it is a member", |it| {
+        it.running.keys().all(|id| {
+            let status = it.status(*id);
+            status["epoch"] == 1 && status["members"].as_array().is_some_and(|it| it.len() == 5)
+        })
+    });
+    assert!(add(&group, 1, 1).contains("already"));
+    assert_eq!(group.append(5, "by the fifth"), 2);
+
+    // Four of five decide now: without the first the fifth is needed, and remembers it all.
+    group.kill(5);
+    group.start_with(5, &["--order", "ledger=five.txt"]);
+    group.wait("it is back", |it| it.status(5)["epoch"] == 1);
+    group.kill(1);
+    assert_eq!(group.append(5, "without the first"), 3);
+    for id in 2..=5 {
+        let port = group.port(id);
+        group.told(&["order", "members", "remove", "1", "--port", &port]);
+    }
+    group.wait("the dead one is out", |it| it.status(2)["epoch"] == 2);
+    assert_eq!(group.append(2, "four again"), 4);
+    let proof = group.told(&["order", "proof", "4", "--port", &group.port(3)]);
+    fs::write(group.path("proof"), proof).unwrap();
+    group.told(&["order", "verify", "--group", &id, "proof"]);
+    let missing = group.refused(1, &["order", "members", "remove", "9", "--port", &group.port(2)]);
+    assert!(missing.contains("peer_9 is no member"), "{missing}");
+    let (code, out, err) = group.verify();
+    assert_eq!(code, Some(0), "{out}{err}");
+}
+
+#[test]
 fn another_roster_is_refused_with_both_identities() {
     let mut group = Group::of(4);
     let of = |out: &str| {

@@ -49,7 +49,7 @@ const PATIENT: [&str; 4] = ["--order", "ledger=roster.txt", "--patience", "16s"]
 fn group_with(members: u32, liars: &[u32], flags: &[&str]) -> (Group, Vec<Liar>) {
     let mut group = Group::of(members);
     let text = fs::read_to_string(group.path("roster.txt")).unwrap();
-    let committee = roster::parse(Path::new("roster.txt"), &text).unwrap();
+    let (committee, _) = roster::parse(Path::new("roster.txt"), &text).unwrap();
     let play = |id: &u32| {
         let keys = keys_of(&group, *id);
         Liar::start(*id, keys, &committee, SALT)

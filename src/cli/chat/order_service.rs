@@ -21,7 +21,7 @@ use crate::machine::bft::Config;
 use crate::model::{Endpoint, Now};
 use crate::network::chat::{WatcherNotifier, Watchers};
 use crate::network::{Network, OrderRoster};
-use crate::proto::chat::entry::{Member, MemberId};
+use crate::proto::chat::entry::MemberId;
 use crate::runtime::chat::ChatNotification;
 use crate::runtime::control::{self, Control};
 use crate::runtime::files::DataDir;
@@ -62,7 +62,7 @@ impl OrderChatService {
         let order = order.start(network, hear)?;
         let engine = order.engine();
         let id = engine.me();
-        let me = member(&roster, id).expect("an engine starts for a member of its roster only");
+        let me = roster.member(id.0).expect("an engine starts for a member of its roster only");
         let name = order.name().to_owned();
         let member = OrderMember { engine, me, name, hearsay };
         let local = Arc::new(LocalServer::new(member, watchers));
@@ -76,13 +76,6 @@ impl OrderChatService {
         };
         Ok(RunningOrderChat { order, local, door })
     }
-}
-
-/// A member of the roster.
-fn member(roster: &OrderRoster, id: MemberId) -> Option<Member> {
-    let committee = roster.committee();
-    let voter = committee.voters().iter().find(|it| it.member.id == id);
-    voter.map(|it| it.member.clone())
 }
 
 impl Service for OrderChatService {
@@ -202,7 +195,7 @@ fn place_of(
     (id, port): (MemberId, u16),
     args: &ChatArgs,
 ) -> Result<Endpoint, CliError> {
-    let Some(member) = member(roster, id) else {
+    let Some(member) = roster.member(id.0) else {
         return Err(CliError::Usage(format!(
             "the roster has no line of {id}; peer order keygen --id {} --port {port} prints it",
             id.0

@@ -65,6 +65,7 @@ Examples:
   peer order verify --group GROUP proof     checks it, with the group's identity and nothing else
   peer order verify data/logs/order_*       checks whole logs, and whether they are one order
   peer order status                         who leads, who is reached, suspected or has lied
+  peer order members remove 4               consents, on each of a quorum of machines
 
 Of n members up to floor((n-1)/3) may lie, and ceil((n+f+1)/2) decide: 4 bear one liar, 7 two.
 An entry that is final has its place for good. What is proposed is kept until it is final, also
@@ -98,6 +99,8 @@ pub enum OrderCommand {
     Evidence(OrderAskArgs),
     /// Wish for the next leader, as an operator who sees that this one does harm
     Suspect(OrderAskArgs),
+    /// Consent to a change of the members, which is made once a quorum has
+    Members(OrderMembersArgs),
     /// Make this member's key, if it has none, and print its line of the roster
     Keygen(OrderKeygenArgs),
 }
@@ -171,6 +174,37 @@ pub struct OrderVerifyArgs {
     /// JSON, for programs
     #[arg(long)]
     pub json: bool,
+}
+
+/// `peer order members`.
+#[derive(Clone, Debug, Args)]
+pub struct OrderMembersArgs {
+    /// The change.
+    #[command(subcommand)]
+    pub change: MembersChange,
+}
+
+/// Changes of the members to which an operator consents.
+#[derive(Clone, Debug, Subcommand)]
+pub enum MembersChange {
+    /// Add a member; it follows already, with a line in its own roster that begins with +
+    Add {
+        /// Its line of the roster, as peer order keygen prints it: ID IP:PORT KEY
+        #[arg(value_name = "LINE", required = true, num_args = 1..=3)]
+        line: Vec<String>,
+        /// The member to ask.
+        #[command(flatten)]
+        ask: OrderAskArgs,
+    },
+    /// Remove a member
+    Remove {
+        /// The id of the member
+        #[arg(value_name = "ID", value_parser = parse_number::<u32>)]
+        id: u32,
+        /// The member to ask.
+        #[command(flatten)]
+        ask: OrderAskArgs,
+    },
 }
 
 /// `peer order keygen`.

@@ -1,5 +1,5 @@
-//! `peer order append`, `follow`, `proof`, `status`, `evidence` and `suspect`, by the member that
-//! runs here; and `keygen`, before it runs.
+//! `peer order append`, `follow`, `proof`, `status`, `evidence`, `suspect` and `members`, by the
+//! member that runs here; and `keygen`, before it runs.
 
 use std::io::{self, BufRead as _, Write as _};
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ use crossbeam_channel::{Receiver, bounded};
 use serde_json::Value;
 
 use super::args::{
-    OrderAppendArgs, OrderAskArgs, OrderFollowArgs, OrderKeygenArgs, OrderProofArgs,
+    MembersChange, OrderAppendArgs, OrderAskArgs, OrderFollowArgs, OrderKeygenArgs,
+    OrderMembersArgs, OrderProofArgs,
 };
 use super::local_server::{OrderRequest, TEXTS_MAX};
 use super::service::member_keys;
@@ -17,6 +18,7 @@ use crate::cli::output::print;
 use crate::cli::text::escape;
 use crate::cli::{CliError, local_client};
 use crate::model::Endpoint;
+use crate::proto::bft::{MembershipChange, roster};
 use crate::proto::chat::entry::MemberId;
 use crate::runtime::files::{DataDir, control_path};
 use crate::runtime::{control, thread};
@@ -46,6 +48,21 @@ pub(super) fn evidence(args: &OrderAskArgs) -> Result<(), CliError> {
 /// Wishes for the next leader.
 pub(super) fn suspect(args: &OrderAskArgs) -> Result<(), CliError> {
     show(args, &OrderRequest::Suspect)
+}
+
+/// Consents to a change of the members.
+pub(super) fn members(args: &OrderMembersArgs) -> Result<(), CliError> {
+    let approvals = Vec::new();
+    let (ask, change) = match &args.change {
+        MembersChange::Add { line, ask } => {
+            let member = roster::parse_line(&line.join(" ")).map_err(CliError::Usage)?;
+            (ask, MembershipChange::Add { member, approvals })
+        }
+        MembersChange::Remove { id, ask } => {
+            (ask, MembershipChange::Remove { member: MemberId(*id), approvals })
+        }
+    };
+    show(ask, &OrderRequest::Consent { change })
 }
 
 /// Prints the proof of a place.

@@ -12,11 +12,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::report::{evidence_line, status_lines};
+use super::report::{change_text, evidence_line, status_lines};
 use crate::cli::text::escape;
 use crate::machine::bft::{BftStatus, Command};
 use crate::network::order::{Fate, NoEntry};
 use crate::network::{Follower, OrderEntry, OrderedLog, Place};
+use crate::proto::bft::MembershipChange;
+use crate::proto::chat::entry::Member;
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{ControlAnswer, ControlHandler, NextLine};
 
@@ -39,6 +41,11 @@ pub(super) enum OrderRequest {
     Evidence,
     /// Wish for the next leader.
     Suspect,
+    /// Consent to a change of the members.
+    Consent {
+        /// The change, without consents.
+        change: MembershipChange,
+    },
     /// Propose entries. Each has a line in the answer, in their order: `{"place": N}`,
     /// `{"refused": REASON}` or `{"pending": true}`.
     Append {
@@ -106,6 +113,10 @@ impl LocalServer {
                 let text = "this member wishes for the next view; it begins when a quorum does";
                 line(vec![text.to_owned()], json!({ "asked": true }))
             }
+            OrderRequest::Consent { change } => {
+                let text = self.consent(&change)?;
+                line(vec![text], json!({ "consented": true }))
+            }
             OrderRequest::Append { texts, wait_ms } => self.append(&texts, wait_ms),
             OrderRequest::Follow { from, proofs } => Ok(self.follow(Place(from), proofs)),
             OrderRequest::Proof { place } => {
@@ -115,6 +126,48 @@ impl LocalServer {
                 line(vec![text], json)
             }
         }
+    }
+
+    /// Consents to a change that can be made now; tells what is missing.
+    fn consent(&self, change: &MembershipChange) -> Result<String, String> {
+        let before = self.status()?;
+        let has = |fits: &dyn Fn(&Member) -> bool| before.members.iter().any(|it| fits(&it.member));
+        match change {
+            MembershipChange::Add { member, .. } => {
+                if has(&|it| it.id == member.id || it.key == member.key) {
+                    return Err(format!(
+                        "a member has the id {} or this key already; remove it first, or take \
+                         another id",
+                        member.id.0
+                    ));
+                }
+            }
+            MembershipChange::Remove { member, .. } => {
+                if !has(&|it| it.id == *member) {
+                    return Err(format!("{member} is no member; see peer order status"));
+                }
+            }
+            MembershipChange::Renew { .. } => {
+                return Err("a member renews its life itself".to_owned());
+            }
+        }
+        if !has(&|it| it.id == before.me) {
+            return Err("this process follows the order, and has no voice in it".to_owned());
+        }
+        if !self.log.command(Command::Approve(change.clone())) {
+            return Err(STOPPING.to_owned());
+        }
+        let (what, needed) = (change_text(change), before.quorum);
+        let changes = self.status()?.changes;
+        let given = changes.iter().find(|it| it.change == *change).map(|it| it.consents.len());
+        Ok(match given {
+            Some(given) => format!(
+                "{} consents to {what}; {given} of the {needed} that are needed have: give the \
+                 same command on the machines of other members",
+                before.me
+            ),
+            None => format!("{} consents to {what}; enough have, it is being made", before.me),
+        })
     }
 
     fn append(&self, texts: &[String], wait_ms: u64) -> Result<ControlAnswer, String> {

@@ -27,6 +27,7 @@ pub(in crate::cli) fn command(args: &OrderArgs) -> Result<(), CliError> {
         OrderCommand::Status(args) => client::status(args),
         OrderCommand::Evidence(args) => client::evidence(args),
         OrderCommand::Suspect(args) => client::suspect(args),
+        OrderCommand::Members(args) => client::members(args),
         OrderCommand::Keygen(args) => client::keygen(args),
     }
 }

@@ -7,7 +7,7 @@ use crate::cli::log::LogLine;
 use crate::cli::text::escape;
 use crate::machine::bft::{BftStatus, Event};
 use crate::model::Endpoint;
-use crate::proto::bft::{Equivocation, VotePhase};
+use crate::proto::bft::{Equivocation, MembershipChange, VotePhase};
 use crate::proto::chat::entry::{HostPort, MemberId};
 
 /// Number of slots that a member may be behind without a word.
@@ -87,11 +87,31 @@ pub(in crate::cli) fn status_lines(status: &BftStatus, name: &str, what: &str) -
         let (id, at) = (it.member.id, Endpoint::new(host, port));
         lines.push(format!("  {id} {at}{here}{slot}{wish}"));
     }
+    for it in &status.changes {
+        lines.push(format!(
+            "Change: {}, {} of {} consents: {}",
+            change_text(&it.change),
+            it.consents.len(),
+            status.quorum,
+            list(it.consents.clone())
+        ));
+    }
     if !status.evidence.is_empty() {
         lines.push("Evidence:".to_owned());
         lines.extend(status.evidence.iter().map(|it| format!("  {}", evidence_line(it))));
     }
     lines
+}
+
+/// A change of the members, in words.
+pub(in crate::cli) fn change_text(change: &MembershipChange) -> String {
+    match change {
+        MembershipChange::Add { member, .. } => {
+            format!("adding {} at {}", member.id, Endpoint::new(member.at.host, member.at.port))
+        }
+        MembershipChange::Remove { member, .. } => format!("removing {member}"),
+        MembershipChange::Renew { member, .. } => format!("renewing the life of {member}"),
+    }
 }
 
 /// Statements that exclude each other, as a sentence.

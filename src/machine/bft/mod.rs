@@ -35,4 +35,4 @@ pub use event::{
 };
 pub use memory::OrderMemory;
 pub use replica::{BftIdentity, BftReplica, Effect, Fx, Input};
-pub use status::{BftMemberStatus, BftStatus};
+pub use status::{BftChangeStatus, BftMemberStatus, BftStatus};

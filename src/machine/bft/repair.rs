@@ -8,7 +8,7 @@ use super::event::{Event, Opening, Timer};
 use super::replica::{BftReplica, Fx};
 use crate::machine::LinkId;
 use crate::proto::bft::VotePhase;
-use crate::proto::bft::message::{Message, OrderStatus, PrePrepare};
+use crate::proto::bft::message::{Approve, Message, OrderStatus, PrePrepare};
 use crate::proto::chat::entry::{Member, MemberId};
 
 /// Least time between two repairs by one connection, whatever the other end says.
@@ -172,6 +172,13 @@ impl BftReplica {
         }
         for change in self.pool.changes() {
             fx.send(link, Message::Change(Arc::clone(change)));
+        }
+        for (change, given) in self.consents.values() {
+            if let Some(approval) = given.get(&self.me.id) {
+                let (epoch, change) = (self.epoch(), change.clone());
+                let approval = *approval;
+                fx.send(link, Message::Approve(Approve { epoch, change, approval }));
+            }
         }
         if status.epoch != self.epoch() {
             return;

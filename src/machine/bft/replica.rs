@@ -244,7 +244,9 @@ impl BftReplica {
     }
 
     fn on_say(&mut self, room: Arc<str>, text: Arc<str>, fx: &mut Fx) {
-        let reason = if text.len() > self.config.message_max {
+        let reason = if !self.is_member() {
+            "this process follows the order, and is no member of its group now".to_owned()
+        } else if text.len() > self.config.message_max {
             format!("it is longer than {} bytes", self.config.message_max)
         } else if self.outbox.len() >= self.config.pending_max {
             "busy: too many messages wait for their places".to_owned()

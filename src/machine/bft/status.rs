@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::replica::BftReplica;
-use crate::proto::bft::{ContentDigest, EpochNo, Equivocation, OrderId, SlotNo, ViewNo};
+use super::replica::{BftReplica, Consents};
+use crate::proto::bft::{
+    ContentDigest, EpochNo, Equivocation, MembershipChange, OrderId, SlotNo, ViewNo,
+};
 use crate::proto::chat::entry::{ChainHash, Member, MemberId, SeqNo};
 
 /// Status of a member, for people and programs.
@@ -43,8 +45,19 @@ pub struct BftStatus {
     pub silent: Option<String>,
     /// Number of texts typed here that are not final.
     pub pending: usize,
+    /// Changes of the members that wait for a quorum's consents.
+    pub changes: Vec<BftChangeStatus>,
     /// Members that have signed statements which exclude each other, with these.
     pub evidence: Vec<Arc<Equivocation>>,
+}
+
+/// Change of the members that waits for consents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BftChangeStatus {
+    /// The change, without its consents.
+    pub change: MembershipChange,
+    /// Members that have consented, ascending.
+    pub consents: Vec<MemberId>,
 }
 
 /// Status of one member, as another sees it.
@@ -81,6 +94,10 @@ impl BftReplica {
                 wishes: wish.filter(|it| *it > view),
             }
         };
+        let waiting = |(change, given): &Consents| BftChangeStatus {
+            change: change.clone(),
+            consents: given.keys().copied().collect(),
+        };
         let silent = match (self.recall.lost(), self.recall.is_certain()) {
             (Some(_), _) => Some("it has lost what it had signed, and begins a new life"),
             (None, false) => Some("it asks the others what it has signed"),
@@ -106,6 +123,7 @@ impl BftReplica {
             hash: settled.tip.hash,
             silent: silent.map(str::to_owned),
             pending: self.outbox.len(),
+            changes: self.consents.values().map(waiting).collect(),
             evidence: self.evidence.values().cloned().collect(),
         }
     }

@@ -1,8 +1,9 @@
 //! Rosters: the first committee of a group as text, one member a line.
 //!
 //! A line is `ID HOST:PORT KEY`; `#` starts a comment. All members hold the same roster: their
-//! order is free, but each id, address and key makes another group. Every error names file, line,
-//! reason and remedy, and nothing is guessed.
+//! order is free, but each id, address and key makes another group. A line that begins with `+` is
+//! of a member that joins later, and makes no other group. Every error names file, line, reason and
+//! remedy, and nothing is guessed.
 
 use std::error::Error;
 use std::fmt;
@@ -34,39 +35,53 @@ impl fmt::Display for OrderRosterError {
 
 impl Error for OrderRosterError {}
 
-/// Reads the first committee from `text`, the text of the file at `file`.
+/// Reads the first committee from `text`, the text of the file at `file`, and the members that join
+/// later.
 ///
 /// Fewer than four members bear no liar ([`Committee::liars_borne`]); the caller says so.
 ///
 /// # Errors
 /// [`OrderRosterError`] for whatever is wrong with the text; nothing of it is used then.
-pub fn parse(file: &Path, text: &str) -> Result<Committee, OrderRosterError> {
+pub fn parse(file: &Path, text: &str) -> Result<(Committee, Vec<Member>), OrderRosterError> {
     let fault = |line, reason| OrderRosterError { file: file.into(), line, reason };
     let mut members: Vec<(usize, Member)> = Vec::new();
+    let mut later = Vec::new();
     for (number, line) in (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(text).lines()) {
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.is_empty() {
             continue;
         }
-        let member = parse_line(line).map_err(|reason| fault(Some(number), reason))?;
+        let joins = line.strip_prefix('+');
+        let member = parse_line(joins.unwrap_or(line));
+        let member = member.map_err(|reason| fault(Some(number), reason))?;
         check_distinct(&members, &member).map_err(|reason| fault(Some(number), reason))?;
         if members.len() == VOTERS_MAX {
             let reason =
                 format!("is member {}; at most {VOTERS_MAX} can be listed", VOTERS_MAX + 1);
             return Err(fault(Some(number), reason));
         }
+        if joins.is_some() {
+            later.push(member.id);
+        }
         members.push((number, member));
     }
-    if members.is_empty() {
+    let members: Vec<_> = members.into_iter().map(|(_, member)| member).collect();
+    let (later, founders): (Vec<_>, Vec<_>) =
+        members.into_iter().partition(|it| later.contains(&it.id));
+    if founders.is_empty() {
         let reason = "lists no member; write ID HOST:PORT KEY on a line for each, with the key \
                       that `peer order keygen` prints";
         return Err(fault(None, reason.to_owned()));
     }
-    Committee::of(members.into_iter().map(|(_, member)| member))
-        .map_err(|reason| fault(None, reason.to_owned()))
+    let committee = Committee::of(founders).map_err(|reason| fault(None, reason.to_owned()))?;
+    Ok((committee, later))
 }
 
-fn parse_line(line: &str) -> Result<Member, String> {
+/// Reads one line of a roster.
+///
+/// # Errors
+/// Fails if the line is none; with the reason and the remedy.
+pub fn parse_line(line: &str) -> Result<Member, String> {
     const FORM: &str = "write ID HOST:PORT KEY, as in 1 192.0.2.7:6001 and 64 hexadecimal digits";
     let mut words = line.split_ascii_whitespace();
     let id = words.next().ok_or(FORM)?;
@@ -125,7 +140,19 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<Committee, OrderRosterError> {
-        parse(Path::new("roster.txt"), text)
+        parse(Path::new("roster.txt"), text).map(|(committee, _)| committee)
+    }
+
+    #[test]
+    fn members_that_join_later_make_no_other_group() {
+        let four = [line(1), line(2), line(3), line(4)].join("\n");
+        let more = format!("{four}\n+ {}\n+{}\n", line(5), line(6));
+        let (committee, later) = parse(Path::new("roster.txt"), &more).unwrap();
+        assert_eq!(committee, read(&four).unwrap());
+        assert_eq!(later.iter().map(|it| it.id.0).collect::<Vec<_>>(), [5, 6]);
+        let twice = format!("{four}\n+ {}", line(4));
+        assert!(read(&twice).unwrap_err().reason.contains("has the id 4 too"));
+        assert!(read(&format!("+ {}", line(1))).unwrap_err().reason.contains("no member"));
     }
 
     fn line(id: u8) -> String {
