@@ -179,7 +179,7 @@ pub struct OrderVerifyArgs {
 /// `peer order members`.
 #[derive(Clone, Debug, Args)]
 pub struct OrderMembersArgs {
-    /// The change.
+    /// The change to which the operator consents.
     #[command(subcommand)]
     pub change: MembersChange,
 }
