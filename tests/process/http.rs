@@ -471,8 +471,8 @@ fn with_a_cluster_key_or_by_choice_others_are_told_nothing() {
     assert_eq!(scene.status(peer)["http"]["refused_access"], 1);
 }
 
-/// Beginnings of the names of metrics that only a peer with a chat, rollouts or shares exports.
-const SERVICES: [&str; 4] = ["chat_", "rollout_", "data_plane_", "shares"];
+/// Beginnings of the names of metrics that only a peer with services exports.
+const SERVICES: [&str; 5] = ["chat_", "order_", "rollout_", "data_plane_", "shares"];
 
 #[test]
 fn the_document_of_metrics_lists_those_that_there_are() {
