@@ -139,6 +139,12 @@ impl Pool {
         self.changes.insert(digest, change);
     }
 
+    /// True if a new life of this member waits for its slot.
+    pub(super) fn renews(&self, member: MemberId) -> bool {
+        let is_of = |it: &Arc<MembershipChange>| matches!(&**it, MembershipChange::Renew { member: it, .. } if *it == member);
+        self.changes.values().any(is_of)
+    }
+
     /// Changes that wait, in the order of their digests.
     pub(super) fn changes(&self) -> impl Iterator<Item = &Arc<MembershipChange>> {
         self.changes.values()

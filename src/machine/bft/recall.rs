@@ -262,6 +262,7 @@ impl BftReplica {
         let life = Life { counter: voter.life.counter + 1, ..life };
         let change = MembershipChange::renew(&self.group, self.me.id, life, &self.me.keys);
         self.send_all(Message::Change(Arc::new(change)), fx);
+        self.mind_leader(fx);
     }
 
     /// Votes again once the committee names the new life.

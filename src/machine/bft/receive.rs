@@ -112,6 +112,7 @@ impl BftReplica {
             return self.dropped("a change that is not valid now", fx);
         }
         self.pool.add_change(digest, change);
+        self.mind_leader(fx);
         self.go_on(fx);
     }
 

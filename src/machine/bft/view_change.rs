@@ -102,6 +102,11 @@ impl BftReplica {
         }
         if self.views.change_of(self.me.id).is_none() {
             let certificate = self.claim.clone().filter(|it| it.subject.epoch == self.epoch());
+            if certificate.as_ref().is_some_and(|it| it.subject.view >= view) {
+                // The view has begun elsewhere, so it needs no claim any more; and one that is of the
+                // view itself, or a later one, would be taken for a liar's.
+                return;
+            }
             let claim = certificate.as_ref().map_or_else(|| self.epoch_start(), Claim::of);
             let epoch = self.epoch();
             let signed = SignedClaim::sign(&self.group, (epoch, view), claim, self.signer());
@@ -400,17 +405,30 @@ impl BftReplica {
         }
     }
 
-    /// Watches the link to the leader (B17).
+    /// Watches whether the leader can lead (B17).
     pub(super) fn mind_leader(&self, fx: &mut Fx) {
-        if !self.leads() && self.links.of(self.leader()).is_none() && self.links.reached() > 0 {
+        if self.leader_fault().is_some() && self.links.reached() > 0 {
             fx.set_timer(Timer::LeaderBroken, self.config.leader_broken);
         }
     }
 
+    /// Reason why the leader can lead nobody now, if it is known. Two leaders in a row that have lost
+    /// their memory must not cost the patience with each.
+    fn leader_fault(&self) -> Option<&'static str> {
+        let leader = self.leader();
+        if leader == self.me.id {
+            return self.recall.lost().map(|_| "it leads, and has lost what it had signed");
+        }
+        if self.links.of(leader).is_none() {
+            return Some("the connection with its leader broke");
+        }
+        self.pool.renews(leader).then_some("its leader has lost what it had signed")
+    }
+
     pub(super) fn on_leader_broken(&mut self, fx: &mut Fx) {
-        if !self.leads() && self.links.of(self.leader()).is_none() {
+        if let Some(reason) = self.leader_fault() {
             let next = self.views.view().next();
-            self.wish(next, "the connection with its leader broke", fx);
+            self.wish(next, reason, fx);
         }
     }
 

@@ -191,7 +191,7 @@ mod tests {
             (with("2 10.0.0.2:6000"), Some(3), "has no key"),
             (with(&format!("{two} x")), Some(3), "\"x\" is one field too many"),
             (with(&two.replacen('2', "0", 1)), Some(3), "\"0\" is no id"),
-            (with(&format!("+{two}")), Some(3), "\"+2\" is no id"),
+            (with(&format!("++{two}")), Some(3), "\"+2\" is no id"),
             (with(&format!("a {two}")), Some(3), "is one field too many"),
             (with(&two.replacen("10.0.0.2", "localhost", 1)), Some(3), "names are not looked up"),
             (with(&two.replacen(":6000", "", 1)), Some(3), "is no address"),
