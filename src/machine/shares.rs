@@ -220,6 +220,13 @@ impl Shares {
         self.those(now, |_| true)
     }
 
+    /// Returns the number of shares that [`Self::all`] lists.
+    pub fn count(&mut self, now: Time) -> usize {
+        self.forget_old(now);
+        let listed = self.lists.values().flat_map(|list| &list.shares);
+        listed.map(|it| (it.id, &it.ticket.name)).collect::<BTreeSet<_>>().len()
+    }
+
     /// Returns the shares that a peer wants everywhere, by name.
     pub fn wanted_everywhere(&mut self, now: Time) -> Vec<KnownShare> {
         let wanted = self.lists.values().flat_map(|list| &list.shares).filter(|it| it.everywhere);
@@ -328,7 +335,9 @@ mod tests {
     }
 
     fn names(shares: &mut Shares, secs: u64) -> Vec<String> {
-        shares.all(at(secs)).into_iter().map(|it| it.ticket.name).collect()
+        let all = shares.all(at(secs));
+        assert_eq!(shares.count(at(secs)), all.len());
+        all.into_iter().map(|it| it.ticket.name).collect()
     }
 
     fn at(secs: u64) -> Time {

@@ -24,7 +24,7 @@ impl Sharing {
     pub fn counts(&self) -> Option<ShareCounts> {
         let now = self.clock.mono();
         let mut state = self.lock();
-        let known = state.known.all(now).len();
+        let known = state.known.count(now);
         let counts = ShareCounts { own: state.kept.len(), taken: state.taken.len(), known };
         (counts != ShareCounts::default()).then_some(counts)
     }

@@ -82,12 +82,7 @@ fn a_hangup_drains_first_and_is_reported_once() {
 fn a_link_whose_other_end_does_not_read_is_closed() {
     let node = Node::start();
     let (_client, link) = node.client();
-    node.tell(move |fx| {
-        let long = message(&"x".repeat(200_000));
-        for _ in 0..100 {
-            fx.send(link, long.clone());
-        }
-    });
+    node.fill(link, 100 << 20, 200_000);
     let Event::Closed(closed, reason) = node.next() else { panic!("the link has ended") };
     assert!(closed == link && reason.contains("does not read"), "{reason}");
     assert_eq!(node.driver.counters().refused_slow.get(), 1);

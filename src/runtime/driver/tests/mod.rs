@@ -358,10 +358,7 @@ fn stopping_drains_syncs_and_frees_the_port() {
 fn stopping_does_not_wait_for_an_end_that_does_not_read() {
     let node = Node::start();
     let (_client, link) = node.client();
-    node.tell(move |fx| {
-        let long = message(&"x".repeat(200_000));
-        (0..20).for_each(|_| fx.send(link, long.clone()));
-    });
+    node.fill(link, 1_000_000, 200_000);
     node.driver.stop(Duration::from_millis(20));
     assert_eq!(node.driver.threads.at_work(), 0);
 }
