@@ -20,6 +20,7 @@ mod one_node;
 mod open;
 mod order;
 mod order_attacks;
+mod order_story;
 mod orders;
 mod partitions;
 mod rollout;

@@ -52,6 +52,14 @@ pub enum DecisionStore {
 }
 
 impl DecisionStore {
+    /// An order of which this process is a member already.
+    pub(super) fn of(order: Arc<OrderedLog>) -> Self {
+        let (tell, told) = bounded(1);
+        // There is room for one.
+        let _ = tell.send(order);
+        Self::Order(told)
+    }
+
     /// Authority by which a node with this store ends transactions.
     pub(super) const fn authority(&self) -> DecisionAuthority {
         match self {
