@@ -11,8 +11,10 @@ use crossbeam_channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::fleet::ORDER;
 use crate::cli::CliError;
 use crate::cli::bench::figure::distribution;
+use crate::cli::bench::procfs;
 use crate::cli::output::print;
 use crate::model::{Endpoint, Time};
 use crate::network::order::Fate;
@@ -46,7 +48,8 @@ pub(super) struct Part {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub(super) enum PartOrder {
-    /// Say what is known: `{"place", "leader", "reached"}`.
+    /// Say what is known: `{"place", "leader", "reached", "opened_s", "opened_mib"}`; the last two
+    /// are the time in which its log was opened, and its memory then.
     Look,
     /// Propose for a time, and say how that went.
     Load(Load),
@@ -69,7 +72,10 @@ pub(in crate::cli::bench) fn run(args: &OrderPartArgs) -> Result<(), CliError> {
         .map_err(|err| CliError::Usage(format!("this is no part of a measurement: {err}")))?;
     let roster: OrderRoster = part.roster.parse().map_err(CliError::Usage)?;
     let network = Network::builder().listen(part.at).data(&part.data).start()?;
-    let log = network.order("bench", Order::byzantine(&roster).data(&part.log))?;
+    let (clock, memory) = (Clock::start(), || procfs::memory(std::process::id()));
+    let log = network.order(ORDER, Order::byzantine(&roster).data(&part.log))?;
+    let opened_s = clock.now().mono.as_micros() as f64 / 1e6;
+    let opened_mib = memory().map(|it| it.resident);
     for line in io::stdin().lines() {
         let line = line.map_err(|source| CliError::System { action: "read an order", source })?;
         let order = serde_json::from_str(&line)
@@ -81,6 +87,7 @@ pub(in crate::cli::bench) fn run(args: &OrderPartArgs) -> Result<(), CliError> {
                     "place": status.as_ref().map(|it| it.place),
                     "leader": status.as_ref().and_then(|it| it.leader),
                     "reached": status.as_ref().map(|it| it.reached),
+                    "opened_s": opened_s, "opened_mib": opened_mib,
                 })
             }
             PartOrder::Load(load) => self::load(&log, load)?,
