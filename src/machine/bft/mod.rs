@@ -23,6 +23,7 @@ mod receive;
 mod repair;
 mod replica;
 mod status;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod view_change;
