@@ -54,7 +54,7 @@ impl FinalLatency {
         }
     }
 
-    /// The distribution.
+    /// Latencies of the proposals that are final.
     pub(super) const fn seen(&self) -> &Histogram {
         &self.seen
     }

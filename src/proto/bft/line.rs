@@ -169,9 +169,8 @@ mod tests {
     /// Fields of a vote but its type.
     fn vote(extra: &str) -> String {
         let (digest, signature) = ("ab".repeat(32), "cd".repeat(64));
-        format!(
-            r#""sender_id":3,"epoch":1,"view":2,"slot":9,"digest":"{digest}","signature":"{signature}"{extra}"#
-        )
+        let subject = format!(r#""epoch":1,"view":2,"slot":9,"digest":"{digest}""#);
+        format!(r#""sender_id":3,{subject},"signature":"{signature}"{extra}"#)
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::liar::Liars;
-use super::part::{Load, Part, PartOrder};
+use super::part::{Load, ORDER, Part, PartOrder, pause};
 use crate::cli::CliError;
 use crate::cli::bench::chat::free_ports;
 use crate::cli::bench::procfs;
@@ -18,9 +18,6 @@ use crate::model::Endpoint;
 use crate::network::OrderRoster;
 use crate::runtime::clock::Clock;
 use crate::runtime::files::identity_of;
-
-/// Name of the measured order.
-pub(super) const ORDER: &str = "bench";
 
 /// Longest time for the group to come together.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -117,7 +114,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// What a member knows.
+    /// Asks a member for its state.
     pub(super) fn look(&mut self, id: u32) -> Result<Value, CliError> {
         let member = self.member(id);
         member.say(PartOrder::Look)?;
@@ -205,11 +202,6 @@ impl Fleet {
     fn member(&mut self, id: u32) -> &mut Member {
         &mut self.members[id as usize - 1]
     }
-}
-
-/// Waits for a fixed time.
-pub(super) fn pause(span: Duration) {
-    let _ = crossbeam_channel::after(span).recv();
 }
 
 impl Member {

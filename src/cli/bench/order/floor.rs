@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rand::SeedableRng as _;
 use serde_json::json;
 
@@ -39,6 +39,9 @@ const GROUP: OrderId = OrderId([1; 32]);
 /// Number of own bundles that may be on their way.
 const ON_THE_WAY_MAX: usize = 16;
 
+/// Number of messages that wait for a member: more than can be on their way.
+const HEARD_MAX: usize = 65_536;
+
 /// Number of repetitions of each cost.
 const REPEATS: u32 = 500;
 
@@ -52,7 +55,7 @@ struct BareSlot {
     is_prepared: bool,
 }
 
-/// One member.
+/// One member of the bare course.
 struct Bare {
     me: usize,
     keys: KeyPair,
@@ -158,7 +161,7 @@ fn whole(members: usize, load: Load, dir: &Path) -> std::io::Result<(f64, Vec<f6
     let mut rng = Rng::seed_from_u64(1);
     let keys: Vec<_> = (0..members).map(|_| KeyPair::generate(&mut rng)).collect();
     let publics: Arc<[PublicKey]> = keys.iter().map(KeyPair::public).collect();
-    let ends: Vec<_> = (0..members).map(|_| unbounded()).collect();
+    let ends: Vec<_> = (0..members).map(|_| bounded(HEARD_MAX)).collect();
     let mut outs: Vec<Vec<TcpStream>> = (0..members).map(|_| Vec::new()).collect();
     for one in 0..members {
         for other in one + 1..members {
@@ -169,7 +172,7 @@ fn whole(members: usize, load: Load, dir: &Path) -> std::io::Result<(f64, Vec<f6
             outs[other].push(far);
         }
     }
-    let (tell, told) = unbounded();
+    let (tell, told) = bounded(members);
     // A lone client proposes by the leader.
     let authors = load.in_flight.min(members);
     for (me, ((keys, outs), (_, heard))) in keys.into_iter().zip(outs).zip(ends).enumerate() {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::fleet::pause;
+use super::part::pause;
 use crate::cli::CliError;
 use crate::model::KeyPair;
 use crate::proto::bft::message::{Message, PrePrepare};

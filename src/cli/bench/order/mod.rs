@@ -20,10 +20,10 @@ use clap::Args;
 use rustix::process::Signal;
 use serde_json::json;
 
-use self::fleet::{Fleet, GroupSize, pause};
-use self::part::Load;
+use self::fleet::{Fleet, GroupSize};
 pub use self::part::OrderPartArgs;
 pub(super) use self::part::run as run_part;
+use self::part::{Load, pause};
 use super::chat::{self, ChatBenchArgs};
 use super::figure::{Sheet, Target, cores};
 use crate::cli::CliError;
@@ -70,8 +70,8 @@ pub struct OrderBenchArgs {
     /// course in threads, and a chat of three, whose members are trusted
     #[arg(long)]
     alone: bool,
-    /// Folder in which the logs are written, in one that is removed in the end. One in memory, such as
-    /// /dev/shm, shows what the disk costs
+    /// Folder in which the logs are written, in one that is removed in the end. One in memory, such
+    /// as /dev/shm, shows what the disk costs
     #[arg(long, value_name = "DIR", default_value = ".")]
     folder: PathBuf,
 }

@@ -11,7 +11,6 @@ use crossbeam_channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::fleet::ORDER;
 use crate::cli::CliError;
 use crate::cli::bench::figure::distribution;
 use crate::cli::bench::procfs;
@@ -20,6 +19,9 @@ use crate::model::{Endpoint, Time};
 use crate::network::order::Fate;
 use crate::network::{Network, Order, OrderRoster, OrderedLog};
 use crate::runtime::clock::Clock;
+
+/// Name of the measured order.
+pub(super) const ORDER: &str = "bench";
 
 /// Longest wait for what is in flight at the end of a load.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,6 +66,11 @@ pub(super) struct Load {
     pub(super) bytes: usize,
     /// Time for which new ones are made.
     pub(super) millis: u64,
+}
+
+/// Waits for a fixed time.
+pub(super) fn pause(span: Duration) {
+    let _ = crossbeam_channel::after(span).recv();
 }
 
 /// Runs a member until its input ends.
