@@ -5,6 +5,7 @@
 
 pub mod args;
 mod client;
+mod latency;
 mod local_server;
 pub(in crate::cli) mod report;
 mod service;

@@ -9,12 +9,13 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use serde_json::{Value, json};
 
 use super::args::{OrderFlag, OrderNodeArgs};
+use super::latency::FinalLatency;
 use super::local_server::{LocalServer, handler};
 use super::report::{self, group_line};
 use crate::cli::CliError;
 use crate::cli::log::LogLine;
 use crate::cli::run::Running;
-use crate::machine::bft::{Config, Event};
+use crate::machine::bft::{Config, Event, cause_of_wish};
 use crate::model::{KeyPair, Now};
 use crate::network::{Network, Order, OrderRoster, OrderedLog, StartError};
 use crate::runtime::clock::Clock;
@@ -178,7 +179,9 @@ impl OrderService {
         if is_restored {
             order = order.restored();
         }
-        let log = OrderedLog::start(network, &name, order, Some(Box::new(News(tell, hear))));
+        let latency = Arc::default();
+        let news = News { tell, hear, latency: Arc::clone(&latency) };
+        let log = OrderedLog::start(network, &name, order, Some(Box::new(news)));
         let log = Arc::new(log.map_err(|error| start_failed(error, &log_dir))?);
         if let Some(tell) = hand_out {
             // Nobody takes it if the rollouts have ended.
@@ -199,7 +202,7 @@ impl OrderService {
         let control =
             control.map_err(|source| CliError::System { action: "take local commands", source })?;
         let counts = Arc::default();
-        Ok(RunningOrder { local, notifications, counts, control, _dir: self.dir })
+        Ok(RunningOrder { local, notifications, counts, latency, control, _dir: self.dir })
     }
 }
 
@@ -212,17 +215,24 @@ fn start_failed(error: StartError, log_dir: &Path) -> CliError {
 
 /// Sink that passes on what is news for an operator; entries and proposals are not. The function
 /// hears all of it.
-struct News(Sender<(Now, OrderNotification)>, Hear);
+struct News {
+    tell: Sender<(Now, OrderNotification)>,
+    hear: Hear,
+    latency: Arc<Mutex<FinalLatency>>,
+}
 
 impl EventSink<OrderNotification> for News {
     fn take(&self, now: Now, told: OrderNotification) -> bool {
-        (self.1)(now, &told);
+        (self.hear)(now, &told);
+        let mut latency = self.latency.lock().expect("nothing under this lock can panic");
+        latency.hear(now, &told);
+        drop(latency);
         let is_news = !matches!(
             told,
             OrderNotification::Delivered(_)
                 | OrderNotification::Event(Event::Pending(_) | Event::Proposed(_))
         );
-        !is_news || self.0.take(now, told)
+        !is_news || self.tell.take(now, told)
     }
 }
 
@@ -230,7 +240,8 @@ impl EventSink<OrderNotification> for News {
 #[derive(Default)]
 struct Counts {
     views: u64,
-    suspicions: u64,
+    /// Wishes for another leader, by cause.
+    suspicions: BTreeMap<&'static str, u64>,
     halts: u64,
     dropped: BTreeMap<&'static str, u64>,
 }
@@ -240,6 +251,7 @@ pub(in crate::cli) struct RunningOrder {
     local: Arc<LocalServer>,
     notifications: Receiver<(Now, OrderNotification)>,
     counts: Arc<Mutex<Counts>>,
+    latency: Arc<Mutex<FinalLatency>>,
     control: Control,
     _dir: DataDir,
 }
@@ -247,10 +259,12 @@ pub(in crate::cli) struct RunningOrder {
 impl Running for RunningOrder {
     fn status(&self) -> Box<dyn Fn() -> Value + Send + Sync> {
         let (local, counts) = (Arc::downgrade(&self.local), Arc::clone(&self.counts));
+        let latency = Arc::clone(&self.latency);
         Box::new(move || {
             let Some(local) = local.upgrade() else { return Value::Null };
             let Some(it) = local.log.machine_status() else { return Value::Null };
             let counts = counts.lock().expect("nothing under this lock can panic");
+            let latency = latency.lock().expect("nothing under this lock can panic");
             let away = it.members.iter().filter(|it| !it.reached).map(|it| it.member.id);
             let liars: std::collections::BTreeSet<_> =
                 it.evidence.iter().map(|it| it.member()).collect();
@@ -277,6 +291,7 @@ impl Running for RunningOrder {
                 "views": counts.views,
                 "suspicions": counts.suspicions,
                 "halts": counts.halts,
+                "final_latency_ms": latency.seen(),
                 "dropped": counts.dropped,
             })
         })
@@ -335,7 +350,9 @@ impl RunningOrder {
         let mut counts = self.counts.lock().expect("nothing under this lock can panic");
         match event {
             Event::ViewBegan { .. } => counts.views += 1,
-            Event::Suspected { .. } => counts.suspicions += 1,
+            Event::Suspected { reason, .. } => {
+                *counts.suspicions.entry(cause_of_wish(reason)).or_default() += 1;
+            }
             Event::Halted { .. } => counts.halts += 1,
             Event::Dropped(why) => {
                 let count = counts.dropped.entry(why).or_default();

@@ -23,11 +23,13 @@ mod receive;
 mod repair;
 mod replica;
 mod status;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod view_change;
 mod views;
 mod votes;
+mod wish_cause;
 
 pub use config::{BftRule, Config};
 pub use event::{
@@ -36,3 +38,4 @@ pub use event::{
 pub use memory::OrderMemory;
 pub use replica::{BftIdentity, BftReplica, Effect, Fx, Input};
 pub use status::{BftChangeStatus, BftMemberStatus, BftStatus};
+pub use wish_cause::cause_of_wish;
