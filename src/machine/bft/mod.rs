@@ -22,6 +22,8 @@ mod recall;
 mod receive;
 mod repair;
 mod replica;
+#[cfg(feature = "fault-injection")]
+mod sizes;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -35,4 +37,7 @@ pub use event::{
 };
 pub use memory::OrderMemory;
 pub use replica::{BftIdentity, BftReplica, Effect, Fx, Input};
+#[cfg(feature = "fault-injection")]
+#[doc(hidden)]
+pub use sizes::BftSizes;
 pub use status::{BftChangeStatus, BftMemberStatus, BftStatus};

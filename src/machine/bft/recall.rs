@@ -158,6 +158,17 @@ impl BftReplica {
         }
     }
 
+    /// Asks again who has not answered: a newcomer is answered only once the other knows that it is a
+    /// member.
+    pub(super) fn repeat_recall(&self, fx: &mut Fx) {
+        let Certainty::Asking { nonce: Some(nonce), answered, .. } = &self.recall.certainty else {
+            return;
+        };
+        for (_, link) in self.links.members().filter(|(member, _)| !answered.contains(member)) {
+            fx.send(link, Message::RecallReq(BftRecallReq { nonce: *nonce }));
+        }
+    }
+
     /// Tells a member what it has signed.
     pub(super) fn on_recall_req(
         &mut self,
