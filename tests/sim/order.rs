@@ -249,7 +249,12 @@ fn storms(count: u64) {
         busiest = outcome.busiest.max(busiest);
         match outcome.violation {
             None => longest = outcome.settled.max(longest),
-            Some(it) if it.kind == Kind::Unsettled => unsettled += 1,
+            Some(it) if it.kind == Kind::Unsettled => {
+                unsettled += 1;
+                if count == 1 {
+                    println!("too many are silent: {}", it.what);
+                }
+            }
             Some(it) => {
                 let seed = number("SEED").unwrap_or(seed as u64);
                 let what: String = it.what.chars().take(1_500).collect();

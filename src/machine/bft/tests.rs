@@ -517,3 +517,27 @@ fn a_member_that_was_removed_while_it_was_away_calls_the_others_and_follows() {
     group.run(8_000);
     assert_eq!((group.status(1).epoch.0, group.texts(1)), (1, vec!["without it".to_owned()]));
 }
+
+#[test]
+fn members_that_restart_right_after_a_change_of_the_members_have_forgotten_nothing() {
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    says(&mut group, 40);
+    let removal = MembershipChange::Remove { member: MemberId(4), approvals: Vec::new() };
+    for id in 1..=3 {
+        group.input(MemberId(id), Input::Command(Command::Approve(removal.clone())));
+        group.run(50);
+    }
+    group.run(2_000);
+    assert_eq!(group.status(1).epoch.0, 1);
+    (1..=3).for_each(|id| group.kill(id));
+    (1..=3).for_each(|id| group.start(id, None));
+    group.run(4_000);
+    group.say(1, "goes on");
+    group.run(5_000);
+    for id in 1..=3 {
+        let is_hole = |it: &Event| matches!(it, Event::Hole { .. });
+        assert!(!group.events(id).iter().any(is_hole), "{:?}", group.events(id));
+        assert!(group.texts(id).contains(&"goes on".to_owned()), "{:?}", group.status(id));
+    }
+}
