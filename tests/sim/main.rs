@@ -24,6 +24,7 @@ mod lean_discovery;
 mod membership;
 mod order;
 mod order_hand;
+mod order_mutations;
 mod order_rules;
 mod order_scripts;
 mod order_twins;

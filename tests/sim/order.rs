@@ -38,6 +38,8 @@ pub(crate) struct Campaign {
     /// Least and greatest number of members.
     pub(crate) members: (usize, usize),
     pub(crate) without: Option<BftRule>,
+    /// True if members are added and removed, and restart with other windows.
+    pub(crate) changes: bool,
 }
 
 impl Default for Campaign {
@@ -50,6 +52,7 @@ impl Default for Campaign {
             is_plot: false,
             members: (4, 7),
             without: None,
+            changes: false,
         }
     }
 }
@@ -60,6 +63,8 @@ pub(crate) struct Outcome {
     pub(crate) steps: u64,
     pub(crate) slots: usize,
     pub(crate) cast: Cast,
+    /// The most messages that an honest member has sent in a second.
+    pub(crate) busiest: u64,
     /// Microseconds after the storm until all is final.
     pub(crate) settled: u64,
 }
@@ -95,13 +100,16 @@ pub(crate) fn run(seed: u64, campaign: &Campaign) -> Outcome {
         cast.is_plot = true;
     }
     let mut world = World::new(seed, config, weather, &cast);
-    world.begin();
-    world.run_until(20 * SECOND);
-    world.calm_down();
-    let calm = world.now();
-    settle(&mut world, calm);
+    if campaign.changes {
+        world.let_members_change(seed, 2);
+    }
+    let settled = play(&mut world, 20 * SECOND);
+    if campaign.without.is_none() {
+        world.verify_logs();
+    }
     Outcome {
-        settled: world.now() - calm,
+        settled,
+        busiest: world.busiest,
         violation: world.checker.violation.take(),
         tally: std::mem::take(&mut world.tally),
         steps: world.world.steps(),
@@ -110,48 +118,71 @@ pub(crate) fn run(seed: u64, campaign: &Campaign) -> Outcome {
     }
 }
 
+/// A storm of so many microseconds, and then calm; returns the microseconds until all is final.
+pub(crate) fn play(world: &mut World, storm: u64) -> u64 {
+    world.begin();
+    world.run_until(storm);
+    world.calm_down();
+    let calm = world.now();
+    settle(world, calm);
+    world.now() - calm
+}
+
 /// All that honest members said in the storm and keep is final everywhere within 20 s, while people
-/// type on.
+/// type on, and what they have typed meanwhile within 20 s more.
 fn settle(world: &mut World, calm: u64) {
-    let until = calm + 20 * SECOND;
-    world.run_while(until, |world| world.now() < calm + SECOND || open(world).is_some());
+    let span = 20 * SECOND;
+    world
+        .run_while(calm + span, |world| world.now() < calm + SECOND || open(world, calm).is_some());
+    judge(world, calm);
     world.is_typing = false;
-    if world.checker.violation.is_none()
-        && let Some(what) = open(world)
-    {
-        let quorum = world.checker.committee().quorum();
-        let forgot = |it: &str| it.contains("lost");
-        let votes = |node: &usize| {
-            world.status(*node).is_some_and(|it| !it.silent.as_deref().is_some_and(forgot))
-        };
-        let voting = world.honest().filter(votes).count();
-        let kind = if voting < quorum { Kind::Unsettled } else { Kind::Stuck };
-        world.checker.fail(kind, what);
-    }
+    let silence = world.now();
+    world.run_while(silence + span, |world| open(world, silence).is_some());
+    judge(world, silence);
     world.judge_noise();
     if world.checker.violation.is_none() {
         world.checker.on_end();
     }
 }
 
-/// What an honest member keeps that is not final there, or final elsewhere only.
-fn open(world: &World) -> Option<String> {
+/// Everything that was said before this time is final.
+fn judge(world: &mut World, before: u64) {
+    if world.checker.violation.is_some() {
+        return;
+    }
+    let Some(what) = open(world, before) else { return };
+    let committee = world.checker.committee();
+    let quorum = committee.quorum();
+    let forgot = |it: &str| it.contains("lost");
+    let votes = |node: &usize| {
+        committee.voter(world.nodes[*node].id).is_some()
+            && world.status(*node).is_some_and(|it| !it.silent.as_deref().is_some_and(forgot))
+    };
+    let voting = world.honest().filter(votes).count();
+    let kind = if voting < quorum { Kind::Unsettled } else { Kind::Stuck };
+    world.checker.fail(kind, what);
+}
+
+/// What an honest member keeps that was said before this time and is not final, or elsewhere only.
+fn open(world: &World, before: u64) -> Option<String> {
     let mut places = Vec::new();
     let mut least = SeqNo(0);
     for node in world.honest() {
         let (texts, place) = world.kept(node);
-        places.push((node, place));
-        for text in texts {
-            match world.checker.place_of(&text) {
-                Some(place) => least = least.max(place),
-                None => {
-                    let said = world.checker.said.get(&text)?;
-                    if said.at < world.now().saturating_sub(SECOND) {
-                        let id = world.nodes[node].id;
-                        return Some(format!("{text:?} of {id} is not final: {}", world.tell()));
-                    }
-                }
+        let is_member = world.checker.committee().voter(world.nodes[node].id).is_some();
+        // Those that are no members follow by questions, some heartbeats behind.
+        if is_member || !world.is_typing {
+            places.push((node, place));
+        }
+        for text in texts.into_iter().filter(|_| is_member) {
+            if world.checker.said.get(&text).is_none_or(|it| it.at >= before) {
+                continue;
             }
+            let Some(place) = world.checker.place_of(&text) else {
+                let id = world.nodes[node].id;
+                return Some(format!("{text:?} of {id} is not final: {}", world.tell()));
+            };
+            least = least.max(place);
         }
     }
     let behind = places.into_iter().find(|(_, place)| *place < least);
@@ -176,7 +207,7 @@ fn one_seed_is_one_run() {
 
 /// What must have occurred in some of a few hundred runs: each fault, and each way that is seldom
 /// gone.
-const BRANCHES: [&str; 18] = [
+const BRANCHES: [&str; 21] = [
     "kill",
     "power cut",
     "power cut of all",
@@ -195,14 +226,19 @@ const BRANCHES: [&str; 18] = [
     "snapshot",
     "hole",
     "epoch",
+    "a member added",
+    "a member removed",
+    "another window",
 ];
 
 /// Runs so many storms, prints what they came to, and fails if one of them broke anything.
 fn storms(count: u64) {
-    let outcomes = for_each_seed(count, |seed| run(seed, &Campaign::default()));
+    // In every second run the membership changes.
+    let campaign = |seed| Campaign { changes: seed % 2 == 0, ..Campaign::default() };
+    let outcomes = for_each_seed(count, |seed| run(seed, &campaign(seed)));
     let count = outcomes.len() as u64;
     let mut tally = Tally::new();
-    let (mut steps, mut slots, mut longest, mut unsettled) = (0, 0, 0, 0_u32);
+    let (mut steps, mut slots, mut longest, mut unsettled, mut busiest) = (0, 0, 0, 0_u32, 0);
     let mut bad = Vec::new();
     for (seed, outcome) in outcomes.into_iter().enumerate() {
         for (what, count) in outcome.tally {
@@ -210,9 +246,15 @@ fn storms(count: u64) {
         }
         steps += outcome.steps;
         slots += outcome.slots;
+        busiest = outcome.busiest.max(busiest);
         match outcome.violation {
             None => longest = outcome.settled.max(longest),
-            Some(it) if it.kind == Kind::Unsettled => unsettled += 1,
+            Some(it) if it.kind == Kind::Unsettled => {
+                unsettled += 1;
+                if count == 1 {
+                    println!("too many are silent: {}", it.what);
+                }
+            }
             Some(it) => {
                 let seed = number("SEED").unwrap_or(seed as u64);
                 let what: String = it.what.chars().take(1_500).collect();
@@ -223,7 +265,7 @@ fn storms(count: u64) {
     }
     println!(
         "{count} runs, {steps} steps, {slots} final slots, settled within {:.1} s, {unsettled} \
-         with too many silent\n{tally:#?}",
+         with too many silent, at most {busiest} lines a second\n{tally:#?}",
         longest as f64 / 1e6
     );
     if count >= 300 {

@@ -67,6 +67,7 @@ const PLOT: Campaign = Campaign {
     is_plot: true,
     members: (4, 7),
     without: None,
+    changes: false,
 };
 
 /// The storms of all kinds.
@@ -78,6 +79,7 @@ const STORM: Campaign = Campaign {
     is_plot: false,
     members: (4, 7),
     without: None,
+    changes: false,
 };
 
 #[test]
@@ -185,4 +187,54 @@ fn b21_slots_are_believed_by_a_certificate() {
 #[test]
 fn b22_what_is_under_way_is_said_again() {
     needed(BftRule::Repair, 100, &STORM);
+}
+
+/// The test that finds out that a rule is left out. A new rule does not compile until it is here.
+const fn found_by(rule: BftRule) -> &'static str {
+    match rule {
+        BftRule::Quorum => "b1_a_majority_is_no_quorum",
+        BftRule::Signed => "b2_votes_are_signed",
+        BftRule::Digest => "b3_everything_is_in_the_digest",
+        BftRule::OneVote => "b4_a_member_votes_once",
+        BftRule::Leader => "b5_only_the_leader_proposes",
+        BftRule::Chain => "b6_a_slot_follows_its_parent",
+        BftRule::Content => "b7_contents_come_before_the_vote",
+        BftRule::Author => "b7_authors_sign",
+        BftRule::Disk => "b8_the_disk_comes_before_commit",
+        BftRule::OwnCommit => "b8_a_member_counts_its_own_commit_only_when_its_disk_has_it",
+        BftRule::Promise => "b9_a_view_is_promised_on_disk",
+        BftRule::Restart => "b10_a_restart_votes_in_later_views",
+        BftRule::Claim => "b11_a_claim_is_the_highest_certificate",
+        BftRule::ClaimProof => "b11_a_claim_is_proved",
+        BftRule::Base => "b12_a_view_begins_at_the_highest_claim",
+        BftRule::BaseContent => "b12_a_leader_counts_a_claim_only_with_its_content",
+        BftRule::Once => "b15_a_message_has_one_place",
+        BftRule::Wish => "b16_a_view_is_agreed_on",
+        BftRule::Patience => "b17_a_silent_leader_is_given_up",
+        BftRule::Doubling => "b17_patience_doubles",
+        BftRule::Fairness => "b18_every_author_gets_a_turn",
+        BftRule::Epoch => "b19_nothing_is_proposed_behind_a_change_that_is_not_final",
+        BftRule::Memory => "b20_an_old_disk_is_noticed_by_what_others_heard",
+        BftRule::FreshLife => "b20_a_new_life_is_not_the_one_before",
+        BftRule::Hole => "b20_the_loss_is_on_disk",
+        BftRule::Catchup => "b21_slots_are_believed_by_a_certificate",
+        BftRule::Repair => "b22_what_is_under_way_is_said_again",
+    }
+}
+
+#[test]
+fn each_rule_that_can_be_left_out_has_a_test_that_finds_it_out() {
+    const TESTS: [&str; 3] = [
+        include_str!("order_rules.rs"),
+        include_str!("order_scripts.rs"),
+        include_str!("order_twins.rs"),
+    ];
+    for rule in BftRule::ALL {
+        let test = format!("#[test]\nfn {}() {{\n", found_by(rule));
+        let source = TESTS.iter().find(|it| it.contains(&test));
+        let source = source.unwrap_or_else(|| panic!("{rule:?} has no test"));
+        let body = source.split(&test).nth(1).and_then(|it| it.split("\n}\n").next());
+        let leaves_out = body.is_some_and(|it| it.contains(&format!("BftRule::{rule:?}")));
+        assert!(leaves_out, "{rule:?} is kept in {}", found_by(rule));
+    }
 }

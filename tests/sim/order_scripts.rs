@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use folkmoot::machine::bft::{BftRule, Config, Event, Record};
+use folkmoot::machine::bft::{BftRule, Command, Config, Event, Input, Record};
 use folkmoot::proto::bft::message::Message;
+use folkmoot::proto::bft::{SlotNo, VoteSubject};
 
 use crate::order_hand::{Hands, Letter};
 
@@ -181,4 +182,28 @@ fn proposes_behind_a_change(without: Option<BftRule>) -> bool {
 fn b19_nothing_is_proposed_behind_a_change_that_is_not_final() {
     assert!(proposes_behind_a_change(Some(BftRule::Epoch)), "a slot of an epoch to come");
     assert!(!proposes_behind_a_change(None));
+}
+
+/// The fourth lies: it votes for whatever may come in every view. Nobody else has anything to say.
+#[test]
+fn b27_votes_of_views_that_are_over_are_forgotten_though_nothing_becomes_final() {
+    let mut hands = hands(None);
+    let liar = Hands::signer(4);
+    for _ in 0..20 {
+        let status = hands.status(1);
+        for ahead in 1..=16 {
+            let (epoch, view, digest) = (status.epoch, status.view, status.digest);
+            let slot = SlotNo(status.slot.0 + ahead);
+            let subject = VoteSubject { epoch, view, slot, digest };
+            let vote = hands.countersign(&subject, (liar.0, &liar.1));
+            hands.say_to(4, 1, Message::Commit(vote));
+        }
+        for id in 1..=3 {
+            hands.input(id, Input::Command(Command::Suspect));
+        }
+        hands.pass(SECOND, |_| true);
+    }
+    assert!(hands.status(1).view.0 >= 20, "each wish of all is a new view");
+    let sizes = hands.hands[&1].machine.as_ref().expect("it runs").sizes();
+    assert!(sizes.vote_views <= 7, "{sizes:?}");
 }

@@ -2,7 +2,8 @@
 //! each in turn run twice under one key, and in each round every division of the five into two
 //! sides that do not reach each other (Bano et al.: Twins, OPODIS 2021).
 //!
-//! `ROUNDS=3` plays 16,384 scenarios instead of 1,024, `ROUNDS=4` 262,144; `SEED=n` one alone.
+//! By default 1,024 of the 16,384 scenarios of three rounds are played, from all parts of the list.
+//! `SEEDS=16384` plays all; `ROUNDS=4 SEEDS=262144` all of four rounds; `SEED=n` one alone.
 
 #![allow(clippy::print_stdout, reason = "it prints what it found")]
 
@@ -47,7 +48,7 @@ fn run(scenario: u64, rounds: u32, without: Option<BftRule>) -> (Option<Violatio
     let doubled = usize::try_from(scenario % MEMBERS as u64).expect("one of four");
     let mut rest = scenario / MEMBERS as u64;
     let lies = BTreeMap::from([(doubled, BTreeSet::from([Lie::Twins]))]);
-    let cast = Cast { members: MEMBERS, lies, is_plot: false };
+    let cast = Cast { members: MEMBERS, lies, is_plot: false, mutating: None };
     let everybody = |world: &World| world.nodes.iter().map(|it| it.id).collect::<BTreeSet<_>>();
     let sides = Arc::new(Mutex::new(Vec::new()));
     let weather = Weather::default();
@@ -104,8 +105,10 @@ fn b4_a_member_votes_once() {
 
 #[test]
 fn one_order_with_any_member_doubled_in_every_division_of_each_round() {
-    let rounds = std::env::var("ROUNDS").map_or(2, |it| it.parse().expect("a number"));
-    let outcomes = for_each_seed(scenarios(rounds), |scenario| run(scenario, rounds, None));
+    let rounds = std::env::var("ROUNDS").map_or(3, |it| it.parse().expect("a number"));
+    let all = scenarios(rounds);
+    // An odd step: all numbers below `all`, a power of two, have their turn once.
+    let outcomes = for_each_seed(1_024, |seed| run(seed * 10_501 % all, rounds, None));
     let longest = outcomes.iter().map(|(_, settled)| *settled).max().unwrap_or_default();
     println!("{} scenarios, settled within {:.2} s", outcomes.len(), longest as f64 / 1e6);
     let bad: Vec<_> = outcomes.iter().enumerate().filter(|(_, (it, _))| it.is_some()).collect();

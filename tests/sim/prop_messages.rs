@@ -91,6 +91,13 @@ proptest! {
     }
 
     #[test]
+    fn a_member_of_a_byzantine_order_withstands_any_members_strangers_and_logs(
+        bytes in vec(any::<u8>(), 0..2_000),
+    ) {
+        hostile::order::order_member(&bytes);
+    }
+
+    #[test]
     fn a_seed_withstands_any_conversation(bytes in vec(any::<u8>(), 0..1_500)) {
         Stage::<SeedNode>::play(&mut Source::new(&bytes));
     }

@@ -1,24 +1,26 @@
 //! One fleet that does all of it at once: members die and come back while a chat runs, a rollout
-//! steps and files spread between the same hosts, in any weather.
+//! steps, a Byzantine order grows and files spread between the same hosts, in any weather.
 //!
-//! A host is one process with a node, a chat's member, a rollout's node and a swarm's peer, which
-//! share its crashes, its paths and its disk; the seeds' word about the dead reaches the services
+//! A host is one process with a node, a chat's member, a rollout's node, a swarm's peer and, in
+//! every second run, a member of a Byzantine order, which share its crashes, its paths and its disk; the seeds' word about the dead reaches the services
 //! as in a running program. `SEED=n` replays one run, `TRACE=1` prints it, `SEEDS=n` runs more.
 
 #![allow(clippy::print_stdout, reason = "it prints what it met")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "it counts a few events of many")]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use folkmoot::machine::bft;
 use folkmoot::machine::chat::{self, Rule};
 use folkmoot::machine::rollout::{self, CommandId, CommandResult, DisabledRules};
 use folkmoot::machine::swarm;
 use folkmoot::machine::swarm::{Tree, leaf_hash};
 use folkmoot::model::{Endpoint, Rng, Time, VerdictMemo};
 use folkmoot::node::Node;
+use folkmoot::proto::bft::Committee;
 use folkmoot::proto::chat::entry::{HostPort, MemberId, Origin};
 use folkmoot::proto::rollout::{Encoding, NodeId, Participant, Roster, RoutingState};
 use folkmoot::proto::swarm::{PeerId, PieceIndex, Pieces};
@@ -31,9 +33,11 @@ use crate::chat_world;
 use crate::common::campaign::{Run as Removals, Truth};
 use crate::common::checkers::{check_safety, removals, seeds_agree};
 use crate::common::{Fleet, Plan, describe, keys_of, peer_endpoint};
+use crate::order_world;
 use crate::rollout_world::{self, End, check_end, plain_start};
 use crate::services::chat::{ChatHost, Desk as ChatDesk};
 use crate::services::member::{Command, Member, Record, Services, Told, order};
+use crate::services::order::{Desk as OrderDesk, OrderHost};
 use crate::services::rollout::{Desk as RolloutDesk, RolloutHost, model};
 use crate::services::swarm::{Desk as SwarmDesk, Manner, SwarmHost};
 use crate::services::{chat as chat_host, rollout as rollout_host, swarm as swarm_host};
@@ -74,6 +78,8 @@ struct All {
     fleet: Fleet<Member>,
     chat: chat_world::Checker,
     rollout: rollout_world::Checker,
+    /// What is known of the Byzantine order, if there is one.
+    order: Option<order_world::Checker>,
     removals: Removals,
     truth: Truth,
     has_takeover: bool,
@@ -95,6 +101,8 @@ struct Desks {
     chat: Vec<ChatDesk>,
     rollout: Vec<RolloutDesk>,
     swarm: Vec<SwarmDesk>,
+    /// Empty without an order.
+    order: Vec<OrderDesk>,
 }
 
 impl Desks {
@@ -103,18 +111,21 @@ impl Desks {
         let at = (1..=PEERS).position(|number| peer_endpoint(number) == boot.endpoint);
         let Some(at) = at else { return Member::new(node, None) };
         let (mut chat, mut rollout, mut swarm) = (Vec::new(), Vec::new(), Vec::new());
+        let mut order = Vec::new();
         for record in boot.records {
             match record {
                 Record::Node(_) => {}
                 Record::Chat(it) => chat.push(it.clone()),
                 Record::Rollout(it) => rollout.push(it.clone()),
                 Record::Swarm(it) => swarm.push(it.clone()),
+                Record::Order(it) => order.push(it.clone()),
             }
         }
         let services = Services {
             chat: ChatHost::new(&self.chat[at], &chat, boot.seed ^ 1),
             rollout: RolloutHost::new(&self.rollout[at], &rollout, boot.seed ^ 2),
             swarm: SwarmHost::new(&self.swarm[at], &swarm, boot.seed ^ 3),
+            order: self.order.get(at).map(|it| OrderHost::new(it, &order, boot.seed ^ 4)),
         };
         Member::new(node, Some(services))
     }
@@ -205,6 +216,46 @@ fn swarm_desks(rng: &mut Rng) -> (Vec<SwarmDesk>, Vec<u8>) {
     ((1..=PEERS).map(desk).collect(), content)
 }
 
+const SALT: &str = "fleet";
+
+fn order_founders() -> Arc<Committee> {
+    let member = |number| {
+        let id = MemberId(u32::from(number));
+        let (at, key) = (peer_endpoint(number).into(), order_world::keys_of(id.0).public());
+        folkmoot::proto::chat::entry::Member { id, at, key }
+    };
+    Arc::new(Committee::of((1..=PEERS).map(member)).expect("ids and keys differ"))
+}
+
+fn order_desks(rng: &mut Rng) -> (Vec<OrderDesk>, order_world::Checker) {
+    let config = bft::Config {
+        window: rng.random_range(1..=8),
+        snapshot_every: rng.random_range(3..40),
+        window_slots: rng.random_range(1..30),
+        reign: secs(rng.random_range(5..60)),
+        ..bft::Config::default()
+    };
+    let founders = order_founders();
+    let desk = |number| OrderDesk {
+        config: config.clone(),
+        me: bft::BftIdentity {
+            id: MemberId(u32::from(number)),
+            keys: order_world::keys_of(u32::from(number)),
+            founders: Arc::clone(&founders),
+            salt: SALT.to_owned(),
+        },
+        plot: None,
+        is_lost: Arc::default(),
+        has_signed: Arc::new(AtomicBool::new(false)),
+        window: Arc::new(AtomicU64::new(config.window)),
+        mutator: None,
+    };
+    let desks = (1..=PEERS).map(desk).collect();
+    let group = founders.order_id(SALT);
+    let checker = order_world::Checker::new((group, config), founders, [].into());
+    (desks, checker)
+}
+
 /// The weather of a seed. With an even one all clocks are right, so that the seeds' votes can be
 /// dated.
 fn weather(seed: u64, rng: &mut Rng) -> Weather {
@@ -226,7 +277,7 @@ fn weather(seed: u64, rng: &mut Rng) -> Weather {
 }
 
 impl All {
-    fn new(seed: u64, without: Without) -> (Self, Weather) {
+    fn new(seed: u64, without: Without, has_order: bool) -> (Self, Weather) {
         let mut rng = Rng::seed_from_u64(seed ^ 0xa11);
         let weather = weather(seed, &mut rng);
         let options = WorldOptions {
@@ -243,7 +294,10 @@ impl All {
         let names = rollout.iter().map(|it| it.config.me.clone()).collect();
         let mut checker = rollout_world::Checker::new(roster.clone());
         checker.may_leap = rollout[0].history_max < 100;
-        let desks = Arc::new(Desks { chat, rollout, swarm });
+        let mut orders = Rng::seed_from_u64(seed ^ 0x0bf7);
+        let (order, known) = has_order.then(|| order_desks(&mut orders)).unzip();
+        let order = order.unwrap_or_default();
+        let desks = Arc::new(Desks { chat, rollout, swarm, order });
         let mut fleet = Fleet::of(seed, &plan, move |boot, node| desks.carry(boot, node));
         fleet.start(&plan);
         let programs = (0..rng.random_range(0..=2)).map(|_| Program {
@@ -256,6 +310,7 @@ impl All {
             fleet,
             chat: chat_world::Checker::default(),
             rollout: checker,
+            order: known,
             removals: Removals::default(),
             truth: Truth::default(),
             has_takeover,
@@ -343,6 +398,16 @@ impl All {
                     };
                     *self.met.entry(what).or_default() += 1;
                 }
+                (Told::Order(told), Some(at)) => {
+                    let id = MemberId(u32::try_from(at + 1).expect("few"));
+                    let mut tally = BTreeMap::new();
+                    let known = self.order.as_mut().expect("there is an order");
+                    known.heed(id, told, &mut tally);
+                    for what in ["view", "load"] {
+                        let count = tally.get(what).copied().unwrap_or_default();
+                        *self.met.entry(what).or_default() += count;
+                    }
+                }
                 (Told::Rollout(told), Some(at)) => {
                     self.rollout.heed(at, *now, told);
                     if let rollout_host::Told::Answer(ticket, answer) = told {
@@ -370,6 +435,9 @@ impl All {
         if let Some(violation) = &self.chat.violation {
             panic!("SEED={seed}: chat: {violation:?}");
         }
+        if let Some(violation) = self.order.as_ref().and_then(|it| it.violation.as_ref()) {
+            panic!("SEED={seed}: order: {violation:?}");
+        }
         if let Err(violation) = self.rollout.verdict() {
             panic!("SEED={seed}: rollout: {violation}");
         }
@@ -384,6 +452,7 @@ impl All {
                 self.typed += 1;
                 let say = chat::Command::Say { room: "general".into(), text };
                 self.command(any, Command::Chat(chat_host::Command::Group(say)));
+                self.propose(any);
             }
             60..85 if !self.programs.is_empty() => {
                 let chosen = self.rng.random_range(0..self.programs.len());
@@ -415,6 +484,31 @@ impl All {
                 self.order(any, command);
             }
         }
+    }
+
+    /// Types into the Byzantine order, if there is one.
+    fn propose(&mut self, at: usize) {
+        let Some(known) = &mut self.order else { return };
+        let text = format!("order {}", self.typed);
+        let id = MemberId(u32::try_from(at + 1).expect("few"));
+        known.on_said(id, &text, self.fleet.world.now().as_micros());
+        let say = bft::Command::Say { room: "general".into(), text: text.into() };
+        self.command(at, Command::Order(say));
+    }
+
+    /// Everybody has all of the Byzantine order, and it proves itself.
+    fn order_fault(&self) -> Result<(), String> {
+        let Some(known) = &self.order else { return Ok(()) };
+        for at in 0..usize::from(PEERS) {
+            let services = self.services(at).ok_or("it is down")?;
+            let host = services.order.as_ref().ok_or("it has no order")?;
+            let status = host.machine().ok_or("its order has ended")?.status();
+            if status.place.0 != known.order.len() as u64 || status.pending > 0 {
+                return Err(format!("not everything is final: {status:?}"));
+            }
+            order_world::verify(host.log(), (&order_founders(), SALT), &known.order)?;
+        }
+        Ok(())
     }
 
     fn calm_down(&mut self) {
@@ -449,6 +543,7 @@ impl All {
         }
         self.chat_fault()?;
         self.rollout_fault()?;
+        self.order_fault()?;
         for at in 0..usize::from(PEERS) {
             let swarm = &self.services(at).ok_or("it is down")?.swarm;
             let found: Vec<u8> = swarm.disk().values().flatten().copied().collect();
@@ -524,9 +619,9 @@ impl All {
 }
 
 /// The whole life of a fleet: it comes together in a storm, works, calms down, and is whole.
-fn run(seed: u64, without: Without) -> Outcome {
+fn run(seed: u64, without: Without, has_order: bool) -> Outcome {
     let _memo = VerdictMemo::on_this_thread();
-    let (mut all, weather) = All::new(seed, without);
+    let (mut all, weather) = All::new(seed, without, has_order);
     let storm = secs(all.rng.random_range(10..25));
     let begins = Duration::from_millis(all.rng.random_range(0..6_000));
     let ends = Time::ZERO.after(begins + storm);
@@ -553,6 +648,10 @@ fn run(seed: u64, without: Without) -> Outcome {
     for at in 0..usize::from(PEERS) {
         let log = all.services(at).expect("it is up").chat.log().entries.clone();
         all.chat.on_end(MemberId(u32::try_from(at + 1).expect("few")), &log);
+    }
+    all.heed();
+    if let Some(known) = &mut all.order {
+        known.on_end();
     }
     all.heed();
     if seed.is_multiple_of(2) {
@@ -600,7 +699,7 @@ fn a_fleet_that_lacks_a_rule_is_found_out() {
     let wanted = std::env::var("ROW").unwrap_or_default();
     for (name, without, within) in rules().into_iter().filter(|it| it.0.contains(&wanted)) {
         let found = (0..within).find_map(|seed| {
-            let failure = std::panic::catch_unwind(|| run(seed, without)).err()?;
+            let failure = std::panic::catch_unwind(|| run(seed, without, false)).err()?;
             let text = failure.downcast_ref::<String>().cloned().unwrap_or_default();
             Some((seed, text))
         });
@@ -618,7 +717,7 @@ fn a_fleet_that_lacks_a_rule_is_found_out() {
 
 #[test]
 fn one_fleet_does_all_of_it_at_once_in_any_weather() {
-    let outcomes = for_each_seed(200, |seed| run(seed, Without::default()));
+    let outcomes = for_each_seed(200, |seed| run(seed, Without::default(), seed % 2 == 1));
     let (mut faults, mut met, mut steps) = (FaultCounts::default(), BTreeMap::new(), 0);
     for outcome in &outcomes {
         faults += &outcome.faults;
@@ -643,6 +742,7 @@ fn one_fleet_does_all_of_it_at_once_in_any_weather() {
             ("a piece of a file", 1_000),
             ("a connection ended amid a piece", 50),
             ("a member was removed", 100),
+            ("view", 200),
         ] {
             let count = met.get(what).copied().unwrap_or_default();
             assert!(count >= least, "{what}: {count} times only");

@@ -15,6 +15,7 @@ use folkmoot::proto::bft::{
 };
 use folkmoot::proto::chat::entry::{Body, ChainHash, HostPort, Member, MemberId, Origin, SeqNo};
 use folkmoot::runtime::order::store::{self, OpenedOrderLog, SlotPage};
+use proptest::prelude::*;
 
 const ME: MemberId = MemberId(2);
 const SALT: &str = "store";
@@ -491,4 +492,38 @@ fn the_marker_knows_a_log_that_is_gone_or_cut_until_the_loss_is_on_disk() {
     // A group of other founders is another matter.
     let other = committee().order_id("other");
     assert_ne!(store::marker_of(&home.path().join("has-signed"), &other), marker);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// However a log's bytes are damaged, nothing panics, and it is refused or gives back a
+    /// beginning of what was written.
+    #[test]
+    fn a_damaged_log_is_refused_or_a_beginning_of_what_was_written(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0_u8..4), 1..4),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut chain = Chain::new();
+        (0..3).for_each(|_| drop(chain.slot(2, 0)));
+        let records = log_of(dir.path(), &chain.slots);
+        let mut bytes = fs::read(log_path(dir.path())).unwrap();
+        for (at, byte, how) in damage {
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                2 => { bytes.remove(at); }
+                _ => bytes.truncate(at + 1),
+            }
+        }
+        fs::write(log_path(dir.path()), &bytes).unwrap();
+        if let Ok(opened) = store::open(dir.path(), ME, group()) {
+            prop_assert!(records.starts_with(&opened.memory.records));
+        }
+    }
 }

@@ -381,6 +381,12 @@ impl BftReplica {
         }
     }
 
+    /// Forgets votes that count no more, however long nothing has become final (B27).
+    pub(super) fn prune_votes(&mut self) {
+        let first_view = ViewNo(self.views.view().0.saturating_sub(VIEWS_BACK));
+        self.votes.prune(self.chain.settled().tip.slot, first_view);
+    }
+
     /// Accepts slots that a certificate proves, without votes; false if they are not what the state
     /// says (B7).
     pub(super) fn accept_proved(

@@ -127,6 +127,12 @@ impl Chain {
         Some(slot)
     }
 
+    /// Number of contents, and of headers, behind the final slot.
+    #[cfg(feature = "fault-injection")]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.contents.len(), self.headers.len())
+    }
+
     /// Final slots in memory, in order.
     pub(super) const fn window(&self) -> &VecDeque<FinalSlot> {
         &self.window

@@ -90,7 +90,8 @@ impl OrderMemory {
         // A loss is over once the committee names the life that was drawn after it.
         let renewed = settled.committee.voter(me.id).map(|it| it.life.number);
         let life = replay.life.filter(|it| replay.lost.is_some() && renewed != Some(it.number));
-        let mut recall = Recall::restored(replay.promised, newest, life, self.is_lost);
+        let known = (replay.promised, newest, last);
+        let mut recall = Recall::restored(known, life, self.is_lost);
         for certificate in &replay.commits {
             recall.hear_certificate(certificate);
         }

@@ -22,6 +22,8 @@ mod recall;
 mod receive;
 mod repair;
 mod replica;
+#[cfg(feature = "fault-injection")]
+mod sizes;
 mod status;
 mod tally;
 #[cfg(test)]
@@ -37,5 +39,8 @@ pub use event::{
 };
 pub use memory::OrderMemory;
 pub use replica::{BftIdentity, BftReplica, Effect, Fx, Input};
+#[cfg(feature = "fault-injection")]
+#[doc(hidden)]
+pub use sizes::BftSizes;
 pub use status::{BftChangeStatus, BftMemberStatus, BftStatus};
 pub use wish_cause::cause_of_wish;

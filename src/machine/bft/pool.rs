@@ -177,6 +177,17 @@ impl Pool {
         }
     }
 
+    /// Bundles and bytes of the author that has most of them, number of authors, and of changes.
+    #[cfg(feature = "fault-injection")]
+    pub(super) fn sizes(&self) -> (usize, usize, usize, usize) {
+        let bytes = |own: &BTreeMap<u64, ContentDigest>| -> usize {
+            own.values().map(|it| self.bundles[it].cost).sum()
+        };
+        let most = self.authors.values().map(BTreeMap::len).max().unwrap_or_default();
+        let longest = self.authors.values().map(bytes).max().unwrap_or_default();
+        (most, longest, self.authors.len(), self.changes.len())
+    }
+
     fn remove(&mut self, digest: &ContentDigest) {
         if let Some(old) = self.bundles.remove(digest) {
             self.forget_arrival(&old);

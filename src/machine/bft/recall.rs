@@ -56,23 +56,24 @@ pub(super) struct Recall {
     /// Newest statements that the log has.
     promised: Option<(EpochNo, ViewNo)>,
     committed: Option<VoteSubject>,
+    /// Last slot that is final in the log: it needs no other record of what was committed up to it.
+    settled: SlotNo,
     /// Reason why the log is not all, if it is known before anybody is asked.
     is_lost: Option<String>,
     heard: BTreeMap<MemberId, Heard>,
 }
 
 impl Recall {
-    /// The memory of a log: newest view promised, newest slot committed, life in which the member
-    /// is to vote again, and the reason if the log is known not to be all.
+    /// The memory of a log: newest view promised, newest slot committed and last final slot, life in
+    /// which the member is to vote again, and the reason if the log is known not to be all.
     pub(super) fn restored(
-        promised: Option<(EpochNo, ViewNo)>,
-        committed: Option<VoteSubject>,
+        (promised, committed, settled): (Option<(EpochNo, ViewNo)>, Option<VoteSubject>, SlotNo),
         life: Option<Life>,
         is_lost: Option<String>,
     ) -> Self {
         let asking = Certainty::Asking { nonce: None, answered: BTreeSet::new(), is_late: false };
         let certainty = life.map_or(asking, Certainty::Lost);
-        Self { certainty, promised, committed, is_lost, heard: BTreeMap::new() }
+        Self { certainty, promised, committed, settled, is_lost, heard: BTreeMap::new() }
     }
 
     /// True if the member may vote.
@@ -159,6 +160,17 @@ impl BftReplica {
         }
     }
 
+    /// Asks again who has not answered: a newcomer is answered only once the other knows that it is a
+    /// member.
+    pub(super) fn repeat_recall(&self, fx: &mut Fx) {
+        let Certainty::Asking { nonce: Some(nonce), answered, .. } = &self.recall.certainty else {
+            return;
+        };
+        for (_, link) in self.links.members().filter(|(member, _)| !answered.contains(member)) {
+            fx.send(link, Message::RecallReq(BftRecallReq { nonce: *nonce }));
+        }
+    }
+
     /// Tells a member what it has signed.
     pub(super) fn on_recall_req(
         &mut self,
@@ -190,12 +202,13 @@ impl BftReplica {
             let ViewChange { epoch, view, signed, .. } = &**it;
             signed.sender_id == me && signed.is_valid(&self.group, (*epoch, *view), &key)
         });
-        let promised = self.recall.promised;
+        let (promised, settled) = (self.recall.promised, self.recall.settled);
         let is_forgotten = commit.is_some_and(|it| {
             let view = (it.subject.epoch, it.subject.view);
             let committed = self.recall.committed.filter(|known| (known.epoch, known.view) == view);
             promised.is_none_or(|known| view > known)
                 || promised == Some(view)
+                    && it.subject.slot > settled
                     && committed.is_none_or(|known| it.subject.slot > known.slot)
         });
         let is_forgotten = is_forgotten

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::RngExt as _;
+
 use super::config::{BftRule, OBSERVERS_MAX};
 use super::event::{Event, Opening, Timer};
 use super::replica::{BftReplica, Fx};
@@ -126,8 +128,23 @@ impl BftReplica {
             self.show_due(fx);
         }
         self.heartbeat_slot = self.chain.settled().tip.slot;
+        self.repeat_recall(fx);
+        self.call_if_alone(fx);
         self.renew(fx);
         self.release(fx);
+    }
+
+    /// Calls another member whoever's turn it is, if nobody is in reach: the others may have removed
+    /// this one while it was away, and call it no more.
+    fn call_if_alone(&mut self, fx: &mut Fx) {
+        if self.links.ids().next().is_some() {
+            return;
+        }
+        let committee = Arc::clone(self.committee());
+        let voter = &committee.voters()[self.rng.random_range(0..committee.len())];
+        if voter.member.key != self.me.keys.public() {
+            fx.call(voter.member.clone());
+        }
     }
 
     /// Shows the leader what it could place: its author may have told others only, who would give

@@ -474,3 +474,70 @@ fn a_member_is_removed_and_another_added_by_consents_of_a_quorum() {
     group.run(10_000);
     assert_eq!(group.texts(2), ["among three", "as a member"]);
 }
+
+#[test]
+fn a_newcomer_that_has_followed_the_order_votes_once_it_is_a_member() {
+    let mut group = Group::new(4, Config::default());
+    let keys = KeyPair::generate(&mut Rng::seed_from_u64(5));
+    let at = HostPort { host: std::net::Ipv4Addr::LOCALHOST.into(), port: 7_005 };
+    let member = Member { id: MemberId(5), at, key: keys.public() };
+    group.keys.insert(MemberId(5), keys);
+    group.start(5, None);
+    group.run(3_000);
+    let addition = MembershipChange::Add { member, approvals: Vec::new() };
+    for id in 1..=3 {
+        group.input(MemberId(id), Input::Command(Command::Approve(addition.clone())));
+        group.run(50);
+    }
+    group.run(3_000);
+    let status = group.status(5);
+    assert_eq!((status.epoch.0, status.silent), (1, None));
+    // Four of five decide: without the newcomer's vote nothing would become final.
+    group.kill(1);
+    group.say(2, "needs the newcomer");
+    group.run(10_000);
+    assert_eq!(group.texts(5), ["needs the newcomer"]);
+}
+
+#[test]
+fn a_member_that_was_removed_while_it_was_away_calls_the_others_and_follows() {
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    group.kill(1);
+    let removal = MembershipChange::Remove { member: MemberId(1), approvals: Vec::new() };
+    for id in 2..=4 {
+        group.input(MemberId(id), Input::Command(Command::Approve(removal.clone())));
+        group.run(50);
+    }
+    group.run(8_000);
+    assert_eq!(group.status(2).epoch.0, 1);
+    // Its log says that all others call it, which they do no more.
+    group.start(1, None);
+    group.say(2, "without it");
+    group.run(8_000);
+    assert_eq!((group.status(1).epoch.0, group.texts(1)), (1, vec!["without it".to_owned()]));
+}
+
+#[test]
+fn members_that_restart_right_after_a_change_of_the_members_have_forgotten_nothing() {
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    says(&mut group, 40);
+    let removal = MembershipChange::Remove { member: MemberId(4), approvals: Vec::new() };
+    for id in 1..=3 {
+        group.input(MemberId(id), Input::Command(Command::Approve(removal.clone())));
+        group.run(50);
+    }
+    group.run(2_000);
+    assert_eq!(group.status(1).epoch.0, 1);
+    (1..=3).for_each(|id| group.kill(id));
+    (1..=3).for_each(|id| group.start(id, None));
+    group.run(4_000);
+    group.say(1, "goes on");
+    group.run(5_000);
+    for id in 1..=3 {
+        let is_hole = |it: &Event| matches!(it, Event::Hole { .. });
+        assert!(!group.events(id).iter().any(is_hole), "{:?}", group.events(id));
+        assert!(group.texts(id).contains(&"goes on".to_owned()), "{:?}", group.status(id));
+    }
+}

@@ -86,6 +86,7 @@ impl BftReplica {
     /// Enters a view that has not begun: no vote in a lower one follows (B9).
     fn enter(&mut self, view: ViewNo, fx: &mut Fx) {
         self.views.enter(view);
+        self.prune_votes();
         self.proposals.clear();
         self.given.clear();
         fx.stop_timer(Timer::Reign);

@@ -89,6 +89,12 @@ impl Views {
         views.get(count.saturating_sub(1)).copied()
     }
 
+    /// Number of wishes, and of claims.
+    #[cfg(feature = "fault-injection")]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.wishes.len(), self.changes.values().map(BTreeMap::len).sum())
+    }
+
     /// Enters a view, which has not begun.
     pub(super) fn enter(&mut self, view: ViewNo) {
         (self.view, self.is_active) = (view, false);

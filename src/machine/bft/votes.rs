@@ -133,6 +133,15 @@ impl Votes {
         self.unverified.retain(|(_, view, slot, _)| *view >= first_view && *slot > last);
     }
 
+    /// Number of votes, and of the views that they are for.
+    #[cfg(feature = "fault-injection")]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        let of_view = |slots: &SlotVotes| slots.values().map(BTreeMap::len).sum::<usize>();
+        let filled = self.0.iter().filter(|(_, slots)| !slots.is_empty());
+        let views: std::collections::BTreeSet<_> = filled.map(|((_, view), _)| *view).collect();
+        (self.0.values().map(of_view).sum(), views.len())
+    }
+
     /// Forgets everything: a new epoch begins.
     pub(super) fn clear(&mut self) {
         self.votes.clear();

@@ -14,6 +14,7 @@ pub mod cast;
 pub mod chat;
 pub mod checks;
 pub mod nodes;
+pub mod order;
 pub mod rollout;
 pub mod source;
 pub mod stage;

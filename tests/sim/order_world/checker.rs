@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     Assertion,
     /// More messages than the weather explains.
     Noise,
+    /// A member keeps more of others than it may.
+    Swollen,
     /// Quiet, and yet something does not become final.
     Stuck,
     /// More than the group bears are silent or without memory.
@@ -149,6 +151,11 @@ impl Checker {
         self.committees.last().expect("the first is always there")
     }
 
+    /// The committees of all epochs that are known.
+    pub(crate) fn committees(&self) -> &[Arc<Committee>] {
+        &self.committees
+    }
+
     /// Number of final slots.
     pub(crate) const fn slots(&self) -> usize {
         self.chain.len()
@@ -187,6 +194,7 @@ impl Checker {
             Told::Signed(msg) => self.on_signed(id, msg),
             Told::Proposed(it) => self.on_proposed(it),
             Told::Count(what) => count(what),
+            Told::TooMuch(what) => self.fail(Kind::Swollen, format!("{id} keeps {what}")),
             Told::Order(event) => match event {
                 Event::ViewBegan { .. } => count("view"),
                 Event::Suspected { .. } => count("wish"),

@@ -68,6 +68,8 @@ pub(crate) enum Lie {
     Misplace,
     /// Proposes messages again that have places already.
     Repeat,
+    /// Changes one small thing in what it says, and signs it; only where the cast says which.
+    Mutate,
 }
 
 impl Lie {

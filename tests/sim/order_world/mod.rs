@@ -3,18 +3,22 @@
 
 pub(crate) mod checker;
 pub(crate) mod liars;
+mod members;
+pub(crate) mod mutation;
 mod weather;
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::sync::atomic::AtomicBool;
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use folkmoot::machine::bft::{BftIdentity, BftReplica, BftStatus, Command, Config};
 use folkmoot::model::{Endpoint, KeyPair, Rng, Time, VerdictMemo};
-use folkmoot::proto::bft::{Committee, OrderId};
-use folkmoot::proto::chat::entry::{HostPort, Member, MemberId, SeqNo};
+use folkmoot::proto::bft::{Committee, OrderId, OrderVerifier};
+use folkmoot::proto::chat::entry::{Body, ChatText, HostPort, Member, MemberId, SeqNo};
 use folkmoot::sim::{self, Boot, DurationRange, WorldOptions};
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -22,6 +26,8 @@ use crate::services::order::{Desk, Log, OrderHost, Record};
 
 pub(crate) use checker::{Checker, Kind, Violation};
 pub(crate) use liars::{Brain, Lie, Plot, Sides};
+use members::Changes;
+use mutation::{Mutating, Mutator};
 pub(crate) use weather::Weather;
 
 pub(crate) const SECOND: u64 = 1_000_000;
@@ -31,6 +37,11 @@ const LOOK: u64 = 5_000;
 
 /// Number of messages that one honest member may send in a run.
 const SENT_MAX: u64 = 400_000;
+
+/// Number of messages that one honest member may send in a second (B22).
+const SENT_A_SECOND_MAX: u64 = 10_000;
+
+const SALT: &str = "storm";
 
 pub(crate) type Tally = BTreeMap<&'static str, u64>;
 
@@ -44,12 +55,17 @@ pub(crate) struct Node {
     backup: Option<Vec<Record>>,
     is_paused: bool,
     has_begun: bool,
+    /// Window of its next life.
+    window: Arc<AtomicU64>,
+    /// Messages that it had sent at the last full second.
+    sent: u64,
 }
 
 enum Due {
     Restart { node: usize },
     Weather,
     Type,
+    Members,
 }
 
 /// The members of a run, and how some of them lie.
@@ -60,6 +76,8 @@ pub(crate) struct Cast {
     pub(crate) lies: BTreeMap<usize, BTreeSet<Lie>>,
     /// True if the liars share what they see.
     pub(crate) is_plot: bool,
+    /// Small changes of messages, if there are any.
+    pub(crate) mutating: Option<Mutating>,
 }
 
 impl Cast {
@@ -71,7 +89,7 @@ impl Cast {
             let drawn = (0..count).map(|_| kinds[rng.random_range(0..kinds.len())]).collect();
             lies.insert(rng.random_range(0..members), drawn);
         }
-        Self { members, lies, is_plot: rng.random_bool(0.5) }
+        Self { members, lies, is_plot: rng.random_bool(0.5), mutating: None }
     }
 }
 
@@ -83,6 +101,7 @@ pub(crate) struct World {
     pub(crate) tally: Tally,
     pub(crate) weather: Weather,
     pub(crate) group: OrderId,
+    pub(crate) founders: Arc<Committee>,
     /// Sides of the twins, if a plan decides on them.
     pub(crate) sides: Option<Sides>,
     agenda: BinaryHeap<Reverse<(u64, u64)>>,
@@ -94,17 +113,30 @@ pub(crate) struct World {
     spare: usize,
     /// Members that have forgotten something.
     forgetful: BTreeSet<usize>,
+    /// Changes of the membership, if there are any.
+    changes: Option<Changes>,
+    mutating: Option<Mutating>,
+    /// The last full second in which messages were counted, and the most that an honest member has
+    /// sent in one.
+    second: u64,
+    pub(crate) busiest: u64,
     pub(crate) rng: Rng,
 }
 
-/// Lets this thread compute each signature's verdict once; never undone.
-pub(crate) fn remember_verdicts() {
+/// Lets this thread compute each signature's verdict once, but in one run of a hundred, in which
+/// each is computed whenever somebody asks.
+pub(crate) fn remember_verdicts(seed: u64) {
     thread_local! {
-        static IS_ON: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+        // Not dropped at the thread's end, when what it would clear may be gone.
+        static MEMO: RefCell<Option<ManuallyDrop<VerdictMemo>>> = const { RefCell::new(None) };
     }
-    if !IS_ON.replace(true) {
-        std::mem::forget(VerdictMemo::on_this_thread());
-    }
+    MEMO.with_borrow_mut(|memo| {
+        if seed % 100 == 99 {
+            drop(memo.take().map(ManuallyDrop::into_inner));
+        } else {
+            memo.get_or_insert_with(|| ManuallyDrop::new(VerdictMemo::on_this_thread()));
+        }
+    });
 }
 
 /// The key of the member with this id, the same in every run.
@@ -112,14 +144,34 @@ pub(crate) fn keys_of(id: u32) -> KeyPair {
     KeyPair::generate(&mut Rng::seed_from_u64(u64::from(id)))
 }
 
+/// The member of this id, the same in every run.
+fn member(id: u32) -> Member {
+    let host = [10, 4, 0, u8::try_from(id).expect("few")].into();
+    Member { id: MemberId(id), at: HostPort { host, port: 6_000 }, key: keys_of(id).public() }
+}
+
 pub(crate) fn founders(members: usize) -> Arc<Committee> {
-    let member = |id: u32| {
-        let host = [10, 4, 0, u8::try_from(id).expect("few")].into();
-        let at = HostPort { host, port: 6_000 };
-        Member { id: MemberId(id), at, key: keys_of(id).public() }
-    };
     let all = (1..=u32::try_from(members).expect("few")).map(member);
     Arc::new(Committee::of(all).expect("ids and keys differ"))
+}
+
+/// A log proves itself, and has the messages that are known to be final, in their order.
+pub(crate) fn verify(
+    log: &Log,
+    (founders, salt): (&Committee, &str),
+    order: &[ChatText],
+) -> Result<(), String> {
+    let mut verifier = OrderVerifier::new(founders.clone(), salt);
+    let mut texts = Vec::new();
+    for (content, certificate) in log.finals() {
+        let entries = verifier.take(content, certificate).map_err(|it| it.to_string())?;
+        texts.extend(entries.into_iter().map(|it| it.body));
+    }
+    if verifier.certified() != verifier.last().0 {
+        return Err(format!("nothing proves what comes after {:?}", verifier.certified()));
+    }
+    let known = order.iter().map(|it| Body::Chat(it.clone())).take(texts.len());
+    if texts.iter().cloned().eq(known) { Ok(()) } else { Err("it has other messages".to_owned()) }
 }
 
 impl World {
@@ -135,7 +187,7 @@ impl World {
         cast: &Cast,
         sides: Option<Sides>,
     ) -> Self {
-        remember_verdicts();
+        remember_verdicts(seed);
         let mut rng = Rng::seed_from_u64(seed);
         let options = WorldOptions {
             weather: weather.of_network(),
@@ -145,8 +197,7 @@ impl World {
             ..WorldOptions::default()
         };
         let founders = founders(cast.members);
-        let salt = "storm".to_owned();
-        let group = founders.order_id(&salt);
+        let group = founders.order_id(SALT);
         let id_of = |at: &usize| founders.voters()[*at].member.id;
         let liars = cast.lies.keys().map(id_of).collect();
         let mut it = Self {
@@ -155,6 +206,11 @@ impl World {
             spare: founders.liars_borne().saturating_sub(cast.lies.len())
                 + usize::from(rng.random_bool(0.05)),
             forgetful: BTreeSet::new(),
+            changes: None,
+            mutating: cast.mutating.clone(),
+            second: 0,
+            busiest: 0,
+            founders: Arc::clone(&founders),
             config,
             nodes: Vec::new(),
             tally: Tally::new(),
@@ -170,32 +226,60 @@ impl World {
         };
         let brain = Arc::new(Mutex::new(Brain::new(it.rng.random())));
         for (at, voter) in founders.voters().iter().enumerate() {
-            let me = BftIdentity {
-                id: voter.member.id,
-                keys: keys_of(voter.member.id.0),
-                founders: Arc::clone(&founders),
-                salt: salt.clone(),
-            };
             let lies = cast.lies.get(&at).cloned().unwrap_or_default();
             let own = Arc::new(Mutex::new(Brain::new(it.rng.random())));
             let brain = if cast.is_plot { Arc::clone(&brain) } else { own };
             let (config, sides) = (it.config.clone(), it.sides.clone());
             let plot = Plot { lies: lies.clone(), brain, config, sides };
-            it.add(me, (!lies.is_empty()).then_some(plot), lies);
+            let mutator = cast.mutating.as_ref().and_then(|mutating| {
+                let is_meant = match mutating.is_signed {
+                    true => lies.contains(&Lie::Mutate),
+                    false => lies.is_empty(),
+                };
+                let id = voter.member.id;
+                is_meant.then(|| mutating.mutator(group, (id, keys_of(id.0)), seed ^ at as u64))
+            });
+            it.add(voter.member.id, (!lies.is_empty()).then_some(plot), lies, mutator);
         }
         it
     }
 
-    fn add(&mut self, me: BftIdentity, plot: Option<Plot>, lies: BTreeSet<Lie>) {
-        let voter = me.founders.voter(me.id).expect("it is a founder");
-        let (id, at) = (me.id, OrderHost::endpoint(&voter.member));
+    fn add(
+        &mut self,
+        id: MemberId,
+        plot: Option<Plot>,
+        lies: BTreeSet<Lie>,
+        mutator: Option<Mutator>,
+    ) {
+        let at = OrderHost::endpoint(&member(id.0));
+        let founders = Arc::clone(&self.founders);
+        let me = BftIdentity { id, keys: keys_of(id.0), founders, salt: SALT.to_owned() };
         let is_lost = Arc::new(Mutex::new(None));
         let has_signed = Arc::new(AtomicBool::new(false));
         let config = self.config.clone();
-        let desk = Desk { config, me, plot, is_lost: Arc::clone(&is_lost), has_signed };
+        let window = Arc::new(AtomicU64::new(config.window));
+        let desk = Desk {
+            config,
+            me,
+            plot,
+            is_lost: Arc::clone(&is_lost),
+            has_signed,
+            window: Arc::clone(&window),
+            mutator: mutator.map(|it| Arc::new(Mutex::new(it))),
+        };
         let factory = move |boot: Boot<'_, Record>| OrderHost::new(&desk, boot.records, boot.seed);
         self.world.add_host(at, Box::new(factory));
-        let node = Node { id, at, lies, is_lost, backup: None, is_paused: false, has_begun: false };
+        let node = Node {
+            id,
+            at,
+            lies,
+            is_lost,
+            backup: None,
+            is_paused: false,
+            has_begun: false,
+            window,
+            sent: 0,
+        };
         self.nodes.push(node);
         let micros = self.rng.random_range(200..2_000);
         self.set_disk(self.nodes.len() - 1, micros);
@@ -251,6 +335,7 @@ impl World {
             let stop = next.min(until).min(self.now() + LOOK);
             self.world.run_until(Time::from_micros(stop));
             self.heed();
+            self.count_lines();
             while let Some(Reverse((at, number))) = self.agenda.peek().copied()
                 && at <= self.now()
                 && self.checker.violation.is_none()
@@ -280,6 +365,7 @@ impl World {
             Due::Restart { node } => self.start(*node),
             Due::Weather => self.on_weather(),
             Due::Type => self.on_type(),
+            Due::Members => self.on_members(),
         }
     }
 
@@ -289,6 +375,34 @@ impl World {
             let node = (0..self.nodes.len()).find(|it| self.nodes[*it].at == host);
             let id = self.nodes[node.expect("nobody moves")].id;
             self.checker.heed(id, &told, &mut self.tally);
+        }
+    }
+
+    /// Counts what each honest member has sent in the second that is over.
+    fn count_lines(&mut self) {
+        if self.now() / SECOND == self.second {
+            return;
+        }
+        self.second = self.now() / SECOND;
+        for node in self.honest().collect::<Vec<_>>() {
+            let sent = self.world.sent(self.nodes[node].at).messages;
+            let new = sent - std::mem::replace(&mut self.nodes[node].sent, sent);
+            self.busiest = self.busiest.max(new);
+            if new > SENT_A_SECOND_MAX {
+                let what = format!("{} sends {new} messages in a second", self.nodes[node].id);
+                self.checker.fail(Kind::Noise, what);
+            }
+        }
+    }
+
+    /// The log of each honest member proves itself to somebody who knows nothing but the founders.
+    pub(crate) fn verify_logs(&mut self) {
+        for node in self.honest().collect::<Vec<_>>() {
+            let log = self.log(node);
+            if let Err(fault) = verify(&log, (&self.founders, SALT), &self.checker.order) {
+                let id = self.nodes[node].id;
+                self.checker.fail(Kind::Unproved, format!("the log of {id}: {fault}"));
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Weather: which faults come in a run and how often, drawn from its seed; some stay away.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use folkmoot::model::Rng;
@@ -169,7 +170,7 @@ impl World {
             return self.back_up(node);
         }
         if is_honest && !self.forgetful.contains(&node) {
-            if self.spare == 0 {
+            if self.spare == 0 || !self.may_forget(node) {
                 return;
             }
             self.spare -= 1;
@@ -200,6 +201,9 @@ impl World {
     /// No more faults; everybody is there.
     pub(crate) fn calm_down(&mut self) {
         self.weather.is_calm = true;
+        if let Some(it) = &self.mutating {
+            it.is_on.store(false, Ordering::Relaxed);
+        }
         self.weather.delay = self.weather.delay.min(self.weather.calm_delay);
         self.weather.typing = self.weather.typing.max(300_000);
         self.world.set_weather(self.weather.of_network());

@@ -1,5 +1,5 @@
-//! One process of a fleet: a node, and beside it a chat's member, a rollout's node and a swarm's
-//! peer, which share its crashes, its paths and its disk, and hear from the node whom the seeds
+//! One process of a fleet: a node, and beside it a chat's member, a rollout's node, a swarm's peer
+//! and perhaps a member of a Byzantine order, which share its crashes, its paths and its disk, and hear from the node whom the seeds
 //! call dead, as a running program has them hear.
 //!
 //! The services of a host listen at one address: who calls says first which of them it calls.
@@ -22,6 +22,7 @@ use folkmoot::sim::Simulated;
 
 use super::Ledger;
 use super::chat::{self, ChatHost};
+use super::order::{self, OrderHost};
 use super::rollout::{self, RolloutHost};
 use super::swarm::{self, SwarmHost};
 use crate::common::Carries;
@@ -39,9 +40,10 @@ pub(crate) enum Service {
     Chat,
     Rollout,
     Swarm,
+    Order,
 }
 
-const SERVICES: u64 = 4;
+const SERVICES: u64 = 5;
 
 impl Service {
     /// The service whose call it is, by the process's ticket.
@@ -50,7 +52,8 @@ impl Service {
             0 => Self::Node,
             1 => Self::Chat,
             2 => Self::Rollout,
-            _ => Self::Swarm,
+            3 => Self::Swarm,
+            _ => Self::Order,
         }
     }
 }
@@ -63,6 +66,7 @@ pub(crate) enum Word {
     Chat(chat::Word),
     Rollout(rollout::Word),
     Swarm(swarm::Word),
+    Order(order::Word),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +75,7 @@ pub(crate) enum Timer {
     Chat(chat::Timer),
     Rollout(rollout::Timer),
     Swarm(swarm::Timer),
+    Order(order::Timer),
     /// The services hear of certified ends.
     Heed,
 }
@@ -81,6 +86,7 @@ pub(crate) enum Record {
     Chat(chat::Record),
     Rollout(folkmoot::machine::rollout::Record),
     Swarm(swarm::Record),
+    Order(order::Record),
 }
 
 #[derive(Debug)]
@@ -88,6 +94,7 @@ pub(crate) enum Command {
     Node(node::Command),
     Chat(chat::Command),
     Rollout(rollout::Command),
+    Order(order::Command),
 }
 
 #[derive(Debug)]
@@ -96,6 +103,7 @@ pub(crate) enum Told {
     Chat(chat::Told),
     Rollout(rollout::Told),
     Swarm(swarm::Told),
+    Order(order::Told),
 }
 
 /// A machine that is part of a process.
@@ -135,12 +143,14 @@ part!(Node, Node);
 part!(ChatHost, Chat);
 part!(RolloutHost, Rollout);
 part!(SwarmHost, Swarm);
+part!(OrderHost, Order);
 
 /// The services beside a peer's node.
 pub(crate) struct Services {
     pub(crate) chat: ChatHost,
     pub(crate) rollout: RolloutHost,
     pub(crate) swarm: SwarmHost,
+    pub(crate) order: Option<OrderHost>,
 }
 
 /// A process: a seed's node alone, or a peer's with its services.
@@ -189,6 +199,12 @@ impl Member {
                 let msg = |it| if let Word::Swarm(it) = it { Some(it) } else { None };
                 run(&mut it.swarm, now, input.of(msg), ledger, fx);
             }
+            (Service::Order, Some(it)) => {
+                let msg = |it| if let Word::Order(it) = it { Some(it) } else { None };
+                if let Some(it) = &mut it.order {
+                    run(it, now, input.of(msg), ledger, fx);
+                }
+            }
             (_, None) => {}
         }
     }
@@ -208,6 +224,11 @@ impl Member {
             (Timer::Swarm(timer), Some(it)) => {
                 run(&mut it.swarm, now, Input::Expired(timer), ledger, fx);
             }
+            (Timer::Order(timer), Some(it)) => {
+                if let Some(it) = &mut it.order {
+                    run(it, now, Input::Expired(timer), ledger, fx);
+                }
+            }
             (Timer::Heed, _) => self.heed(now, fx),
             (_, None) => {}
         }
@@ -224,6 +245,11 @@ impl Member {
             }
             (Command::Rollout(command), Some(it)) => {
                 run(&mut it.rollout, now, Input::Command(command), ledger, fx);
+            }
+            (Command::Order(command), Some(it)) => {
+                if let Some(it) = &mut it.order {
+                    run(it, now, Input::Command(command), ledger, fx);
+                }
             }
             (_, None) => {}
         }
@@ -335,7 +361,9 @@ impl Machine for Member {
     fn handle(&mut self, now: Now, input: Input<Self>, fx: &mut Effects<Self>) {
         match input {
             Input::Start => {
-                for service in [Service::Node, Service::Chat, Service::Rollout, Service::Swarm] {
+                for service in
+                    [Service::Node, Service::Chat, Service::Rollout, Service::Swarm, Service::Order]
+                {
                     self.hand(now, service, Common::Start, fx);
                 }
                 if self.services.is_some() {
@@ -374,7 +402,7 @@ impl Machine for Member {
             }
             Input::Synced { records } => {
                 for (service, records) in self.ledger.sync(records) {
-                    if matches!(service, Service::Chat | Service::Rollout) {
+                    if matches!(service, Service::Chat | Service::Rollout | Service::Order) {
                         self.hand(now, service, Common::Synced(records), fx);
                     }
                 }
@@ -411,6 +439,7 @@ impl Simulated for Member {
             Word::Chat(msg) => ChatHost::name(msg),
             Word::Rollout(msg) => RolloutHost::name(msg),
             Word::Swarm(msg) => SwarmHost::name(msg),
+            Word::Order(msg) => OrderHost::name(msg),
         }
     }
 
@@ -421,6 +450,9 @@ impl Simulated for Member {
             records.extend(it.chat.snapshot()?.into_iter().map(Record::Chat));
             records.extend(it.rollout.snapshot()?.into_iter().map(Record::Rollout));
             records.extend(it.swarm.snapshot()?.into_iter().map(Record::Swarm));
+            if let Some(it) = &it.order {
+                records.extend(it.snapshot()?.into_iter().map(Record::Order));
+            }
         }
         Some(records)
     }
@@ -434,7 +466,7 @@ impl Simulated for Member {
             Effect::Persist(Record::Rollout(
                 Line::Prepared(_) | Line::Committed(_) | Line::Refused { .. },
             )) => 10,
-            Effect::Emit(Told::Chat(_) | Told::Rollout(_) | Told::Swarm(_)) => 0,
+            Effect::Emit(Told::Chat(_) | Told::Rollout(_) | Told::Swarm(_) | Told::Order(_)) => 0,
             _ => 1,
         }
     }

@@ -5,7 +5,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a wrapper picks a few words of many")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,7 +25,12 @@ use folkmoot::sim::Simulated;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::{CALL_TIMEOUT, HANDSHAKE_TIMEOUT, Ledger, Pending, micros};
+use crate::order_world::keys_of;
 use crate::order_world::liars::{Liar, Plot};
+use crate::order_world::mutation::Mutator;
+
+/// Number of inputs of a machine between two looks at its sizes.
+const WEIGH_EVERY: u64 = 8;
 
 /// The words on a link: the handshake, in which keys are believed, and then the order's messages.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +90,8 @@ pub(crate) enum Told {
         by: Vec<Arc<NewView>>,
     },
     Order(Event),
+    /// The member keeps more of others than it may.
+    TooMuch(String),
     /// A branch was taken that only some runs come to; by its name.
     Count(&'static str),
 }
@@ -100,6 +107,10 @@ pub(crate) struct Desk {
     pub(crate) is_lost: Arc<Mutex<Option<String>>>,
     /// True if the member's key has signed before: noted beside the key.
     pub(crate) has_signed: Arc<AtomicBool>,
+    /// Window of the member's next life.
+    pub(crate) window: Arc<AtomicU64>,
+    /// What changes small things in the messages that leave the member.
+    pub(crate) mutator: Option<Arc<Mutex<Mutator>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -172,6 +183,11 @@ impl Log {
     /// Bundles that were typed, as the disk has them.
     pub(crate) fn typed(&self) -> &[Arc<Bundle>] {
         &self.typed
+    }
+
+    /// Final slots from the first, each with its certificate if it has one of its own.
+    pub(crate) fn finals(&self) -> impl Iterator<Item = (&SlotContent, Option<&Certificate>)> {
+        self.chain.iter().map(|it| (&**it, self.certificates.get(&it.header.slot)))
     }
 
     /// Slots that answer an `ExtraEffect::Load`, all of one epoch, the headers between the last of
@@ -266,6 +282,10 @@ pub(crate) struct OrderHost {
     /// Beginnings of views that were heard or said, of late.
     beginnings: VecDeque<Arc<NewView>>,
     is_idle_due: bool,
+    mutator: Option<Arc<Mutex<Mutator>>>,
+    /// Number of inputs that the machines have had.
+    inputs: u64,
+    window: u64,
     rng: Rng,
 }
 
@@ -276,6 +296,8 @@ impl OrderHost {
         let count = liar.as_ref().map_or(1, Liar::machines);
         let has_signed = desk.has_signed.swap(true, Ordering::Relaxed);
         let group = desk.me.founders.order_id(&desk.me.salt);
+        let window = desk.window.load(Ordering::Relaxed);
+        let config = Config { window, ..desk.config.clone() };
         let mut unusable = None;
         let twins = (0..count).map(|twin| {
             let mut memory = memory(records, twin, &mut rng);
@@ -286,14 +308,14 @@ impl OrderHost {
                 }
             }
             let own = Rng::seed_from_u64(rng.random());
-            let machine = BftReplica::new(desk.config.clone(), desk.me.clone(), own, memory);
+            let machine = BftReplica::new(config.clone(), desk.me.clone(), own, memory);
             let machine = machine.map_err(|reason| unusable = Some(reason)).ok();
             let delivered = machine.as_ref().map_or(SeqNo(0), |it| it.status().place);
             let own = records.iter().filter_map(|it| match it {
                 Record::Order(by, record) if *by == twin => Some(record),
                 _ => None,
             });
-            let config = desk.config.clone();
+            let config = config.clone();
             let mut log = Log { group: Some(group), config, ..Log::default() };
             own.for_each(|it| log.put(it));
             Twin { machine, log, delivered, links: BTreeSet::new() }
@@ -314,6 +336,9 @@ impl OrderHost {
             todo: VecDeque::new(),
             beginnings: VecDeque::new(),
             is_idle_due: false,
+            mutator: desk.mutator.clone(),
+            inputs: 0,
+            window,
             rng,
         }
     }
@@ -395,6 +420,27 @@ impl OrderHost {
         for effect in part {
             self.carry_out(now, twin, effect, fx);
         }
+        self.inputs += 1;
+        if self.is_honest() && self.inputs.is_multiple_of(WEIGH_EVERY) {
+            self.weigh(fx);
+        }
+    }
+
+    /// Tells if the machine keeps more than its limits allow.
+    fn weigh(&self, fx: &mut Effects<Self>) {
+        let Some(machine) = &self.twins[0].machine else { return };
+        if let Some(what) = limits::beyond(&machine.sizes(), self.window) {
+            self.tell(Told::TooMuch(what), fx);
+        }
+    }
+
+    /// Sends a message, or what somebody has made of it.
+    fn send(&self, link: LinkId, msg: Message, fx: &mut Effects<Self>) {
+        let Some(mutator) = &self.mutator else { return fx.send(link, Word::Order(msg)) };
+        let said = mutator.lock().expect("one thread runs a world").said(msg);
+        for msg in said {
+            fx.send(link, Word::Order(msg));
+        }
     }
 
     fn tell_signed(&self, msg: &Message, fx: &mut Effects<Self>) {
@@ -418,7 +464,7 @@ impl OrderHost {
         if let Message::NewView(it) = &msg {
             self.remember(it);
         }
-        let Some(liar) = &mut self.liar else { return fx.send(link, Word::Order(msg)) };
+        let Some(liar) = &mut self.liar else { return self.send(link, msg, fx) };
         let said = liar.says(now.mono, (twin, to), msg);
         self.let_out(link, to, said, fx);
     }
@@ -432,7 +478,7 @@ impl OrderHost {
     ) {
         for (after, msg) in said {
             if after.is_zero() {
-                fx.send(link, Word::Order(msg));
+                self.send(link, msg, fx);
             } else {
                 let name = self.late.keep((to, msg));
                 fx.set_timer(Timer::Late(name), after);
@@ -544,7 +590,7 @@ impl OrderHost {
         self.links.insert(link, Link::Open(member));
         for twin in 0..self.twins.len() {
             self.twins[twin].links.insert(link);
-            let key = *self.me.founders.key(member).expect("it is a founder");
+            let key = keys_of(member.0).public();
             let opening = Opening { key, is_ours };
             self.hand(now, twin, Input::Opened { link, opening }, fx);
         }
@@ -556,7 +602,7 @@ impl OrderHost {
             (Some(Link::Accepted), Word::Join { caller }) => {
                 fx.stop_timer(Timer::Handshake(link));
                 let is_up = self.twins.iter().any(|it| it.machine.is_some());
-                if !is_up || self.me.founders.voter(caller).is_none() || caller == self.me.id {
+                if !is_up || caller == self.me.id {
                     fx.send(link, Word::Refused);
                     return self.hang_up(link, fx);
                 }
@@ -617,7 +663,7 @@ impl OrderHost {
             let said = liar.acts(now.mono, &status, &linked);
             for (to, msg) in said {
                 if let Some(link) = self.link_with(to) {
-                    fx.send(link, Word::Order(msg));
+                    self.send(link, msg, fx);
                 }
             }
         }
@@ -719,7 +765,7 @@ impl Machine for OrderHost {
                 if let Some((to, msg)) = self.late.take(name)
                     && let Some(link) = self.link_with(to)
                 {
-                    fx.send(link, Word::Order(msg));
+                    self.send(link, msg, fx);
                 }
             }
             Input::Command(command) => self.on_command(now, &command, fx),
@@ -744,6 +790,51 @@ impl Simulated for OrderHost {
 
     fn snapshot(&self) -> Option<Vec<Record>> {
         Some(self.kept.clone())
+    }
+}
+
+mod limits {
+    //! Limits of what a member may keep of others, by the protocol and not by the machine's code.
+
+    use folkmoot::machine::bft::BftSizes;
+
+    /// Views in which votes are kept: two back, the own one, and four ahead.
+    const VIEWS: usize = 7;
+
+    /// Contents that may have been asked for beyond an author's share.
+    const ASKED: usize = 256;
+
+    /// Members that may take part in a run.
+    const MEMBERS: usize = 12;
+
+    /// The greatest window of a member in a run.
+    const WINDOW: usize = 8;
+
+    /// The first size that is beyond its limit, for a member with this window.
+    pub(super) fn beyond(it: &BftSizes, window: u64) -> Option<String> {
+        let n = it.members;
+        let ahead = 4 * usize::try_from(window).unwrap_or(WINDOW);
+        let share = (64 << 20) / n;
+        let share = share.clamp(1 << 20, 16 << 20);
+        let limits = [
+            ("bundles of an author", it.pool_bundles, 64 + ASKED),
+            ("bytes of an author", it.pool_bytes, share + ASKED * 131_072),
+            // One that is no member any more keeps what it has typed itself.
+            ("authors", it.pool_authors, n + 1),
+            ("changes", it.changes, 128 + ASKED),
+            ("votes", it.votes, 2 * VIEWS * ahead * n),
+            ("views with votes", it.vote_views, VIEWS),
+            ("proposals", it.proposals, ahead),
+            ("wishes", it.wishes, n),
+            ("claims", it.claims, 5 * n),
+            ("contents", it.contents, 8 * WINDOW),
+            ("headers", it.headers, 128 * n),
+            ("consents", it.consents, 8 * n),
+            ("evidence", it.evidence, MEMBERS),
+            ("own bundles", it.outbox, 16),
+        ];
+        let over = limits.iter().find(|(_, size, most)| size > most);
+        over.map(|(what, size, most)| format!("{size} {what}, at most {most}: {it:?}"))
     }
 }
 
