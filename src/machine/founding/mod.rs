@@ -30,7 +30,7 @@ use crate::model::statement::Admission;
 use crate::model::{Endpoint, KeyPair, PublicKey, Time};
 use crate::proto::bft::OrderId;
 use crate::proto::bft::founding::{ATTEMPTS_AHEAD_MAX, FoundingNote, LEFT_MAX, SignedRoster};
-use crate::proto::chat::entry::MemberId;
+use crate::proto::chat::entry::{Member, MemberId};
 
 /// Interval of a member's notes.
 pub const CALL: Duration = Duration::from_secs(1);
@@ -116,6 +116,13 @@ struct Heard {
     /// True if the candidate has entered a group.
     is_bound: bool,
     left: Vec<OrderId>,
+}
+
+impl Heard {
+    /// True if the candidate has signed no roster with this member.
+    const fn is_idle(&self) -> bool {
+        self.roster.is_none()
+    }
 }
 
 /// Member of a fleet that is to be a founder of an order.
@@ -301,14 +308,21 @@ impl Founding {
         let used: Vec<_> = self.candidates.values().filter_map(|it| it.roster).collect();
         self.drafts.retain(|group, _| used.contains(group));
         match &self.record.stage {
-            FoundingStage::Signed(roster) => {
+            FoundingStage::Signed(own) => {
                 let me = self.keys.public();
                 let is_missing = |key: &PublicKey| *key != me && !self.candidates.contains_key(key);
                 let is_over = now.since(self.signed_at) >= SIGN_MAX
-                    || roster.members.iter().any(|it| is_missing(&it.key));
-                if is_over {
-                    let has_signed = |id: &MemberId| roster.signatures.contains_key(id);
-                    let late = roster.members.iter().filter(|it| !has_signed(&it.id));
+                    || own.members.iter().any(|it| is_missing(&it.key));
+                // What more have signed comes about sooner.
+                let better = self.shown().filter(|it| it.signatures.len() > own.signatures.len());
+                if let Some(roster) = better.cloned() {
+                    self.sign(now, roster);
+                } else if is_over {
+                    let is_late = |it: &&Member| {
+                        let heard = self.candidates.get(&it.key);
+                        !own.signatures.contains_key(&it.id) && heard.is_some_and(Heard::is_idle)
+                    };
+                    let late = own.members.iter().filter(is_late);
                     self.failed.extend(late.map(|it| (it.key, now.after(FAILED))));
                     self.record.stage = FoundingStage::Gathers;
                     self.changed_at = now;
@@ -434,27 +448,32 @@ impl Founding {
         free.map(|(key, it)| (it.admission.endpoint, *key))
     }
 
-    /// Roster that this member is to sign now: one that more candidates have signed than may lie,
-    /// else that of the first candidates by their addresses, once no more come.
-    fn choice(&self, now: Time) -> Option<SignedRoster> {
+    /// Roster of candidates, with this member, that more of them have signed than may lie.
+    fn shown(&self) -> Option<&SignedRoster> {
         let me = self.keys.public();
         let free: BTreeMap<_, _> = self.free().map(|(at, key)| (key, at)).collect();
-        let is_open = |group: &OrderId| !self.record.left.contains(group);
+        let is_free = |it: &Member| {
+            it.key == me || free.get(&it.key) == Some(&Endpoint::new(it.at.host, it.at.port))
+        };
         let shown = self.drafts.iter().find(|(group, it)| {
-            let is_free = |key: &PublicKey, at| *key == me || free.get(key) == Some(&at);
-            let mut members = it.members.iter();
-            let mut signers = it.members.iter().filter(|it| {
-                let other = self.candidates.get(&it.key);
-                other.is_some_and(|it| it.roster == Some(**group))
-            });
-            is_open(group)
-                && signers.nth(liars(self.size)).is_some()
-                && members.all(|it| is_free(&it.key, Endpoint::new(it.at.host, it.at.port)))
+            let has_signed = |it: &&Member| {
+                self.candidates.get(&it.key).is_some_and(|it| it.roster == Some(**group))
+            };
+            !self.record.left.contains(group)
+                && it.members.iter().filter(has_signed).count() > liars(self.size)
+                && it.members.iter().all(is_free)
         });
-        if let Some((_, roster)) = shown {
+        shown.map(|(_, roster)| roster)
+    }
+
+    /// Roster that this member is to sign now: one that more have signed than may lie, else that of
+    /// the first candidates by their addresses, once no more come.
+    fn choice(&self, now: Time) -> Option<SignedRoster> {
+        if let Some(roster) = self.shown() {
             return Some(roster.clone());
         }
-        if free.len() + 1 < self.size || now.since(self.changed_at) < SETTLE {
+        let me = self.keys.public();
+        if self.free().count() + 1 < self.size || now.since(self.changed_at) < SETTLE {
             return None;
         }
         let mut ranked: Vec<_> = self.free().chain([(self.at, me)]).collect();
@@ -465,7 +484,7 @@ impl Founding {
         let attempt = attempts.filter(|it| *it <= most).max().unwrap_or_default();
         let roster = SignedRoster::new(ranked, attempt.max(self.record.attempt));
         let group = roster.group(&self.order)?;
-        (roster.id_of(&me).is_some() && is_open(&group)).then_some(roster)
+        (roster.id_of(&me).is_some() && !self.record.left.contains(&group)).then_some(roster)
     }
 
     /// State of the founding, for people.
