@@ -13,6 +13,7 @@ mod cluster_key;
 mod daemon;
 mod disk;
 mod fleet_shares;
+mod founding;
 mod http;
 mod network;
 mod network_shares;

@@ -14,7 +14,7 @@ use super::local_server::{LocalServer, handler};
 use super::report::{self, group_line};
 use crate::cli::CliError;
 use crate::cli::log::LogLine;
-use crate::cli::run::Running;
+use crate::cli::run::{Running, signals};
 use crate::machine::bft::{Config, Event, cause_of_wish};
 use crate::model::{KeyPair, Now};
 use crate::network::{Network, Order, OrderRoster, OrderedLog, StartError};
@@ -30,12 +30,20 @@ const TOLD_MAX: usize = 4 * 1024;
 /// Settings of a member: the checked flags.
 pub(in crate::cli) struct Settings {
     name: String,
-    roster: OrderRoster,
+    founders: Founders,
     log_dir: PathBuf,
     is_restored: bool,
     config: Config,
     /// Sender of the log once it runs, if rollouts keep their decisions there.
     hand_out: Option<Sender<Arc<OrderedLog>>>,
+}
+
+/// Members with which the group is founded.
+enum Founders {
+    /// Those of a roster that all hold.
+    Roster(OrderRoster),
+    /// So many members of the fleet, which find each other.
+    Fleet(usize),
 }
 
 impl Settings {
@@ -55,7 +63,19 @@ impl Settings {
         log_dir: &Path,
     ) -> Result<Option<Self>, CliError> {
         let Some(flag) = &args.order else { return Ok(None) };
-        let settings = Self::of(flag, log_dir)?;
+        let settings = match args.order_size {
+            None => Self::of(flag, log_dir)?,
+            Some(size) => {
+                let name = flag.bare_name().ok_or_else(|| {
+                    CliError::Usage(
+                        "with --order-size the fleet founds the order: say --order NAME, a name of \
+                         1 to 64 letters, digits and -_., without a roster"
+                            .to_owned(),
+                    )
+                })?;
+                Self::with(name, Founders::Fleet(size.into()), log_dir)
+            }
+        };
         let patience = args.patience.0;
         let default = Config::default();
         if patience < default.heartbeat / 8 || patience > default.patience_max {
@@ -78,20 +98,39 @@ impl Settings {
             ))
         })?;
         let roster = OrderRoster::parse(&flag.roster, &text).map_err(CliError::Usage)?;
-        let (name, log_dir) = (flag.name.clone(), log_dir.to_owned());
-        Ok(Self {
+        Ok(Self::with(flag.name.clone(), Founders::Roster(roster), log_dir))
+    }
+
+    fn with(name: String, founders: Founders, log_dir: &Path) -> Self {
+        Self {
             name,
-            roster,
-            log_dir,
+            founders,
+            log_dir: log_dir.to_owned(),
             is_restored: false,
             config: Config::default(),
             hand_out: None,
-        })
+        }
     }
 
-    /// Members with which the group was founded.
-    pub(in crate::cli) const fn roster(&self) -> &OrderRoster {
-        &self.roster
+    /// True if the fleet founds the order, without a roster.
+    pub(in crate::cli) const fn is_by_fleet(&self) -> bool {
+        matches!(self.founders, Founders::Fleet(_))
+    }
+
+    /// Members with which the group was founded, if a roster names them.
+    pub(in crate::cli) const fn roster(&self) -> Option<&OrderRoster> {
+        match &self.founders {
+            Founders::Roster(roster) => Some(roster),
+            Founders::Fleet(_) => None,
+        }
+    }
+
+    /// Number of members with which the group is founded.
+    pub(in crate::cli) fn size(&self) -> usize {
+        match &self.founders {
+            Founders::Roster(roster) => roster.committee().voters().len(),
+            Founders::Fleet(size) => *size,
+        }
     }
 }
 
@@ -149,7 +188,7 @@ impl OrderService {
 }
 
 /// Function that hears all that a member reports, on the engine's thread: it must not block.
-pub(in crate::cli) type Hear = Box<dyn Fn(Now, &OrderNotification) + Send + Sync>;
+pub(in crate::cli) type Hear = Arc<dyn Fn(Now, &OrderNotification) + Send + Sync>;
 
 impl OrderService {
     /// Directory of the member.
@@ -162,27 +201,48 @@ impl OrderService {
         &self.settings
     }
 
-    /// Starts the member in the peer of `network`; `hear` is told its reports too.
+    /// Starts the member in the peer of `network`, once its order is founded; `None` if it is to
+    /// `stop` before. `hear` is told its reports too.
     ///
     /// # Errors
-    /// Fails if the log cannot be used, or the peer's key is not in the roster.
+    /// Fails if the log cannot be used, the peer's key is not in the roster, or the fleet cannot
+    /// found an order.
     pub(in crate::cli) fn start(
         self,
         network: &Arc<Network>,
-        hear: Hear,
-    ) -> Result<RunningOrder, CliError> {
-        let Settings { name, roster, log_dir, is_restored, config, hand_out } = self.settings;
+        hear: &Hear,
+        stop: &Receiver<()>,
+    ) -> Result<Option<RunningOrder>, CliError> {
+        let Settings { name, founders, log_dir, is_restored, config, hand_out } = self.settings;
         let (tell, notifications) = bounded(TOLD_MAX);
-        let id = roster.id_of(&network.key());
-        let log_dir = log_dir.join(format!("order_{}", id.unwrap_or_default()));
-        let mut order = Order::byzantine(&roster).data(&log_dir).config(config);
-        if is_restored {
-            order = order.restored();
-        }
         let latency = Arc::default();
-        let news = News { tell, hear, latency: Arc::clone(&latency) };
-        let log = OrderedLog::start(network, &name, order, Some(Box::new(news)));
-        let log = Arc::new(log.map_err(|error| start_failed(error, &log_dir))?);
+        let news = || -> Option<Box<dyn EventSink<OrderNotification>>> {
+            let (tell, hear, latency) = (tell.clone(), Arc::clone(hear), Arc::clone(&latency));
+            Some(Box::new(News { tell, hear, latency }))
+        };
+        let (order, log_dir) = match &founders {
+            Founders::Fleet(size) => (Order::byzantine_of(*size), log_dir),
+            Founders::Roster(roster) => {
+                let id = roster.id_of(&network.key()).unwrap_or_default();
+                (Order::byzantine(roster), log_dir.join(format!("order_{id}")))
+            }
+        };
+        let order = order.data(&log_dir).config(config);
+        let order = if is_restored { order.restored() } else { order };
+        let failed = |error| start_failed(error, &log_dir);
+        let (log, roster, name) = match founders {
+            Founders::Fleet(_) => {
+                let words = (tell_of_founding, || !signals::is_told(stop));
+                let founded = OrderedLog::found(network, (&name, order), &news, words);
+                let Some(it) = founded.map_err(failed)? else { return Ok(None) };
+                (it.log, it.roster, it.name)
+            }
+            Founders::Roster(roster) => {
+                let log = OrderedLog::start(network, &name, order, news()).map_err(failed)?;
+                (log, roster, name)
+            }
+        };
+        let log = Arc::new(log);
         if let Some(tell) = hand_out {
             // Nobody takes it if the rollouts have ended.
             let _ = tell.send(Arc::clone(&log));
@@ -202,8 +262,16 @@ impl OrderService {
         let control =
             control.map_err(|source| CliError::System { action: "take local commands", source })?;
         let counts = Arc::default();
-        Ok(RunningOrder { local, notifications, counts, latency, control, _dir: self.dir })
+        let running =
+            RunningOrder { local, roster, notifications, counts, latency, control, _dir: self.dir };
+        Ok(Some(running))
     }
+}
+
+/// Logs the state of a founding.
+fn tell_of_founding(text: &str) {
+    let line = LogLine::new(Level::Info, "order_founding", text.to_owned(), json!({}));
+    line.log(Clock::start().now().wall);
 }
 
 fn start_failed(error: StartError, log_dir: &Path) -> CliError {
@@ -249,6 +317,7 @@ struct Counts {
 /// A running member, with its control socket.
 pub(in crate::cli) struct RunningOrder {
     local: Arc<LocalServer>,
+    roster: OrderRoster,
     notifications: Receiver<(Now, OrderNotification)>,
     counts: Arc<Mutex<Counts>>,
     latency: Arc<Mutex<FinalLatency>>,
@@ -322,6 +391,11 @@ impl RunningOrder {
     /// Engine of the member.
     pub(in crate::cli) fn engine(&self) -> OrderEngine {
         self.local.log.engine().expect("an order of this service is Byzantine").clone()
+    }
+
+    /// Members with which the group was founded, and that joined later by the roster.
+    pub(in crate::cli) const fn roster(&self) -> &OrderRoster {
+        &self.roster
     }
 
     /// Name of the order.
