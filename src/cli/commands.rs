@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 
 use super::args::{
     Deferred, DiscoverArgs, EvictArgs, ExplainArgs, InboxArgs, LeaveArgs, MembersArgs, PeerRunArgs,
-    PublishArgs, SeedRunArgs, SendArgs, StatusArgs, SubscribeArgs, TopologyArgs, UnbanArgs,
+    PublishArgs, QuorumArg, SeedRunArgs, SendArgs, StatusArgs, SubscribeArgs, TopologyArgs,
+    UnbanArgs,
 };
 use super::bench::{self, BenchArgs};
 use super::chat::{self, args::ChatArgs};
@@ -229,8 +230,9 @@ fn run_peer(args: &PeerRunArgs) -> Result<(), CliError> {
             )));
         }
         if order.is_some() {
-            let text = "with --cluster-key a peer carries no order; run a second peer for it, \
-                        without --cluster-key and with a --port of its own";
+            let text = "with --cluster-key a peer's port takes the fleet's encrypted links alone, \
+                        and carries no order; run a second peer for it, with a roster, without \
+                        --cluster-key and with a --port of its own";
             return Err(CliError::Usage(text.to_owned()));
         }
         if let Some(name) = flags.id.as_ref().filter(|_| args.open) {
@@ -240,6 +242,14 @@ fn run_peer(args: &PeerRunArgs) -> Result<(), CliError> {
                  127.0.0.1:50051 --cluster-key {key}"
             )));
         }
+    }
+    let is_by_fleet = order.as_ref().is_some_and(order::Settings::is_by_fleet);
+    let has_seeds = !args.open && args.join.is_empty();
+    if is_by_fleet && (!has_seeds || args.node.quorum != QuorumArg::Byzantine) {
+        let text = "--order-size lets a fleet found the order whose seeds certify its members' \
+                    keys: give all nodes of the fleet --quorum byzantine, and leave out --open and \
+                    --join; without such a fleet, name the members in a roster";
+        return Err(CliError::Usage(text.to_owned()));
     }
     if args.chat.is_some() && flags.decide_in_log == Some(DecisionLogKind::Chat) {
         let text = "--decide-in-log needs the chat of the node for itself; leave out --chat, or \
@@ -270,10 +280,10 @@ fn run_peer(args: &PeerRunArgs) -> Result<(), CliError> {
         rollout => {
             let chat = args.chat.map(|id| (id, flags.log_dir.clone()));
             let mut args = args.clone();
-            // An order needs no fleet: its members find each other by the roster. Nor do rollouts
-            // whose nodes are named.
+            // An order with a roster needs no fleet: its members find each other by it. Nor do
+            // rollouts whose nodes are named.
             let is_placed = rollout.as_ref().is_none_or(rollout::Settings::is_placed);
-            let needs_fleet = order.is_none() || chat.is_some() || !is_placed;
+            let needs_fleet = order.is_none() || is_by_fleet || chat.is_some() || !is_placed;
             args.open |= !needs_fleet && seeds::running(&args.node.config, false)?.is_none();
             run::peer(&PeerSettings::from_args(&args)?, ServiceSettings { chat, order, rollout })
         }

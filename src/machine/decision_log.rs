@@ -9,10 +9,11 @@
 //!   earlier ones reads those first.
 //! - The log is asked once for each outcome of a transaction: the group keeps what it was asked
 //!   until it is final.
+//! - Of an entry only its decision and its place are kept; proofs are read from the log again.
 
 use crate::proto::chat::entry::{Body, Entry, MemberId, SeqNo};
 use crate::proto::rollout::{Committed, Participant, Roster, TxId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,7 @@ pub struct DecisionEntry {
 
 impl DecisionEntry {
     /// The decision in an entry, if it is one: other messages of the group decide nothing.
-    fn of(entry: &Entry) -> Option<Self> {
+    pub fn of(entry: &Entry) -> Option<Self> {
         let Body::Chat(chat) = &entry.body else { return None };
         serde_json::from_str(&chat.payload).ok()
     }
@@ -59,25 +60,33 @@ pub enum LogAuthors {
 
 /// Answer to a node that wants a decision.
 #[derive(Debug, PartialEq, Eq)]
-pub enum DecisionAnswer<'a> {
-    /// The transaction has ended by the first of these that holds, which need not be what was
-    /// wanted.
-    Decided(&'a [DecisionEntry]),
+pub enum DecisionAnswer {
+    /// The transaction has ended by the first of the entries with these numbers that holds, which
+    /// need not be what was wanted.
+    Decided(Vec<SeqNo>),
     /// The log is to be asked for the decision.
     Ask,
     /// The log was asked for it already.
     Asked,
 }
 
+/// A transaction about which the log has entries.
+#[derive(Debug, Default)]
+struct Decided {
+    /// Numbers of the entries up to the one that is certainly the end, in the order of the log.
+    entries: Vec<SeqNo>,
+    /// True if no further entry can be the end.
+    is_over: bool,
+    /// True if this node was answered.
+    is_answered: bool,
+}
+
 /// Decisions of the log, as far as it was read, and those asked of it that are not final yet.
 #[derive(Debug, Default)]
 pub struct DecisionLog {
     authors: LogAuthors,
-    /// Entries up to the one that is certainly the end, in the order of the log.
-    decided: BTreeMap<TxId, Vec<DecisionEntry>>,
+    decided: BTreeMap<TxId, Decided>,
     asked: BTreeMap<TxId, bool>,
-    /// Transactions about which this node was answered.
-    answered: BTreeSet<TxId>,
     last: SeqNo,
 }
 
@@ -99,7 +108,7 @@ impl DecisionLog {
 
     /// Reads an entry of the log. Returns its decision, if it may be the end of its transaction; an
     /// entry that was read before decides nothing again.
-    pub fn on_entry(&mut self, entry: &Entry) -> Option<&DecisionEntry> {
+    pub fn on_entry(&mut self, entry: &Entry) -> Option<DecisionEntry> {
         if entry.seq_no <= self.last {
             return None;
         }
@@ -108,30 +117,24 @@ impl DecisionLog {
         if self.authors == LogAuthors::MayLie && !decision.may_hold() {
             return None;
         }
-        let txid = decision.txid.clone();
-        self.asked.remove(&txid);
-        if self.is_over(&txid) {
+        self.asked.remove(&decision.txid);
+        let known = self.decided.entry(decision.txid.clone()).or_default();
+        if known.is_over {
             return None;
         }
-        let known = self.decided.entry(txid).or_default();
-        known.push(decision);
-        known.last()
-    }
-
-    /// True if no further entry can be the end of this transaction.
-    fn is_over(&self, txid: &TxId) -> bool {
-        let last = self.decided.get(txid).and_then(|it| it.last());
-        last.is_some_and(|it| self.authors == LogAuthors::Honest || !it.commit)
+        known.entries.push(entry.seq_no);
+        known.is_over = self.authors == LogAuthors::Honest || !decision.commit;
+        Some(decision)
     }
 
     /// Takes a decision that this node wants.
-    pub fn on_wanted(&mut self, wanted: &DecisionEntry) -> DecisionAnswer<'_> {
-        let is_over = self.is_over(&wanted.txid);
-        if let Some(decided) = self.decided.get(&wanted.txid)
+    pub fn on_wanted(&mut self, wanted: &DecisionEntry) -> DecisionAnswer {
+        if let Some(known) = self.decided.get_mut(&wanted.txid)
             // A node that asks again has found none that holds.
-            && (is_over || self.answered.insert(wanted.txid.clone()))
+            && (known.is_over || !known.is_answered)
         {
-            return DecisionAnswer::Decided(decided);
+            known.is_answered = true;
+            return DecisionAnswer::Decided(known.entries.clone());
         }
         match self.asked.insert(wanted.txid.clone(), wanted.commit) {
             Some(before) if before == wanted.commit => DecisionAnswer::Asked,
@@ -203,9 +206,9 @@ mod tests {
             "the other outcome is asked for too"
         );
         assert_eq!(log.on_entry(&entry(1, "hello")), None);
-        assert_eq!(log.on_entry(&decides(2, &said(false))), Some(&said(false)));
+        assert_eq!(log.on_entry(&decides(2, &said(false))), Some(said(false)));
         assert_eq!(log.on_entry(&decides(3, &said(true))), None, "it is decided");
-        assert_eq!(log.on_wanted(&said(true)), DecisionAnswer::Decided(&[said(false)]));
+        assert_eq!(log.on_wanted(&said(true)), DecisionAnswer::Decided(vec![SeqNo(2)]));
     }
 
     #[test]
@@ -239,7 +242,8 @@ mod tests {
                             DecisionAnswer::Ask => waiting.push(wanted),
                             DecisionAnswer::Asked => {}
                             DecisionAnswer::Decided(it) => {
-                                let [it] = it else { panic!("one end") };
+                                let [SeqNo(place)] = it[..] else { panic!("one end") };
+                                let it = DecisionEntry::of(&entries[place as usize - 1]).unwrap();
                                 let before = told[node].get(&it.txid);
                                 assert!(before.is_none_or(|commit| *commit == it.commit));
                             }
@@ -266,7 +270,7 @@ mod tests {
             }
             for (log, told) in logs.iter_mut().zip(&mut told) {
                 for entry in &entries {
-                    told.extend(log.on_entry(entry).map(|it| (it.txid.clone(), it.commit)));
+                    told.extend(log.on_entry(entry).map(|it| (it.txid, it.commit)));
                 }
             }
             assert!(told[0].len() > 5 && told.iter().all(|it| *it == told[0]), "seed {seed}");

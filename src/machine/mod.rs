@@ -27,6 +27,7 @@ pub mod decision_log;
 pub mod direct;
 pub mod discovery;
 mod effects;
+pub mod founding;
 pub mod gossip;
 pub mod health;
 pub mod held;

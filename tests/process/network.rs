@@ -6,7 +6,7 @@ use crate::support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use folkmoot::cli::fleet::LogEvent;
@@ -15,7 +15,10 @@ use folkmoot::machine::rollout::StartOrder;
 use folkmoot::model::{Data, Endpoint, Signature};
 use folkmoot::network::{Change, RecvError};
 use folkmoot::proto::broadcast::Publish;
-use folkmoot::{Chat, ChatError, Network, Rollout, RolloutOrder, RolloutOutcome};
+use folkmoot::{
+    Chat, ChatError, Network, Order, OrderRoster, Place, Rollout, RolloutOrder, RolloutOutcome,
+    StartError,
+};
 use rustix::process::Signal;
 use support::member::{Member, wall};
 use support::process::{Process, eventually, run, runs_alone};
@@ -395,6 +398,20 @@ fn programs_chat_and_roll_out_inside_their_networks() {
 
     let nodes = |it: &Rollout| it.status().unwrap().map(|it| it.roster.nodes().count());
     assert!(eventually(|| nodes(&node) == Some(2) && nodes(&node2) == Some(2)));
+    assert!(eventually(|| begins(&node)), "{:?}", node.status());
+    let version = |it: &Rollout| it.status().unwrap().map(|it| it.state.version);
+    assert!(eventually(|| version(&node) == version(&node2)));
+
+    // What ends tells so.
+    drop((chat, node));
+    first.stop();
+    assert_eq!(heard_end(&chat2), Err(RecvError::Closed));
+    drop(node2);
+    other.stop();
+}
+
+/// True if a rollout from v1 to v2 begins at a node.
+fn begins(node: &Rollout) -> bool {
     let order = StartOrder {
         from: "v1".parse().unwrap(),
         to: "v2".parse().unwrap(),
@@ -408,20 +425,40 @@ fn programs_chat_and_roll_out_inside_their_networks() {
         failures: 0,
         deadline_ms: 0,
     };
-    let begins = || {
-        let outcome = node.order(RolloutOrder::Start(order.clone())).unwrap();
-        matches!(outcome, RolloutOutcome::Committed { .. })
-    };
-    assert!(eventually(begins), "{:?}", node.status());
-    let version = |it: &Rollout| it.status().unwrap().map(|it| it.state.version);
-    assert!(eventually(|| version(&node) == version(&node2)));
+    let outcome = node.order(RolloutOrder::Start(order)).unwrap();
+    matches!(outcome, RolloutOutcome::Committed { .. })
+}
 
-    // What ends tells so.
-    drop((chat, node));
-    first.stop();
-    assert_eq!(heard_end(&chat2), Err(RecvError::Closed));
-    drop(node2);
-    other.stop();
+#[test]
+fn rollouts_of_programs_end_in_their_order() {
+    let first = Network::builder().start().unwrap();
+    let other = Network::builder().bootstrap([first.endpoint()]).start().unwrap();
+    first.wait_for_peers(1, PATIENCE).unwrap();
+    let networks = [first, other];
+    let members = (1..).zip(&networks).map(|(id, it)| (id, it.endpoint(), it.key()));
+    let roster = OrderRoster::of(members).unwrap();
+    let order = |it: &Network| Arc::new(it.order("ends", Order::byzantine(&roster)).unwrap());
+    let logs = networks.each_ref().map(order);
+    let node = |at: usize, name| networks[at].rollout(name).decide_in(&logs[at]).start().unwrap();
+    let nodes = [node(0, "node-a"), node(1, "node-b")];
+    assert!(eventually(|| begins(&nodes[0])), "{:?}", nodes[0].status());
+
+    // Its end is an entry of the order, which has a proof, and both serve what it says.
+    let version = |it: &Rollout| it.status().unwrap().map(|it| it.state.version);
+    assert!(eventually(|| version(&nodes[0]) == version(&nodes[1])));
+    let place = logs[1].sync().wait().unwrap().place;
+    let group = roster.group("ends");
+    let shows_an_end = |place| {
+        let proven = logs[1].proof(Place(place)).unwrap().verify(&group).unwrap();
+        proven.payload.contains("\"commit\":true")
+    };
+    assert!((1..=place.0).any(shows_an_end));
+
+    // An order that trusts its members is no place for ends.
+    let third = Network::builder().start().unwrap();
+    let crash = Arc::new(third.order("ends", Order::crash(1)).unwrap());
+    let refused = third.rollout("node-c").decide_in(&crash).start();
+    assert!(matches!(refused, Err(StartError::Setting(_))), "{refused:?}");
 }
 
 /// Result of a read after the member has stopped.

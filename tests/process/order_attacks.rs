@@ -40,10 +40,10 @@ use support::liar::{Liar, Tip, call, pause, sworn};
 use support::peer_exe;
 use support::process::{Process, eventually};
 
-const SALT: &str = "ledger";
+pub const SALT: &str = "ledger";
 
 /// Flags of a member that gives its leader much time.
-const PATIENT: [&str; 4] = ["--order", "ledger=roster.txt", "--patience", "16s"];
+pub const PATIENT: [&str; 4] = ["--order", "ledger=roster.txt", "--patience", "16s"];
 
 /// A group of so many members, of which the test plays some.
 fn group_with(members: u32, liars: &[u32], flags: &[&str]) -> (Group, Vec<Liar>) {
@@ -76,7 +76,7 @@ fn group_with(members: u32, liars: &[u32], flags: &[&str]) -> (Group, Vec<Liar>)
     (group, liars)
 }
 
-fn keys_of(group: &Group, id: u32) -> KeyPair {
+pub fn keys_of(group: &Group, id: u32) -> KeyPair {
     let port = group.port(id).parse().unwrap();
     identity_of(&group.path("data"), "peer", port).unwrap()
 }
@@ -86,7 +86,7 @@ fn honest(group: &Group) -> Vec<u32> {
 }
 
 /// Number of inputs that a member has dropped for a reason.
-fn dropped(group: &Group, id: u32, why: &str) -> u64 {
+pub fn dropped(group: &Group, id: u32, why: &str) -> u64 {
     let out = group.told(&["status", "--port", &group.port(id), "--json"]);
     let status: serde_json::Value = serde_json::from_str(&out).unwrap();
     status["order"]["dropped"][why].as_u64().unwrap_or_default()
@@ -95,7 +95,7 @@ fn dropped(group: &Group, id: u32, why: &str) -> u64 {
 /// Waits until all honest members have the same final messages, and checks their logs: there is one
 /// order, and each place of it is proved. Returns the messages.
 #[track_caller]
-fn one_order(group: &Group) -> Vec<String> {
+pub fn one_order(group: &Group) -> Vec<String> {
     let ids = honest(group);
     let state = |it: &Group, id: u32| {
         let status = it.status(id);
@@ -117,7 +117,7 @@ fn one_order(group: &Group) -> Vec<String> {
 
 /// Waits until all honest members name these as liars, and nobody else.
 #[track_caller]
-fn all_name(group: &Group, liars: &[u32]) {
+pub fn all_name(group: &Group, liars: &[u32]) {
     group.wait("all have the evidence", |it| {
         honest(it).iter().all(|id| {
             let out = it.told(&["status", "--port", &it.port(*id), "--json"]);
@@ -142,7 +142,7 @@ fn leave_view(group: &Group, view: u64) {
 }
 
 /// Begins to propose a text by a member; its place is printed once it is final.
-fn begin_append(group: &Group, id: u32, text: &str) -> Process {
+pub fn begin_append(group: &Group, id: u32, text: &str) -> Process {
     let port = group.port(id);
     let args = ["order", "append", "--port", &port, "--wait", "50s", text];
     Process::start(&peer_exe(), &args, &group.path("."))
@@ -182,16 +182,16 @@ fn leaders_that_say_nothing_or_stand_still_are_replaced() {
     assert_eq!(one_order(&group).len(), 2);
 }
 
-/// Has the first liar propose two contents behind `tip` to every honest member, and all liars vote
-/// for both.
-fn both_to_both(group: &Group, liars: &[Liar], tip: &Tip) {
+/// Has the first liar propose two contents behind `tip` to every honest member in its view, and
+/// all liars vote for both.
+pub fn both_to_both(group: &Group, liars: &[Liar], (view, tip): (ViewNo, &Tip)) {
     let id = liars[0].group();
     for (client, text) in [(11, "c"), (12, "d")] {
         let bundle = liars[0].bundle(client, 1, &[text]);
         let header = tip.header(&id, &[bundle]);
-        let at = subject(0, header.slot.0, header.digest(&id));
+        let at = subject(view.0, header.slot.0, header.digest(&id));
         for to in honest(group) {
-            liars[0].tell(to, &liars[0].proposal(ViewNo(0), &header));
+            liars[0].tell(to, &liars[0].proposal(view, &header));
             for liar in &liars[1..] {
                 liar.tell(to, &Message::Prepare(liar.vote(VotePhase::Prepare, at)));
             }
@@ -227,7 +227,7 @@ fn a_leader_that_signs_two_contents_is_named_by_all_and_replaced() {
     });
 
     // Now both hear both, in the next slot.
-    both_to_both(&group, &liars, &tip.after(&id, &headers[1], &[b]));
+    both_to_both(&group, &liars, (ViewNo(0), &tip.after(&id, &headers[1], &[b])));
     all_name(&group, &[1]);
     group.wait("it is replaced", |it| (2..=4).all(|id| it.status(id)["leader"] != 1));
     (2..=4).for_each(|id| assert!(group.append(id, &format!("by {id}")) > 0));
@@ -238,7 +238,7 @@ fn a_leader_that_signs_two_contents_is_named_by_all_and_replaced() {
 }
 
 /// Everything that one can forge without the keys of others; each cuts the connection.
-fn forgeries(liar: &Liar) -> Vec<(&'static str, Message)> {
+pub fn forgeries(liar: &Liar) -> Vec<(&'static str, Message)> {
     let group = liar.group();
     let tip = Tip::first(&group);
     let it = subject(0, 2, ContentDigest([7; 32]));
@@ -547,7 +547,7 @@ fn a_member_that_floods_holds_up_nobody_and_fills_no_memory() {
 }
 
 /// Has the honest members wish until `leader` leads; returns the view.
-fn bring_to_lead(group: &Group, liar: &Liar, leader: u32) -> ViewNo {
+pub fn bring_to_lead(group: &Group, liar: &Liar, leader: u32) -> ViewNo {
     loop {
         let views: BTreeSet<_> =
             honest(group).iter().filter_map(|id| group.status(*id)["view"].as_u64()).collect();
@@ -560,15 +560,16 @@ fn bring_to_lead(group: &Group, liar: &Liar, leader: u32) -> ViewNo {
     }
 }
 
-/// The claims of members 1, 2 and 4 for a view, and the certificate of the first.
-fn claims_for(liar: &Liar, view: ViewNo) -> ([SignedClaim; 3], Option<Certificate>) {
+/// The claims of members 1, 2 and 4 for a view, and the certificate of the highest.
+pub fn claims_for(liar: &Liar, view: ViewNo) -> ([SignedClaim; 3], Option<Certificate>) {
     let claims = [1, 2, 4].map(|of: u32| {
         liar.await_from(0, "a claim", |by, it| match it {
             Message::ViewChange(it) => (by == of && it.view == view).then(|| Arc::clone(it)),
             _ => None,
         })
     });
-    (claims.each_ref().map(|it| it.signed), claims[0].certificate.clone())
+    let best = claims.iter().max_by_key(|it| (it.signed.claim.view, it.signed.claim.slot));
+    (claims.each_ref().map(|it| it.signed), best.and_then(|it| it.certificate.clone()))
 }
 
 /// A claim of the liar that hides everything.
@@ -579,7 +580,7 @@ fn lowest_claim(liar: &Liar, view: ViewNo) -> SignedClaim {
 }
 
 /// The beginning of a view from these claims.
-fn begin(
+pub fn begin(
     liar: &Liar,
     view: ViewNo,
     changes: &[SignedClaim],
@@ -724,7 +725,7 @@ fn two_of_seven_that_lie_together_divide_nobody() {
         (3..=7).all(|id| it.status(id)["place"] == 1)
     });
     // Both contents to both: each of the two is named.
-    both_to_both(&group, &liars, &tip.after(&id, &headers[0], &[a]));
+    both_to_both(&group, &liars, (ViewNo(0), &tip.after(&id, &headers[0], &[a])));
     all_name(&group, &[1, 2]);
     group.wait("the second one leads", |it| {
         (3..=7).all(|id| it.status(id)["view"].as_u64() >= Some(1))
@@ -793,7 +794,7 @@ fn an_author_that_says_two_things_or_tells_some_only_has_one_place_each_everywhe
 }
 
 /// Copies a directory with all that is in it.
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

@@ -12,6 +12,7 @@ mod chat_store;
 mod chat_strangers;
 mod chat_wire;
 mod data_plane;
+mod founding;
 mod golden;
 mod order_audit;
 mod order_engine;

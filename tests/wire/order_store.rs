@@ -134,6 +134,24 @@ fn typed(number: u64) -> Record {
     Record::Typed(Arc::new(Bundle::sign(&group(), origin, number, items, &keys(2))))
 }
 
+/// The state behind a slot of an epoch without changes, where messages typed here up to a number
+/// have places.
+fn snapshot(chain: &Chain, slot: usize, typed: u64) -> OrderSnapshot {
+    let last = &chain.slots[slot - 1];
+    OrderSnapshot {
+        slot: last.header.slot,
+        digest: last.header.digest(&group()),
+        place: SeqNo(last.header.place.0 + last.header.messages()),
+        hash: ChainHash::default(),
+        epoch: EpochNo(0),
+        epoch_start: (SlotNo(0), ContentDigest(group().0)),
+        committee: committee(),
+        marks: vec![OrderMark { member: ME, client: 1, number: typed }],
+        floors: Vec::new(),
+        certificate: certificate(VotePhase::Commit, last),
+    }
+}
+
 fn log_path(dir: &Path) -> PathBuf {
     dir.join("peer_2.log")
 }
@@ -200,23 +218,12 @@ fn a_snapshot_leaves_out_slots_and_certificates_and_nothing_else() {
     .concat();
     let mut opened = open(dir.path());
     append(&mut opened, &rest);
-    let snapshot = OrderSnapshot {
-        slot: SlotNo(6),
-        digest: chain.slots[5].header.digest(&group()),
-        place: SeqNo(18),
-        hash: ChainHash::default(),
-        epoch: EpochNo(0),
-        epoch_start: (SlotNo(0), ContentDigest(group().0)),
-        committee: committee(),
-        marks: vec![OrderMark { member: ME, client: 1, number: 1 }],
-        floors: Vec::new(),
-        certificate: certificate(VotePhase::Commit, &chain.slots[5]),
-    };
-    opened.log.snapshots().write(&snapshot).unwrap();
+    let snapshot = snapshot(&chain, 6, 1);
+    opened.log.snapshots().unwrap().write(&snapshot).unwrap();
     drop(opened);
     let opened = open(dir.path());
-    let expected = [vec![group_record(), view(0)], rest[1..].to_vec()].concat();
-    assert_eq!(opened.memory.records, expected, "typed(1) has a place");
+    let expected = [vec![group_record()], rest[1..].to_vec()].concat();
+    assert_eq!(opened.memory.records, expected, "typed(1) has a place, view(0) is over");
     assert_eq!(opened.memory.snapshot.as_deref(), Some(&snapshot));
     assert_eq!(numbers(&page(&opened, 1, 128, usize::MAX)), [1, 2, 3, 4, 5, 6, 7, 8]);
     drop(opened);
@@ -235,6 +242,105 @@ fn a_snapshot_leaves_out_slots_and_certificates_and_nothing_else() {
     fs::copy(log_path(&dir.path().join("other")), log_path(dir.path())).unwrap();
     let error = store::open(dir.path(), ME, group()).unwrap_err().to_string();
     assert!(error.contains("slot 5") && error.contains("--restored"), "{error}");
+}
+
+/// Everything that a log gives: its records but for views that are over, and what its reader finds.
+fn all_of(opened: &OpenedOrderLog) -> (Vec<Record>, Vec<SlotPage>, Vec<Option<SlotNo>>) {
+    let is_view = |it: &Record| matches!(it, Record::View { .. });
+    let records = &opened.memory.records;
+    let newest = records.iter().rposition(is_view);
+    let counts =
+        |(at, it): (usize, &Record)| (!is_view(it) || Some(at) == newest).then(|| it.clone());
+    let reader = opened.log.reader().unwrap();
+    let pages = (1..=reader.last().0).map(|slot| page(opened, slot, 2, usize::MAX)).collect();
+    let slots = (0..40).map(|place| reader.slot_of(SeqNo(place))).collect();
+    (records.iter().enumerate().filter_map(counts).collect(), pages, slots)
+}
+
+#[test]
+fn a_start_reads_only_what_its_snapshot_does_not_cover() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut chain = Chain::new();
+    (0..12).for_each(|_| drop(chain.slot(3, 0)));
+    let slots = &chain.slots;
+    // Another content of slot 6, of a view that decided nothing, stands before slot 5 is final.
+    let mut rival = Chain::new();
+    slots[..5].iter().for_each(|it| drop(rival.push((**it).clone())));
+    let rival = rival.slot(1, 0);
+    let (index, snapshot_path) =
+        (dir.path().join("peer_2.index"), dir.path().join("peer_2.snapshot"));
+    let mut opened = open(dir.path());
+    append(&mut opened, &[group_record(), view(0), typed(1), typed(2)]);
+    for (at, slot) in slots.iter().enumerate() {
+        let number = at + 1;
+        append(&mut opened, &[slot_record(slot), prepared(slot)]);
+        match number {
+            3 => append(&mut opened, &[view(1), typed(3), Record::Hole { life: Life::default() }]),
+            4 => append(&mut opened, &[slot_record(&slots[4]), slot_record(&rival)]),
+            _ => {}
+        }
+        if number % 3 != 0 {
+            append(&mut opened, &[committed(slot)]);
+        }
+        if [2, 5, 8].contains(&number) {
+            let snapshot = snapshot(&chain, number, number as u64 / 3);
+            opened.log.snapshots().unwrap().write(&snapshot).unwrap();
+        }
+        if [4, 5, 9, 12].contains(&number) {
+            drop(opened);
+            let with = open(dir.path());
+            let (kept, seen) = (fs::read(&index).unwrap(), all_of(&with));
+            drop(with);
+            fs::remove_file(&index).unwrap();
+            let without = open(dir.path());
+            assert_eq!(seen, all_of(&without), "with {number} slots");
+            drop(without);
+            fs::write(&index, &kept).unwrap();
+            opened = open(dir.path());
+        }
+    }
+    let seen = all_of(&opened);
+    drop(opened);
+    // What is covered is not read: damage in it is found by those who read it.
+    let (log, whole) = (log_path(dir.path()), fs::read(log_path(dir.path())).unwrap());
+    let text = String::from_utf8(whole.clone()).unwrap();
+    let mut damaged = whole.clone();
+    damaged[text.find("message 4").unwrap()] ^= 1;
+    fs::write(&log, &damaged).unwrap();
+    let opened = open(dir.path());
+    assert_eq!(opened.memory.records, seen.0);
+    assert!(opened.log.reader().unwrap().page(SlotNo(2), 1, usize::MAX).is_err());
+    drop(opened);
+    let mut late = whole.clone();
+    late[text.rfind("message 36").unwrap()] ^= 1;
+    fs::write(&log, &late).unwrap();
+    let error = store::open(dir.path(), ME, group()).unwrap_err().to_string();
+    let line = 1 + text[..text.rfind("message 36").unwrap()].matches('\n').count();
+    assert!(error.contains(&format!("corrupt at line {line}:")), "{line}: {error}");
+    // An index that is torn, ahead of its snapshot, or of another log is made again.
+    fs::write(&log, &whole).unwrap();
+    let (parts, newest) = (fs::read(&index).unwrap(), fs::read(&snapshot_path).unwrap());
+    for len in [0, 40, parts.len() / 2, parts.len() - 1] {
+        fs::write(&index, &parts[..len]).unwrap();
+        let opened = open(dir.path());
+        assert_eq!((all_of(&opened), opened.notes.len()), (seen.clone(), 0), "{len} bytes");
+        let again = snapshot(&chain, 10, 3);
+        opened.log.snapshots().unwrap().write(&again).unwrap();
+        drop(opened);
+        fs::write(&log, &damaged).unwrap();
+        let opened = open(dir.path());
+        assert_eq!(numbers(&page(&opened, 11, 1, usize::MAX)), [11], "it is not read");
+        drop(opened);
+        fs::write(&log, &whole).unwrap();
+        fs::write(&snapshot_path, &newest).unwrap();
+        assert_eq!(all_of(&open(dir.path())), seen, "the index is ahead");
+    }
+    let other = tempfile::tempdir().unwrap();
+    log_of(other.path(), slots);
+    fs::copy(log_path(other.path()), &log).unwrap();
+    let opened = open(dir.path());
+    assert_eq!(opened.notes.len(), 1, "{:?}", opened.notes);
+    assert_eq!(numbers(&page(&opened, 11, 2, usize::MAX)), [11, 12]);
 }
 
 #[test]

@@ -11,7 +11,6 @@ use crate::cli::text::escape;
 use crate::machine::bft::{BftStatus, Event};
 use crate::machine::chat;
 use crate::model::Now;
-use crate::network::OrderRoster;
 use crate::network::chat::WatcherNotifier;
 use crate::proto::bft::ViewNo;
 use crate::proto::chat::entry::{Member, MemberId, SeqNo};
@@ -53,9 +52,8 @@ struct Heard {
 pub(super) struct Hearsay(Arc<Mutex<Heard>>);
 
 impl Hearsay {
-    /// Memory for a group that begins with these members.
-    pub(super) fn of(roster: &OrderRoster) -> Self {
-        let members = roster.committee().voters().len();
+    /// Memory for a group that begins with so many members.
+    pub(super) fn of(members: usize) -> Self {
         Self(Arc::new(Mutex::new(Heard { wishes: BTreeMap::new(), members })))
     }
 

@@ -15,7 +15,7 @@ use super::session::Session;
 use crate::cli::CliError;
 use crate::cli::log::{LogOrigin, install_on_stderr};
 use crate::cli::order::report::group_line;
-use crate::cli::order::{self, OrderService, RunningOrder};
+use crate::cli::order::{self, Hear, OrderService, RunningOrder};
 use crate::cli::run::{Running, Service, signals};
 use crate::machine::bft::Config;
 use crate::model::{Endpoint, Now};
@@ -52,17 +52,18 @@ impl OrderChatService {
         self,
         network: &Arc<Network>,
         tell: Sender<(Now, ChatNotification)>,
-    ) -> Result<RunningOrderChat, CliError> {
+        stop: &Receiver<()>,
+    ) -> Result<Option<RunningOrderChat>, CliError> {
         let Self { order, data } = self;
-        let roster = order.settings().roster().clone();
-        let (hearsay, watchers) = (Hearsay::of(&roster), Watchers::default());
+        let (hearsay, watchers) = (Hearsay::of(order.settings().size()), Watchers::default());
         let notifier = WatcherNotifier { watchers: watchers.clone(), tell };
         let heard = hearsay.clone();
-        let hear = Box::new(move |now, told: &_| heard.pass_on(&notifier, now, told));
-        let order = order.start(network, hear)?;
+        let hear: Hear = Arc::new(move |now, told: &_| heard.pass_on(&notifier, now, told));
+        let Some(order) = order.start(network, &hear, stop)? else { return Ok(None) };
         let engine = order.engine();
         let id = engine.me();
-        let me = roster.member(id.0).expect("an engine starts for a member of its roster only");
+        let me =
+            order.roster().member(id.0).expect("an engine starts for a member of its roster only");
         let name = order.name().to_owned();
         let member = OrderMember { engine, me, name, hearsay };
         let local = Arc::new(LocalServer::new(member, watchers));
@@ -74,7 +75,7 @@ impl OrderChatService {
             }
             Err(error) => Err(doubled(id, error)),
         };
-        Ok(RunningOrderChat { order, local, door })
+        Ok(Some(RunningOrderChat { order, local, door }))
     }
 }
 
@@ -90,11 +91,11 @@ impl Service for OrderChatService {
     fn start(
         self,
         network: &Arc<Network>,
-        _stop: &Receiver<()>,
+        stop: &Receiver<()>,
     ) -> Result<Option<RunningOrderChat>, CliError> {
         // Screens follow by the watchers; in this process there is none.
         let (tell, _) = bounded(0);
-        let running = self.begin(network, tell)?;
+        let Some(running) = self.begin(network, tell, stop)? else { return Ok(None) };
         if let Err(error) = &running.door {
             ::log::warn!("peer chat does not show this order: {error}");
         }
@@ -146,13 +147,13 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
         ))
     })?;
     let settings = order::Settings::of(flag, &args.log_dir)?;
-    let at = place_of(settings.roster(), (id, port), args)?;
+    let roster = settings.roster().expect("it was read from a file").clone();
+    let at = place_of(&roster, (id, port), args)?;
     let signals = signals::listen(false).map_err(system("listen to signals"))?;
     if !has_screen(args) {
         let origin = LogOrigin { role: "chat", node: at };
         install_on_stderr(args.log_format, LevelFilter::from(args.log_level), origin)?;
     }
-    let roster = settings.roster().clone();
     let service = OrderChatService::prepare(settings, &args.data, port)?;
     let keys = order::member_keys(service.dir(), &args.data, port)?;
     if roster.id_of(&keys.public()) != Some(id.0) {
@@ -166,11 +167,12 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let network = Network::builder().listen(at).data(&args.data).start_as(Some(keys));
     let network = Arc::new(network.map_err(start_failed)?);
     let (tell, events) = bounded(TOLD_MAX);
-    let running = service.begin(&network, tell)?;
+    let (runs, stop) = bounded(0);
+    let Some(running) = service.begin(&network, tell, &stop)? else { return Ok(()) };
     let RunningOrderChat { order, local, door } = running;
     let (control, dir) = door?;
     let order = Arc::new(order);
-    let (attended, (runs, stop)) = (Arc::clone(&order), bounded(0));
+    let attended = Arc::clone(&order);
     // A failure reaches the screen by its own events.
     let attend = move || drop(attended.attend(&stop));
     let attendant = thread::spawn("order", attend).map_err(system("start a thread"))?;

@@ -20,6 +20,12 @@ pub struct OrderNodeArgs {
     /// members. NAME tells orders of the same members apart. Needs no fleet [default: none]
     #[arg(long, value_name = "[NAME=]ROSTER")]
     pub order: Option<OrderFlag>,
+    /// Let the fleet found the order, without a roster: by the first so many of its members that
+    /// are started with --order NAME and this; the same on all. Their keys are certified by the
+    /// seeds, which need --quorum byzantine, as all nodes of the fleet do
+    #[arg(long, value_name = "N", requires = "order",
+        value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub order_size: Option<u8>,
     /// The log of the order comes from a backup, or is gone for good: stay silent until the other
     /// members have renewed this one. To be given once, not at each start
     #[arg(long, requires = "order")]
@@ -39,14 +45,28 @@ pub struct OrderFlag {
     pub roster: PathBuf,
 }
 
+fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_.".contains(&it))
+}
+
+impl OrderFlag {
+    /// The flag as a name alone, of an order without a roster.
+    pub(super) fn bare_name(&self) -> Option<String> {
+        let text = self.roster.to_str().filter(|it| is_name(it))?;
+        (self.name == UNNAMED).then(|| text.to_owned())
+    }
+}
+
+/// Name of an order whose flag has none.
+const UNNAMED: &str = "order";
+
 impl FromStr for OrderFlag {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, file) = text.split_once('=').unwrap_or(("order", text));
-        let is_name = (1..=64).contains(&name.len())
-            && name.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_.".contains(&it));
-        if !is_name || file.is_empty() {
+        let (name, file) = text.split_once('=').unwrap_or((UNNAMED, text));
+        if !is_name(name) || file.is_empty() {
             return Err("write ROSTER or NAME=ROSTER, a name of 1 to 64 letters, digits and -_.");
         }
         Ok(Self { name: name.to_owned(), roster: file.into() })
@@ -57,6 +77,8 @@ const EXAMPLES: &str = "\
 Examples:
   peer order keygen --id 1 --port 6001      this member's line of the roster; on each machine
   peer --port 6001 --order roster.txt       take part, with all those lines in roster.txt
+  peer --port 6001 --order ledger --order-size 4 --quorum byzantine
+                                            or found it by a fleet's members, without a roster
   peer order append 'pay 5 to b'            its place, once it is final
   tail -f events | peer order append        a place for each line
   peer order follow                         the entries from the first on, and each new one

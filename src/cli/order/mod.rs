@@ -5,6 +5,7 @@
 
 pub mod args;
 mod client;
+mod latency;
 mod local_server;
 pub(in crate::cli) mod report;
 mod service;
@@ -12,7 +13,7 @@ mod verify;
 
 use self::args::{OrderArgs, OrderCommand};
 use crate::cli::CliError;
-pub(in crate::cli) use service::{OrderService, RunningOrder, Settings, member_keys};
+pub(in crate::cli) use service::{Hear, OrderService, RunningOrder, Settings, member_keys};
 
 /// Answers a question, carries out an order, or checks proofs and logs.
 ///

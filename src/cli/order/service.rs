@@ -9,12 +9,13 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use serde_json::{Value, json};
 
 use super::args::{OrderFlag, OrderNodeArgs};
+use super::latency::FinalLatency;
 use super::local_server::{LocalServer, handler};
 use super::report::{self, group_line};
 use crate::cli::CliError;
 use crate::cli::log::LogLine;
-use crate::cli::run::Running;
-use crate::machine::bft::{Config, Event};
+use crate::cli::run::{Running, signals};
+use crate::machine::bft::{Config, Event, cause_of_wish};
 use crate::model::{KeyPair, Now};
 use crate::network::{Network, Order, OrderRoster, OrderedLog, StartError};
 use crate::runtime::clock::Clock;
@@ -29,12 +30,20 @@ const TOLD_MAX: usize = 4 * 1024;
 /// Settings of a member: the checked flags.
 pub(in crate::cli) struct Settings {
     name: String,
-    roster: OrderRoster,
+    founders: Founders,
     log_dir: PathBuf,
     is_restored: bool,
     config: Config,
     /// Sender of the log once it runs, if rollouts keep their decisions there.
     hand_out: Option<Sender<Arc<OrderedLog>>>,
+}
+
+/// Members with which the group is founded.
+enum Founders {
+    /// Those of a roster that all hold.
+    Roster(OrderRoster),
+    /// So many members of the fleet, which find each other.
+    Fleet(usize),
 }
 
 impl Settings {
@@ -54,7 +63,19 @@ impl Settings {
         log_dir: &Path,
     ) -> Result<Option<Self>, CliError> {
         let Some(flag) = &args.order else { return Ok(None) };
-        let settings = Self::of(flag, log_dir)?;
+        let settings = match args.order_size {
+            None => Self::of(flag, log_dir)?,
+            Some(size) => {
+                let name = flag.bare_name().ok_or_else(|| {
+                    CliError::Usage(
+                        "with --order-size the fleet founds the order: say --order NAME, a name of \
+                         1 to 64 letters, digits and -_., without a roster"
+                            .to_owned(),
+                    )
+                })?;
+                Self::with(name, Founders::Fleet(size.into()), log_dir)
+            }
+        };
         let patience = args.patience.0;
         let default = Config::default();
         if patience < default.heartbeat / 8 || patience > default.patience_max {
@@ -77,20 +98,39 @@ impl Settings {
             ))
         })?;
         let roster = OrderRoster::parse(&flag.roster, &text).map_err(CliError::Usage)?;
-        let (name, log_dir) = (flag.name.clone(), log_dir.to_owned());
-        Ok(Self {
+        Ok(Self::with(flag.name.clone(), Founders::Roster(roster), log_dir))
+    }
+
+    fn with(name: String, founders: Founders, log_dir: &Path) -> Self {
+        Self {
             name,
-            roster,
-            log_dir,
+            founders,
+            log_dir: log_dir.to_owned(),
             is_restored: false,
             config: Config::default(),
             hand_out: None,
-        })
+        }
     }
 
-    /// Members with which the group was founded.
-    pub(in crate::cli) const fn roster(&self) -> &OrderRoster {
-        &self.roster
+    /// True if the fleet founds the order, without a roster.
+    pub(in crate::cli) const fn is_by_fleet(&self) -> bool {
+        matches!(self.founders, Founders::Fleet(_))
+    }
+
+    /// Members with which the group was founded, if a roster names them.
+    pub(in crate::cli) const fn roster(&self) -> Option<&OrderRoster> {
+        match &self.founders {
+            Founders::Roster(roster) => Some(roster),
+            Founders::Fleet(_) => None,
+        }
+    }
+
+    /// Number of members with which the group is founded.
+    pub(in crate::cli) fn size(&self) -> usize {
+        match &self.founders {
+            Founders::Roster(roster) => roster.committee().voters().len(),
+            Founders::Fleet(size) => *size,
+        }
     }
 }
 
@@ -148,7 +188,7 @@ impl OrderService {
 }
 
 /// Function that hears all that a member reports, on the engine's thread: it must not block.
-pub(in crate::cli) type Hear = Box<dyn Fn(Now, &OrderNotification) + Send + Sync>;
+pub(in crate::cli) type Hear = Arc<dyn Fn(Now, &OrderNotification) + Send + Sync>;
 
 impl OrderService {
     /// Directory of the member.
@@ -161,25 +201,48 @@ impl OrderService {
         &self.settings
     }
 
-    /// Starts the member in the peer of `network`; `hear` is told its reports too.
+    /// Starts the member in the peer of `network`, once its order is founded; `None` if it is to
+    /// `stop` before. `hear` is told its reports too.
     ///
     /// # Errors
-    /// Fails if the log cannot be used, or the peer's key is not in the roster.
+    /// Fails if the log cannot be used, the peer's key is not in the roster, or the fleet cannot
+    /// found an order.
     pub(in crate::cli) fn start(
         self,
         network: &Arc<Network>,
-        hear: Hear,
-    ) -> Result<RunningOrder, CliError> {
-        let Settings { name, roster, log_dir, is_restored, config, hand_out } = self.settings;
+        hear: &Hear,
+        stop: &Receiver<()>,
+    ) -> Result<Option<RunningOrder>, CliError> {
+        let Settings { name, founders, log_dir, is_restored, config, hand_out } = self.settings;
         let (tell, notifications) = bounded(TOLD_MAX);
-        let id = roster.id_of(&network.key());
-        let log_dir = log_dir.join(format!("order_{}", id.unwrap_or_default()));
-        let mut order = Order::byzantine(&roster).data(&log_dir).config(config);
-        if is_restored {
-            order = order.restored();
-        }
-        let log = OrderedLog::start(network, &name, order, Some(Box::new(News(tell, hear))));
-        let log = Arc::new(log.map_err(|error| start_failed(error, &log_dir))?);
+        let latency = Arc::default();
+        let news = || -> Option<Box<dyn EventSink<OrderNotification>>> {
+            let (tell, hear, latency) = (tell.clone(), Arc::clone(hear), Arc::clone(&latency));
+            Some(Box::new(News { tell, hear, latency }))
+        };
+        let (order, log_dir) = match &founders {
+            Founders::Fleet(size) => (Order::byzantine_of(*size), log_dir),
+            Founders::Roster(roster) => {
+                let id = roster.id_of(&network.key()).unwrap_or_default();
+                (Order::byzantine(roster), log_dir.join(format!("order_{id}")))
+            }
+        };
+        let order = order.data(&log_dir).config(config);
+        let order = if is_restored { order.restored() } else { order };
+        let failed = |error| start_failed(error, &log_dir);
+        let (log, roster, name) = match founders {
+            Founders::Fleet(_) => {
+                let words = (tell_of_founding, || !signals::is_told(stop));
+                let founded = OrderedLog::found(network, (&name, order), &news, words);
+                let Some(it) = founded.map_err(failed)? else { return Ok(None) };
+                (it.log, it.roster, it.name)
+            }
+            Founders::Roster(roster) => {
+                let log = OrderedLog::start(network, &name, order, news()).map_err(failed)?;
+                (log, roster, name)
+            }
+        };
+        let log = Arc::new(log);
         if let Some(tell) = hand_out {
             // Nobody takes it if the rollouts have ended.
             let _ = tell.send(Arc::clone(&log));
@@ -199,8 +262,16 @@ impl OrderService {
         let control =
             control.map_err(|source| CliError::System { action: "take local commands", source })?;
         let counts = Arc::default();
-        Ok(RunningOrder { local, notifications, counts, control, _dir: self.dir })
+        let running =
+            RunningOrder { local, roster, notifications, counts, latency, control, _dir: self.dir };
+        Ok(Some(running))
     }
+}
+
+/// Logs the state of a founding.
+fn tell_of_founding(text: &str) {
+    let line = LogLine::new(Level::Info, "order_founding", text.to_owned(), json!({}));
+    line.log(Clock::start().now().wall);
 }
 
 fn start_failed(error: StartError, log_dir: &Path) -> CliError {
@@ -212,17 +283,24 @@ fn start_failed(error: StartError, log_dir: &Path) -> CliError {
 
 /// Sink that passes on what is news for an operator; entries and proposals are not. The function
 /// hears all of it.
-struct News(Sender<(Now, OrderNotification)>, Hear);
+struct News {
+    tell: Sender<(Now, OrderNotification)>,
+    hear: Hear,
+    latency: Arc<Mutex<FinalLatency>>,
+}
 
 impl EventSink<OrderNotification> for News {
     fn take(&self, now: Now, told: OrderNotification) -> bool {
-        (self.1)(now, &told);
+        (self.hear)(now, &told);
+        let mut latency = self.latency.lock().expect("nothing under this lock can panic");
+        latency.hear(now, &told);
+        drop(latency);
         let is_news = !matches!(
             told,
             OrderNotification::Delivered(_)
                 | OrderNotification::Event(Event::Pending(_) | Event::Proposed(_))
         );
-        !is_news || self.0.take(now, told)
+        !is_news || self.tell.take(now, told)
     }
 }
 
@@ -230,7 +308,8 @@ impl EventSink<OrderNotification> for News {
 #[derive(Default)]
 struct Counts {
     views: u64,
-    suspicions: u64,
+    /// Wishes for another leader, by cause.
+    suspicions: BTreeMap<&'static str, u64>,
     halts: u64,
     dropped: BTreeMap<&'static str, u64>,
 }
@@ -238,8 +317,10 @@ struct Counts {
 /// A running member, with its control socket.
 pub(in crate::cli) struct RunningOrder {
     local: Arc<LocalServer>,
+    roster: OrderRoster,
     notifications: Receiver<(Now, OrderNotification)>,
     counts: Arc<Mutex<Counts>>,
+    latency: Arc<Mutex<FinalLatency>>,
     control: Control,
     _dir: DataDir,
 }
@@ -247,10 +328,12 @@ pub(in crate::cli) struct RunningOrder {
 impl Running for RunningOrder {
     fn status(&self) -> Box<dyn Fn() -> Value + Send + Sync> {
         let (local, counts) = (Arc::downgrade(&self.local), Arc::clone(&self.counts));
+        let latency = Arc::clone(&self.latency);
         Box::new(move || {
             let Some(local) = local.upgrade() else { return Value::Null };
             let Some(it) = local.log.machine_status() else { return Value::Null };
             let counts = counts.lock().expect("nothing under this lock can panic");
+            let latency = latency.lock().expect("nothing under this lock can panic");
             let away = it.members.iter().filter(|it| !it.reached).map(|it| it.member.id);
             let liars: std::collections::BTreeSet<_> =
                 it.evidence.iter().map(|it| it.member()).collect();
@@ -277,6 +360,7 @@ impl Running for RunningOrder {
                 "views": counts.views,
                 "suspicions": counts.suspicions,
                 "halts": counts.halts,
+                "final_latency_ms": latency.seen(),
                 "dropped": counts.dropped,
             })
         })
@@ -309,6 +393,11 @@ impl RunningOrder {
         self.local.log.engine().expect("an order of this service is Byzantine").clone()
     }
 
+    /// Members with which the group was founded, and that joined later by the roster.
+    pub(in crate::cli) const fn roster(&self) -> &OrderRoster {
+        &self.roster
+    }
+
     /// Name of the order.
     pub(in crate::cli) fn name(&self) -> &str {
         &self.local.name
@@ -335,7 +424,9 @@ impl RunningOrder {
         let mut counts = self.counts.lock().expect("nothing under this lock can panic");
         match event {
             Event::ViewBegan { .. } => counts.views += 1,
-            Event::Suspected { .. } => counts.suspicions += 1,
+            Event::Suspected { reason, .. } => {
+                *counts.suspicions.entry(cause_of_wish(reason)).or_default() += 1;
+            }
             Event::Halted { .. } => counts.halts += 1,
             Event::Dropped(why) => {
                 let count = counts.dropped.entry(why).or_default();

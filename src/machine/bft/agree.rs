@@ -1,5 +1,6 @@
 //! The normal course: proposals, PREPARE, COMMIT, final slots (rules B4–B8, B14, B18, B19).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::chain::body_of;
@@ -9,17 +10,15 @@ use super::event::{Event, ExtraEffect, Record, Timer};
 use super::ledger::{PlacedSlot, SlotBody};
 use super::pool::PassedOver;
 use super::replica::{BftReplica, Fx};
+use super::tally::VIEWS_BACK;
 use super::votes::Counted;
 use crate::machine::LinkId;
+use crate::proto::bft::header::SLOT_COST_MAX;
 use crate::proto::bft::message::{Message, PrePrepare};
 use crate::proto::bft::{
-    Certificate, Claim, ContentDigest, Equivocation, PhaseVote, SlotNo, ViewNo, VotePhase,
-    VoteSubject,
+    Bundle, Certificate, Claim, ContentDigest, PhaseVote, SlotNo, ViewNo, VotePhase, VoteSubject,
 };
 use crate::proto::chat::entry::MemberId;
-
-/// Views before the present one whose votes still count.
-const VIEWS_BACK: u64 = 2;
 
 impl BftReplica {
     /// Number of members that decide.
@@ -31,7 +30,7 @@ impl BftReplica {
     }
 
     /// Last slot that this member keeps proposals and votes for.
-    fn horizon(&self) -> SlotNo {
+    pub(super) fn horizon(&self) -> SlotNo {
         self.chain.settled().tip.slot.ahead(4 * self.config.window)
     }
 
@@ -85,7 +84,19 @@ impl BftReplica {
         }
         let turn = tip.tip.slot.0;
         let bundles = self.pool.choose(&tip.marks, turn, None);
+        let under_way = turn - self.chain.settled().tip.slot.0;
+        if under_way > 0 && self.is_thin(&bundles) {
+            return None;
+        }
         place(SlotBody::Bundles(bundles))
+    }
+
+    /// True if a slot of these bundles had better wait for more while another is under way: each
+    /// costs every member the votes of all.
+    fn is_thin(&self, bundles: &[(ContentDigest, Arc<Bundle>)]) -> bool {
+        let authors: BTreeSet<_> = bundles.iter().map(|(_, it)| it.author).collect();
+        let cost: usize = bundles.iter().map(|(_, it)| it.cost()).sum();
+        2 * authors.len() < self.committee().len() && cost < SLOT_COST_MAX / 4
     }
 
     /// Takes a leader's proposal.
@@ -121,8 +132,7 @@ impl BftReplica {
             return self.distrust(link, "a proposal with a bad signature", fx);
         }
         if let Counted::Contradicts(first) = self.votes.count(VotePhase::Prepare, vote) {
-            self.accuse(Equivocation::Votes { phase: VotePhase::Prepare, first, second: vote }, fx);
-            return;
+            return self.on_contradiction(VotePhase::Prepare, link, (first, vote), fx);
         }
         self.proposals.insert(header.slot, proposal);
         self.accept_proposals(fx);
@@ -234,65 +244,6 @@ impl BftReplica {
         self.say_after(record, Message::Prepare(vote), fx);
     }
 
-    /// Takes a vote over its sender's link.
-    pub(super) fn on_vote(
-        &mut self,
-        phase: VotePhase,
-        (link, member): (LinkId, MemberId),
-        vote: PhaseVote,
-        fx: &mut Fx,
-    ) {
-        if vote.sender_id != member {
-            return self.distrust(link, "it votes in another's name", fx);
-        }
-        // Its newest COMMIT is remembered for it, and against it: so it must be its own.
-        let is_newest = phase == VotePhase::Commit && self.recall.is_newest_commit(&vote);
-        if is_newest {
-            if !self.is_signed(phase, &vote) {
-                return self.distrust(link, "a vote with a bad signature", fx);
-            }
-            self.recall.hear_commit(vote);
-        }
-        let VoteSubject { epoch, view, slot, digest } = vote.subject;
-        let own = self.views.view().0;
-        let is_near =
-            own.saturating_sub(VIEWS_BACK) <= view.0 && view.0 <= own + super::config::VIEWS_AHEAD;
-        let is_open = slot > self.chain.settled().tip.slot && slot <= self.horizon();
-        if epoch != self.epoch() || !is_near || !is_open {
-            return self.dropped("a vote of another epoch, view or slot", fx);
-        }
-        let known = self.votes.of(phase, (view, slot), member);
-        if known.is_some_and(|it| it.subject.digest == digest) {
-            return;
-        }
-        // A vote that changes nothing is not verified, unless it contradicts another.
-        let is_needed = match phase {
-            VotePhase::Prepare => known.is_some() || !self.is_prepared(vote.subject),
-            VotePhase::Commit => true,
-        };
-        if !is_needed {
-            return;
-        }
-        if !is_newest && !self.is_signed(phase, &vote) {
-            return self.distrust(link, "a vote with a bad signature", fx);
-        }
-        match self.votes.count(phase, vote) {
-            Counted::Known => {}
-            Counted::Contradicts(first) => {
-                self.accuse(Equivocation::Votes { phase, first, second: vote }, fx);
-            }
-            Counted::First if phase == VotePhase::Prepare => self.check_prepared(slot, fx),
-            Counted::First => self.check_final(view, slot, fx),
-        }
-        self.release(fx);
-    }
-
-    fn is_prepared(&self, subject: VoteSubject) -> bool {
-        self.given.contains(&subject.slot)
-            && subject.view == self.views.view()
-            && self.chain.accepted_at(subject.slot).is_some_and(|it| it.digest == subject.digest)
-    }
-
     /// Commits a slot that a quorum has prepared, once its content is on disk (B8).
     pub(super) fn check_prepared(&mut self, slot: SlotNo, fx: &mut Fx) {
         let Some(placed) = self.chain.accepted_at(slot) else { return };
@@ -300,9 +251,7 @@ impl BftReplica {
         if self.given.contains(&slot) || !self.views.is_active() {
             return;
         }
-        let quorum = self.quorum();
-        let certificate = self.votes.certificate(VotePhase::Prepare, subject, quorum);
-        let Some(certificate) = certificate else { return };
+        let Some(certificate) = self.certify(VotePhase::Prepare, subject, fx) else { return };
         self.given.insert(slot);
         self.write_contents(slot, fx);
         let record = self.disk.write(Record::Prepared(certificate.clone()), fx);
@@ -362,8 +311,7 @@ impl BftReplica {
     pub(super) fn check_final(&mut self, view: ViewNo, slot: SlotNo, fx: &mut Fx) {
         let Some(placed) = self.chain.accepted_at(slot) else { return };
         let subject = VoteSubject { view, ..self.subject(slot, placed.digest) };
-        let quorum = self.quorum();
-        if let Some(it) = self.votes.certificate(VotePhase::Commit, subject, quorum) {
+        if let Some(it) = self.certify(VotePhase::Commit, subject, fx) {
             self.settle(it, fx);
         }
     }
@@ -377,11 +325,9 @@ impl BftReplica {
         }
         self.settle_up_to(slot, Some(certificate), fx);
         // A slot behind it may have its votes already.
-        for certificate in self.votes.committed(self.views.view(), self.quorum()) {
-            if certificate.subject.slot > slot {
-                self.settle(certificate, fx);
-                break;
-            }
+        let behind: Vec<_> = self.chain.accepted().iter().map(|it| it.after.tip.slot).collect();
+        for slot in behind.into_iter().rev() {
+            self.check_final(self.views.view(), slot, fx);
         }
     }
 

@@ -25,11 +25,13 @@ mod replica;
 #[cfg(feature = "fault-injection")]
 mod sizes;
 mod status;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod view_change;
 mod views;
 mod votes;
+mod wish_cause;
 
 pub use config::{BftRule, Config};
 pub use event::{
@@ -41,3 +43,4 @@ pub use replica::{BftIdentity, BftReplica, Effect, Fx, Input};
 #[doc(hidden)]
 pub use sizes::BftSizes;
 pub use status::{BftChangeStatus, BftMemberStatus, BftStatus};
+pub use wish_cause::cause_of_wish;

@@ -141,7 +141,7 @@ impl Pool {
 
     /// True if a new life of this member waits for its slot.
     pub(super) fn renews(&self, member: MemberId) -> bool {
-        let is_of = |it: &Arc<MembershipChange>| matches!(&**it, MembershipChange::Renew { member: it, .. } if *it == member);
+        let is_of = |it: &Arc<MembershipChange>| matches!(&**it, MembershipChange::Renew { member: of, .. } if *of == member);
         self.changes.values().any(is_of)
     }
 

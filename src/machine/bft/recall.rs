@@ -95,7 +95,8 @@ impl Recall {
         known.is_none_or(|it| time_of(&it.subject) < time_of(&vote.subject))
     }
 
-    /// Remembers a COMMIT of another member, whose signature is valid.
+    /// Remembers a COMMIT of another member, which came by its own link or in a certificate. Its
+    /// signature is verified by those who are told of it.
     pub(super) fn hear_commit(&mut self, vote: PhaseVote) {
         if self.is_newest_commit(&vote) {
             self.heard.entry(vote.sender_id).or_default().commit = Some(vote);

@@ -234,8 +234,7 @@ impl BftReplica {
     }
 
     fn on_idle(&mut self, fx: &mut Fx) {
-        while let Some(bundle) = self.outbox.bundle(&self.group, &self.me.keys) {
-            let digest = bundle.statement().digest(&self.group);
+        while let Some((digest, bundle)) = self.outbox.bundle(&self.group, &self.me.keys) {
             self.disk.write(Record::Typed(Arc::clone(&bundle)), fx);
             self.pool.add(digest, Arc::clone(&bundle));
             self.send_all(Message::Bundle(bundle), fx);

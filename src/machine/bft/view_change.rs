@@ -104,8 +104,8 @@ impl BftReplica {
         if self.views.change_of(self.me.id).is_none() {
             let certificate = self.claim.clone().filter(|it| it.subject.epoch == self.epoch());
             if certificate.as_ref().is_some_and(|it| it.subject.view >= view) {
-                // The view has begun elsewhere, so it needs no claim any more; and one that is of the
-                // view itself, or a later one, would be taken for a liar's.
+                // The view has begun elsewhere, so it needs no claim any more; and one that is of
+                // the view itself, or a later one, would be taken for a liar's.
                 return;
             }
             let claim = certificate.as_ref().map_or_else(|| self.epoch_start(), Claim::of);
@@ -413,8 +413,8 @@ impl BftReplica {
         }
     }
 
-    /// Reason why the leader can lead nobody now, if it is known. Two leaders in a row that have lost
-    /// their memory must not cost the patience with each.
+    /// Reason why the leader can lead nobody now, if it is known. Two leaders in a row that have
+    /// lost their memory must not cost the patience with each.
     fn leader_fault(&self) -> Option<&'static str> {
         let leader = self.leader();
         if leader == self.me.id {

@@ -18,8 +18,12 @@ const BYTES: &str = "bytes";
 /// Label of markers, by which a member learns that it has all that was final before.
 pub(super) const MARK: &str = "mark";
 
+/// Label of the entries by which an order's founders decide whether it is founded.
+pub(super) const FOUND: &str = "found";
+
 /// Number of an entry in an order, from 1. Places rise in the order of the entries; markers of
-/// [`super::OrderedLog::sync`] have places too, and so have changes of the group in a crash order.
+/// [`super::OrderedLog::sync`] have places too, and so have changes of the group in a crash order,
+/// and the words by which an order is founded by a fleet.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -58,7 +62,7 @@ impl OrderEntry {
     pub(super) fn of(entry: &Entry) -> Option<Self> {
         let Body::Chat(chat) = &entry.body else { return None };
         let data = match &*chat.room_id {
-            MARK => return None,
+            MARK | FOUND => return None,
             // A member may write what it likes: bytes that are none are shown as they are.
             BYTES => {
                 STANDARD.decode(&*chat.payload).map_or_else(|_| (&*chat.payload).into(), Data::from)
@@ -108,6 +112,7 @@ mod tests {
     #[test]
     fn markers_are_no_entries_and_false_base64_harms_nobody() {
         assert_eq!(OrderEntry::of(&entry((MARK.into(), "x".into()))), None);
+        assert_eq!(OrderEntry::of(&entry((FOUND.into(), "in".into()))), None);
         let odd = OrderEntry::of(&entry((BYTES.into(), "no base64!".into()))).unwrap();
         assert_eq!(odd.text(), Some("no base64!"));
     }

@@ -185,6 +185,11 @@ impl Follower {
 }
 
 impl Follower {
+    /// The next entry of any kind that is final already.
+    pub(super) fn next_ready(&mut self) -> Option<Arc<Entry>> {
+        self.next_final(&mut Duration::ZERO.clone()).ok()
+    }
+
     /// Waits for the next entry of any kind; `None` once the member has stopped.
     pub(in crate::network) fn next_of_any_kind(&mut self) -> Option<Arc<Entry>> {
         loop {

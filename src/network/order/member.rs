@@ -109,6 +109,10 @@ impl Member {
                 let (roster, name) = (roster.clone(), name.to_owned());
                 Ok(Self::Byzantine { engine, roster, name })
             }
+            Kind::Fleet(_) => {
+                let text = "an order of the fleet is started when it is founded";
+                Err(StartError::Setting(text.to_owned()))
+            }
             Kind::Crash(id) => {
                 let options = MemberOptions {
                     id: MemberId(*id),

@@ -32,6 +32,7 @@
 
 mod entry;
 mod follow;
+mod found;
 mod member;
 mod roster;
 mod settings;
@@ -41,18 +42,22 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use crossbeam_channel::Sender;
 pub use entry::{OrderEntry, Place};
 pub use follow::{Follower, NoEntry};
+pub use found::FoundedOrder;
 pub use roster::OrderRoster;
 pub use settings::{Order, OrderStanding};
 pub use waits::{Fate, TellFate};
 
 use self::follow::Tail;
 use self::member::Member;
+use self::settings::Kind;
 use self::waits::Waits;
-use super::error::StartError;
+use super::error::{NetworkError, StartError};
 use super::peer::Network;
 use super::pending::{Cell, Pending};
+use crate::machine::Never;
 use crate::machine::bft::{BftStatus, Command};
 use crate::proto::bft::proof::PlaceProof;
 use crate::proto::chat::entry::{Entry, SeqNo};
@@ -94,14 +99,21 @@ impl Network {
     /// Takes part in the order `name` as a member inside this peer. Groups of the same members
     /// differ by the name; a peer takes part in one order of each kind.
     ///
-    /// Returns at once in a Byzantine order; in a crash order it looks for the group through the
-    /// fleet first, as [`ChatBuilder::start`](crate::ChatBuilder::start) does.
+    /// Returns at once in a Byzantine order with a roster. An order of the fleet
+    /// ([`Order::byzantine_of`]) is founded first, which waits for all its members; in a crash order
+    /// it looks for the group through the fleet first, as
+    /// [`ChatBuilder::start`](crate::ChatBuilder::start) does.
     ///
     /// # Errors
     /// Fails if this peer's key is not in the roster, the log cannot be used, or the network has
     /// stopped.
     pub fn order(&self, name: &str, order: Order) -> Result<OrderedLog, StartError> {
-        OrderedLog::start(&self.handle(), name, order, None)
+        let Kind::Fleet(_) = order.kind else {
+            return OrderedLog::start(&self.handle(), name, order, None);
+        };
+        let words = (|text: &str| log::info!("{text}"), || true);
+        let founded = OrderedLog::found(&self.handle(), (name, order), &|| None, words)?;
+        founded.map(|it| it.log).ok_or(StartError::Network(NetworkError::Stopped))
     }
 }
 
@@ -112,7 +124,12 @@ pub struct OrderedLog {
     member: Member,
     waits: Waits,
     tail: Tail,
+    /// Sender whose drop ends the thread that tells the fleet of an order that it founded.
+    runs: Option<Sender<Never>>,
 }
+
+/// Function that makes a receiver of a Byzantine order's reports, one for each group that is tried.
+pub type TellOrder<'a> = dyn Fn() -> Option<Box<dyn EventSink<OrderNotification>>> + 'a;
 
 impl OrderedLog {
     /// As [`Network::order`]; `told` is handed what a Byzantine order reports.
@@ -129,7 +146,7 @@ impl OrderedLog {
         let (waits, tail) = (Waits::default(), Tail::default());
         let reports = member::Reports { waits: waits.clone(), tail: tail.clone(), told };
         let member = Member::start(network, name, order, reports)?;
-        Ok(Self { member, waits, tail })
+        Ok(Self { member, waits, tail, runs: None })
     }
 
     /// Proposes an entry: up to 16,384 bytes of text in UTF-8, or 12,288 of other bytes. The

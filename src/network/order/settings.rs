@@ -19,6 +19,8 @@ pub struct Order {
 pub(super) enum Kind {
     /// Members may lie: those of this roster.
     Byzantine(OrderRoster),
+    /// Members may lie: so many of the fleet, which found the order themselves.
+    Fleet(usize),
     /// Members may crash: this is the id of the own one.
     Crash(u32),
 }
@@ -29,6 +31,14 @@ impl Order {
     /// no liar is borne.
     pub fn byzantine(roster: &OrderRoster) -> Self {
         Self::new(Kind::Byzantine(roster.clone()))
+    }
+
+    /// As [`Self::byzantine`], founded by `size` members of the fleet, 1 to 64, without a roster: by
+    /// those that start it with the same name and size, and whose keys a Byzantine quorum of seeds
+    /// has admitted. The start waits until it is founded; a later one goes on in the same group.
+    #[must_use]
+    pub fn byzantine_of(size: usize) -> Self {
+        Self::new(Kind::Fleet(size))
     }
 
     /// An order that holds although members crash: the fleet's [`Chat`](crate::Chat), whose member

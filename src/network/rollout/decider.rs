@@ -52,6 +52,14 @@ pub enum DecisionStore {
 }
 
 impl DecisionStore {
+    /// An order of which this process is a member already.
+    pub(super) fn of(order: Arc<OrderedLog>) -> Self {
+        let (tell, told) = bounded(1);
+        // There is room for one.
+        let _ = tell.send(order);
+        Self::Order(told)
+    }
+
     /// Authority by which a node with this store ends transactions.
     pub(super) const fn authority(&self) -> DecisionAuthority {
         match self {
@@ -71,8 +79,8 @@ trait SharedLog {
 
     fn append(&self, text: String);
 
-    /// Up to [`PAGE`] final entries from this one on.
-    fn read(&self, from: SeqNo) -> Delivery;
+    /// Up to `count` final entries from this one on.
+    fn read(&self, from: SeqNo, count: u64) -> Delivery;
 
     /// Channel of the entries from this one on that become final. A gap shows that some found no
     /// room.
@@ -92,8 +100,8 @@ impl SharedLog for ChatLog {
         self.0.say(ROOM, text);
     }
 
-    fn read(&self, from: SeqNo) -> Delivery {
-        self.0.history(from, PAGE)
+    fn read(&self, from: SeqNo, count: u64) -> Delivery {
+        self.0.history(from, count)
     }
 
     fn follow(&self, _: SeqNo) -> Result<Receiver<Delivery>, String> {
@@ -112,8 +120,8 @@ impl SharedLog for OrderedLog {
         Self::append(self, ROOM, text);
     }
 
-    fn read(&self, from: SeqNo) -> Delivery {
-        self.history(from, PAGE)
+    fn read(&self, from: SeqNo, count: u64) -> Delivery {
+        self.history(from, count)
     }
 
     fn follow(&self, from: SeqNo) -> Result<Receiver<Delivery>, String> {
@@ -281,7 +289,7 @@ impl Decider {
         })?;
         let told = shared.follow(log.next())?;
         if let Some(first) = first {
-            want(engine, shared, &mut log, &first);
+            want(engine, shared, &mut log, &first)?;
         }
         let mut ticks = tick(LOOK);
         loop {
@@ -296,7 +304,7 @@ impl Decider {
                 }
                 recv(self.wanted) -> decision => {
                     let Ok(decision) = decision else { return Ok(()) };
-                    want(engine, shared, &mut log, &decision);
+                    want(engine, shared, &mut log, &decision)?;
                 }
                 recv(told) -> told => {
                     let Ok(entries) = told else { return Ok(()) };
@@ -319,10 +327,10 @@ impl Decider {
 fn read_on(
     shared: &impl SharedLog,
     log: &mut DecisionLog,
-    mut tell: impl FnMut(&DecisionEntry),
+    mut tell: impl FnMut(DecisionEntry),
 ) -> Result<(), String> {
     loop {
-        let page = shared.read(log.next())?;
+        let page = shared.read(log.next(), PAGE)?;
         if page.is_empty() {
             return Ok(());
         }
@@ -339,10 +347,14 @@ fn want(
     shared: &impl SharedLog,
     log: &mut DecisionLog,
     wanted: &DecisionEntry,
-) {
+) -> Result<(), String> {
     match log.on_wanted(wanted) {
-        decision_log::DecisionAnswer::Decided(decided) => {
-            decided.iter().for_each(|it| answer(engine, it));
+        decision_log::DecisionAnswer::Decided(entries) => {
+            for place in entries {
+                let page = shared.read(place, 1)?;
+                let decisions = page.iter().filter_map(|it| DecisionEntry::of(it));
+                decisions.for_each(|it| answer(engine, it));
+            }
         }
         decision_log::DecisionAnswer::Asked => {}
         decision_log::DecisionAnswer::Ask => {
@@ -352,10 +364,11 @@ fn want(
             }
         }
     }
+    Ok(())
 }
 
-fn answer(engine: &rollout::RolloutEngine, decision: &DecisionEntry) {
-    let DecisionEntry { txid, commit, proof } = decision.clone();
+fn answer(engine: &rollout::RolloutEngine, decision: DecisionEntry) {
+    let DecisionEntry { txid, commit, proof } = decision;
     engine.decided(txid, commit, proof);
 }
 

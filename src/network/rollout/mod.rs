@@ -17,6 +17,7 @@ pub use decider::DecisionStore;
 pub use node::{NodeOptions, RolloutNode};
 
 use super::error::{NetworkError, StartError};
+use super::order::OrderedLog;
 use super::peer::Network;
 use super::queue::{ByteSize, Queue, Readers};
 use crate::machine::rollout::NodeStatus;
@@ -44,6 +45,7 @@ pub struct RolloutBuilder<'a> {
     served: Vec<(String, String)>,
     versions: (String, String),
     data: PathBuf,
+    order: Option<Arc<OrderedLog>>,
 }
 
 impl Network {
@@ -57,6 +59,7 @@ impl Network {
             served: Vec::new(),
             versions: ("v1".to_owned(), "v2".to_owned()),
             data: self.peer.dir.join("rollout"),
+            order: None,
         }
     }
 }
@@ -93,13 +96,21 @@ impl RolloutBuilder<'_> {
         self
     }
 
+    /// Byzantine order in which decisions are kept: a dead coordinator blocks nobody, and none can
+    /// show two ends of a transaction. All nodes are members of it, and all say so.
+    #[must_use]
+    pub fn decide_in(mut self, order: &Arc<OrderedLog>) -> Self {
+        self.order = Some(Arc::clone(order));
+        self
+    }
+
     /// Finds the other nodes through the fleet, and begins; founds a history if there are none.
     ///
     /// Blocks for 2.5 s, and up to 20 s longer where the fleet has not admitted this peer yet.
     ///
     /// # Errors
-    /// Fails if a name or an address is malformed, the data plane cannot listen, the log cannot be
-    /// used, or the network has stopped.
+    /// Fails if a name or an address is malformed, the order is not a Byzantine one, the data plane
+    /// cannot listen, the log cannot be used, or the network has stopped.
     pub fn start(self) -> Result<Rollout, StartError> {
         let wrong = |reason: &str| StartError::Setting(reason.to_owned());
         let me: NodeId = self.name.parse().map_err(wrong)?;
@@ -109,6 +120,12 @@ impl RolloutBuilder<'_> {
             Ok((version(name)?, url.parse::<Upstream>().map_err(wrong)?))
         };
         let upstreams = self.served.iter().map(upstream).collect::<Result<_, StartError>>()?;
+        let decisions = self.order.map(|it| {
+            it.engine().ok_or_else(|| {
+                wrong("a crash order decides no rollouts; found it with Order::byzantine")
+            })?;
+            Ok::<_, StartError>(DecisionStore::of(it))
+        });
         std::fs::create_dir_all(&self.data)?;
         let options = NodeOptions {
             at: self.network.endpoint(),
@@ -119,7 +136,7 @@ impl RolloutBuilder<'_> {
             bootstrap: None,
             cluster_keys: None,
             log: self.data.join(format!("{me}.log")),
-            decisions: None,
+            decisions: decisions.transpose()?,
             policy: AdmissionPolicy::Vouched,
             kill_at: None,
             me,

@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 pub use error::LogStoreError;
 pub(in crate::runtime) use note::{LogPosition, Note};
 pub(in crate::runtime) use read::walk_lines;
-pub(in crate::runtime) use replay::{RecordFault, Replayed, replay};
+pub(in crate::runtime) use replay::{RecordFault, Replayed, replay, replay_from};
 
 use crate::proto::chat::entry::MemberId;
 use crate::runtime::files::{make_dirs, replace_file, settle};

@@ -11,6 +11,8 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::runtime::files::replace_file;
 
 /// Length of the line's head: the length of a log in 20 digits, a space, a checksum in 8
@@ -21,7 +23,7 @@ const HEAD_BYTES: usize = 30;
 const TAIL_BYTES: u64 = 128;
 
 /// A place in a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::runtime) struct LogPosition {
     /// Length of the log up to there, in bytes.
     pub(in crate::runtime) bytes: u64,

@@ -1,4 +1,4 @@
-//! Reading a log from its beginning, once, at the start. Every line's checksum is verified.
+//! Reading a log, once, at the start. The checksum of every line that is read is verified.
 
 use std::fs::File;
 use std::path::Path;
@@ -54,18 +54,34 @@ pub(in crate::runtime) enum RecordFault {
 /// Fails if the disk refuses, a line other than a torn last one is damaged, which has this remedy,
 /// or `take` finds a fault.
 pub(in crate::runtime) fn replay(
+    log: (&Path, &File),
+    remedy: Option<&str>,
+    take: impl FnMut(&[u8], u64) -> Result<bool, RecordFault>,
+) -> Result<Replayed, LogStoreError> {
+    replay_from(log, 0, remedy, take)
+}
+
+/// Reads a log from the line on that begins at `from`, as [`replay`] does. A log that is not read
+/// from its beginning has marks, and at `from` a record on which other members may rely.
+///
+/// # Errors
+/// As [`replay`].
+pub(in crate::runtime) fn replay_from(
     (path, file): (&Path, &File),
+    from: u64,
     remedy: Option<&str>,
     mut take: impl FnMut(&[u8], u64) -> Result<bool, RecordFault>,
 ) -> Result<Replayed, LogStoreError> {
     let read_error = |source| LogStoreError::io("read", path)(source);
-    let mut reader = lines_from(file, 0).map_err(read_error)?;
-    let (mut line, mut bytes, mut torn) = (Vec::new(), 0, None);
-    let (mut bound, mut has_marks, mut ends_marked) = (0, false, false);
+    let mut reader = lines_from(file, from).map_err(read_error)?;
+    let (mut line, mut bytes, mut torn) = (Vec::new(), from, None);
+    let (mut bound, mut has_marks, mut ends_marked) = (from, from > 0, false);
     for number in 1.. {
+        // Lines are counted from the log's beginning, which is read for that only in an error.
+        let line_no = || lines_before(file, from) + number;
         let corrupt = |reason: String| {
             let remedy = remedy.map(str::to_owned);
-            LogStoreError::Corrupt { path: path.into(), line: number, reason, remedy }
+            LogStoreError::Corrupt { path: path.into(), line: line_no(), reason, remedy }
         };
         let len = read_line(&mut reader, &mut line).map_err(read_error)?;
         if len == 0 {
@@ -78,7 +94,7 @@ pub(in crate::runtime) fn replay(
                 if !ends_marked {
                     let is_bound = take(json, bytes).map_err(|fault| match fault {
                         RecordFault::Newer(reason) => {
-                            LogStoreError::Newer { path: path.into(), line: number, reason }
+                            LogStoreError::Newer { path: path.into(), line: line_no(), reason }
                         }
                         RecordFault::Corrupt(reason) => corrupt(reason),
                         RecordFault::Foreign(whose) => {
@@ -96,11 +112,24 @@ pub(in crate::runtime) fn replay(
                 if !rest.is_torn {
                     return Err(corrupt(reason.into()));
                 }
-                torn = Some(Torn { line: number, bytes: rest.bytes, intact: rest.intact });
+                torn = Some(Torn { line: line_no(), bytes: rest.bytes, intact: rest.intact });
                 ends_marked = false;
                 break;
             }
         }
     }
     Ok(Replayed { bytes, bound, ends_marked, torn })
+}
+
+/// Number of lines before an offset, as far as they can be read.
+fn lines_before(file: &File, end: u64) -> u64 {
+    let Ok(mut reader) = lines_from(file, 0) else { return 0 };
+    let (mut line, mut at, mut count) = (Vec::new(), 0, 0);
+    while at < end
+        && let Ok(len @ 1..) = read_line(&mut reader, &mut line)
+    {
+        at += len;
+        count += 1;
+    }
+    count
 }

@@ -94,7 +94,8 @@ impl OrderEngine {
         }
         let core = EngineLoop::new(&shared, OrderCoreState::new(order), options.sink);
         let reader = log.reader().map_err(OrderStartError::Store)?;
-        let library = Library { reader, snapshots: log.snapshots() };
+        let snapshots = log.snapshots().map_err(OrderStartError::Store)?;
+        let library = Library { reader, snapshots };
         let engine = Self { shared };
         match engine.start_threads(core, log, (library, jobs_out), listener) {
             Ok(()) => Ok(engine),

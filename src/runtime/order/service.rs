@@ -10,7 +10,7 @@ use super::core::{OrderCoreMsg, OrderCoreState};
 use super::engine::Shared;
 use super::handshake::{Error, OrderTarget};
 use super::options::OrderNotification;
-use super::store::{SlotPage, SlotReader};
+use super::store::{OrderSnapshots, SlotPage, SlotReader};
 use crate::machine::bft::{
     BftReplica, Event, ExtraEffect, ExtraInput, Input, Opening, OrderSnapshot, Record,
 };
@@ -27,8 +27,8 @@ use crate::runtime::engine::handshake::HandshakeError;
 use crate::runtime::engine::link::GARBLED_MAX;
 use crate::runtime::engine::link_writer::LinkWriter;
 use crate::runtime::engine::service::Service;
+use crate::runtime::member_log::LogStoreError;
 use crate::runtime::member_log::jobs::Jobs;
-use crate::runtime::member_log::{LogStoreError, Snapshots};
 
 /// Time for which nothing is said of a refusal as a second process: a first one that has just died
 /// may still seem to be there.
@@ -37,7 +37,7 @@ const DOUBLED_QUIET: Duration = Duration::from_secs(1);
 /// The log, as it is read, and its snapshots.
 pub(super) struct Library {
     pub(super) reader: SlotReader,
-    pub(super) snapshots: Snapshots,
+    pub(super) snapshots: OrderSnapshots,
 }
 
 /// State of an order that all threads share.

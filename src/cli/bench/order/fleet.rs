@@ -9,11 +9,13 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::part::{Load, Part, PartOrder};
+use super::liar::Liars;
+use super::part::{Load, ORDER, Part, PartOrder, pause};
 use crate::cli::CliError;
 use crate::cli::bench::chat::free_ports;
 use crate::cli::bench::procfs;
 use crate::model::Endpoint;
+use crate::network::OrderRoster;
 use crate::runtime::clock::Clock;
 use crate::runtime::files::identity_of;
 
@@ -28,11 +30,30 @@ struct Member {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
-    log: PathBuf,
+    part: Part,
 }
 
-/// Processes of the group; ended when dropped.
-pub(super) struct Fleet(Vec<Member>);
+/// Processes of the honest members, and threads of those that lie; ended when dropped.
+pub(super) struct Fleet {
+    members: Vec<Member>,
+    liars: Liars,
+}
+
+/// Size of a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupSize {
+    /// Number of members.
+    pub(super) members: u32,
+    /// Number of them that lie: those with the highest ids.
+    pub(super) liars: u32,
+}
+
+impl GroupSize {
+    /// Ids of the members that do not lie, each of which is a process.
+    pub(super) fn honest(self) -> std::ops::RangeInclusive<u32> {
+        1..=self.members - self.liars
+    }
+}
 
 /// Outcome of one load, over all members that took part.
 #[derive(Debug, Default)]
@@ -46,31 +67,43 @@ pub(super) struct Loaded {
 }
 
 impl Fleet {
-    /// Starts so many members, and waits until they reach each other.
-    pub(super) fn start(members: u32, dir: &Path) -> Result<Self, CliError> {
-        let ports = free_ports(members)
+    /// Starts a group, and waits until its honest members reach all. Liars send messages of so many
+    /// bytes.
+    pub(super) fn start(size: GroupSize, bytes: usize, dir: &Path) -> Result<Self, CliError> {
+        let ports = free_ports(size.members)
             .map_err(|source| CliError::System { action: "find free ports", source })?;
         let data = dir.join("data");
         let at = |port: u16| Endpoint::new(Ipv4Addr::LOCALHOST.into(), port);
-        let mut roster = String::new();
-        for (id, port) in (1..=members).zip(&ports) {
-            let keys = identity_of(&data, "peer", *port).map_err(CliError::Files)?;
-            roster += &format!("{id} {} {}\n", at(*port), keys.public());
+        let (mut text, mut keys) = (String::new(), Vec::new());
+        for (id, port) in (1..=size.members).zip(&ports) {
+            let own = identity_of(&data, "peer", *port).map_err(CliError::Files)?;
+            text += &format!("{id} {} {}\n", at(*port), own.public());
+            keys.push(own);
         }
-        let mut fleet = Self(Vec::new());
-        for (id, port) in (1..=members).zip(ports) {
+        let roster: OrderRoster = text.parse().map_err(CliError::Usage)?;
+        let mut fleet = Self { members: Vec::new(), liars: Liars::default() };
+        for (id, port) in size.honest().zip(&ports) {
             let log = dir.join(format!("order_{id}"));
-            let (data, roster) = (data.clone(), roster.clone());
-            let part = Part { at: at(port), data, log: log.clone(), roster };
-            fleet.0.push(Member::start(&part, log)?);
+            let (data, roster) = (data.clone(), text.clone());
+            fleet.members.push(Member::start(Part { at: at(*port), data, log, roster })?);
         }
-        let all = members as usize;
+        let honest: Vec<_> =
+            size.honest().zip(&ports).map(|(_, port)| at(*port).socket_addr()).collect();
+        for id in size.members - size.liars + 1..=size.members {
+            let liar = (id, &keys[id as usize - 1]);
+            fleet.liars.add(roster.group(ORDER), liar, &honest, bytes)?;
+        }
+        let all = size.members as usize;
         fleet
-            .wait(|it| (1..=members).all(|id| it.look(id).is_ok_and(|it| it["reached"] == all)))?;
+            .wait(|it| size.honest().all(|id| it.look(id).is_ok_and(|it| it["reached"] == all)))?;
         Ok(fleet)
     }
 
-    fn wait(&mut self, mut reached: impl FnMut(&mut Self) -> bool) -> Result<(), CliError> {
+    /// Waits until something is so.
+    pub(super) fn wait(
+        &mut self,
+        mut reached: impl FnMut(&mut Self) -> bool,
+    ) -> Result<(), CliError> {
         let clock = Clock::start();
         while !reached(self) {
             if clock.now().mono.as_micros() > PATIENCE.as_micros() as u64 {
@@ -81,7 +114,8 @@ impl Fleet {
         Ok(())
     }
 
-    fn look(&mut self, id: u32) -> Result<Value, CliError> {
+    /// Asks a member for its state.
+    pub(super) fn look(&mut self, id: u32) -> Result<Value, CliError> {
         let member = self.member(id);
         member.say(PartOrder::Look)?;
         member.hear()
@@ -123,7 +157,7 @@ impl Fleet {
 
     /// Sends a signal to a member.
     pub(super) fn signal(&self, id: u32, signal: Signal) {
-        let pid = self.0[id as usize - 1].child.id().cast_signed();
+        let pid = self.members[id as usize - 1].child.id().cast_signed();
         if let Some(pid) = Pid::from_raw(pid) {
             // This fails if the process has ended by itself.
             let _ = kill_process(pid, signal);
@@ -132,46 +166,51 @@ impl Fleet {
 
     /// Seconds of processor time of all processes.
     pub(super) fn cpu(&self) -> f64 {
-        self.0.iter().filter_map(|it| procfs::cpu_seconds(it.child.id())).sum()
+        self.members.iter().filter_map(|it| procfs::cpu_seconds(it.child.id())).sum()
     }
 
     /// Resident memory of each process, in MiB.
     pub(super) fn memory(&self) -> Vec<f64> {
-        let all = self.0.iter().filter_map(|it| procfs::memory(it.child.id()));
+        let all = self.members.iter().filter_map(|it| procfs::memory(it.child.id()));
         all.map(|it| it.resident).collect()
     }
 
     /// Folders of the logs.
     pub(super) fn logs(&self) -> Vec<PathBuf> {
-        self.0.iter().map(|it| it.log.clone()).collect()
+        self.members.iter().map(|it| it.part.log.clone()).collect()
     }
 
     /// Ends all processes at once, without warning.
     pub(super) fn kill_all(&mut self) {
-        for member in &mut self.0 {
+        for member in &mut self.members {
             // This fails if the process has ended by itself.
             let _ = member.child.kill();
             let _ = member.child.wait();
         }
+        self.liars.stop();
+    }
+
+    /// Starts a member again whose process was killed; returns when it answers.
+    pub(super) fn restart(&mut self, id: u32) -> Result<(), CliError> {
+        let member = self.member(id);
+        // It has been killed.
+        let _ = member.child.wait();
+        *member = Member::start(member.part.clone())?;
+        self.look(id).map(drop)
     }
 
     fn member(&mut self, id: u32) -> &mut Member {
-        &mut self.0[id as usize - 1]
+        &mut self.members[id as usize - 1]
     }
 }
 
-/// Waits for a fixed time.
-pub(super) fn pause(span: Duration) {
-    let _ = crossbeam_channel::after(span).recv();
-}
-
 impl Member {
-    fn start(part: &Part, log: PathBuf) -> Result<Self, CliError> {
+    fn start(part: Part) -> Result<Self, CliError> {
         let failed = |source| CliError::System { action: "start a process", source };
         let exe = std::env::current_exe().map_err(failed)?;
-        let part = serde_json::to_string(part).map_err(|err| CliError::Failed(err.to_string()))?;
+        let told = serde_json::to_string(&part).map_err(|err| CliError::Failed(err.to_string()))?;
         let mut child = Command::new(exe)
-            .args(["bench", "order-part", &part])
+            .args(["bench", "order-part", &told])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -180,7 +219,7 @@ impl Member {
         let (Some(stdin), Some(stdout)) = pipes else {
             return Err(CliError::Failed("a process has no pipes".to_owned()));
         };
-        Ok(Self { child, stdin, stdout: BufReader::new(stdout), log })
+        Ok(Self { child, stdin, stdout: BufReader::new(stdout), part })
     }
 
     fn say(&mut self, order: PartOrder) -> Result<(), CliError> {

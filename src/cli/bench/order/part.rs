@@ -13,11 +13,15 @@ use serde_json::json;
 
 use crate::cli::CliError;
 use crate::cli::bench::figure::distribution;
+use crate::cli::bench::procfs;
 use crate::cli::output::print;
 use crate::model::{Endpoint, Time};
 use crate::network::order::Fate;
 use crate::network::{Network, Order, OrderRoster, OrderedLog};
 use crate::runtime::clock::Clock;
+
+/// Name of the measured order.
+pub(super) const ORDER: &str = "bench";
 
 /// Longest wait for what is in flight at the end of a load.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,7 +50,8 @@ pub(super) struct Part {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub(super) enum PartOrder {
-    /// Say what is known: `{"place", "leader", "reached"}`.
+    /// Say what is known: `{"place", "leader", "reached", "opened_s", "opened_mib"}`; the last two
+    /// are the time in which its log was opened, and its memory then.
     Look,
     /// Propose for a time, and say how that went.
     Load(Load),
@@ -63,13 +68,21 @@ pub(super) struct Load {
     pub(super) millis: u64,
 }
 
+/// Waits for a fixed time.
+pub(super) fn pause(span: Duration) {
+    let _ = crossbeam_channel::after(span).recv();
+}
+
 /// Runs a member until its input ends.
 pub(in crate::cli::bench) fn run(args: &OrderPartArgs) -> Result<(), CliError> {
     let part: Part = serde_json::from_str(&args.part)
         .map_err(|err| CliError::Usage(format!("this is no part of a measurement: {err}")))?;
     let roster: OrderRoster = part.roster.parse().map_err(CliError::Usage)?;
     let network = Network::builder().listen(part.at).data(&part.data).start()?;
-    let log = network.order("bench", Order::byzantine(&roster).data(&part.log))?;
+    let (clock, memory) = (Clock::start(), || procfs::memory(std::process::id()));
+    let log = network.order(ORDER, Order::byzantine(&roster).data(&part.log))?;
+    let opened_s = clock.now().mono.as_micros() as f64 / 1e6;
+    let opened_mib = memory().map(|it| it.resident);
     for line in io::stdin().lines() {
         let line = line.map_err(|source| CliError::System { action: "read an order", source })?;
         let order = serde_json::from_str(&line)
@@ -81,6 +94,7 @@ pub(in crate::cli::bench) fn run(args: &OrderPartArgs) -> Result<(), CliError> {
                     "place": status.as_ref().map(|it| it.place),
                     "leader": status.as_ref().and_then(|it| it.leader),
                     "reached": status.as_ref().map(|it| it.reached),
+                    "opened_s": opened_s, "opened_mib": opened_mib,
                 })
             }
             PartOrder::Load(load) => self::load(&log, load)?,

@@ -6,16 +6,45 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::IndexPart;
+use crate::machine::bft::{OrderSnapshot, Record};
 use crate::proto::bft::{ContentDigest, OrderId, SlotHeader, SlotNo, VoteSubject};
-use crate::proto::chat::entry::SeqNo;
+use crate::proto::chat::entry::{Origin, SeqNo};
+use crate::runtime::member_log::LogPosition;
 
 /// A final slot.
-#[derive(Clone, Copy, Debug)]
-struct FinalSlot {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(from = "(u64, SeqNo)", into = "(u64, SeqNo)")]
+pub(super) struct FinalSlot {
     /// Offset of the record of its content.
     offset: u64,
     /// Number of the last message before it.
     place: SeqNo,
+}
+
+impl From<(u64, SeqNo)> for FinalSlot {
+    fn from((offset, place): (u64, SeqNo)) -> Self {
+        Self { offset, place }
+    }
+}
+
+impl From<FinalSlot> for (u64, SeqNo) {
+    fn from(slot: FinalSlot) -> Self {
+        (slot.offset, slot.place)
+    }
+}
+
+/// Record of no slot and no certificate, as far as its offset may be needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// It counts for ever.
+    Always,
+    /// A view, until the next one.
+    View,
+    /// Messages up to this number of a numbering, until they have places.
+    Typed(Origin, u64),
 }
 
 /// Content of a slot that is not known to be final.
@@ -40,6 +69,10 @@ pub(super) struct SlotIndex {
     open: BTreeMap<SlotNo, Vec<OpenSlot>>,
     /// Certificates of slots whose content, or that of one before, is not there yet.
     waiting: Vec<(VoteSubject, u64)>,
+    /// Offsets of the records that a start needs wherever they stand, ascending.
+    kept: Vec<(u64, Kept)>,
+    /// Last slot that the index on disk has, and the length of that.
+    saved: (SlotNo, u64),
     /// Offset of the log's end.
     pub(super) end: u64,
 }
@@ -53,6 +86,8 @@ impl SlotIndex {
             certificates: Vec::new(),
             open: BTreeMap::new(),
             waiting: Vec::new(),
+            kept: Vec::new(),
+            saved: (SlotNo(0), 0),
             end: 0,
         }
     }
@@ -107,6 +142,88 @@ impl SlotIndex {
         }
         self.open = self.open.split_off(&self.last().next());
         true
+    }
+
+    /// Notes that a record stands at `offset`.
+    pub(super) fn add(&mut self, record: &Record, offset: u64) {
+        let kept = match record {
+            Record::Slot(content) => return self.add_slot(&content.header, offset),
+            Record::Final(certificate) => {
+                return self.add_certificate(certificate.subject, offset);
+            }
+            // It stands behind its slot's content, and counts as long as that is not final.
+            Record::Prepared(_) => return,
+            Record::View { .. } => {
+                self.kept.retain(|(_, it)| *it != Kept::View);
+                Kept::View
+            }
+            Record::Typed(bundle) => Kept::Typed(bundle.origin(), bundle.last()),
+            Record::Group { .. }
+            | Record::Hole { .. }
+            | Record::Life { .. }
+            | Record::Evidence(_) => Kept::Always,
+        };
+        self.kept.push((offset, kept));
+    }
+
+    /// Offset from which on a start with this snapshot has to read, and the offsets of the records
+    /// before it that still count; `None` if the index does not cover the snapshot, or what is on
+    /// disk of it does already.
+    pub(super) fn rest_behind(&mut self, snapshot: &OrderSnapshot) -> Option<(u64, Vec<u64>)> {
+        let slot = snapshot.slot;
+        if slot > self.last() || slot <= self.saved.0 {
+            return None;
+        }
+        let (of, certificate) = self.certificate_to(slot)?;
+        let behind = usize::try_from(slot.0).ok()?;
+        let finals = self.finals[behind..].iter().map(|it| it.offset);
+        let open = self.open.values().flatten().map(|it| it.at.offset);
+        let waiting = self.waiting.iter().map(|it| it.1);
+        let offsets = finals.chain(open).chain(waiting).chain([certificate]);
+        let rest = offsets.min().filter(|_| of == slot)?;
+        let is_placed = |origin: &Origin, last: u64| {
+            let mut marks = snapshot.marks.iter();
+            marks.any(|it| it.origin() == *origin && last <= it.number)
+        };
+        self.kept.retain(|(_, it)| !matches!(it, Kept::Typed(of, last) if is_placed(of, *last)));
+        let kept = self.kept.iter().map(|(offset, _)| *offset);
+        Some((rest, kept.take_while(|it| *it < rest).collect()))
+    }
+
+    /// The slots up to this one that are not in the index on disk.
+    pub(super) fn part(&self, slot: SlotNo, rest: LogPosition, kept: Vec<u64>) -> IndexPart {
+        let is_new = |it: SlotNo| it > self.saved.0 && it <= slot;
+        let at = |it: SlotNo| usize::try_from(it.0).unwrap_or(usize::MAX);
+        IndexPart {
+            slot,
+            finals: self.finals[at(self.saved.0)..at(slot)].to_vec(),
+            changes: self.changes.iter().copied().filter(|it| is_new(*it)).collect(),
+            certificates: self.certificates.iter().copied().filter(|it| is_new(it.0)).collect(),
+            rest,
+            kept,
+        }
+    }
+
+    /// Adds the slots of a part of so many bytes, which was read from disk.
+    pub(super) fn add_part(&mut self, part: &IndexPart, bytes: u64) -> Result<(), String> {
+        self.finals.extend(&part.finals);
+        self.changes.extend(&part.changes);
+        self.certificates.extend(&part.certificates);
+        if self.last() != part.slot {
+            return Err(format!("its slots do not lead to {}", part.slot.0));
+        }
+        self.note_saved(part.slot, bytes);
+        Ok(())
+    }
+
+    /// Notes that the index on disk has got a part of so many bytes, up to this slot.
+    pub(super) fn note_saved(&mut self, slot: SlotNo, bytes: u64) {
+        self.saved = (slot, self.saved.1 + bytes);
+    }
+
+    /// Length of the index on disk.
+    pub(super) const fn saved_bytes(&self) -> u64 {
+        self.saved.1
     }
 
     /// Offset of the content of a final slot.

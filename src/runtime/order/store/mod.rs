@@ -5,24 +5,31 @@
 //! what follows it was never said (B8, B9). A log that is gone or older than its marker says is
 //! no error: the member is silent until its life is renewed (B20).
 //!
+//! A start with a snapshot reads the log from the place on that the snapshot's index names, and the
+//! records before it that still count.
+//!
 //! Invariant: records behind the snapshot are given to the machine, and of those that it covers all
 //! but slots and certificates.
 
+mod checkpoint;
 mod index;
 mod read;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+pub use checkpoint::OrderSnapshots;
 pub use read::{SlotPage, SlotReader, entries_of};
 
+use self::checkpoint::Checkpoint;
 use self::index::SlotIndex;
 use self::read::{SLOT_OPENING, SlotHead};
 use crate::machine::bft::{OrderMemory, OrderSnapshot, Record};
 use crate::proto::bft::{OrderId, SlotNo};
 use crate::proto::chat::entry::MemberId;
 use crate::runtime::member_log::{
-    LogFiles, LogStoreError, Note, RecordFault, RecordFile, Snapshots, replay,
+    LogFiles, LogStoreError, Note, RecordFault, RecordFile, Snapshots, replay_from, walk_lines,
 };
 
 /// Remedy for a log that does not hold what its member has signed.
@@ -58,9 +65,20 @@ pub fn open(dir: &Path, me: MemberId, group: OrderId) -> Result<OpenedOrderLog, 
     let files = LogFiles::open(dir, me)?;
     let mut notes = Vec::new();
     let mut reading = Reading::new(files.snapshot(&mut notes), me, group);
-    let form = replay((&files.path, &files.file), Some(REMEDY), |json, offset| {
-        reading.take(json, offset)
-    })?;
+    let log = (&*files.path, &files.file);
+    let from = match reading.begin(log) {
+        Ok(from) => from,
+        Err(reason) => {
+            let shown = files.path.with_extension("index");
+            notes.push(format!(
+                "{} is of no use ({reason}); the whole log is read instead",
+                shown.display()
+            ));
+            reading = Reading::new(reading.snapshot, me, group);
+            0
+        }
+    };
+    let form = replay_from(log, from, Some(REMEDY), |json, offset| reading.take(json, offset))?;
     notes.extend(form.torn.as_ref().map(|it| it.note(&files.path)));
     reading.index.end = form.bytes;
     if let Some(reason) = reading.fault() {
@@ -132,17 +150,7 @@ impl OrderLog {
         // A certificate may lead to a slot at once, which is then read.
         index.end = self.file.bytes();
         for (record, offset) in records.iter().zip(places) {
-            match record {
-                Record::Slot(content) => index.add_slot(&content.header, offset),
-                Record::Final(certificate) => index.add_certificate(certificate.subject, offset),
-                Record::Group { .. }
-                | Record::View { .. }
-                | Record::Typed(_)
-                | Record::Prepared(_)
-                | Record::Hole { .. }
-                | Record::Life { .. }
-                | Record::Evidence(_) => {}
-            }
+            index.add(record, offset);
         }
         Ok(())
     }
@@ -165,8 +173,12 @@ impl OrderLog {
     }
 
     /// Writer of this member's snapshots.
-    pub fn snapshots(&self) -> Snapshots {
-        self.snapshots.clone()
+    ///
+    /// # Errors
+    /// As [`Self::reader`].
+    pub fn snapshots(&self) -> Result<OrderSnapshots, LogStoreError> {
+        let log = (self.file.path(), self.file.open_again()?);
+        Ok(OrderSnapshots::new(self.snapshots.clone(), log, Arc::clone(&self.index)))
     }
 }
 
@@ -194,6 +206,22 @@ impl Reading {
         Self { me, group, snapshot, covered, records, index }
     }
 
+    /// Takes what the snapshot's index says of the log; returns the offset from which on the log is
+    /// to be read.
+    fn begin(&mut self, (path, file): (&Path, &File)) -> Result<u64, String> {
+        let found = Checkpoint::read((path, file), self.group, self.covered)?;
+        let Some(Checkpoint { index, rest, kept }) = found else { return Ok(0) };
+        self.index = index;
+        for offset in kept {
+            walk_lines((path, file), (offset, rest), |json, offset, _| {
+                let taken = self.take(json, offset);
+                taken.map(|_| false).map_err(|_| "it names a record that is none".to_owned())
+            })
+            .map_err(|error| error.to_string())?;
+        }
+        Ok(rest)
+    }
+
     fn take(&mut self, json: &[u8], offset: u64) -> Result<bool, RecordFault> {
         let newer = |err: serde_json::Error| RecordFault::Newer(err.to_string());
         if json.starts_with(SLOT_OPENING) {
@@ -206,6 +234,7 @@ impl Reading {
             return self.follows_group().map(|()| true);
         }
         let record = serde_json::from_slice(json).map_err(newer)?;
+        self.index.add(&record, offset);
         let is_covered = match &record {
             Record::Group { committee, salt, me } => {
                 let group = committee.order_id(salt);
@@ -214,15 +243,10 @@ impl Reading {
                 }
                 !self.records.is_empty()
             }
-            Record::Final(certificate) => {
-                self.index.add_certificate(certificate.subject, offset);
+            Record::Final(certificate) | Record::Prepared(certificate) => {
                 certificate.subject.slot <= self.covered
             }
-            Record::Prepared(certificate) => certificate.subject.slot <= self.covered,
-            Record::Slot(content) => {
-                self.index.add_slot(&content.header, offset);
-                content.header.slot <= self.covered
-            }
+            Record::Slot(content) => content.header.slot <= self.covered,
             Record::Typed(bundle) => self.is_placed(bundle.author, bundle.client, bundle.last()),
             Record::View { .. }
             | Record::Hole { .. }
