@@ -137,9 +137,9 @@ impl Votes {
     #[cfg(feature = "fault-injection")]
     pub(super) fn sizes(&self) -> (usize, usize) {
         let of_view = |slots: &SlotVotes| slots.values().map(BTreeMap::len).sum::<usize>();
-        let filled = self.0.iter().filter(|(_, slots)| !slots.is_empty());
+        let filled = self.votes.iter().filter(|(_, slots)| !slots.is_empty());
         let views: std::collections::BTreeSet<_> = filled.map(|((_, view), _)| *view).collect();
-        (self.0.values().map(of_view).sum(), views.len())
+        (self.votes.values().map(of_view).sum(), views.len())
     }
 
     /// Forgets everything: a new epoch begins.
