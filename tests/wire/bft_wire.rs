@@ -430,6 +430,27 @@ fn a_line_of_a_byzantine_order_that_is_too_long_is_refused() {
     assert!(matches!(error, LineError::TooLong), "{error}");
 }
 
+/// True if slots chain up to their certificate, and each content is the one that its header names.
+fn are_proved(log: &Log, it: &SlotResp) -> bool {
+    let group = log.group();
+    let headers = it.slots.iter().map(|it| &it.header).chain(&it.headers);
+    let last = headers.clone().last().map(|it| it.digest(&group));
+    let mut pairs = headers.clone().zip(headers.skip(1));
+    let is_true = |message: Message| verdict(&message) == Some(true);
+    let names = |it: &Arc<SlotContent>| {
+        let named = it.header.bundles.iter().map(|it| it.digest);
+        let bundles: Vec<_> = it.bundles.iter().map(|it| it.statement().digest(&group)).collect();
+        named.eq(bundles)
+            && it.change.as_ref().map(|it| it.digest(&group)) == it.header.change
+            && it.bundles.iter().all(|it| is_true(Message::Bundle(Arc::clone(it))))
+            && it.change.iter().all(|it| is_true(Message::Change(Arc::clone(it))))
+    };
+    last == Some(it.certificate.subject.digest)
+        && pairs.all(|(one, next)| next.parent == one.digest(&group))
+        && it.slots.iter().all(names)
+        && it.certificate.is_valid(&group, &log.committee)
+}
+
 /// True if the signatures in a message prove all that it says, and nothing else is said in it;
 /// `None` for messages that prove nothing by themselves.
 fn verdict(message: &Message) -> Option<bool> {
@@ -467,30 +488,7 @@ fn verdict(message: &Message) -> Option<bool> {
                 && it.changes.iter().all(|change| is_claimed((it.epoch, it.view), change))
                 && it.base().is_some_and(|base| is_proved(base, it.certificate.as_ref()))
         }
-        Message::SlotResp(it) => {
-            let headers = it.slots.iter().map(|it| &it.header).chain(&it.headers);
-            let last = headers.clone().last().map(|it| it.digest(&group));
-            let mut pairs = headers.clone().zip(headers.skip(1));
-            let names = |it: &Arc<SlotContent>| {
-                let named = it.header.bundles.iter().map(|it| it.digest);
-                let bundles: Vec<_> =
-                    it.bundles.iter().map(|it| it.statement().digest(&group)).collect();
-                let are_signed = it
-                    .bundles
-                    .iter()
-                    .all(|it| verdict(&Message::Bundle(Arc::clone(it))) == Some(true));
-                let change = it.change.as_ref().map(|it| it.digest(&group));
-                let is_signed = it
-                    .change
-                    .as_ref()
-                    .is_none_or(|it| verdict(&Message::Change(Arc::clone(it))) == Some(true));
-                named.eq(bundles) && change == it.header.change && are_signed && is_signed
-            };
-            last == Some(it.certificate.subject.digest)
-                && pairs.all(|(one, next)| next.parent == one.digest(&group))
-                && it.slots.iter().all(names)
-                && it.certificate.is_valid(&group, committee)
-        }
+        Message::SlotResp(it) => are_proved(&log, it),
         Message::Approve(it) => {
             let digest = it.change.digest(&group);
             let approval = it.approval;

@@ -64,8 +64,8 @@ pub(super) struct Recall {
 }
 
 impl Recall {
-    /// The memory of a log: newest view promised, newest slot committed and last final slot, life in
-    /// which the member is to vote again, and the reason if the log is known not to be all.
+    /// The memory of a log: newest view promised, newest slot committed and last final slot, life
+    /// in which the member is to vote again, and the reason if the log is known not to be all.
     pub(super) fn restored(
         (promised, committed, settled): (Option<(EpochNo, ViewNo)>, Option<VoteSubject>, SlotNo),
         life: Option<Life>,
@@ -160,8 +160,8 @@ impl BftReplica {
         }
     }
 
-    /// Asks again who has not answered: a newcomer is answered only once the other knows that it is a
-    /// member.
+    /// Asks again who has not answered: a newcomer is answered only once the other knows that it is
+    /// a member.
     pub(super) fn repeat_recall(&self, fx: &mut Fx) {
         let Certainty::Asking { nonce: Some(nonce), answered, .. } = &self.recall.certainty else {
             return;

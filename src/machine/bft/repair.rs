@@ -134,8 +134,8 @@ impl BftReplica {
         self.release(fx);
     }
 
-    /// Calls another member whoever's turn it is, if nobody is in reach: the others may have removed
-    /// this one while it was away, and call it no more.
+    /// Calls another member whoever's turn it is, if nobody is in reach: the others may have
+    /// removed this one while it was away, and call it no more.
     fn call_if_alone(&mut self, fx: &mut Fx) {
         if self.links.ids().next().is_some() {
             return;

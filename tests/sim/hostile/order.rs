@@ -95,10 +95,8 @@ impl Desk {
                         inputs.insert(0, Input::Synced { records: self.written });
                         inputs.insert(0, Input::Extra(ExtraInput::Idle));
                     }
-                    Effect::Hangup { link } => {
-                        if self.links.remove(&link).is_some() {
-                            inputs.insert(0, Input::closed(link, ""));
-                        }
+                    Effect::Hangup { link } if self.links.remove(&link).is_some() => {
+                        inputs.insert(0, Input::closed(link, ""));
                     }
                     Effect::Send { msg, .. } | Effect::SendAll { msg, .. }
                         if self.heard.len() < 64 =>

@@ -39,7 +39,7 @@ const LOOK: u64 = 5_000;
 const SENT_MAX: u64 = 400_000;
 
 /// Number of messages that one honest member may send in a second (B22).
-const SENT_A_SECOND_MAX: u64 = 10_000;
+const SENT_A_SECOND_MAX: u64 = 5_000;
 
 const SALT: &str = "storm";
 

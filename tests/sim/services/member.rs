@@ -1,6 +1,6 @@
 //! One process of a fleet: a node, and beside it a chat's member, a rollout's node, a swarm's peer
-//! and perhaps a member of a Byzantine order, which share its crashes, its paths and its disk, and hear from the node whom the seeds
-//! call dead, as a running program has them hear.
+//! and perhaps a member of a Byzantine order, which share its crashes, its paths and its disk, and
+//! hear from the node whom the seeds call dead, as a running program has them hear.
 //!
 //! The services of a host listen at one address: who calls says first which of them it calls.
 
