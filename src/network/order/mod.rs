@@ -30,6 +30,7 @@
 //! # }
 //! ```
 
+mod certificates;
 mod entry;
 mod follow;
 mod found;
