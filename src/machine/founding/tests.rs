@@ -67,7 +67,7 @@ enum Lie {
     Nothing,
     /// Signs rosters, and never says that it is in.
     SaysNothing,
-    /// Signs a second roster of its own making beside the first, and shows it to half of the others.
+    /// Signs a second roster of its own making, and shows it to half of the others.
     SignsTwo,
     /// Says of each group that it has left it.
     Leaves,
