@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -213,6 +214,26 @@ impl Removal {
     /// Time of the decision, by the clocks of the voters.
     pub fn at(&self) -> WallTime {
         decided_at(&self.votes)
+    }
+}
+
+/// A change of the fleet's membership with the proof that a quorum of seeds decided it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum SeedCertificate {
+    /// A member was admitted.
+    Admission(Admission),
+    /// Members were removed.
+    Removal(Arc<Removal>),
+}
+
+impl SeedCertificate {
+    /// Kind of the change, and the lives that it is about: the same for each certificate of it.
+    pub fn change(&self) -> (ProposalKind, Vec<MemberInstance>) {
+        match self {
+            Self::Admission(it) => (ProposalKind::Admit, vec![it.subject()]),
+            Self::Removal(it) => (it.because.kind(), it.lives.clone()),
+        }
     }
 }
 

@@ -48,9 +48,13 @@ impl Fleet {
     }
 
     fn start(&mut self, number: u16) {
+        self.start_with(number, &[]);
+    }
+
+    fn start_with(&mut self, number: u16, flags: &[&str]) {
         let port = self.port(number);
         let args = ["--port", &port, "--gossip-max", "0", "--order", "ledger", "--order-size", "4"];
-        let args = [&args[..], &BYZANTINE].concat();
+        let args = [&args[..], &BYZANTINE, flags].concat();
         self.running.insert(number, Process::start(&peer_exe(), &args, self.path()));
     }
 
@@ -189,6 +193,59 @@ fn a_member_that_lies_on_the_topic_neither_joins_nor_keeps_the_others_from_found
     let ports: Vec<_> =
         members.as_array().unwrap().iter().map(|it| it["port"].to_string()).collect();
     assert_eq!(ports, [1, 2, 3, 4].map(|number| fleet.port(number)), "{members}");
+}
+
+#[test]
+fn the_certificates_of_the_seeds_get_places_and_are_shown_readably() {
+    let mut fleet = Fleet::new();
+    (1..=4).for_each(|number| fleet.start_with(number, &["--order-certificates"]));
+    fleet.wait_for_all(&[1, 2, 3, 4]);
+    // The entries up to one that is appended now.
+    let entries = |fleet: &Fleet| {
+        let port = fleet.port(1);
+        let end = fleet.told(&["order", "append", "--port", &port, "--wait", "50s", "here"]);
+        let (mut entries, mut next) = (Vec::new(), 1);
+        while next <= end.trim().parse::<u64>().unwrap() {
+            let from = next.to_string();
+            let line = fleet.told(&["order", "follow", &from, "--port", &port, "--count", "1"]);
+            let place = line.split_once(']').unwrap().0[1..].parse::<u64>().unwrap();
+            entries.push((place, line));
+            next = place + 1;
+        }
+        entries
+    };
+    let told = |fleet: &Fleet, number: u16, what: &str| {
+        let life = format!("127.0.0.1:{} (incarnation ", fleet.port(number));
+        let is_it = |line: &str| line.contains(&life) && line.contains(what);
+        let all = entries(fleet).into_iter().filter(|(_, line)| is_it(line));
+        all.collect::<Vec<_>>()
+    };
+    for number in 1..=4 {
+        fleet.wait("its admission has a place", |it| {
+            !told(it, number, "admitted by the seeds ").is_empty()
+        });
+    }
+    let (place, line) = told(&fleet, 2, "admitted by the seeds ").remove(0);
+    assert!(!line.contains("NOT PROVED"), "{line}");
+    let proof = fleet.told(&["order", "proof", &place.to_string(), "--port", &fleet.port(3)]);
+    assert!(proof.contains("admission"), "{proof}");
+
+    // A false one is shown as such, and a death gets a place by those that live.
+    let text = proof_text(&proof).replacen("\"incarnation\":", "\"incarnation\":1", 1);
+    fleet.told(&["order", "append", "--port", &fleet.port(1), "--wait", "50s", &text]);
+    fleet.wait("it is doubted", |it| {
+        entries(it).iter().any(|(_, line)| line.contains("(NOT PROVED by the seeds"))
+    });
+    drop(fleet.running.remove(&4));
+    fleet
+        .wait("its end has a place", |it| !told(it, 4, "removed as dead by the seeds ").is_empty());
+    assert!(told(&fleet, 2, "admitted by the seeds ").len() <= 5, "few say the same");
+}
+
+/// Text of the entry that a proof is about.
+fn proof_text(proof: &str) -> String {
+    let proof: Value = serde_json::from_str(proof).unwrap();
+    proof["item"]["payload"].as_str().unwrap().to_owned()
 }
 
 #[test]

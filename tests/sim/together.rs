@@ -3,7 +3,8 @@
 //!
 //! A host is one process with a node, a chat's member, a rollout's node, a swarm's peer and, in
 //! every second run, a member of a Byzantine order, which share its crashes, its paths and its
-//! disk; the seeds' word about the dead reaches the services as in a running program. `SEED=n` replays one run, `TRACE=1` prints it, `SEEDS=n` runs more.
+//! disk; the seeds' word about the dead reaches the services as in a running program. `SEED=n`
+//! replays one run, `TRACE=1` prints it, `SEEDS=n` runs more.
 
 #![allow(clippy::print_stdout, reason = "it prints what it met")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "it counts a few events of many")]

@@ -257,19 +257,16 @@ fn all_of(opened: &OpenedOrderLog) -> (Vec<Record>, Vec<SlotPage>, Vec<Option<Sl
     (records.iter().enumerate().filter_map(counts).collect(), pages, slots)
 }
 
-#[test]
-fn a_start_reads_only_what_its_snapshot_does_not_cover() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut chain = Chain::new();
-    (0..12).for_each(|_| drop(chain.slot(3, 0)));
+/// A log of these slots with snapshots at the second, fifth and eighth. Whenever it is opened, it
+/// gives the same with and without its index.
+fn covered_log(dir: &Path, chain: &Chain) -> OpenedOrderLog {
     let slots = &chain.slots;
     // Another content of slot 6, of a view that decided nothing, stands before slot 5 is final.
     let mut rival = Chain::new();
     slots[..5].iter().for_each(|it| drop(rival.push((**it).clone())));
     let rival = rival.slot(1, 0);
-    let (index, snapshot_path) =
-        (dir.path().join("peer_2.index"), dir.path().join("peer_2.snapshot"));
-    let mut opened = open(dir.path());
+    let index = dir.join("peer_2.index");
+    let mut opened = open(dir);
     append(&mut opened, &[group_record(), view(0), typed(1), typed(2)]);
     for (at, slot) in slots.iter().enumerate() {
         let number = at + 1;
@@ -283,22 +280,33 @@ fn a_start_reads_only_what_its_snapshot_does_not_cover() {
             append(&mut opened, &[committed(slot)]);
         }
         if [2, 5, 8].contains(&number) {
-            let snapshot = snapshot(&chain, number, number as u64 / 3);
+            let snapshot = snapshot(chain, number, number as u64 / 3);
             opened.log.snapshots().unwrap().write(&snapshot).unwrap();
         }
         if [4, 5, 9, 12].contains(&number) {
             drop(opened);
-            let with = open(dir.path());
+            let with = open(dir);
             let (kept, seen) = (fs::read(&index).unwrap(), all_of(&with));
             drop(with);
             fs::remove_file(&index).unwrap();
-            let without = open(dir.path());
+            let without = open(dir);
             assert_eq!(seen, all_of(&without), "with {number} slots");
             drop(without);
             fs::write(&index, &kept).unwrap();
-            opened = open(dir.path());
+            opened = open(dir);
         }
     }
+    opened
+}
+
+#[test]
+fn a_start_reads_only_what_its_snapshot_does_not_cover() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut chain = Chain::new();
+    (0..12).for_each(|_| drop(chain.slot(3, 0)));
+    let (slots, opened) = (&chain.slots, covered_log(dir.path(), &chain));
+    let [index, snapshot_path] =
+        ["index", "snapshot"].map(|it| dir.path().join("peer_2").with_extension(it));
     let seen = all_of(&opened);
     drop(opened);
     // What is covered is not read: damage in it is found by those who read it.

@@ -26,6 +26,10 @@ pub struct OrderNodeArgs {
     #[arg(long, value_name = "N", requires = "order",
         value_parser = clap::value_parser!(u8).range(1..=64))]
     pub order_size: Option<u8>,
+    /// Put the seeds' certificates of admissions and removals into the order, as this peer learns
+    /// them: so the history of the fleet's members has places and proofs
+    #[arg(long, requires = "order")]
+    pub order_certificates: bool,
     /// The log of the order comes from a backup, or is gone for good: stay silent until the other
     /// members have renewed this one. To be given once, not at each start
     #[arg(long, requires = "order")]

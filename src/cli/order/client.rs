@@ -197,7 +197,8 @@ pub(super) fn follow(args: &OrderFollowArgs) -> Result<(), CliError> {
 /// An entry for people.
 fn line(entry: &Value) -> String {
     let author = u32::try_from(entry["author"].as_u64().unwrap_or_default()).unwrap_or_default();
-    let text = match (entry["text"].as_str(), entry["data"].as_str()) {
+    let text = entry["certificate"].as_str().or_else(|| entry["text"].as_str());
+    let text = match (text, entry["data"].as_str()) {
         (Some(text), _) => escape(text),
         (None, data) => format!("(bytes) {}", data.unwrap_or_default()),
     };

@@ -12,11 +12,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::report::{change_text, evidence_line, status_lines};
+use super::report::{certificate_text, change_text, evidence_line, status_lines};
 use crate::cli::text::escape;
 use crate::machine::bft::{BftStatus, Command};
 use crate::network::order::{Fate, NoEntry};
-use crate::network::{Follower, OrderEntry, OrderedLog, Place};
+use crate::network::{Follower, Network, OrderEntry, OrderedLog, Place};
 use crate::proto::bft::MembershipChange;
 use crate::proto::chat::entry::Member;
 use crate::runtime::clock::Clock;
@@ -75,14 +75,15 @@ pub(super) enum OrderRequest {
 pub(super) struct LocalServer {
     pub(super) log: Arc<OrderedLog>,
     pub(super) name: String,
+    network: Arc<Network>,
 }
 
 const STOPPING: &str = "this member is stopping";
 
 impl LocalServer {
     /// Server for a running member of the order `name`.
-    pub(super) fn new(log: Arc<OrderedLog>, name: String) -> Self {
-        Self { log, name }
+    pub(super) fn new(log: Arc<OrderedLog>, name: String, network: Arc<Network>) -> Self {
+        Self { log, name, network }
     }
 
     fn status(&self) -> Result<BftStatus, String> {
@@ -206,12 +207,16 @@ impl LocalServer {
 
     fn follow(&self, from: Place, proofs: bool) -> ControlAnswer {
         let mut entries: Follower = self.log.follow(from);
-        let log = Arc::downgrade(&self.log);
+        let (log, network) = (Arc::downgrade(&self.log), Arc::clone(&self.network));
         ControlAnswer::Lines(Box::new(move || match entries.next_within(BEAT) {
             Ok(entry) => {
                 let proof = proofs.then(|| log.upgrade()?.proof(entry.place).ok()).flatten();
                 let proof = proof.and_then(|it| serde_json::from_str(&it.encode()).ok());
                 let mut line = shown(&entry);
+                if let Some(it) = entry.certificate() {
+                    let holds = network.certifies(&it);
+                    line.insert("certificate".to_owned(), json!(certificate_text(&it, holds)));
+                }
                 if proofs {
                     line.insert("proof".to_owned(), proof.unwrap_or_default());
                 }

@@ -7,6 +7,7 @@ use crate::cli::log::LogLine;
 use crate::cli::text::escape;
 use crate::machine::bft::{BftStatus, Event};
 use crate::model::Endpoint;
+use crate::model::statement::{RemovalReason, SeedCertificate};
 use crate::proto::bft::{Equivocation, MembershipChange, VotePhase};
 use crate::proto::chat::entry::{HostPort, MemberId};
 
@@ -112,6 +113,21 @@ pub(in crate::cli) fn change_text(change: &MembershipChange) -> String {
         MembershipChange::Remove { member, .. } => format!("removing {member}"),
         MembershipChange::Renew { member, .. } => format!("renewing the life of {member}"),
     }
+}
+
+/// A certificate of the fleet's seeds in words; `holds` says whether this peer can check it.
+pub(in crate::cli) fn certificate_text(it: &SeedCertificate, holds: bool) -> String {
+    let (lives, votes, what) = match it {
+        SeedCertificate::Admission(it) => (vec![it.subject()], &it.votes, "admitted"),
+        SeedCertificate::Removal(it) => match it.because {
+            RemovalReason::Death => (it.lives.clone(), &it.votes, "removed as dead"),
+            RemovalReason::Eviction => (it.lives.clone(), &it.votes, "evicted"),
+        },
+    };
+    let lives: Vec<_> = lives.iter().map(ToString::to_string).collect();
+    let seeds: Vec<_> = votes.iter().map(|it| it.seed.0.to_string()).collect();
+    let doubt = if holds { "" } else { " (NOT PROVED by the seeds that this peer knows)" };
+    format!("{} {what} by the seeds {}{doubt}", lives.join(", "), seeds.join(", "))
 }
 
 /// Statements that exclude each other, as a sentence.

@@ -33,6 +33,8 @@ pub(in crate::cli) struct Settings {
     founders: Founders,
     log_dir: PathBuf,
     is_restored: bool,
+    /// True if certificates of the seeds are put into the order.
+    keeps_certificates: bool,
     config: Config,
     /// Sender of the log once it runs, if rollouts keep their decisions there.
     hand_out: Option<Sender<Arc<OrderedLog>>>,
@@ -82,7 +84,8 @@ impl Settings {
             return Err(CliError::Usage("--patience is from 100ms to 16s".to_owned()));
         }
         let config = Config { patience, ..default };
-        Ok(Some(Self { is_restored: args.restored, config, ..settings }))
+        let (is_restored, keeps_certificates) = (args.restored, args.order_certificates);
+        Ok(Some(Self { is_restored, keeps_certificates, config, ..settings }))
     }
 
     /// Settings of a member that has no other flags.
@@ -107,6 +110,7 @@ impl Settings {
             founders,
             log_dir: log_dir.to_owned(),
             is_restored: false,
+            keeps_certificates: false,
             config: Config::default(),
             hand_out: None,
         }
@@ -213,7 +217,7 @@ impl OrderService {
         hear: &Hear,
         stop: &Receiver<()>,
     ) -> Result<Option<RunningOrder>, CliError> {
-        let Settings { name, founders, log_dir, is_restored, config, hand_out } = self.settings;
+        let Settings { name, founders, log_dir, is_restored, config, hand_out, .. } = self.settings;
         let (tell, notifications) = bounded(TOLD_MAX);
         let latency = Arc::default();
         let news = || -> Option<Box<dyn EventSink<OrderNotification>>> {
@@ -243,6 +247,9 @@ impl OrderService {
             }
         };
         let log = Arc::new(log);
+        if self.settings.keeps_certificates {
+            OrderedLog::keep_certificates(&log, network)?;
+        }
         if let Some(tell) = hand_out {
             // Nobody takes it if the rollouts have ended.
             let _ = tell.send(Arc::clone(&log));
@@ -257,7 +264,7 @@ impl OrderService {
             });
             LogLine::new(Level::Info, "order_started", text, fields).log(wall);
         }
-        let local = Arc::new(LocalServer::new(log, name));
+        let local = Arc::new(LocalServer::new(log, name, Arc::clone(network)));
         let control = control::serve(&self.dir, handler(Arc::downgrade(&local)));
         let control =
             control.map_err(|source| CliError::System { action: "take local commands", source })?;

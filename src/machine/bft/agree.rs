@@ -1,6 +1,5 @@
 //! The normal course: proposals, PREPARE, COMMIT, final slots (rules B4–B8, B14, B18, B19).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::chain::body_of;
@@ -13,10 +12,9 @@ use super::replica::{BftReplica, Fx};
 use super::tally::VIEWS_BACK;
 use super::votes::Counted;
 use crate::machine::LinkId;
-use crate::proto::bft::header::SLOT_COST_MAX;
 use crate::proto::bft::message::{Message, PrePrepare};
 use crate::proto::bft::{
-    Bundle, Certificate, Claim, ContentDigest, PhaseVote, SlotNo, ViewNo, VotePhase, VoteSubject,
+    Certificate, Claim, ContentDigest, PhaseVote, SlotNo, ViewNo, VotePhase, VoteSubject,
 };
 use crate::proto::chat::entry::MemberId;
 
@@ -84,19 +82,7 @@ impl BftReplica {
         }
         let turn = tip.tip.slot.0;
         let bundles = self.pool.choose(&tip.marks, turn, None);
-        let under_way = turn - self.chain.settled().tip.slot.0;
-        if under_way > 0 && self.is_thin(&bundles) {
-            return None;
-        }
         place(SlotBody::Bundles(bundles))
-    }
-
-    /// True if a slot of these bundles had better wait for more while another is under way: each
-    /// costs every member the votes of all.
-    fn is_thin(&self, bundles: &[(ContentDigest, Arc<Bundle>)]) -> bool {
-        let authors: BTreeSet<_> = bundles.iter().map(|(_, it)| it.author).collect();
-        let cost: usize = bundles.iter().map(|(_, it)| it.cost()).sum();
-        2 * authors.len() < self.committee().len() && cost < SLOT_COST_MAX / 4
     }
 
     /// Takes a leader's proposal.

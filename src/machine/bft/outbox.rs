@@ -16,25 +16,19 @@ use super::ledger::Marks;
 /// Number of own bundles that may be on their way; further texts wait for the next one.
 const ON_THE_WAY_MAX: usize = 16;
 
-/// Number of own bundles on their way behind which further texts wait until they fill a bundle. A
-/// bundle costs every member a signature, so under load few full ones are far cheaper than many.
-const SMALL_ON_THE_WAY_MAX: usize = 2;
-
 /// Texts typed at this member that have no place yet.
 #[derive(Debug)]
 pub(super) struct Outbox {
     origin: Origin,
     next: u64,
     texts: VecDeque<BundleItem>,
-    /// Cost of these texts.
-    cost: usize,
     /// Own bundles without a place, oldest first: those of earlier processes come first.
     bundles: VecDeque<(ContentDigest, Arc<Bundle>)>,
 }
 
 impl Outbox {
     pub(super) fn new(origin: Origin, old: Vec<(ContentDigest, Arc<Bundle>)>) -> Self {
-        Self { origin, next: 1, texts: VecDeque::new(), cost: 0, bundles: old.into() }
+        Self { origin, next: 1, texts: VecDeque::new(), bundles: old.into() }
     }
 
     /// Numbering of the texts typed here.
@@ -58,9 +52,7 @@ impl Outbox {
         let number = self.next + self.texts.len() as u64;
         let msg_id = MsgId { origin: self.origin, number };
         let text = ChatText { msg_id, room_id: Arc::clone(&room), payload: Arc::clone(&payload) };
-        let item = BundleItem { room, payload };
-        self.cost += item.cost();
-        self.texts.push_back(item);
+        self.texts.push_back(BundleItem { room, payload });
         text
     }
 
@@ -72,10 +64,8 @@ impl Outbox {
     ) -> Option<(ContentDigest, Arc<Bundle>)> {
         // Texts of earlier processes come first, so that an author's order stays its own.
         let is_old = |it: &Bundle| it.origin() != self.origin;
-        let is_full = self.texts.len() >= BUNDLE_ITEMS_MAX || self.cost >= BUNDLE_COST_MAX / 2;
-        let most = if is_full { ON_THE_WAY_MAX } else { SMALL_ON_THE_WAY_MAX };
         if self.texts.is_empty()
-            || self.bundles.len() >= most
+            || self.bundles.len() >= ON_THE_WAY_MAX
             || self.bundles.iter().any(|(_, it)| is_old(it))
         {
             return None;
@@ -92,7 +82,6 @@ impl Outbox {
             cost += more;
             items.extend(self.texts.pop_front());
         }
-        self.cost -= cost;
         let bundle = Arc::new(Bundle::sign(group, self.origin, self.next, items, keys));
         self.next += bundle.count();
         let digest = bundle.statement().digest(group);

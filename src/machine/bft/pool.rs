@@ -141,7 +141,10 @@ impl Pool {
 
     /// True if a new life of this member waits for its slot.
     pub(super) fn renews(&self, member: MemberId) -> bool {
-        let is_of = |it: &Arc<MembershipChange>| matches!(&**it, MembershipChange::Renew { member: of, .. } if *of == member);
+        let is_of = |it: &Arc<MembershipChange>| match &**it {
+            MembershipChange::Renew { member: of, .. } => *of == member,
+            MembershipChange::Add { .. } | MembershipChange::Remove { .. } => false,
+        };
         self.changes.values().any(is_of)
     }
 

@@ -67,7 +67,7 @@ enum Lie {
     Nothing,
     /// Signs rosters, and never says that it is in.
     SaysNothing,
-    /// Signs a second roster of its own making beside the first, and shows it to half of the others.
+    /// Signs a second roster of its own making, and shows it to half of the others.
     SignsTwo,
     /// Says of each group that it has left it.
     Leaves,
@@ -426,7 +426,7 @@ fn a_group_is_entered_with_the_true_signatures_of_all_and_no_others() {
     // Two have signed it, which are more than may lie, so that it signs at once; then all have.
     let entered = outputs.iter().find_map(|it| match it {
         FoundingOutput::Enter(roster) => Some(roster.clone()),
-        _ => None,
+        FoundingOutput::Store(_) | FoundingOutput::Say | FoundingOutput::Leave(_) => None,
     });
     assert!(entered.unwrap().is_complete(&signed(&[], &[], 0).group(ORDER).unwrap()));
     let stored = |it: &FoundingOutput| matches!(it, FoundingOutput::Store(_));

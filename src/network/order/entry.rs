@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::model::statement::SeedCertificate;
 use crate::model::{Data, WallTime};
 use crate::proto::chat::entry::{Body, Entry};
 
@@ -20,6 +21,9 @@ pub(super) const MARK: &str = "mark";
 
 /// Label of the entries by which an order's founders decide whether it is founded.
 pub(super) const FOUND: &str = "found";
+
+/// Label of the certificates of seeds; their text is JSON.
+pub(super) const CERTIFICATE: &str = "certificate";
 
 /// Number of an entry in an order, from 1. Places rise in the order of the entries; markers of
 /// [`super::OrderedLog::sync`] have places too, and so have changes of the group in a crash order,
@@ -71,6 +75,13 @@ impl OrderEntry {
         };
         let (place, author) = (Place(entry.seq_no.0), chat.msg_id.origin.member.0);
         Some(Self { place, author, time: entry.time, data })
+    }
+
+    /// Certificate of the fleet's seeds that the entry holds, if its author says that it is one.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn certificate(&self) -> Option<SeedCertificate> {
+        serde_json::from_slice(&self.data).ok()
     }
 
     /// Text of the entry, if it is text.

@@ -42,7 +42,7 @@ const IN_MAX: Duration = Duration::from_secs(20);
 /// Order that members of the fleet have founded.
 #[doc(hidden)]
 pub struct FoundedOrder {
-    /// Running member.
+    /// Running member of the group.
     pub log: OrderedLog,
     /// Founders, all of which have signed this roster.
     pub roster: OrderRoster,

@@ -30,6 +30,7 @@
 //! # }
 //! ```
 
+mod certificates;
 mod entry;
 mod follow;
 mod found;
@@ -100,8 +101,8 @@ impl Network {
     /// differ by the name; a peer takes part in one order of each kind.
     ///
     /// Returns at once in a Byzantine order with a roster. An order of the fleet
-    /// ([`Order::byzantine_of`]) is founded first, which waits for all its members; in a crash order
-    /// it looks for the group through the fleet first, as
+    /// ([`Order::byzantine_of`]) is founded first, which waits for all its members; in a crash
+    /// order it looks for the group through the fleet first, as
     /// [`ChatBuilder::start`](crate::ChatBuilder::start) does.
     ///
     /// # Errors

@@ -33,9 +33,10 @@ impl Order {
         Self::new(Kind::Byzantine(roster.clone()))
     }
 
-    /// As [`Self::byzantine`], founded by `size` members of the fleet, 1 to 64, without a roster: by
-    /// those that start it with the same name and size, and whose keys a Byzantine quorum of seeds
-    /// has admitted. The start waits until it is founded; a later one goes on in the same group.
+    /// As [`Self::byzantine`], founded by `size` members of the fleet, 1 to 64, without a roster:
+    /// by those that start it with the same name and size, and whose keys a Byzantine quorum of
+    /// seeds has admitted. The start waits until it is founded; a later one goes on in the same
+    /// group.
     #[must_use]
     pub fn byzantine_of(size: usize) -> Self {
         Self::new(Kind::Fleet(size))

@@ -138,8 +138,9 @@ impl PeerNode {
     /// A key that ended is a member again: the certificate of this life was seen.
     pub(super) fn on_later_life(&mut self, life: &MemberInstance) {
         let ended = self.ended.get(&life.key);
-        if ended.is_some_and(|it| it.endpoint != life.endpoint || it.incarnation < life.incarnation)
-        {
+        if ended.is_some_and(|(it, _)| {
+            it.endpoint != life.endpoint || it.incarnation < life.incarnation
+        }) {
             self.ended.remove(&life.key);
         }
     }
@@ -208,7 +209,7 @@ impl PeerNode {
         for life in news {
             self.remember_gone(now, life.endpoint, life.incarnation);
             if life != own {
-                self.remember_end(life);
+                self.remember_end(life, &removal);
                 fx.emit(Event::MemberRemoved { removal: Arc::clone(&removal), life });
                 self.forget(now, life.endpoint, life.incarnation, fx);
             }
@@ -258,7 +259,7 @@ impl PeerNode {
     }
 
     /// Keeps a certified end, unless a later life of that key is linked here.
-    fn remember_end(&mut self, life: MemberInstance) {
+    fn remember_end(&mut self, life: MemberInstance, removal: &Arc<Removal>) {
         let is_later =
             |info: &NodeInfo| info.key == life.key && info.incarnation > life.incarnation;
         if self.session.open().any(|(_, info, it)| it == TrustLevel::Member && is_later(info)) {
@@ -267,7 +268,7 @@ impl PeerNode {
         if self.ended.len() >= ENDED_MAX {
             self.ended.pop_first();
         }
-        self.ended.insert(life.key, life);
+        self.ended.insert(life.key, (life, Arc::clone(removal)));
     }
 
     pub(super) fn remember_gone(&mut self, now: Now, endpoint: Endpoint, incarnation: Incarnation) {

@@ -16,6 +16,7 @@ mod vocabulary;
 pub use vocabulary::{Command, Event, Timer};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng as _;
@@ -38,7 +39,7 @@ use crate::machine::{
     NodeOpening, PingHost, Vocabulary, broadcast as casting, contacts as contacts_service,
     direct as direct_service, discovery as finding, open as open_fleet,
 };
-use crate::model::statement::MemberInstance;
+use crate::model::statement::{MemberInstance, Removal, SeedCertificate};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Rng, SeedId};
 use crate::node::refusals::Refusals;
 use crate::node::status::{NetworkStatus, PeerStatus};
@@ -132,7 +133,7 @@ pub struct PeerNode {
     /// Lives known to have ended.
     gone: BTreeMap<Endpoint, Incarnation>,
     /// Keys whose end is certified, with their last life.
-    ended: BTreeMap<PublicKey, MemberInstance>,
+    ended: BTreeMap<PublicKey, (MemberInstance, Arc<Removal>)>,
     list_version: u64,
     twins: Twins,
     refusals: Refusals,
@@ -227,7 +228,18 @@ impl PeerNode {
     /// The lives whose end a quorum of seeds certifies, as far as this peer has heard of it, one a
     /// key; but none of a key of which it has seen a certificate for a later life.
     pub fn ended(&self) -> impl Iterator<Item = &MemberInstance> {
-        self.ended.values()
+        self.ended.values().map(|(life, _)| life)
+    }
+
+    /// Changes of the membership that a quorum of seeds certifies, of which this peer holds the
+    /// certificates now: its own admission, those of members that it is linked with, and removals.
+    pub fn certificates(&self) -> impl Iterator<Item = SeedCertificate> {
+        let linked = self.session.open().filter(|(_, _, it)| *it == TrustLevel::Member);
+        let linked = linked.filter_map(|(_, info, _)| info.certificate.as_ref());
+        let admissions = self.applicant.admission().into_iter().chain(linked).cloned();
+        let removals = self.ended.values().map(|(_, removal)| Arc::clone(removal));
+        let removals = removals.map(SeedCertificate::Removal);
+        admissions.map(SeedCertificate::Admission).chain(removals)
     }
 
     /// Status of this peer for its operator.

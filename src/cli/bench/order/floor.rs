@@ -364,40 +364,35 @@ impl Bare {
     }
 
     fn take(&mut self, message: Message) {
-        match message {
-            Message::Bundle(bundle) => {
-                let statement = bundle.statement();
-                let digest = statement.digest(&GROUP);
-                let key = &self.publics[bundle.author.0 as usize - 1];
-                if bundle.is_valid(&GROUP, &statement, key) {
-                    self.pool.insert(digest, bundle);
-                    self.waiting.push_back(digest);
-                    self.accept();
-                }
+        if let Message::Bundle(bundle) = message {
+            let statement = bundle.statement();
+            let digest = statement.digest(&GROUP);
+            let key = &self.publics[bundle.author.0 as usize - 1];
+            if bundle.is_valid(&GROUP, &statement, key) {
+                self.pool.insert(digest, bundle);
+                self.waiting.push_back(digest);
+                self.accept();
             }
-            Message::PrePrepare(proposal) => {
-                let digest = proposal.header.digest(&GROUP);
-                let vote = proposal.vote(digest);
-                if self.holds(VotePhase::Prepare, &vote) {
-                    self.keep(proposal, digest, vote);
-                }
+        } else if let Message::PrePrepare(proposal) = message {
+            let digest = proposal.header.digest(&GROUP);
+            let vote = proposal.vote(digest);
+            if self.holds(VotePhase::Prepare, &vote) {
+                self.keep(proposal, digest, vote);
             }
-            Message::Prepare(vote) => {
-                let slot = vote.subject.slot.0;
-                let is_needed =
-                    slot > self.last && self.slots.get(&slot).is_none_or(|it| !it.is_prepared);
-                if is_needed && self.holds(VotePhase::Prepare, &vote) {
-                    let known = self.slots.entry(slot).or_default();
-                    known.prepares.push((vote.sender_id, vote.signature));
-                    self.check(slot);
-                }
+        } else if let Message::Prepare(vote) = message {
+            let slot = vote.subject.slot.0;
+            let is_needed =
+                slot > self.last && self.slots.get(&slot).is_none_or(|it| !it.is_prepared);
+            if is_needed && self.holds(VotePhase::Prepare, &vote) {
+                let known = self.slots.entry(slot).or_default();
+                known.prepares.push((vote.sender_id, vote.signature));
+                self.check(slot);
             }
-            Message::Commit(vote) => {
-                if vote.subject.slot.0 > self.last && self.holds(VotePhase::Commit, &vote) {
-                    self.on_commit(vote);
-                }
-            }
-            _ => {}
+        } else if let Message::Commit(vote) = message
+            && vote.subject.slot.0 > self.last
+            && self.holds(VotePhase::Commit, &vote)
+        {
+            self.on_commit(vote);
         }
     }
 

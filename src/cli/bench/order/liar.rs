@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::part::pause;
 use crate::cli::CliError;
 use crate::model::KeyPair;
-use crate::proto::bft::message::{Message, PrePrepare};
+use crate::proto::bft::message::Message;
 use crate::proto::bft::{
     Bundle, BundleItem, ContentDigest, OrderId, PhaseVote, SlotNo, VotePhase, VoteSubject,
 };
@@ -103,12 +103,17 @@ impl Liar {
         let me = (self.me, &self.keys);
         let mut client = OrderClient::connect(at, self.group, me, &mut rng, CALL)?;
         loop {
-            let subject = match client.hear()? {
-                Message::PrePrepare(it) => subject_of(&self.group, &it),
-                Message::Prepare(vote) | Message::Commit(vote) => vote.subject,
-                _ => continue,
+            let message = client.hear()?;
+            let subject = if let Message::PrePrepare(it) = &message {
+                Some(it.vote(it.header.digest(&self.group)).subject)
+            } else if let Message::Prepare(vote) | Message::Commit(vote) = &message {
+                Some(vote.subject)
+            } else {
+                None
             };
-            if subject.slot > self.last {
+            if let Some(subject) = subject
+                && subject.slot > self.last
+            {
                 self.last = subject.slot;
                 for lie in self.lies(subject) {
                     client.send(&lie)?;
@@ -149,10 +154,6 @@ impl Liar {
     }
 }
 
-fn subject_of(group: &OrderId, proposal: &PrePrepare) -> VoteSubject {
-    proposal.vote(proposal.header.digest(group)).subject
-}
-
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng as _;
@@ -176,11 +177,8 @@ mod tests {
         let subject = VoteSubject { epoch, view, slot, digest: ContentDigest([0xaa; 32]) };
         let (even, odd) = (liar(false).lies(subject), liar(true).lies(subject));
         let votes = |lies: &[Message]| -> Vec<_> {
-            let votes = lies.iter().filter_map(|it| match it {
-                Message::Prepare(vote) => Some(*vote),
-                _ => None,
-            });
-            votes.collect()
+            let vote = |it: &Message| if let Message::Prepare(it) = it { Some(*it) } else { None };
+            lies.iter().filter_map(vote).collect()
         };
         for lies in [&even, &odd] {
             let [first, second] = votes(lies)[..] else { panic!("two votes") };
@@ -189,11 +187,11 @@ mod tests {
         }
         assert_eq!(votes(&even)[0], votes(&odd)[1], "in the other order");
         let placed = |lies: &[Message]| {
-            let of = |it: &Message| match it {
-                Message::Bundle(it) if it.client == CLIENT => Some(Arc::clone(it)),
-                _ => None,
+            let bundle = |it: &Message| {
+                if let Message::Bundle(it) = it { Some(Arc::clone(it)) } else { None }
             };
-            lies.iter().find_map(of).expect("there is one")
+            let mut bundles = lies.iter().filter_map(bundle);
+            bundles.find(|it| it.client == CLIENT).expect("there is one")
         };
         let (one, two) = (placed(&even), placed(&odd));
         assert_eq!((one.first, one.last()), (two.first, two.last()));
