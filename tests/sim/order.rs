@@ -281,6 +281,17 @@ fn one_order_for_everybody_in_any_weather_with_any_liars() {
     storms(300);
 }
 
+/// Members that had another window than those who had prepared more slots never voted for them, and
+/// newcomers waited for ever to hear what they had signed.
+#[test]
+fn members_that_come_and_go_with_other_windows_go_on() {
+    let campaign = Campaign { changes: true, ..Campaign::default() };
+    for seed in [2, 22, 32, 130, 1_052] {
+        let violation = run(seed, &campaign).violation;
+        assert!(violation.is_none(), "SEED={seed}: {violation:?}");
+    }
+}
+
 #[test]
 fn one_liar_more_than_the_group_bears_breaks_it_and_the_checker_sees_it() {
     let campaign = Campaign {

@@ -27,9 +27,11 @@ impl BftReplica {
         }
     }
 
-    /// Last slot that this member keeps proposals and votes for.
+    /// Last slot that this member keeps proposals and votes for. A view may begin with slots beyond
+    /// its own window, which a quorum of others with greater windows has prepared.
     pub(super) fn horizon(&self) -> SlotNo {
-        self.chain.settled().tip.slot.ahead(4 * self.config.window)
+        let own = self.chain.settled().tip.slot.ahead(4 * self.config.window);
+        own.max(self.chain.tip().tip.slot)
     }
 
     const fn subject(&self, slot: SlotNo, digest: ContentDigest) -> VoteSubject {
