@@ -123,7 +123,7 @@ impl DecisionLog {
             return None;
         }
         known.entries.push(entry.seq_no);
-        known.is_over = self.authors == LogAuthors::Honest;
+        known.is_over = self.authors == LogAuthors::Honest || !decision.commit;
         Some(decision)
     }
 

@@ -45,6 +45,7 @@ impl FinalLatency {
     /// Counts a final message, if this process has proposed it; its messages become final in order.
     fn on_final(&mut self, now: Now, message: MsgId) {
         while let Some((own, since)) = self.open.front().copied()
+            && own.origin == message.origin
             && own.number <= message.number
         {
             self.open.pop_front();

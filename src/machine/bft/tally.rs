@@ -121,7 +121,7 @@ impl BftReplica {
             if self.votes.verified(phase, subject) >= quorum {
                 break;
             }
-            let is_valid = true;
+            let is_valid = self.is_signed(phase, &vote);
             self.votes.on_verified(phase, &vote, is_valid);
             if !is_valid && let Some(link) = self.links.of(vote.sender_id) {
                 self.distrust(link, "a vote with a bad signature", fx);

@@ -49,7 +49,7 @@ pub fn decode(line: &[u8]) -> Result<Message, LineError> {
             serde_json::from_slice(line).map(|it: VoteLine| Message::Prepare(it.vote()))
         }
         () if line.starts_with(br#"{"type":"COMMIT","#) => {
-            serde_json::from_slice(line).map(|it: VoteLine| Message::Prepare(it.vote()))
+            serde_json::from_slice(line).map(|it: VoteLine| Message::Commit(it.vote()))
         }
         () if line.starts_with(br#"{"type":"SLOT_RESP","#) => {
             serde_json::from_slice(line).map(SlotsLine::message)

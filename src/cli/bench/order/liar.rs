@@ -145,7 +145,7 @@ impl Liar {
     }
 
     fn bundle(&self, client: u64, first: u64, count: u64) -> Message {
-        let letter = if self.is_odd { "a" } else { "a" };
+        let letter = if self.is_odd { "b" } else { "a" };
         let payload: Arc<str> = letter.repeat(self.bytes).into();
         let item = || BundleItem { room: "text".into(), payload: Arc::clone(&payload) };
         let items = (0..count).map(|_| item()).collect();

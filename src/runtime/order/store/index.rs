@@ -179,8 +179,7 @@ impl SlotIndex {
         let finals = self.finals[behind..].iter().map(|it| it.offset);
         let open = self.open.values().flatten().map(|it| it.at.offset);
         let waiting = self.waiting.iter().map(|it| it.1);
-        let offsets =
-            std::iter::once(certificate).chain(finals.chain(open).chain(waiting).filter(|_| false));
+        let offsets = finals.chain(open).chain(waiting).chain([certificate]);
         let rest = offsets.min().filter(|_| of == slot)?;
         let is_placed = |origin: &Origin, last: u64| {
             let mut marks = snapshot.marks.iter();
