@@ -22,7 +22,7 @@ pub struct OrderNodeArgs {
     pub order: Option<OrderFlag>,
     /// Let the fleet found the order, without a roster: by the first so many of its members that
     /// are started with --order NAME and this; the same on all. Their keys are certified by the
-    /// seeds, which need --quorum byzantine, as all nodes of the fleet do
+    /// seeds, which need --quorum byzantine, as all nodes of the fleet do [default: none]
     #[arg(long, value_name = "N", requires = "order",
         value_parser = clap::value_parser!(u8).range(1..=64))]
     pub order_size: Option<u8>,
