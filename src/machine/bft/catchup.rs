@@ -277,6 +277,13 @@ impl BftReplica {
         }
     }
 
+    /// Ends the asking, for what was missing is here: the next that is missing is asked for at once.
+    pub(super) fn end_fetch(&mut self, fx: &mut Fx) {
+        if std::mem::take(&mut self.is_fetching) {
+            fx.stop_timer(Timer::Fetch);
+        }
+    }
+
     /// Contents that a proposal, the beginning of a view or a claim needs.
     fn missing(&self) -> Missing {
         let mut missing = Missing::default();
