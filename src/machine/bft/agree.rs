@@ -168,6 +168,7 @@ impl BftReplica {
             let authors = placed.content.bundles.iter().map(|it| it.author).collect();
             let verdicts = self.pool.on_accepted(&marks, &authors, limit);
             self.proposals.remove(&next);
+            self.end_fetch(fx);
             self.accept(placed, fx);
             self.prepare(next, digest, fx);
             self.check_prepared(next, fx);

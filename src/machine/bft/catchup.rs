@@ -270,9 +270,17 @@ impl BftReplica {
     /// Asks for what is missing after a short time, in which it mostly comes.
     pub(super) fn fetch_soon(&mut self, fx: &mut Fx) {
         if !std::mem::replace(&mut self.is_fetching, true) {
+            self.has_asked_leader = false;
             let missing = self.missing();
             self.pool.want(missing.bundles);
             fx.set_timer(Timer::Fetch, FETCH_FIRST);
+        }
+    }
+
+    /// Ends the asking, for what was missing is here: the next that is missing is asked for at once.
+    pub(super) fn end_fetch(&mut self, fx: &mut Fx) {
+        if std::mem::take(&mut self.is_fetching) {
+            fx.stop_timer(Timer::Fetch);
         }
     }
 
@@ -311,15 +319,20 @@ impl BftReplica {
         missing
     }
 
-    /// Asks one member for what is missing, each time another.
+    /// Asks one member for what is missing: first the leader, who has what it proposes, then by
+    /// turns any member and the leader.
     pub(super) fn on_fetch(&mut self, fx: &mut Fx) {
         self.is_fetching = false;
+        let asks_leader = !self.has_asked_leader;
+        self.has_asked_leader = asks_leader;
         let missing = self.missing();
         let members: Vec<_> = self.links.members().map(|(_, link)| link).collect();
         if members.is_empty() || missing.headers.is_empty() && missing.bundles.is_empty() {
             return;
         }
-        let link = members[self.rng.random_range(0..members.len())];
+        let any = members[self.rng.random_range(0..members.len())];
+        let leader = self.links.of(self.leader()).filter(|_| asks_leader);
+        let link = leader.unwrap_or(any);
         let above = self.chain.settled().tip.slot;
         for digest in missing.headers {
             fx.send(link, Message::ChainReq(ChainReq { digest, above }));

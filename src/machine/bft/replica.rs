@@ -83,6 +83,8 @@ pub struct BftReplica {
     pub(super) is_halted: bool,
     pub(super) is_patient: bool,
     pub(super) is_fetching: bool,
+    /// True if the leader was asked last for what is missing.
+    pub(super) has_asked_leader: bool,
     /// Pauses before the next calls of members, in doublings.
     pub(super) failures: BTreeMap<MemberId, u32>,
 }
@@ -173,6 +175,7 @@ impl BftReplica {
             is_halted: false,
             is_patient: false,
             is_fetching: false,
+            has_asked_leader: false,
             failures: BTreeMap::new(),
         })
     }

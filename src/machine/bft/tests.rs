@@ -11,7 +11,7 @@ use super::{
     Fx, Input, Opening, OrderMemory, Record, Timer,
 };
 use crate::machine::{LinkId, Machine as _};
-use crate::model::{KeyPair, Now, Rng, Time, WallTime};
+use crate::model::{KeyPair, Now, Rng, Signature, Time, WallTime};
 use crate::proto::bft::message::Message;
 use crate::proto::bft::{Committee, MembershipChange};
 use crate::proto::chat::entry::{Body, Entry, HostPort, Member, MemberId};
@@ -54,6 +54,8 @@ struct Group {
     jitter: u64,
     rng: Rng,
     arrivals: BTreeMap<LinkId, u64>,
+    /// Member whose votes leave with bad signatures.
+    forger: Option<MemberId>,
 }
 
 impl Group {
@@ -80,6 +82,7 @@ impl Group {
             jitter: 0,
             rng: Rng::seed_from_u64(7),
             arrivals: BTreeMap::new(),
+            forger: None,
         };
         for id in 1..=members {
             group.start(id, None);
@@ -186,7 +189,12 @@ impl Group {
         }
     }
 
-    fn send(&mut self, from: MemberId, link: LinkId, msg: Message) {
+    fn send(&mut self, from: MemberId, link: LinkId, mut msg: Message) {
+        if self.forger == Some(from)
+            && let Message::Prepare(vote) | Message::Commit(vote) = &mut msg
+        {
+            vote.signature = Signature::from_bytes([7; 64]);
+        }
         let name = crate::proto::bft::line::encode(&msg);
         let name = String::from_utf8_lossy(&name[9..22]).into_owned();
         *self.sent.entry(Box::leak(name.into_boxed_str())).or_default() += 1;
@@ -303,6 +311,32 @@ fn four_members_agree_on_one_order() {
         assert_eq!(group.status(id).pending, 0);
     }
     assert_eq!(group.status(1).view.0, 0);
+}
+
+#[test]
+fn votes_with_bad_signatures_are_in_no_certificate_and_end_their_links() {
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    says(&mut group, 4);
+    // It leads in no view of this test, so nothing waits for it.
+    group.forger = Some(MemberId(4));
+    says(&mut group, 40);
+    group.run(2_000);
+    let id = group.founders.order_id("test");
+    for member in 1..=3 {
+        assert!(group.texts(member).len() >= 33, "{:?}", group.status(member));
+        assert_eq!(group.texts(member), group.texts(1));
+        let mut certificates = 0;
+        for record in &group.hosts[&MemberId(member)].records {
+            if let Record::Prepared(it) | Record::Final(it) = record {
+                assert!(it.is_valid(&id, &group.founders), "{it:?}");
+                certificates += 1;
+            }
+        }
+        assert!(certificates > 60, "{certificates}");
+        let is_cut = |it: &Event| *it == Event::Dropped("a vote with a bad signature");
+        assert!(group.events(member).iter().any(is_cut), "member {member}");
+    }
 }
 
 #[test]
