@@ -277,7 +277,7 @@ impl BftReplica {
         }
     }
 
-    /// Ends the asking, for what was missing is here: the next that is missing is asked for at once.
+    /// Ends the asking, for what was missing is here. What is missing next is asked for at once.
     pub(super) fn end_fetch(&mut self, fx: &mut Fx) {
         if std::mem::take(&mut self.is_fetching) {
             fx.stop_timer(Timer::Fetch);
