@@ -58,6 +58,10 @@ pub enum LogAuthors {
     MayLie,
 }
 
+/// Number of entries of one author that are looked at for the end of one transaction: the first of
+/// an honest author holds, and a liar must not make all others judge without end.
+const ENDS_MAX: usize = 4;
+
 /// Answer to a node that wants a decision.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DecisionAnswer {
@@ -73,8 +77,9 @@ pub enum DecisionAnswer {
 /// A transaction about which the log has entries.
 #[derive(Debug, Default)]
 struct Decided {
-    /// Numbers of the entries up to the one that is certainly the end, in the order of the log.
-    entries: Vec<SeqNo>,
+    /// Numbers and authors of the entries up to the one that is certainly the end, in the order of
+    /// the log.
+    entries: Vec<(SeqNo, MemberId)>,
     /// True if no further entry can be the end.
     is_over: bool,
     /// True if this node was answered.
@@ -122,7 +127,11 @@ impl DecisionLog {
         if known.is_over {
             return None;
         }
-        known.entries.push(entry.seq_no);
+        let is_of_author = |it: &&(SeqNo, MemberId)| it.1 == entry.leader;
+        if decision.commit && known.entries.iter().filter(is_of_author).count() >= ENDS_MAX {
+            return None;
+        }
+        known.entries.push((entry.seq_no, entry.leader));
         known.is_over = self.authors == LogAuthors::Honest || !decision.commit;
         Some(decision)
     }
@@ -134,7 +143,7 @@ impl DecisionLog {
             && (known.is_over || !known.is_answered)
         {
             known.is_answered = true;
-            return DecisionAnswer::Decided(known.entries.clone());
+            return DecisionAnswer::Decided(known.entries.iter().map(|it| it.0).collect());
         }
         match self.asked.insert(wanted.txid.clone(), wanted.commit) {
             Some(before) if before == wanted.commit => DecisionAnswer::Asked,

@@ -233,6 +233,21 @@ impl BftReplica {
         self.say_after(record, Message::Prepare(vote), fx);
     }
 
+    /// Votes for the slots that were accepted before this member could vote.
+    pub(super) fn vote_for_accepted(&mut self, fx: &mut Fx) {
+        if !self.may_vote() {
+            return;
+        }
+        let slot_of = |it: &PlacedSlot| (it.after.tip.slot, it.digest);
+        let accepted: Vec<_> = self.chain.accepted().iter().map(slot_of).collect();
+        for (slot, digest) in accepted {
+            self.prepare(slot, digest, fx);
+            // What was prepared meanwhile has no COMMIT of this member.
+            self.given.remove(&slot);
+            self.check_prepared(slot, fx);
+        }
+    }
+
     /// Commits a slot that a quorum has prepared, once its content is on disk (B8).
     pub(super) fn check_prepared(&mut self, slot: SlotNo, fx: &mut Fx) {
         let Some(placed) = self.chain.accepted_at(slot) else { return };
@@ -243,6 +258,11 @@ impl BftReplica {
         let Some(certificate) = self.certify(VotePhase::Prepare, subject, fx) else { return };
         self.given.insert(slot);
         self.write_contents(slot, fx);
+        if self.may_vote() {
+            // No PREPARE has promised this view yet where the slot was accepted before this member
+            // was certain of its memory.
+            self.disk.promise(self.epoch(), self.views.view(), fx);
+        }
         let record = self.disk.write(Record::Prepared(certificate.clone()), fx);
         self.raise_claim(certificate);
         if !self.may_vote() {

@@ -86,7 +86,9 @@ impl OrderMemory {
         let claims = own.iter().filter(is_provable);
         let claim = claims.max_by_key(|it| Claim::of(it).rank()).map(|it| (**it).clone());
         let claim = claim.filter(|_| epoch == replay.promised.map_or(epoch, |it| it.0));
-        let newest = replay.prepared.last().map(|it| it.subject);
+        // Slots are prepared in any order.
+        let subjects = replay.prepared.iter().map(|it| it.subject);
+        let newest = subjects.max_by_key(|it| (it.epoch, it.view, it.slot));
         // A loss is over once the committee names the life that was drawn after it.
         let renewed = settled.committee.voter(me.id).map(|it| it.life.number);
         let life = replay.life.filter(|it| replay.lost.is_some() && renewed != Some(it.number));

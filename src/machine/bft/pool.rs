@@ -121,31 +121,31 @@ impl Pool {
     }
 
     /// True if the change would be taken: it is new, there is room, and no other renewal of its
-    /// member waits.
-    pub(super) fn takes_change(&self, digest: &ContentDigest, change: &MembershipChange) -> bool {
-        let renewed = |it: &MembershipChange| match it {
-            MembershipChange::Renew { member, .. } => Some(*member),
-            MembershipChange::Add { .. } | MembershipChange::Remove { .. } => None,
-        };
+    /// member waits, unless the member itself says another one.
+    pub(super) fn takes_change(
+        &self,
+        from: Option<MemberId>,
+        digest: &ContentDigest,
+        change: &MembershipChange,
+    ) -> bool {
         let member = renewed(change);
-        let waits = member.is_some() && self.changes.values().any(|it| renewed(it) == member);
+        let waits = member.is_some_and(|it| from != Some(it) && self.renews(it));
         !self.changes.contains_key(digest)
             && (self.wanted.contains(digest) || !waits && self.changes.len() < CHANGES_MAX)
     }
 
-    /// Adds a change that is valid now.
+    /// Adds a change that is valid now. A renewal takes the place of another one of its member.
     pub(super) fn add_change(&mut self, digest: ContentDigest, change: Arc<MembershipChange>) {
         self.wanted.remove(&digest);
+        if let Some(member) = renewed(&change) {
+            self.changes.retain(|_, it| renewed(it) != Some(member));
+        }
         self.changes.insert(digest, change);
     }
 
     /// True if a new life of this member waits for its slot.
     pub(super) fn renews(&self, member: MemberId) -> bool {
-        let is_of = |it: &Arc<MembershipChange>| match &**it {
-            MembershipChange::Renew { member: of, .. } => *of == member,
-            MembershipChange::Add { .. } | MembershipChange::Remove { .. } => false,
-        };
-        self.changes.values().any(is_of)
+        self.changes.values().any(|it| renewed(it) == Some(member))
     }
 
     /// Changes that wait, in the order of their digests.
@@ -288,13 +288,21 @@ impl Pool {
     }
 }
 
+/// Member that a change gives a new life.
+fn renewed(change: &MembershipChange) -> Option<MemberId> {
+    match change {
+        MembershipChange::Renew { member, .. } => Some(*member),
+        MembershipChange::Add { .. } | MembershipChange::Remove { .. } => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
     use crate::model::{KeyPair, Rng};
-    use crate::proto::bft::{BundleItem, OrderId};
+    use crate::proto::bft::{BundleItem, Life, OrderId};
     use crate::proto::chat::entry::Origin;
 
     const AUTHOR: MemberId = MemberId(4);
@@ -337,6 +345,24 @@ mod tests {
         }
         let (digest, more) = bundle(99, 1);
         assert!(!pool.takes((&digest, &more), &marks, SHARE));
+    }
+
+    #[test]
+    fn a_renewal_by_its_own_member_takes_the_place_of_an_older_one() {
+        let keys = KeyPair::generate(&mut Rng::seed_from_u64(4));
+        let group = OrderId([1; 32]);
+        let renewal = |number| {
+            let life = Life { counter: 1, number };
+            let change = MembershipChange::renew(&group, AUTHOR, life, &keys);
+            (change.digest(&group), change)
+        };
+        let (mut pool, (first, old), (digest, new)) = (Pool::default(), renewal(1), renewal(2));
+        assert!(pool.takes_change(None, &first, &old));
+        pool.add_change(first, Arc::new(old));
+        assert!(!pool.takes_change(Some(MemberId(1)), &digest, &new), "others say it again");
+        assert!(pool.takes_change(Some(AUTHOR), &digest, &new));
+        pool.add_change(digest, Arc::new(new));
+        assert!(pool.change(&first).is_none() && pool.change(&digest).is_some());
     }
 
     #[test]

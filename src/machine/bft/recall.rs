@@ -134,9 +134,8 @@ const fn time_of(subject: &VoteSubject) -> StatementTime {
 impl BftReplica {
     /// Begins to ask what this member has signed.
     pub(super) fn begin_recall(&mut self, fx: &mut Fx) {
-        if let Some(reason) = self.recall.is_lost.take()
-            && self.recall.lost().is_none()
-        {
+        // A copy of a log that was silent may be older than its renewal: it needs another life.
+        if let Some(reason) = self.recall.is_lost.take() {
             return self.lose(&reason, fx);
         }
         if let Some(life) = self.recall.lost() {
@@ -246,6 +245,7 @@ impl BftReplica {
     fn on_certain(&mut self, fx: &mut Fx) {
         if self.views.is_active() {
             self.accept_proposals(fx);
+            self.vote_for_accepted(fx);
         } else {
             self.claim_view(fx);
         }

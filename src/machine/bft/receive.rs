@@ -99,7 +99,8 @@ impl BftReplica {
     /// Takes a change that waits for its slot, if it is valid now.
     fn on_change(&mut self, link: Option<LinkId>, change: Arc<MembershipChange>, fx: &mut Fx) {
         let digest = change.digest(&self.group);
-        if !self.pool.takes_change(&digest, &change) {
+        let from = link.and_then(|it| self.links.get(it)?.member);
+        if !self.pool.takes_change(from, &digest, &change) {
             return;
         }
         // Its signatures are many: a liar must not keep this member busy with them.

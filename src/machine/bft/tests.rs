@@ -13,7 +13,7 @@ use super::{
 use crate::machine::{LinkId, Machine as _};
 use crate::model::{KeyPair, Now, Rng, Signature, Time, WallTime};
 use crate::proto::bft::message::Message;
-use crate::proto::bft::{Committee, MembershipChange};
+use crate::proto::bft::{Committee, MembershipChange, VoteSubject};
 use crate::proto::chat::entry::{Body, Entry, HostPort, Member, MemberId};
 
 const HOP: u64 = 1_000;
@@ -56,6 +56,8 @@ struct Group {
     arrivals: BTreeMap<LinkId, u64>,
     /// Member whose votes leave with bad signatures.
     forger: Option<MemberId>,
+    /// Member that neither votes nor tells others what they have signed.
+    silent: Option<MemberId>,
 }
 
 impl Group {
@@ -83,6 +85,7 @@ impl Group {
             rng: Rng::seed_from_u64(7),
             arrivals: BTreeMap::new(),
             forger: None,
+            silent: None,
         };
         for id in 1..=members {
             group.start(id, None);
@@ -194,6 +197,20 @@ impl Group {
             && let Message::Prepare(vote) | Message::Commit(vote) = &mut msg
         {
             vote.signature = Signature::from_bytes([7; 64]);
+        }
+        let is_withheld =
+            matches!(msg, Message::Prepare(_) | Message::Commit(_) | Message::RecallResp(_));
+        if self.silent == Some(from) && is_withheld {
+            return;
+        }
+        if let Message::Commit(vote) = &msg
+            && vote.sender_id == from
+        {
+            // B9: what a member votes in is on its disk.
+            let VoteSubject { epoch, view, .. } = vote.subject;
+            let host = &self.hosts[&from];
+            let is_promised = host.records[..host.synced].contains(&Record::View { epoch, view });
+            assert!(is_promised, "{from} has not promised view {}", view.0);
         }
         let name = crate::proto::bft::line::encode(&msg);
         let name = String::from_utf8_lossy(&name[9..22]).into_owned();
@@ -574,4 +591,72 @@ fn members_that_restart_right_after_a_change_of_the_members_have_forgotten_nothi
         assert!(!group.events(id).iter().any(is_hole), "{:?}", group.events(id));
         assert!(group.texts(id).contains(&"goes on".to_owned()), "{:?}", group.status(id));
     }
+}
+
+#[test]
+fn what_was_accepted_before_a_member_was_certain_is_voted_for_then() {
+    let patience = std::time::Duration::from_secs(16);
+    let mut group = Group::new(4, Config { patience, ..Config::default() });
+    group.run(2_100);
+    group.kill(3);
+    // It answers nobody, so that the third asks for two seconds, and is needed.
+    group.silent = Some(MemberId(4));
+    group.start(3, None);
+    group.run(100);
+    group.say(1, "early");
+    group.run(1_000);
+    assert_eq!((group.status(3).place.0, group.texts(1).len()), (0, 0));
+    group.run(2_000);
+    for id in 1..=3 {
+        assert_eq!(group.texts(id), ["early"], "{:?}", group.status(id));
+    }
+    assert_eq!(group.status(1).view.0, 0);
+}
+
+#[test]
+fn slots_that_were_prepared_in_another_order_are_no_loss() {
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    says(&mut group, 8);
+    group.run(1_000);
+    group.kill(2);
+    let records = &mut group.hosts.get_mut(&MemberId(2)).unwrap().records;
+    let last_final = |it: &Record| matches!(it, Record::Final(_));
+    while records.last().is_some_and(last_final) {
+        records.pop();
+    }
+    let is_prepared = |it: &&usize| matches!(records[**it], Record::Prepared(_));
+    let all: Vec<_> = (0..records.len()).collect();
+    let prepared: Vec<_> = all.iter().filter(is_prepared).copied().collect();
+    let [.., before, last] = prepared[..] else { panic!("two slots at least") };
+    records.swap(before, last);
+    let first_of_both =
+        records.iter().rposition(last_final).filter(|it| *it > before).map(|it| records.remove(it));
+    drop(first_of_both);
+    let length = records.len();
+    group.hosts.get_mut(&MemberId(2)).unwrap().synced = length;
+    group.start(2, None);
+    group.run(3_000);
+    assert!(!group.events(2).iter().any(|it| matches!(it, Event::Hole { .. })));
+}
+
+#[test]
+fn a_copy_of_a_silent_members_log_does_not_bring_its_vote_back() {
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    says(&mut group, 40);
+    group.kill(2);
+    group.hosts.get_mut(&MemberId(2)).unwrap().records.clear();
+    group.start(2, None);
+    group.run(50);
+    let copy = group.hosts[&MemberId(2)].records.clone();
+    assert!(copy.iter().any(|it| matches!(it, Record::Life { .. })), "{copy:?}");
+    group.run(11_000);
+    assert_eq!(group.status(2).silent, None, "it is renewed");
+    says(&mut group, 40);
+    group.kill(2);
+    group.hosts.get_mut(&MemberId(2)).unwrap().records = copy;
+    group.start(2, Some("it is a restored one".to_owned()));
+    group.run(8_000);
+    assert!(group.status(2).silent.is_some(), "its votes since then are not in that log");
 }

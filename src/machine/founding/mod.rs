@@ -240,10 +240,10 @@ impl Founding {
         left.truncate(LEFT_MAX);
         let (admission, attempt) = (note.admission, note.attempt);
         let heard = Heard { admission, at: now, attempt, roster, is_bound, left };
-        let before = self.candidates.insert(key, heard);
-        if before.is_none_or(|it| it.is_bound != is_bound) {
+        if self.candidates.insert(key, heard).is_none_or(|it| it.is_bound != is_bound) {
             self.changed_at = now;
         }
+        self.forget(now);
         self.advance(now);
         let answers = matches!(self.record.stage, FoundingStage::Founded(_));
         if answers && !is_bound && now >= self.next_note {
@@ -298,16 +298,21 @@ impl Founding {
         Some(group)
     }
 
-    /// Goes on, if it is time; to be called often while this member is one of the fleet.
-    pub fn on_time(&mut self, now: Time) -> Vec<FoundingOutput> {
+    /// Forgets candidates that are gone, and rosters that nobody shows any more.
+    fn forget(&mut self, now: Time) {
         let count = self.candidates.len();
         self.candidates.retain(|_, it| now.since(it.at) < HEARD_MAX);
         if self.candidates.len() != count {
             self.changed_at = now;
         }
+        let is_shown = |group| self.candidates.values().any(|it| it.roster == Some(group));
+        self.drafts.retain(|group, _| is_shown(*group));
+    }
+
+    /// Goes on, if it is time; to be called often while this member is one of the fleet.
+    pub fn on_time(&mut self, now: Time) -> Vec<FoundingOutput> {
+        self.forget(now);
         self.failed.retain(|_, until| now < *until);
-        let used: Vec<_> = self.candidates.values().filter_map(|it| it.roster).collect();
-        self.drafts.retain(|group, _| used.contains(group));
         match &self.record.stage {
             FoundingStage::Signed(own) => {
                 let me = self.keys.public();

@@ -543,3 +543,13 @@ fn whatever_happens_no_honest_member_is_in_two_groups_and_calm_founds_one() {
         assert!(founders >= 3, "seed {seed}: {founders}");
     }
 }
+
+#[test]
+fn rosters_that_nobody_shows_any_more_are_forgotten_also_by_a_founder() {
+    let mut it = machine(4, 1, FoundingRecord::default(), Time::ZERO);
+    for attempt in 0..50 {
+        let now = ms(300 * attempt);
+        it.on_note(now, who(2), showing(2, signed(&[2], &[], attempt)), holds);
+    }
+    assert_eq!(it.drafts.len(), 1);
+}

@@ -250,6 +250,11 @@ impl Shared {
                     let loaded = ExtraInput::Loaded { link, slots, headers, certificate };
                     shared.submit(Input::Extra(loaded));
                 }
+                // Whoever asks for an old slot must not stop this member by it; that link gets no
+                // more of them.
+                Err(error @ LogStoreError::Corrupt { .. }) => {
+                    shared.note(format!("a member asks for what cannot be read: {error}"));
+                }
                 Err(error) => shared.fail(error.to_string()),
             }
         });

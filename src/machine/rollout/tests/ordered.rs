@@ -129,6 +129,21 @@ fn entry(number: u64, decision: &DecisionEntry) -> Entry {
 }
 
 #[test]
+fn a_liar_that_says_ends_without_end_is_looked_at_a_few_times() {
+    let (_, whole) = voted(&table(3));
+    let txid = whole.proposal.txid.clone();
+    let proof = Committed { proof: TxProof::default(), ..whole };
+    let said = DecisionEntry { txid, commit: true, proof: Some(Box::new(proof)) };
+    let mut log = DecisionLog::of(LogAuthors::MayLie);
+    let taken = (1..100).filter(|at| log.on_entry(&entry(*at, &said)).is_some()).count();
+    assert_eq!(taken, 4);
+    let by_another = Entry { leader: MemberId(2), ..entry(100, &said) };
+    assert!(log.on_entry(&by_another).is_some(), "others are heard as before");
+    let abort = DecisionEntry { commit: false, proof: None, ..said };
+    assert!(log.on_entry(&entry(101, &abort)).is_some(), "an end is an end");
+}
+
+#[test]
 fn where_authors_may_lie_all_entries_up_to_an_abort_may_be_the_end() {
     let (_, whole) = voted(&table(3));
     let txid = whole.proposal.txid.clone();
