@@ -332,6 +332,7 @@ impl BftReplica {
         if !self.chain.accepted_at(slot).is_some_and(is_accepted) {
             return;
         }
+        self.recall.hear_certificate(&certificate);
         self.settle_up_to(slot, Some(certificate), fx);
         // A slot behind it may have its votes already.
         let behind: Vec<_> = self.chain.accepted().iter().map(|it| it.after.tip.slot).collect();

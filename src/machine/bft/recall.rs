@@ -45,7 +45,10 @@ enum Certainty {
 /// Newest statements of another member, for when it asks.
 #[derive(Clone, Debug, Default)]
 struct Heard {
+    /// Newest COMMIT that came by its own link; its signature may be bad.
     commit: Option<PhaseVote>,
+    /// Newest COMMIT with a verified signature.
+    verified: Option<PhaseVote>,
     change: Option<Arc<ViewChange>>,
 }
 
@@ -95,11 +98,18 @@ impl Recall {
         known.is_none_or(|it| time_of(&it.subject) < time_of(&vote.subject))
     }
 
-    /// Remembers a COMMIT of another member, which came by its own link or in a certificate. Its
-    /// signature is verified by those who are told of it.
-    pub(super) fn hear_commit(&mut self, vote: PhaseVote) {
-        if self.is_newest_commit(&vote) {
-            self.heard.entry(vote.sender_id).or_default().commit = Some(vote);
+    /// Remembers a COMMIT of another member, which came by its own link, and whether its signature
+    /// is verified. One that is not replaces none that is: a liar must not make others forget.
+    pub(super) fn hear_commit(&mut self, vote: PhaseVote, is_verified: bool) {
+        let heard = self.heard.entry(vote.sender_id).or_default();
+        let is_newer = |it: &Option<PhaseVote>| {
+            it.is_none_or(|it| time_of(&it.subject) < time_of(&vote.subject))
+        };
+        if is_newer(&heard.commit) {
+            heard.commit = Some(vote);
+        }
+        if is_verified && is_newer(&heard.verified) {
+            heard.verified = Some(vote);
         }
     }
 
@@ -112,17 +122,25 @@ impl Recall {
         }
     }
 
-    /// Remembers the COMMITs in a certificate.
+    /// Remembers the COMMITs in a certificate that is verified.
     pub(super) fn hear_certificate(&mut self, certificate: &Certificate) {
         let subject = certificate.subject;
         for (sender_id, signature) in &certificate.signatures {
-            self.hear_commit(PhaseVote { sender_id: *sender_id, subject, signature: *signature });
+            let vote = PhaseVote { sender_id: *sender_id, subject, signature: *signature };
+            self.hear_commit(vote, true);
         }
     }
 
-    /// Newest COMMIT of another member that was heard.
-    pub(super) fn commit_of(&self, member: MemberId) -> Option<PhaseVote> {
+    /// Newest COMMIT of another member that was heard; its signature may be bad.
+    fn commit_of(&self, member: MemberId) -> Option<PhaseVote> {
         self.heard.get(&member)?.commit
+    }
+
+    /// Newest COMMITs of another member: the one that was heard, which may have a bad signature,
+    /// and the one that is verified.
+    pub(super) fn commits_of(&self, member: MemberId) -> Vec<PhaseVote> {
+        let heard = self.heard.get(&member);
+        heard.map(|it| it.commit.into_iter().chain(it.verified).collect()).unwrap_or_default()
     }
 }
 
@@ -180,8 +198,13 @@ impl BftReplica {
         if !self.links.pay(link, RECALL_COST) {
             return self.dropped("a request beyond the sender's share", fx);
         }
-        let heard = self.recall.heard.get(&member).cloned().unwrap_or_default();
-        let Heard { commit, change } = heard;
+        let Heard { commit, verified, change } =
+            self.recall.heard.get(&member).cloned().unwrap_or_default();
+        let key = self.committee().key(member);
+        let is_true = |it: &PhaseVote| {
+            key.is_some_and(|key| it.is_valid(&self.group, VotePhase::Commit, key))
+        };
+        let commit = commit.filter(|it| verified == Some(*it) || is_true(it)).or(verified);
         let nonce = request.nonce;
         fx.send(link, Message::RecallResp(BftRecallResp { nonce, commit, change }));
     }
@@ -287,5 +310,37 @@ impl BftReplica {
             self.recall.certainty = Certainty::Certain;
             self.on_certain(fx);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Signature;
+    use crate::proto::bft::{ContentDigest, SlotNo};
+
+    #[test]
+    fn a_commit_that_is_not_verified_makes_nobody_forget_one_that_is() {
+        let mut recall = Recall::restored((None, None, SlotNo(0)), None, None);
+        let vote = |slot| PhaseVote {
+            sender_id: MemberId(2),
+            subject: VoteSubject {
+                epoch: EpochNo(0),
+                view: ViewNo(1),
+                slot: SlotNo(slot),
+                digest: ContentDigest([1; 32]),
+            },
+            signature: Signature::from_bytes([slot as u8; 64]),
+        };
+        recall.hear_commit(vote(5), true);
+        recall.hear_commit(vote(9), false);
+        recall.hear_commit(vote(7), false);
+        assert_eq!(recall.commits_of(MemberId(2)), [vote(9), vote(5)]);
+        recall.hear_commit(vote(8), true);
+        assert_eq!(
+            recall.commits_of(MemberId(2)),
+            [vote(9), vote(8)],
+            "a true one that is newer counts"
+        );
     }
 }

@@ -44,7 +44,7 @@ impl BftReplica {
             && self.chain.accepted_at(slot).is_some_and(|it| it.digest == digest);
         if may_wait {
             if is_newest {
-                self.recall.hear_commit(vote);
+                self.recall.hear_commit(vote, false);
             }
             if phase == VotePhase::Commit || !self.is_prepared(vote.subject) {
                 self.votes.count_unverified(phase, vote);
@@ -56,7 +56,7 @@ impl BftReplica {
             if !is_late && !self.is_signed(phase, &vote) {
                 return self.distrust(link, "a vote with a bad signature", fx);
             }
-            self.recall.hear_commit(vote);
+            self.recall.hear_commit(vote, !is_late);
         }
         if !is_open {
             return self.dropped("a vote of another epoch, view or slot", fx);

@@ -165,12 +165,13 @@ impl BftReplica {
     /// Looks whether a claim hides a COMMIT of its member (B24).
     fn check_claim(&mut self, member: MemberId, change: &Arc<ViewChange>, fx: &mut Fx) {
         let Some(key) = self.committee().key(member).copied() else { return };
-        if let Some(commit) = self.recall.commit_of(member)
-            && !self.evidence.contains_key(&member)
-        {
+        if self.evidence.contains_key(&member) {
+            return;
+        }
+        for commit in self.recall.commits_of(member) {
             let lie = Equivocation::Claim { commit, change: Arc::clone(change) };
             if lie.is_valid(&self.group, &key) {
-                self.accuse(lie, fx);
+                return self.accuse(lie, fx);
             }
         }
     }

@@ -83,6 +83,8 @@ impl Equivocation {
                     && voted < *view
                     && signatures <= VOTERS_MAX
                     && signed.claim.rank() < (true, voted, slot, ClaimKind::Prepare)
+                    // A final slot hides nothing of what lies at it or below, whatever its view.
+                    && (signed.claim.phase != ClaimKind::Commit || signed.claim.slot < slot)
                     && commit.is_valid(group, VotePhase::Commit, key)
                     && signed.is_valid(group, (*epoch, *view), key)
             }

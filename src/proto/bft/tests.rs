@@ -412,7 +412,7 @@ fn a_claim_below_an_earlier_commit_is_evidence_and_what_an_honest_member_signs_i
         claim(ClaimKind::Start, 0, 0, 9),
         claim(ClaimKind::Start, 7, 9, 9),
         claim(ClaimKind::Prepare, 1, 9, 1),
-        claim(ClaimKind::Commit, 1, 9, 1),
+        claim(ClaimKind::Commit, 1, 4, 1),
         claim(ClaimKind::Prepare, 2, 4, 1),
         claim(ClaimKind::Commit, 2, 4, 1),
     ];
@@ -427,6 +427,9 @@ fn a_claim_below_an_earlier_commit_is_evidence_and_what_an_honest_member_signs_i
     for claim in [
         claim(ClaimKind::Prepare, 2, 5, 1),
         claim(ClaimKind::Commit, 2, 5, 1),
+        // Final in an earlier view, it hides nothing of the slots up to it.
+        claim(ClaimKind::Commit, 1, 5, 1),
+        claim(ClaimKind::Commit, 1, 9, 1),
         claim(ClaimKind::Prepare, 2, 6, 3),
         claim(ClaimKind::Prepare, 3, 4, 3),
     ] {

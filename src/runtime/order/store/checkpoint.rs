@@ -85,6 +85,10 @@ impl Checkpoint {
         if !LogPosition::of(log, rest.bytes).is_ok_and(|it| it == rest) {
             return Err("it is of another log".to_owned());
         }
+        let length = log.metadata().map_err(|error| error.to_string())?.len();
+        if index.certificate_to(covered).is_none_or(|(_, at)| at >= length) {
+            return Err("the log ends before it".to_owned());
+        }
         Ok(Some(Self { index, rest: rest.bytes, kept }))
     }
 }

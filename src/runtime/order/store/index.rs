@@ -153,10 +153,7 @@ impl SlotIndex {
             }
             // It stands behind its slot's content, and counts as long as that is not final.
             Record::Prepared(_) => return,
-            Record::View { .. } => {
-                self.kept.retain(|(_, it)| *it != Kept::View);
-                Kept::View
-            }
+            Record::View { .. } => Kept::View,
             Record::Typed(bundle) => Kept::Typed(bundle.origin(), bundle.last()),
             Record::Group { .. }
             | Record::Hole { .. }
@@ -186,6 +183,10 @@ impl SlotIndex {
             marks.any(|it| it.origin() == *origin && last <= it.number)
         };
         self.kept.retain(|(_, it)| !matches!(it, Kept::Typed(of, last) if is_placed(of, *last)));
+        // The newest promise before the rest counts, whatever becomes of the rest.
+        let views = self.kept.iter().filter(|(at, it)| *it == Kept::View && *at < rest);
+        let newest = views.map(|(at, _)| *at).max();
+        self.kept.retain(|(at, it)| *it != Kept::View || *at >= rest || Some(*at) == newest);
         let kept = self.kept.iter().map(|(offset, _)| *offset);
         Some((rest, kept.take_while(|it| *it < rest).collect()))
     }
