@@ -938,7 +938,7 @@ impl File {
                     is_exported = true;
                     continue;
                 }
-                "use" => read_imports(&mut tokens, &[], &mut found),
+                "use" if tokens.peek() != Some(&"<") => read_imports(&mut tokens, &[], &mut found),
                 "mod" => {
                     let child = tokens.next().unwrap_or_default();
                     if tokens.next_if_eq(&";").is_some() {
