@@ -222,8 +222,9 @@ fn a_snapshot_leaves_out_slots_and_certificates_and_nothing_else() {
     opened.log.snapshots().unwrap().write(&snapshot).unwrap();
     drop(opened);
     let opened = open(dir.path());
-    let expected = [vec![group_record()], rest[1..].to_vec()].concat();
-    assert_eq!(opened.memory.records, expected, "typed(1) has a place, view(0) is over");
+    // The newest promise before what is read counts, should the log have lost its end.
+    let expected = [vec![group_record(), view(0)], rest[1..].to_vec()].concat();
+    assert_eq!(opened.memory.records, expected, "typed(1) has a place");
     assert_eq!(opened.memory.snapshot.as_deref(), Some(&snapshot));
     assert_eq!(numbers(&page(&opened, 1, 128, usize::MAX)), [1, 2, 3, 4, 5, 6, 7, 8]);
     drop(opened);
