@@ -233,13 +233,16 @@ impl BftReplica {
         self.say_after(record, Message::Prepare(vote), fx);
     }
 
-    /// Votes for the slots that were accepted before this member could vote.
+    /// Votes for the slots that were proposed in this view before this member could vote: the base
+    /// of the view, and what follows it (B13).
     pub(super) fn vote_for_accepted(&mut self, fx: &mut Fx) {
         if !self.may_vote() {
             return;
         }
+        let base = self.views.new_view().and_then(|it| it.base()).map_or(SlotNo(0), |it| it.slot);
         let slot_of = |it: &PlacedSlot| (it.after.tip.slot, it.digest);
-        let accepted: Vec<_> = self.chain.accepted().iter().map(slot_of).collect();
+        let accepted = self.chain.accepted().iter().map(slot_of);
+        let accepted: Vec<_> = accepted.filter(|(slot, _)| *slot >= base).collect();
         for (slot, digest) in accepted {
             self.prepare(slot, digest, fx);
             // What was prepared meanwhile has no COMMIT of this member.
