@@ -314,7 +314,7 @@ impl Way<'_> {
         let began = self.shared.clock.mono();
         let http_version = parts.version;
         let (request, upgrade, transfer) = self.outgoing(parts, body).await;
-        match self.ask(version, request, place, transfer.as_deref()).await {
+        match self.ask(version, request, place, transfer.as_ref()).await {
             Ok((response, lease)) => {
                 let status = response.status();
                 let outcome = match status.as_u16() {
@@ -419,7 +419,7 @@ impl Way<'_> {
         version: &Version,
         mut request: Request<RequestBody>,
         place: VersionPlace,
-        transfer: Option<&Transfer>,
+        transfer: Option<&Arc<Transfer>>,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
         let limits = &self.shared.limits;
         let worker = self.client.worker;
@@ -431,15 +431,15 @@ impl Way<'_> {
             let Some(server) = version.choose(&tried) else { break };
             let kept = if attempt == 0 { server.take_kept(worker) } else { None };
             let count = server.begin();
-            let mut sender = match kept {
-                Some(sender) => {
+            let mut wire = match kept {
+                Some(wire) => {
                     version.counters.reuses.add(1);
-                    sender
+                    wire
                 }
                 None => {
                     let left = until.saturating_duration_since(Instant::now());
                     match server.connect(left).await {
-                        Ok(sender) => sender,
+                        Ok(wire) => wire,
                         Err(reason) => {
                             reasons.push(format!("{}: {reason}", server.address));
                             tried.push(server);
@@ -449,10 +449,11 @@ impl Way<'_> {
                 }
             };
             address(&mut request, &server, &target);
-            let sent = sender.try_send_request(request);
-            match within(limits.first_byte, sent, transfer).await {
+            let sent = wire.sender.try_send_request(request);
+            match within(limits.first_byte, sent, transfer.map(|it| &**it)).await {
                 Some(Ok(response)) => {
-                    return Ok((response, Lease::new(server, sender, worker, (count, place))));
+                    let way = (worker, transfer.cloned());
+                    return Ok((response, Lease::new(server, wire, way, (count, place))));
                 }
                 Some(Err(mut error)) => match error.take_message() {
                     // The connection ended just now, and no byte has left.
