@@ -81,6 +81,8 @@ impl Draw {
             warm_up_ms: self.number() / 8,
             failures: self.number() / 8,
             deadline_ms: self.number() / 8,
+            routes: Vec::new(),
+            mirror: None,
         }
     }
 

@@ -3,6 +3,7 @@
 //! The data directory of a node is `rollout-NAME`. It holds the node's key and its control socket.
 
 pub mod args;
+mod ask_args;
 pub(in crate::cli) mod client;
 mod commands;
 pub(in crate::cli) mod format;
@@ -13,6 +14,7 @@ pub(in crate::cli) mod query;
 mod report;
 mod run;
 mod settings;
+pub mod start_args;
 mod watch;
 
 use self::args::{RolloutArgs, RolloutCommand};

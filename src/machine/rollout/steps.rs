@@ -13,13 +13,12 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::coordinator::TxRequest;
-use super::event::{
-    Aborted, Command, CommandId, CommandResult, Event, ExtraEffect, StartOrder, Timer,
-};
+use super::event::{Aborted, Command, CommandId, CommandResult, Event, ExtraEffect, Timer};
 use super::machine::{Effect, RolloutMachine};
 use super::peers::LinkedNode;
 use super::progress::{CommandRefusal, Phase, RolloutProgress};
 use super::proposals::InDoubtTx;
+use super::served::StartOrder;
 use crate::proto::rollout::{AbortCause, Gate, Message, NodeId, Plan, RemovalAuthority, TxKind};
 
 impl RolloutMachine {
@@ -250,6 +249,9 @@ impl RolloutMachine {
             let reason = format!("no step for {} s after it was due: {why}", deadline.as_secs());
             self.put_brake_on(TxKind::Rollback, &reason);
             return self.try_to_go_back();
+        }
+        if progress.plan.steps.get(progress.step) == Some(&0) {
+            return self.hold("the preview waits for peer rollout promote".to_owned());
         }
         if let Some(node) = self.out_of_reach() {
             return self.hold(format!("{node} is out of reach"));

@@ -171,6 +171,8 @@ fn start(steps: &[u32]) -> Command {
         warm_up_ms: 0,
         failures: 0,
         deadline_ms: 0,
+        routes: Vec::new(),
+        mirror: None,
     })
 }
 

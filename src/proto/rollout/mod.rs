@@ -8,6 +8,7 @@ mod message;
 mod plan;
 mod proposal;
 mod roster;
+mod route;
 mod state;
 
 pub use encoding::{
@@ -24,10 +25,16 @@ pub use message::{
 };
 #[cfg(test)]
 pub(crate) use plan::plan;
-pub use plan::{GATES_MAX, Gate, INTERVAL_MAX, Limit, Metric, Plan, STEPS_MAX, Sticky};
+pub use plan::{
+    GATES_MAX, Gate, INTERVAL_MAX, Limit, Metric, Mirror, PLAN_TEXT_BYTES_MAX, Plan, STEPS_MAX,
+    Sticky,
+};
 pub use proposal::{
     Choice, Committed, GoneNodes, NOTE_BYTES_MAX, RemovalAuthority, Resolution, TxProof,
     TxProposal, TxVote, cut,
 };
 pub use roster::{HOST_BYTES_MAX, Participant, ROSTER_MAX, Roster};
+pub use route::{
+    HeaderValues, ROUTE_BYTES_MAX, ROUTES_MAX, RequestFacts, Route, RouteMatch, RouteTarget, Subnet,
+};
 pub use state::{BASIS_POINTS, Digest, RoutingState, RoutingStatus, Weights};

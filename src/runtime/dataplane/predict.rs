@@ -113,6 +113,7 @@ impl Predictor {
         let own_key = match &serving.sticky {
             None => None,
             Some(Sticky::Header(name)) => headers.first(name).map(Cow::Borrowed),
+            Some(Sticky::Cookie { .. }) => None,
             Some(Sticky::Json(name)) => field(body, name).map(|it| Cow::Owned(it.into_bytes())),
         };
         let key = own_key.or_else(|| headers.first(KEY_HEADER).map(Cow::Borrowed));

@@ -170,6 +170,8 @@ fn plan(src: &mut Source<'_>) -> Plan {
         warm_up_ms: number(0, src),
         failures: number(0, src),
         deadline_ms: number(0, src),
+        routes: Vec::new(),
+        mirror: None,
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights};
+use super::{
+    detours, gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights,
+};
 use crate::cli::output::{table, table_text};
 use crate::cli::text::escape;
 use crate::machine::rollout::{
@@ -260,6 +262,7 @@ fn progress(status: &NodeStatus) -> String {
         sticky(plan.sticky.as_ref()),
         gates(plan)
     );
+    text += &detours(plan);
     text += &verdicts(status, progress);
     if let Some(reason) = &status.held {
         text += &format!("  held: {}\n", escape(reason));

@@ -27,6 +27,8 @@ fn start() -> Command {
         warm_up_ms: 0,
         failures: 0,
         deadline_ms: 0,
+        routes: Vec::new(),
+        mirror: None,
     })
 }
 
