@@ -117,7 +117,8 @@ Examples:
   curl -d '{\"x\":1}' http://127.0.0.1:50051/predict
 
 Every step is a transaction: all nodes take it, or none does. A gate that fails rolls back by
-itself. Gates: p95=200ms, error=1%, 4xx=5%, p95<=1.2x (against the stable version), error<=2x.
+itself. Gates: p50=10ms, p95=200ms, p99=1s, error=1%, 4xx=5%, 5xx=1%, connect=0%, p95<=1.2x (against
+the stable version), error<=2x, 'prom:QUERY<0.01@http://prometheus:9090', http:http://host/ready.
 Exit codes: 0 done, 1 refused or aborted, 2 for wrong flags, 5 when no answer came to an order that
 may have been carried out.";
 

@@ -25,9 +25,10 @@ pub struct StartArgs {
     /// The time between two steps
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
     pub interval: Span,
-    /// Condition on the new version's traffic that must hold before each step: p95=200ms, error=1%,
-    /// p95<=1.2x, error<=2x, 4xx=5%; once for each. Beside any gate 4xx<=2x holds, unless one is of
-    /// 4xx [default: none]
+    /// Condition that must hold before each step, of the new version's traffic: p95=200ms,
+    /// error=1%, p95<=1.2x, error<=2x, likewise p50, p99, 4xx, 5xx and connect; of a Prometheus:
+    /// 'prom:QUERY<0.01@http://prometheus:9090'; of a web address: http:URL answers 2xx. Once for
+    /// each. Beside any gate 4xx<=2x holds, unless one is of 4xx [default: none]
     #[arg(long, value_name = "GATE")]
     pub gate: Vec<Gate>,
     /// Requests to the new version within a window, below which gates say nothing and the step is

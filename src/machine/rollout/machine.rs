@@ -13,7 +13,7 @@ use super::present::Present;
 use super::proposals::Proposals;
 use super::recalled::AmnesiaRecovery;
 use super::running::Coordinator;
-use super::served::ServedState;
+use super::served::{OutsideGates, ServedState};
 use super::tries::Tries;
 use crate::machine::{self, LinkId, Machine};
 use crate::model::{KeyPair, Now, Rng};
@@ -223,6 +223,7 @@ impl RolloutMachine {
             warm_up: Duration::from_millis(plan.map_or(0, |it| it.warm_up_ms)),
             routes: routed.map_or_else(Vec::new, |it| it.routes.clone()),
             mirror: routed.and_then(|it| it.mirror),
+            outside: live.map_or_else(OutsideGates::none, |it| OutsideGates::of(&it.plan)),
             brake: self.brake().map(|it| it.reason.clone()),
             removed: self.removed().map(|it| (it.txid.clone(), it.by)),
         }

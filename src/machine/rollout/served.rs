@@ -70,6 +70,31 @@ impl StartOrder {
     }
 }
 
+/// Gates that this node asks other systems about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutsideGates {
+    /// The gates, none of which is of the node's own figures.
+    pub gates: Vec<Gate>,
+    /// Interval between two questions about one gate.
+    pub every: Duration,
+}
+
+impl OutsideGates {
+    /// Returns no gates.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { gates: Vec::new(), every: Duration::ZERO }
+    }
+
+    /// Returns those of a plan, asked about half the interval of its steps, from 1 s to 15 s.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let gates = plan.gates.iter().filter(|it| it.is_outside()).cloned().collect();
+        let half = Duration::from_millis(plan.interval_ms) / 2;
+        Self { gates, every: half.clamp(Duration::from_secs(1), Duration::from_secs(15)) }
+    }
+}
+
 /// A committed state with the settings that the data plane needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedState {
@@ -87,6 +112,8 @@ pub struct ServedState {
     pub routes: Vec<Route>,
     /// Copies for the canary, as long as routes are served.
     pub mirror: Option<Mirror>,
+    /// Gates that other systems judge, to be asked for while the rollout lives.
+    pub outside: OutsideGates,
     /// Reason why everything goes to the stable version, if the brake is on.
     pub brake: Option<String>,
     /// The transaction that called this node gone, and the authority for it, if it was.
@@ -105,6 +132,7 @@ impl ServedState {
             warm_up: Duration::ZERO,
             routes: Vec::new(),
             mirror: None,
+            outside: OutsideGates::none(),
             brake: None,
             removed: None,
         }

@@ -1,15 +1,13 @@
 //! Plan of a rollout: its steps, their interval, and the gates between them (T8).
 //!
-//! Invariants: steps ascend and end with everything; a gate names its unit; a plan travels in the
-//! transaction that starts it and is the same on every node, so any remaining node can go on with
-//! it.
+//! Invariants: steps ascend and end with everything; a plan travels in the transaction that starts
+//! it and is the same on every node, so any remaining node can go on with it.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::gate::Gate;
 use super::ids::{ModelId, NodeId};
 use super::route::{ROUTE_BYTES_MAX, ROUTES_MAX, Route, is_token};
 use super::state::BASIS_POINTS;
@@ -23,116 +21,6 @@ pub const GATES_MAX: usize = 16;
 pub const PLAN_TEXT_BYTES_MAX: usize = 4096;
 /// Maximum interval between two steps: a week.
 pub const INTERVAL_MAX: Duration = Duration::from_secs(604_800);
-
-/// Figure of the canary that a gate limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Metric {
-    /// Latency that 95 of 100 requests keep.
-    P95,
-    /// Share of requests that failed.
-    Error,
-    /// Share of requests that were answered with a 4xx.
-    Refused,
-}
-
-/// Limit of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// Maximum in microseconds.
-    Micros(u64),
-    /// Maximum in millionths of the requests.
-    PerMillion(u32),
-    /// Maximum in thousandths of the stable version's figure.
-    OfStable(u32),
-}
-
-/// A limit of health: `p95=200ms`, `error=1%`, `p95<=1.2x`; `=` means at most, as `<=` does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Gate {
-    /// The figure that is limited.
-    pub metric: Metric,
-    /// The limit of the figure.
-    pub limit: Limit,
-}
-
-/// Parses a decimal number as thousandths; at most three places, no sign, no exponent.
-fn thousandths(text: &str) -> Option<u64> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-    let is_digits = |it: &str| !it.is_empty() && it.bytes().all(|c| c.is_ascii_digit());
-    if !is_digits(whole) || !is_digits(part) || part.len() > 3 {
-        return None;
-    }
-    let part: u64 = format!("{part:0<3}").parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(part)
-}
-
-impl FromStr for Gate {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WRONG: &str = "a gate is like p95=200ms, error=1%, 4xx=5% or p95<=1.2x";
-        let (name, value) = text.split_once("<=").or_else(|| text.split_once('=')).ok_or(WRONG)?;
-        let metric = match name {
-            "p95" => Metric::P95,
-            "error" => Metric::Error,
-            "4xx" => Metric::Refused,
-            _ => return Err("a gate is of p95, of error or of 4xx"),
-        };
-        let at = value.find(|c: char| c.is_ascii_alphabetic() || c == '%');
-        let (number, unit) = value.split_at(at.ok_or("a gate needs a unit: ms, s, % or x")?);
-        let number = thousandths(number).ok_or(WRONG)?;
-        let narrow = |number: u64| u32::try_from(number).map_err(|_| WRONG);
-        let limit = match (metric, unit) {
-            (Metric::P95, "ms") => Limit::Micros(number),
-            (Metric::P95, "s") => Limit::Micros(number.checked_mul(1000).ok_or(WRONG)?),
-            (Metric::Error | Metric::Refused, "%") if number <= 100_000 => {
-                Limit::PerMillion(narrow(number * 10)?)
-            }
-            (_, "x") => Limit::OfStable(narrow(number)?),
-            _ => return Err("p95 is limited in ms, s or x, error and 4xx in % (at most 100) or x"),
-        };
-        Ok(Self { metric, limit })
-    }
-}
-
-impl Gate {
-    /// True if the gate compares with the stable version.
-    pub const fn is_relative(self) -> bool {
-        matches!(self.limit, Limit::OfStable(_))
-    }
-}
-
-impl fmt::Display for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.metric {
-            Metric::P95 => "p95",
-            Metric::Error => "error",
-            Metric::Refused => "4xx",
-        };
-        let (number, unit) = match self.limit {
-            Limit::Micros(micros) => (micros, "ms"),
-            Limit::PerMillion(share) => (u64::from(share) / 10, "%"),
-            Limit::OfStable(ratio) => (u64::from(ratio), "x"),
-        };
-        let text = format!("{}.{:03}", number / 1000, number % 1000);
-        let text = text.trim_end_matches('0').trim_end_matches('.');
-        write!(f, "{name}<={text}{unit}")
-    }
-}
-
-impl TryFrom<String> for Gate {
-    type Error = &'static str;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Gate> for String {
-    fn from(gate: Gate) -> Self {
-        gate.to_string()
-    }
-}
 
 /// The part of a request that pins it to one version while a rollout lives (T9).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -359,37 +247,6 @@ pub(crate) fn plan(gates: &[&str]) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_gate_says_its_unit() {
-        for (text, shown) in [
-            ("p95=200ms", "p95<=200ms"),
-            ("p95<=0.25s", "p95<=250ms"),
-            ("error=1%", "error<=1%"),
-            ("error<=0.05%", "error<=0.05%"),
-            ("p95<=1.2x", "p95<=1.2x"),
-            ("4xx=5%", "4xx<=5%"),
-        ] {
-            let gate: Gate = text.parse().unwrap();
-            assert_eq!(gate.to_string(), shown);
-            assert_eq!(shown.parse::<Gate>().unwrap(), gate);
-        }
-        for wrong in [
-            "p95=200",
-            "p95",
-            "p95=%",
-            "p95=1%",
-            "error=1ms",
-            "error=101%",
-            "cpu=1%",
-            "p95=-1ms",
-            "p95=1e3ms",
-            "p95=1.2345x",
-            "",
-        ] {
-            assert!(wrong.parse::<Gate>().is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn steps_ascend_and_end_with_everything() {

@@ -48,7 +48,7 @@ impl Meter {
     pub(super) fn observe(&self, now: Time, latency: Duration, ending: RequestOutcome, epoch: u64) {
         let mut readings = self.readings();
         readings.latency_us.observe(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
-        readings.errors += u64::from(ending == RequestOutcome::Failed);
+        readings.errors += u64::from(ending.is_error());
         if readings.epoch == epoch {
             let is_warm = now >= readings.warm_at;
             readings.window.observe(now, is_warm.then_some(latency), ending);

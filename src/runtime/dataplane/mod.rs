@@ -301,6 +301,7 @@ impl Shared {
             node_id: self.node_id.clone(),
             window_id: format!("window-{}", now.wall.0 / 1000),
             models: backends.map(|it| (it.model.clone(), it.meter.health(now.mono))).collect(),
+            outside: BTreeMap::new(),
         }
     }
 

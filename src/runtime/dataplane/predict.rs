@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAc
 use super::answers::{Going, compose, input_of, refusal, write_number};
 use super::request_reader::HOARD_BYTES;
 use super::serving::{Backend, ModelBackend, ServingState};
-use super::upstream::{Pool, REQUEST_ONLY, Reply, write_passed};
+use super::upstream::{Failure, Pool, REQUEST_ONLY, Reply, write_passed};
 use crate::machine::rollout::{RequestOutcome, ServedState, bucket_of_draw, bucket_of_key};
 use crate::model::{Rng, Time};
 use crate::proto::http::{Headers, RequestHead, reason};
@@ -79,7 +79,7 @@ impl Predictor {
                 let reason = format!("this node has no upstream for {}", model_backend.model);
                 let headers = headers_of(model_backend, choice);
                 refusal(out, 502, "no_upstream", &reason, &headers, going);
-                RequestOutcome::Failed
+                RequestOutcome::Unreached
             }
         };
         self.count(serving_state, model_backend, began, ending);
@@ -164,7 +164,10 @@ impl Predictor {
                 let reason = format!("the upstream of {} failed: {failure}", model_backend.model);
                 let headers = headers_of(model_backend, choice);
                 refusal(out, failure.status(), failure.code(), &reason, &headers, going);
-                RequestOutcome::Failed
+                match failure {
+                    Failure::Unreachable(_) => RequestOutcome::Unreached,
+                    _ => RequestOutcome::Broken,
+                }
             }
         };
         if self.reply.body.len() > HOARD_BYTES {

@@ -107,7 +107,11 @@ pub(super) fn gates(plan: &Plan) -> String {
         return "none".to_owned();
     }
     let window = span(Duration::from_millis(plan.window_ms));
-    let (gates, least) = (list(plan.gates.iter().map(Gate::to_string)), plan.samples_min);
+    let gates = list(plan.gates.iter().map(|it| escape(&it.to_string())));
+    if plan.gates.iter().all(Gate::is_outside) {
+        return gates;
+    }
+    let least = plan.samples_min;
     format!("{gates}, of at least {least} requests to {} within {window}", plan.to)
 }
 

@@ -1,0 +1,3 @@
+//! Requests of this program to the web.
+
+pub mod client;
