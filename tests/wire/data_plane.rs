@@ -45,13 +45,10 @@ fn serving(version: u64, share: u32, sticky: Option<Sticky>) -> Arc<ServedState>
     state.version = version;
     state.weights = Weights::split(&state.stable_model_id, &state.canary_model_id, share);
     Arc::new(ServedState {
-        state,
         salt: 7,
         sticky,
         window: Some(Duration::from_secs(600)),
-        warm_up: Duration::ZERO,
-        brake: None,
-        removed: None,
+        ..ServedState::new(state)
     })
 }
 
@@ -860,6 +857,8 @@ fn gates_judge_what_the_models_really_did_in_this_rollout() {
         warm_up_ms: 0,
         failures: 0,
         deadline_ms: 0,
+        routes: Vec::new(),
+        mirror: None,
     };
     // On a busy machine a good server is slow too.
     let all = ["error=1%", "p95=20s"];

@@ -19,6 +19,7 @@ mod headers;
 mod limits;
 mod meters;
 mod metrics;
+mod mirror;
 pub mod model;
 mod own;
 mod pool;
@@ -564,6 +565,7 @@ impl Shared {
             node_id: self.node_id.clone(),
             window_id: format!("window-{}", now.wall.0 / 1000),
             models: backends.map(|it| (it.model.clone(), it.meter.health(now.mono))).collect(),
+            outside: BTreeMap::new(),
         }
     }
 

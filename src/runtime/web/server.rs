@@ -218,16 +218,6 @@ impl Port {
         self.addr
     }
 
-    /// Receiver of the port's end.
-    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
-        self.stopping.subscribe()
-    }
-
-    /// True once the port is shut.
-    pub(crate) fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
-    }
-
     /// Shuts the port, and waits at most `grace` until `places` are empty; returns the number of
     /// connections that are left. Must not be called from one of the workers.
     pub(crate) fn shut(&self, workers: &Workers, places: &Arc<Places>, grace: Duration) -> usize {
