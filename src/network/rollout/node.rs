@@ -225,6 +225,8 @@ impl RolloutNode {
     /// Stops the engine and the data plane.
     pub fn stop(&self) {
         drop(self.runs.lock().expect("nothing can panic here").take());
+        // Clients hear of it at once, and may take their time while the engine ends.
+        self.plane.close();
         self.engine.stop();
         self.plane.stop();
     }

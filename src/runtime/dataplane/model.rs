@@ -90,9 +90,8 @@ impl Model {
                 let Ok(stream) = made else { return };
                 let _ = stream.set_nodelay(true);
                 let state = ConnectionState::new();
-                let client = Client { from, is_tls: false, worker: 0, state };
+                let client = Client { from, is_tls: false, worker: 0, state, _place: place };
                 serve(stream, client, shared, (timeouts, Arc::default()), stop).await;
-                drop(place);
             });
         };
         let listener = listen::bind(addr.ip(), addr.port())?;

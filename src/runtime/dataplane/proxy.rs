@@ -46,7 +46,7 @@ struct Failure {
 /// A request on its way, with what its answer needs.
 struct Way<'a> {
     shared: &'a Arc<Shared>,
-    client: &'a Client,
+    client: &'a Arc<Client>,
     state: &'a ServingState,
     backend: &'a ModelBackend,
     choice: ModelChoice,
@@ -57,7 +57,7 @@ impl Shared {
     pub(super) async fn answer(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        client: &Client,
+        client: &Arc<Client>,
     ) -> Response<ResponseBody> {
         self.counters.requests.add(1);
         let is_http2 = request.version() == HttpVersion::HTTP_2;
@@ -98,7 +98,7 @@ impl Shared {
     async fn route(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        client: &Client,
+        client: &Arc<Client>,
         in_flight: InFlight,
     ) -> Response<ResponseBody> {
         let serving_state = self.current();
@@ -512,8 +512,8 @@ impl Way<'_> {
             };
             let protocol = response.headers().get(header::UPGRADE).cloned();
             let server = hyper::upgrade::on(&mut response);
-            let stopping = self.shared.stopping();
-            tokio::spawn(tunnel::run((upgrade, server), lease, in_flight, stopping));
+            let held = (Arc::clone(self.client), lease, in_flight);
+            tokio::spawn(tunnel::run((upgrade, server), held));
             let (mut parts, _) = response.into_parts();
             self.finish(&mut parts.headers, http_version);
             parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
