@@ -96,7 +96,7 @@ fn upstreams(out: &mut String, shared: &Shared) {
     for (name, help, of) in COLUMNS {
         let name = format!("folkmoot_upstream_{name}_total");
         head(out, &name, "counter", help);
-        for (model, pool) in &shared.pools {
+        for (model, pool) in &shared.pools().clone() {
             let _ = writeln!(out, "{name}{{model=\"{model}\"}} {}", of(&pool.counters));
         }
     }

@@ -38,6 +38,9 @@ use serde_json::json;
 pub use limits::DataPlaneLimits;
 pub use upstream::Upstream;
 
+/// Servers of one version.
+pub type Servers = Upstream;
+
 use self::connection::HttpConnection;
 use self::meters::Meters;
 use self::predict::Predictor;
@@ -100,7 +103,7 @@ struct Shared {
     server: ServerState,
     seed: u64,
     counters: DataPlaneCounters,
-    pools: BTreeMap<ModelId, Arc<Pool>>,
+    pools: Mutex<BTreeMap<ModelId, Arc<Pool>>>,
     more_metrics: Option<MoreMetrics>,
     /// Number that rises with each state, so that a thread need not take the lock to see that it is
     /// the same.
@@ -139,7 +142,7 @@ impl DataPlane {
             let sockets = Arc::clone(&server.sockets);
             (model, Arc::new(Pool::new(upstream, limits, server.clock, sockets)))
         };
-        let pools = upstreams.into_iter().map(pool).collect();
+        let pools = Mutex::new(upstreams.into_iter().map(pool).collect());
         let shared = Arc::new(Shared {
             node_id,
             server,
@@ -164,6 +167,24 @@ impl DataPlane {
         self.shared.set(serving);
     }
 
+    /// Has these servers answer for a version from the next request on; `None`: none any more.
+    pub fn serve(&self, model: &ModelId, servers: Option<Servers>) {
+        let Shared { server, .. } = &*self.shared;
+        let pool = servers.map(|it| {
+            Arc::new(Pool::new(it, server.limits, server.clock, Arc::clone(&server.sockets)))
+        });
+        let old = match pool {
+            Some(pool) => self.shared.pools().insert(model.clone(), pool),
+            None => self.shared.pools().remove(model),
+        };
+        if let Some(old) = old {
+            old.close();
+        }
+        if let Some(state) = self.shared.current().0 {
+            self.shared.set(Arc::clone(&state.serving));
+        }
+    }
+
     /// Figures of the last window, of the two models of the state that is served.
     pub fn health(&self) -> HealthSnapshot {
         self.shared.health()
@@ -177,7 +198,8 @@ impl DataPlane {
     /// The reason why there is no such answer, for people.
     pub fn probe(&self, model: &ModelId) -> Result<(), String> {
         let Shared { pools, server, .. } = &*self.shared;
-        let Some(pool) = pools.get(model) else { return Ok(()) };
+        let pool = pools.lock().expect("nothing under this lock can panic").get(model).cloned();
+        let Some(pool) = pool else { return Ok(()) };
         let limits =
             DataPlaneLimits { answer: PROBE_WITHIN, connect: PROBE_WITHIN, ..server.limits };
         let sockets = Arc::clone(&server.sockets);
@@ -205,7 +227,7 @@ impl DataPlane {
     /// no thread and no socket is left. Must not be called from one of its threads.
     pub fn stop(&self) {
         self.port.shut(&self.shared.server);
-        for pool in self.shared.pools.values() {
+        for pool in self.shared.pools().values() {
             pool.close();
         }
     }
@@ -220,6 +242,10 @@ impl Drop for DataPlane {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Current> {
         self.current.lock().expect("nothing under this lock can panic")
+    }
+
+    fn pools(&self) -> MutexGuard<'_, BTreeMap<ModelId, Arc<Pool>>> {
+        self.pools.lock().expect("nothing under this lock can panic")
     }
 
     /// Number of the state that is served.
@@ -247,10 +273,11 @@ impl Shared {
         let span = serving.window.unwrap_or(WINDOW_DEFAULT);
         let state = &serving.state;
         let now = self.server.clock.mono();
+        let pools = self.pools().clone();
         let mut model_backend = |model: &ModelId, warm_up: Duration| {
-            let backend = match self.pools.get(model) {
+            let backend = match pools.get(model) {
                 Some(pool) => Backend::Upstream(Arc::clone(pool)),
-                None if self.pools.is_empty() => Backend::Echo,
+                None if pools.is_empty() => Backend::Echo,
                 None => Backend::Missing,
             };
             let meter = current.meters.of(model, epoch, (span, now.after(warm_up)));
