@@ -598,6 +598,7 @@ fn gates_judge_what_the_models_really_did_in_this_rollout() {
         deadline_ms: 0,
         routes: Vec::new(),
         mirror: None,
+        servers: Default::default(),
     };
     // On a busy machine a good server is slow too.
     let all = ["error=1%", "p95=20s"];

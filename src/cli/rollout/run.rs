@@ -265,6 +265,7 @@ fn show(local: &LocalServer, at: WallTime, told: &RolloutNotification) {
             LogLine::new(Level::Warn, "rollout_note", text.clone(), json!({}))
         }
         RolloutNotification::Serve(_)
+        | RolloutNotification::ChangeServers { .. }
         | RolloutNotification::Probe(_)
         | RolloutNotification::Decide { .. }
         | RolloutNotification::Failed(_) => return,
