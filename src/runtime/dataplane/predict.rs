@@ -166,7 +166,10 @@ impl Predictor {
                 refusal(out, failure.status(), failure.code(), &reason, &headers, going);
                 match failure {
                     Failure::Unreachable(_) => RequestOutcome::Unreached,
-                    _ => RequestOutcome::Broken,
+                    Failure::TooSlow
+                    | Failure::Broken(_)
+                    | Failure::Garbled(_)
+                    | Failure::TooLong => RequestOutcome::Broken,
                 }
             }
         };

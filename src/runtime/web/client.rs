@@ -32,9 +32,11 @@ pub fn get(url: &str, within: Duration) -> Result<(u16, Vec<u8>), String> {
     let clock = Clock::start();
     let deadline = clock.mono().after(within);
     let asked = ask(authority, &head, (clock, deadline));
-    let answer = asked.map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => "it does not answer in time".to_owned(),
-        _ => format!("it cannot be asked: {error}"),
+    let answer = asked.map_err(|error| {
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+            return "it does not answer in time".to_owned();
+        }
+        format!("it cannot be asked: {error}")
     })?;
     parsed(&answer).ok_or_else(|| "it gives no whole answer in HTTP".to_owned())
 }
