@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::proto::rollout::{ModelId, NodeId, Roster, RoutingState};
+use crate::proto::rollout::{ModelId, NodeId, Roster, RoutingState, TxId};
 
 /// The authority that decides a transaction whose votes are all there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub struct Config {
     /// Models that this node's data plane can ask, each with a text that tells its server from
     /// others. `None`: the data plane answers for any model, by an echo.
     pub models: Option<BTreeMap<ModelId, String>>,
-    /// Version up to which the changes of servers that all agreed on are in `models`.
-    pub servers_at: u64,
+    /// The last transaction whose change of servers, which all agreed on, is in `models`.
+    pub servers_at: Option<TxId>,
     /// True for addresses of servers that this node's data plane can ask.
     pub can_ask: fn(&str) -> bool,
     /// Host and control port of nodes, as configured at this node's start; used in place of the
@@ -85,7 +85,7 @@ impl Config {
             roster,
             initial,
             models: None,
-            servers_at: 0,
+            servers_at: None,
             can_ask: |_| true,
             places: BTreeMap::new(),
             decides: DecisionAuthority::Coordinator,

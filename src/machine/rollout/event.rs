@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::served::{ServedState, StartOrder};
-use super::servers::ServerDigests;
+use super::served::{ServedState, ServerDigests, StartOrder};
 use crate::model::PublicKey;
 use crate::proto::rollout::{Gate, ModelId, NodeId, TxId, TxMark};
 
@@ -176,8 +175,8 @@ pub enum ExtraEffect {
     /// Change the servers of this node as all have agreed; comes again after a restart until
     /// [`Config::servers_at`](super::Config::servers_at) says that it was done.
     ChangeServers {
-        /// Version of the state with which it was committed.
-        version: u64,
+        /// The transaction that was committed.
+        txid: TxId,
         /// Changes by version.
         changes: ServerChanges,
     },

@@ -135,8 +135,8 @@ const ERROR_FLOOR: u32 = 10_000;
 /// The same for answers with a 4xx, which are the client's fault as often as the version's.
 const REFUSED_FLOOR: u32 = 50_000;
 
-/// The limit of 4xx in a plan that has gates but none for 4xx: a version that knows nothing, or that
-/// turns everybody away, answers all requests.
+/// The limit of 4xx in a plan that has gates but none for 4xx: a version that knows nothing, or
+/// that turns everybody away, answers all requests.
 const USUAL: Gate = Gate::Own { metric: Metric::Refused, limit: Limit::OfStable(2000) };
 
 /// Judges a gate by a window of the canary, beside one of the stable version.
@@ -283,7 +283,8 @@ mod tests {
     #[test]
     fn each_metric_judges_its_own_figure() {
         let none = ModelHealth { samples: 100, ..ModelHealth::default() };
-        let figures: [(&str, fn(u64) -> ModelHealth); 7] = [
+        type Figure = fn(u64) -> ModelHealth;
+        let figures: [(&str, Figure); 7] = [
             ("p50", |it| ModelHealth { p50_us: it, ..ModelHealth::default() }),
             ("p95", |it| ModelHealth { p95_us: it, ..ModelHealth::default() }),
             ("p99", |it| ModelHealth { p99_us: it, ..ModelHealth::default() }),
@@ -293,10 +294,8 @@ mod tests {
             ("connect", |it| ModelHealth { unreached: it, ..ModelHealth::default() }),
         ];
         for (at, (name, _)) in figures.iter().enumerate() {
-            let metric: Metric = match format!("{name}<=2x").parse().unwrap() {
-                Gate::Own { metric, .. } => metric,
-                other => panic!("{other}"),
-            };
+            let gate = format!("{name}<=2x").parse().unwrap();
+            let Gate::Own { metric, .. } = gate else { panic!("{gate}") };
             let unit = if metric.is_latency() { "ms" } else { "%" };
             let absolute = format!("{name}=10{unit}");
             let relative = format!("{name}<=2x");

@@ -6,10 +6,11 @@
 //!
 //! Of versions older than the history only the **skeleton** is kept: every change of the roster
 //! and of the servers, the last start of a rollout, the last pause or resume, and the last
-//! transaction that is neither of the first two. The present depends on nothing else, and a node far behind needs nothing
-//! else to believe the present: each proof is by the roster that the change of the roster before it
-//! made. Of forgotten transactions this node signs nothing more. No node asks for them in doubt: as
-//! long as a member is in doubt about a transaction, no version after that one's can be committed.
+//! transaction that is neither of the first two. The present depends on nothing else, and a node
+//! far behind needs nothing else to believe the present: each proof is by the roster that the
+//! change of the roster before it made. Of forgotten transactions this node signs nothing more. No
+//! node asks for them in doubt: as long as a member is in doubt about a transaction, no version
+//! after that one's can be committed.
 
 use std::collections::{BTreeMap, VecDeque};
 

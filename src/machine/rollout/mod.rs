@@ -50,7 +50,6 @@ pub use judge::WindowVerdict;
 pub use machine::{Effect, Fx, Input, RolloutMachine};
 pub use memory::{ABORTED_MAX, HISTORY_MAX, RolloutMemory};
 pub use progress::{Phase, RolloutProgress};
-pub use served::{OutsideGates, ServedState, StartOrder};
-pub use servers::{ServerDigests, server_digest};
+pub use served::{OutsideGates, ServedState, ServerDigests, StartOrder, server_digest};
 pub use status::{CoordinatedTxStatus, InDoubtStatus, NodeStatus, RosterNodeStatus};
 pub use window::{RequestOutcome, Window};

@@ -1,13 +1,25 @@
-//! Order of a rollout as an operator gives it, and a committed state as the data plane serves it.
+//! Order of a rollout as an operator gives it, a committed state as the data plane serves it, and
+//! the digests by which nodes compare their servers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::proto::rollout::{
     Gate, Mirror, ModelId, NodeId, Plan, RemovalAuthority, Route, RoutingState, Sticky, TxId,
 };
+
+/// Changes of servers, each by the digest of the new server's address; `None`: no server any more.
+pub type ServerDigests = BTreeMap<ModelId, Option<String>>;
+
+/// Returns the digest by which nodes compare the addresses of servers, which may hold secrets: the
+/// first 4 bytes of SHA-256.
+#[must_use]
+pub fn server_digest(address: &str) -> String {
+    hex::encode(&Sha256::digest(address)[..4])
+}
 
 /// Order of a rollout; the node that begins it adds owner and salt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

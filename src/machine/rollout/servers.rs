@@ -7,25 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sha2::{Digest as _, Sha256};
-
 use super::event::ExtraEffect;
 use super::machine::{Effect, RolloutMachine};
 use super::progress::CommandRefusal;
 use super::running::CoordinatedTx;
+use super::served::{ServerDigests, server_digest};
 use crate::proto::rollout::{
     AbortCause, Message, ModelId, NodeId, Plan, RoutingState, ServerChanges, TxProposal,
 };
-
-/// Changes of servers, each by the digest of the new server's address; `None`: no server any more.
-pub type ServerDigests = BTreeMap<ModelId, Option<String>>;
-
-/// Returns the digest by which nodes compare the addresses of servers, which may hold secrets: the
-/// first 4 bytes of SHA-256.
-#[must_use]
-pub fn server_digest(address: &str) -> String {
-    hex::encode(&Sha256::digest(address)[..4])
-}
 
 fn digests(changes: &ServerChanges) -> ServerDigests {
     let digest = |it: &Option<String>| it.as_deref().map(server_digest);
@@ -157,15 +146,17 @@ impl RolloutMachine {
             return;
         }
         self.on_servers(&digests(&proposal.serves));
-        let (version, changes) = (proposal.state.version, proposal.serves.clone());
-        self.out.push_after_sync(Effect::Extra(ExtraEffect::ChangeServers { version, changes }));
+        let (txid, changes) = (proposal.txid.clone(), proposal.serves.clone());
+        self.out.push_after_sync(Effect::Extra(ExtraEffect::ChangeServers { txid, changes }));
     }
 
     /// Carries out what was agreed on and is not among this node's servers at its start: it may
     /// have died before.
     pub(super) fn change_servers_of_before(&mut self) {
-        let missing = self.memory.after(self.config.servers_at).map(|it| &it.proposal);
-        let missing: Vec<_> = missing.filter(|it| !it.serves.is_empty()).cloned().collect();
-        missing.iter().for_each(|it| self.change_servers(it));
+        let all = self.memory.after(0).map(|it| &it.proposal).filter(|it| !it.serves.is_empty());
+        let all: Vec<TxProposal> = all.cloned().collect();
+        // In another history than that of before there is no such transaction, and all are new.
+        let last = all.iter().position(|it| Some(&it.txid) == self.config.servers_at.as_ref());
+        all[last.map_or(0, |it| it + 1)..].iter().for_each(|it| self.change_servers(it));
     }
 }

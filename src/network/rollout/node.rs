@@ -23,7 +23,7 @@ use crate::machine::rollout::{DecisionAuthority, server_digest};
 use crate::model::{Endpoint, KeyPair, Now};
 use crate::network::error::StartError;
 use crate::network::peer::Network;
-use crate::proto::rollout::{HealthSnapshot, ModelId, NodeId, RoutingState, ServerChanges};
+use crate::proto::rollout::{HealthSnapshot, ModelId, NodeId, RoutingState, ServerChanges, TxId};
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
 use crate::runtime::dataplane::{self, DataPlane, Servers};
@@ -322,8 +322,8 @@ impl EventSink<RolloutNotification> for Reports {
             RolloutNotification::Probe(model) => {
                 return self.tasks.try_send(Task::Probe(model.clone())).is_ok();
             }
-            RolloutNotification::ChangeServers { version, changes } => {
-                self.change_servers(*version, changes);
+            RolloutNotification::ChangeServers { txid, changes } => {
+                self.change_servers(txid, changes);
                 return true;
             }
             RolloutNotification::Decide { txid, commit, proof } => {
@@ -340,18 +340,17 @@ impl EventSink<RolloutNotification> for Reports {
 
 impl Reports {
     /// Carries out changes of servers that all have agreed on.
-    fn change_servers(&self, version: u64, changes: &ServerChanges) {
+    fn change_servers(&self, txid: &TxId, changes: &ServerChanges) {
         // Each node has checked the addresses before it voted.
         let Ok(servers) = versions::parsed(changes) else { return };
-        if self.versions.change(&servers, Some(version)) {
-            for (model, servers) in &servers {
-                if let Err(reason) = self.plane.serve(model, servers.as_ref()) {
-                    log::warn!("{model} has no server at this node: {reason}");
-                }
+        self.versions.change(&servers, Some(txid));
+        for (model, servers) in &servers {
+            if let Err(reason) = self.plane.serve(model, servers.as_ref()) {
+                log::warn!("{model} has no server at this node: {reason}");
             }
-            // One that finds no room comes again at the next start.
-            let _ = self.tasks.try_send(Task::KeepServers);
         }
+        // One that finds no room comes again at the next start.
+        let _ = self.tasks.try_send(Task::KeepServers);
     }
 }
 

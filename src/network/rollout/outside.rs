@@ -181,9 +181,9 @@ mod tests {
     fn what_is_not_answered_is_no_answer_and_is_told() {
         let outside = OutsideAnswers::default();
         outside.serve(&served(7, &[READY, UP]), at(0));
-        let down = |gate: &Gate| match gate {
-            Gate::Http(_) => Ok(false),
-            _ => Err("it is down".to_owned()),
+        let down = |gate: &Gate| {
+            let is_up = matches!(gate, Gate::Http(_));
+            if is_up { Ok(false) } else { Err("it is down".to_owned()) }
         };
         outside.ask_if_due(at(5), || false, down);
         assert_eq!(outside.answers(), [(READY.to_owned(), false)].into());

@@ -2,7 +2,7 @@
 //! disk.
 //!
 //! Invariants: a change stands until the flag of its version is another one than when it was made;
-//! a change that all nodes agreed on is carried out once, however often the machine says it.
+//! the file says up to which transaction the changes that all nodes agreed on are in it.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::rollout::server_digest;
 use crate::network::error::StartError;
-use crate::proto::rollout::{ModelId, ServerChanges};
+use crate::proto::rollout::{ModelId, ServerChanges, TxId};
 use crate::runtime::dataplane::Servers;
 use crate::runtime::files::replace_file;
 
@@ -37,8 +37,8 @@ struct Current {
 /// Content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
-    /// Version of the last change that all nodes agreed on and this node has carried out.
-    agreed: u64,
+    /// The last transaction whose change, which all nodes agreed on, is among these.
+    agreed: Option<TxId>,
     changes: BTreeMap<ModelId, KeptChange>,
 }
 
@@ -98,9 +98,9 @@ impl ServedVersions {
         self.lock().servers.clone()
     }
 
-    /// Version of the last agreed change that is among the servers.
-    pub(super) fn agreed(&self) -> u64 {
-        self.lock().kept.agreed
+    /// The last transaction whose change is among the servers.
+    pub(super) fn agreed(&self) -> Option<TxId> {
+        self.lock().kept.agreed.clone()
     }
 
     /// Digests of the servers' addresses, as the machine takes them.
@@ -111,19 +111,16 @@ impl ServedVersions {
         (!servers.is_empty()).then(|| told.collect())
     }
 
-    /// Takes changes; [`Self::save`] keeps them. `agreed` is the version of those that all nodes
-    /// agreed on. Returns false if they are among the servers already.
+    /// Takes changes; [`Self::save`] keeps them. `agreed` is the transaction by which all nodes
+    /// agreed on them, if they did.
     pub(super) fn change(
         &self,
         changes: &BTreeMap<ModelId, Option<Servers>>,
-        agreed: Option<u64>,
-    ) -> bool {
+        agreed: Option<&TxId>,
+    ) {
         let mut current = self.lock();
         let Current { servers, kept } = &mut *current;
-        if agreed.is_some_and(|it| it <= kept.agreed) {
-            return false;
-        }
-        kept.agreed = agreed.unwrap_or(kept.agreed);
+        kept.agreed = agreed.cloned().or_else(|| kept.agreed.take());
         for (model, server) in changes {
             let (flag, server_text) =
                 (self.flags.get(model).cloned(), server.as_ref().map(ToString::to_string));
@@ -137,7 +134,6 @@ impl ServedVersions {
                 kept.changes.insert(model.clone(), KeptChange { flag, server: server_text });
             }
         }
-        true
     }
 
     /// Writes the changes to disk.
@@ -203,22 +199,23 @@ mod tests {
     }
 
     #[test]
-    fn what_was_agreed_on_is_carried_out_once() {
+    fn the_last_transaction_that_is_carried_out_is_kept_with_the_changes_since() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("servers.json");
-        let versions =
-            ServedVersions::open(file.clone(), servers(&[("v1", "http://a:1")])).unwrap();
-        assert!(versions.change(&change("v2", Some("http://a:2")), Some(7)));
+        let open = || {
+            let flags = servers(&[("v1", "http://a:1")]);
+            ServedVersions::open(dir.path().join("servers.json"), flags).unwrap()
+        };
+        let [one, two] = ["serve-node-a-1-1", "serve-node-b-2-2"].map(|it| it.parse().unwrap());
+        let versions = open();
+        assert_eq!(versions.agreed(), None);
+        versions.change(&change("v2", Some("http://a:2")), Some(&one));
+        versions.change(&change("v2", Some("http://b:2")), None);
         versions.save().unwrap();
-        let again = ServedVersions::open(file, servers(&[("v1", "http://a:1")])).unwrap();
-        assert_eq!(again.agreed(), 7);
-        // The node's own change since then stands, though the machine says the other one again.
-        assert!(again.change(&change("v2", Some("http://b:2")), None));
-        assert!(!again.change(&change("v2", Some("http://a:2")), Some(7)));
-        let v2 = "v2".parse::<ModelId>().unwrap();
-        assert_eq!(again.servers()[&v2].to_string(), "http://b:2");
-        assert!(again.change(&change("v2", None), Some(9)));
-        assert_eq!(again.digests().unwrap().len(), 1);
+        assert_eq!(open().agreed(), Some(one));
+        assert_eq!(open().servers(), servers(&[("v1", "http://a:1"), ("v2", "http://b:2")]));
+        versions.change(&change("v2", None), Some(&two));
+        versions.save().unwrap();
+        assert_eq!((open().agreed(), open().digests().unwrap().len()), (Some(two), 1));
     }
 
     #[test]

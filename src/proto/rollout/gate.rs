@@ -380,9 +380,9 @@ mod tests {
 
     #[test]
     fn a_query_is_asked_as_it_is_and_all_its_samples_must_pass() {
-        let gate = |text: &str| match text.parse().unwrap() {
-            Gate::Prometheus(gate) => gate,
-            other => panic!("{other}"),
+        let gate = |text: &str| {
+            let Gate::Prometheus(gate) = text.parse().unwrap() else { panic!("{text}") };
+            gate
         };
         let asked = gate("prom:a{b=\"é&+\"}<1@http://p/x/").request();
         assert_eq!(asked, "http://p/x/api/v1/query?query=a%7Bb%3D%22%C3%A9%26%2B%22%7D");

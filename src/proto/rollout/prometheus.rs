@@ -76,12 +76,8 @@ mod tests {
         let vector =
             |result: &str| read(&format!(r#"{{"resultType":"vector","result":{result}}}"#));
         assert_eq!(vector("[]"), Ok(vec![]));
-        assert_eq!(
-            vector(
-                r#"[{"metric":{"a":"b"},"value":[1435781451.781,"0.5"]},{"metric":{},"value":[1,"+Inf"]}]"#
-            ),
-            Ok(vec![0.5, f64::INFINITY])
-        );
+        let two = r#"[{"metric":{"a":"b"},"value":[17.781,"0.5"]},{"value":[1,"+Inf"]}]"#;
+        assert_eq!(vector(two), Ok(vec![0.5, f64::INFINITY]));
         assert_eq!(vector(r#"[{"metric":{},"value":[1,"-1.5e-05"]}]"#), Ok(vec![-1.5e-5]));
         assert!(vector(r#"[{"metric":{},"value":[1,"NaN"]}]"#).unwrap()[0].is_nan());
         assert_eq!(read(r#"{"resultType":"scalar","result":[1,"3"]}"#), Ok(vec![3.0]));

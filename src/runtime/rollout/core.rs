@@ -45,8 +45,6 @@ pub(super) struct RolloutCoreState {
     /// Content of the log, until the machine begins.
     past: Option<(Genesis, RolloutMemory)>,
     overrides: Option<ConfigOverrides>,
-    /// Changes of servers before the machine begins.
-    servers: ServerDigests,
     waiting: BTreeMap<CommandId, Sender<CommandResult>>,
     last_ticket: u64,
     /// Order in flight that lets a node in, if any; `admission_at` is the earliest time of the
@@ -67,7 +65,6 @@ impl RolloutCoreState {
             kill_at,
             past,
             overrides: Some(overrides),
-            servers: ServerDigests::new(),
             waiting: BTreeMap::new(),
             last_ticket: 0,
             admission: None,
@@ -143,13 +140,14 @@ impl EngineLoop<RolloutService> {
 
     fn change_servers(&mut self, changes: ServerDigests) -> Result<(), String> {
         match &self.state.node_state.phase {
-            // It has voted for nothing yet.
-            Phase::Forming(_) => self.state.servers.extend(changes),
-            Phase::Running { rollout, .. } => {
-                rollout.may_change_servers(&changes)?;
-                self.handle(Input::Extra(ExtraInput::Servers(changes)));
+            // Its first version may be another than the flags name.
+            Phase::Forming(bootstrapping) => {
+                let waits_for = bootstrapping.waits_for().join(", ");
+                return Err(format!("this node has not begun; it waits for {waits_for}"));
             }
+            Phase::Running { rollout, .. } => rollout.may_change_servers(&changes)?,
         }
+        self.handle(Input::Extra(ExtraInput::Servers(changes)));
         Ok(())
     }
 
@@ -229,10 +227,6 @@ impl EngineLoop<RolloutService> {
             self.entries.push(Entry::Genesis { node_id: me, genesis });
         }
         self.handle(Input::Start);
-        let servers = std::mem::take(&mut self.state.servers);
-        if !servers.is_empty() {
-            self.handle(Input::Extra(ExtraInput::Servers(servers)));
-        }
         let keys = self.state.node_state.pending_members.dead.clone();
         self.handle(Input::Extra(ExtraInput::Dead { keys }));
         if let Phase::Forming(bootstrapping) = before {

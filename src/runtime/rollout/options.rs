@@ -140,8 +140,8 @@ pub enum RolloutNotification {
     Event(Event),
     /// The servers of this node change so, as all have agreed.
     ChangeServers {
-        /// Version of the state with which it was committed.
-        version: u64,
+        /// The transaction that was committed.
+        txid: TxId,
         /// Changes by version.
         changes: ServerChanges,
     },

@@ -111,8 +111,8 @@ impl Service for RolloutService {
             ExtraEffect::Decide { txid, commit, proof } => {
                 core.notify(RolloutNotification::Decide { txid, commit, proof });
             }
-            ExtraEffect::ChangeServers { version, changes } => {
-                core.notify(RolloutNotification::ChangeServers { version, changes });
+            ExtraEffect::ChangeServers { txid, changes } => {
+                core.notify(RolloutNotification::ChangeServers { txid, changes });
             }
             ExtraEffect::Probe(model) => core.notify(RolloutNotification::Probe(model)),
             ExtraEffect::Answer(ticket, answer) => core.state.answer(ticket, answer),

@@ -366,8 +366,8 @@ fn remedy(command: &Command, cause: AbortCause, reason: &str, running: Option<&T
                 .to_owned()
         }
         (AbortCause::Model, _) => {
-            "each node needs a server of the version that answers: peer rollout serve NAME=URL --id \
-             NODE, and start that server"
+            "each node needs a server of the version that answers: peer rollout serve NAME=URL \
+             --id NODE, and start that server"
                 .to_owned()
         }
         (AbortCause::Recalling, _) => {

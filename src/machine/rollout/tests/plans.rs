@@ -12,7 +12,7 @@ fn start_of(steps: &[u32], change: impl FnOnce(&mut StartOrder)) -> Command {
     Command::Start(order)
 }
 
-/// What a node serves after `fx`.
+/// The state that a node serves after `fx`.
 fn served(fx: &[Effect]) -> ServedState {
     let served = fx.iter().rev().find_map(|it| {
         let Effect::Extra(ExtraEffect::Serve(served)) = it else { return None };
@@ -39,9 +39,9 @@ fn look(seat: &mut TestNode, second: u64) -> Vec<Effect> {
 }
 
 fn proposes(fx: &[Effect]) -> Option<TxKind> {
-    sent(fx).into_iter().find_map(|it| match it {
-        Message::PrepareReq(it) => Some(it.txid.kind),
-        _ => None,
+    sent(fx).into_iter().find_map(|it| {
+        let Message::PrepareReq(it) = it else { return None };
+        Some(it.txid.kind)
     })
 }
 

@@ -23,12 +23,12 @@ fn seats(table: &TestFleet) -> Vec<TestNode> {
     (0..3).map(|at| seat(table, at, &["v1", "v2"], whole())).collect()
 }
 
-fn told(fx: &[Effect]) -> Vec<(u64, ServerChanges)> {
-    let told = fx.iter().filter_map(|it| match it {
-        Effect::Extra(ExtraEffect::ChangeServers { version, changes }) => {
-            Some((*version, changes.clone()))
-        }
-        _ => None,
+fn told(fx: &[Effect]) -> Vec<(TxId, ServerChanges)> {
+    let told = fx.iter().filter_map(|it| {
+        let Effect::Extra(ExtraEffect::ChangeServers { txid, changes }) = it else {
+            return None;
+        };
+        Some((txid.clone(), changes.clone()))
     });
     told.collect()
 }
@@ -61,7 +61,8 @@ fn a_server_that_all_agree_on_is_each_node_s_from_the_commit_on() {
     let proposed = proposal(&fx);
     assert_eq!((proposed.txid.kind, &proposed.serves), (TxKind::Serve, &changes));
     let fx = agree(&mut seats, 0, &fx);
-    assert_eq!(told(&fx), [(2, changes.clone())]);
+    assert_eq!(told(&fx), [(proposed.txid.clone(), changes.clone())]);
+    let txid = proposed.txid;
     for seat in &mut seats {
         let whole = format!("v3 {}", server_digest(URL));
         assert_eq!(serves(seat), ["v1 v1", "v2 v2", &whole]);
@@ -79,9 +80,10 @@ fn a_server_that_all_agree_on_is_each_node_s_from_the_commit_on() {
     // A node that died before it carried it out does it at its next start, once.
     let mut memory = RolloutMemory::default();
     past.into_iter().for_each(|it| memory.replay(it));
-    for (servers_at, times) in [(0, 1), (1, 1), (2, 0)] {
+    let other: TxId = "serve-node-a-1-1".parse().unwrap();
+    for (servers_at, times) in [(None, 1), (Some(other), 1), (Some(txid), 0)] {
         let models = Some([(model("v1"), "v1".to_owned())].into());
-        let config = Config { models, servers_at, ..table.config(2) };
+        let config = Config { models, servers_at: servers_at.clone(), ..table.config(2) };
         let keys = table.keys[2].clone();
         let mut machine = RolloutMachine::new(config, keys, rng(), memory.clone());
         let mut fx = Fx::default();
@@ -89,7 +91,7 @@ fn a_server_that_all_agree_on_is_each_node_s_from_the_commit_on() {
         let mut found: Vec<_> = fx.drain().collect();
         machine.handle(Now::default(), Input::Synced { records: 1 }, &mut fx);
         found.extend(fx.drain());
-        assert_eq!(told(&found).len(), times, "{servers_at}");
+        assert_eq!(told(&found).len(), times, "{servers_at:?}");
         assert_eq!(machine.heartbeat().serves.unwrap().contains_key(&model("v3")), times == 1);
     }
 }
@@ -180,9 +182,9 @@ fn what_a_node_does_not_serve_is_refused_with_the_remedy_until_it_does() {
     assert_eq!(no.reason, remedy);
     // With a server it votes, and says at once that it has one.
     let fx = seats[2].tell(Input::Extra(ExtraInput::Servers(one("v3"))));
-    let beat = sent(&fx).into_iter().find_map(|it| match it {
-        Message::Heartbeat(it) => it.serves.clone(),
-        _ => None,
+    let beat = sent(&fx).into_iter().find_map(|it| {
+        let Message::Heartbeat(it) = it else { return None };
+        it.serves.clone()
     });
     assert!(beat.expect("it is told").contains_key(&model("v3")));
     seats[2].hear(0, prepare(&proposed));
