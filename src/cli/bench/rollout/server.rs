@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 use super::load;
@@ -21,7 +21,10 @@ use crate::runtime::clock::Clock;
 /// Longest wait for a server's first answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Interval at which a server that starts is asked.
+/// Time that a server has to end its processes before they are killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Interval at which a server that starts or ends is asked whether it has.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Folders of servers' programs that are not in every user's `PATH`.
@@ -242,11 +245,17 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // All of the group: killed alone, nginx would leave its workers behind.
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
+        let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) else { return };
+        // Killed at once, nginx would leave its workers behind.
+        let _ = kill_process(pid, Signal::TERM);
+        let clock = Clock::start();
+        while self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            if clock.mono().as_micros() > STOP_PATIENCE.as_micros() as u64 {
+                let _ = kill_process_group(pid, Signal::KILL);
+                let _ = self.child.wait();
+            }
+            let _ = crossbeam_channel::after(LOOK).recv();
         }
-        let _ = self.child.wait();
     }
 }
 
