@@ -83,7 +83,8 @@ pub(super) fn run(args: &RolloutBenchArgs) -> Result<(), CliError> {
     if args.transactions {
         return Ok(());
     }
-    proxies::run(args)
+    let lasts = Duration::from_secs(args.seconds);
+    proxies::run(&args.vs, &args.clients, lasts, args.rounds)
 }
 
 /// A data plane that sends a twentieth of its requests to the canary.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use serde_json::json;
 
-use super::RolloutBenchArgs;
 use super::load::Load;
 use super::server::{Rival, Server};
 use crate::cli::CliError;
@@ -26,12 +25,18 @@ const FIGURES: [&str; 7] =
 /// Values of one load, in the order of [`FIGURES`].
 type Round = [f64; FIGURES.len()];
 
-/// Measures, and prints a JSON line a figure.
+/// Measures the data plane and `rivals` with each number of clients, `rounds` times for so long,
+/// and prints a JSON line a figure. Without rivals the built-in model is measured, too.
 ///
 /// # Errors
 /// Fails if a server is not installed or does not start, if a request is not answered as it should
 /// be, and at Ctrl-C.
-pub(super) fn run(args: &RolloutBenchArgs) -> Result<(), CliError> {
+pub(super) fn run(
+    rivals: &[Rival],
+    clients: &[u16],
+    lasts: Duration,
+    rounds: u16,
+) -> Result<(), CliError> {
     let signals = signals::listen(false);
     let signals =
         signals.map_err(|source| CliError::System { action: "listen to signals", source })?;
@@ -39,27 +44,26 @@ pub(super) fn run(args: &RolloutBenchArgs) -> Result<(), CliError> {
     let cores = figure::cores();
     let (upstream, kind) = Server::upstream(cores)?;
     let mut servers = vec![("proxy", Server::own(Some(upstream.addr()))?)];
-    if args.vs.is_empty() {
+    if rivals.is_empty() {
         servers.push(("echo", Server::own(None)?));
     }
-    for rival in &args.vs {
+    for rival in rivals {
         servers.push((rival.name(), Server::rival(*rival, upstream.addr(), cores)?));
     }
-    for clients in &args.clients {
+    for clients in clients {
         let sheet = Sheet::new(json!({
-            "bench": "rollout", "cores": cores, "clients": clients, "seconds": args.seconds,
+            "bench": "rollout", "cores": cores, "clients": clients, "seconds": lasts.as_secs(),
             "upstream": kind,
         }));
         let warm_up = |(_, server): &(_, Server)| load(server, *clients, WARM_UP, &signals);
         servers.iter().try_for_each(|it| warm_up(it).map(drop))?;
-        let lasts = Duration::from_secs(args.seconds);
-        let mut rounds = vec![Vec::new(); servers.len()];
-        for _ in 0..args.rounds {
-            for ((_, server), rounds) in servers.iter().zip(&mut rounds) {
-                rounds.push(load(server, *clients, lasts, &signals)?);
+        let mut measured = vec![Vec::new(); servers.len()];
+        for _ in 0..rounds {
+            for ((_, server), measured) in servers.iter().zip(&mut measured) {
+                measured.push(load(server, *clients, lasts, &signals)?);
             }
         }
-        let named: Vec<_> = servers.iter().map(|(name, _)| *name).zip(rounds).collect();
+        let named: Vec<_> = servers.iter().map(|(name, _)| *name).zip(measured).collect();
         print(&sheet, &named)?;
     }
     Ok(())

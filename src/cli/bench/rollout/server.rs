@@ -33,9 +33,9 @@ const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 /// A reverse proxy that the data plane is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Rival {
-    /// nginx
+    /// nginx, with as many worker processes as cores
     Nginx,
-    /// `HAProxy`
+    /// HAProxy, with as many threads as cores
     Haproxy,
 }
 
