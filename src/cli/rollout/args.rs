@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::span::Span;
 use crate::proto::rollout::{Gate, ModelId, NodeId, Sticky, TxId};
-use crate::runtime::dataplane::Upstream;
+use crate::runtime::dataplane::Servers;
 use crate::runtime::rollout::{KillPoint, NodeAddr};
 
 /// The flags by which a peer takes part in rollouts.
@@ -20,9 +20,9 @@ pub struct RolloutNodeArgs {
     /// asks the node there to be let in [default: none, a peer of a fleet and nothing else]
     #[arg(long = "rollout", visible_alias = "id", value_name = "NAME")]
     pub id: Option<NodeId>,
-    /// A version and the server that answers for it, as in v1=http://127.0.0.1:9001; once for each
-    /// [default: none, a built-in model echoes]
-    #[arg(long, value_name = "NAME=URL", requires = "id")]
+    /// A version and the servers that answer for it, as in v1=http://127.0.0.1:9001 or
+    /// v2=https://a,https://b; once for each version [default: none, a built-in model echoes]
+    #[arg(long, value_name = "NAME=URL,…", requires = "id")]
     pub serve: Vec<Served>,
     /// A node that takes part, its key behind an @ if it is known; once for each, the same on every
     /// node. The first history begins when all have proved their keys [default: those of --roster,
@@ -52,9 +52,9 @@ pub struct RolloutNodeArgs {
     /// Folder of the log of transactions, which is NAME.log, and of the chat's, peer_N.log
     #[arg(long, value_name = "DIR", default_value = "data/logs")]
     pub log_dir: PathBuf,
-    /// Bytes of a request's body at most, at the data plane
-    #[arg(long, value_name = "SIZE", default_value = "1M", requires = "id")]
-    pub body_max: crate::cli::size::Size,
+    /// Settings of the data plane as a proxy.
+    #[command(flatten)]
+    pub proxy: super::proxy_args::ProxyArgs,
     /// Kill this process at a named point of its first transaction, to see that nothing is lost.
     #[cfg(feature = "fault-injection")]
     #[arg(long, value_name = "POINT", hide = true, requires = "id")]
@@ -84,13 +84,13 @@ pub enum DecisionLogKind {
     Bft,
 }
 
-/// Version and the server that answers for it, `NAME=URL`.
+/// Version and the servers that answer for it, `NAME=URL,…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
     /// Name of the version.
     pub model: ModelId,
-    /// Address of its server.
-    pub upstream: Upstream,
+    /// Addresses of its servers.
+    pub servers: Servers,
 }
 
 impl FromStr for Served {
@@ -99,7 +99,7 @@ impl FromStr for Served {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (model, url) =
             text.split_once('=').ok_or("write NAME=URL, as in v1=http://127.0.0.1:9001")?;
-        Ok(Self { model: model.parse()?, upstream: url.parse()? })
+        Ok(Self { model: model.parse()?, servers: url.parse()? })
     }
 }
 

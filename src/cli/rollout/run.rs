@@ -212,15 +212,18 @@ fn summary(node: &RolloutNode) -> Value {
 
 /// Returns `limits` of a data plane, or as much of them as the system allows, with a warning.
 fn affordable(limits: dataplane::DataPlaneLimits) -> dataplane::DataPlaneLimits {
-    // A client's connection may need one to an upstream; as many as half of both are kept for
-    // later, and the other nodes' come on top.
+    // A client's connection may need one to a server; as many again are kept for later.
     let wanted = 3 * limits.connections;
     let (room, shortage) = descriptor_check::for_connections(wanted);
     let Some(shortage) = shortage else { return limits };
     ::log::warn!("{shortage}");
-    let connections = (room / 4).max(1);
-    let connections_of_one = limits.connections_of_one.min(connections);
-    dataplane::DataPlaneLimits { connections, connections_of_one, ..limits }
+    let connections = (room / 3).max(1);
+    dataplane::DataPlaneLimits {
+        connections,
+        connections_of_one: limits.connections_of_one.min(connections / 4 * 3).max(1),
+        requests_of_version: limits.requests_of_version.min(connections / 2).max(1),
+        ..limits
+    }
 }
 
 /// Returns the first log line.

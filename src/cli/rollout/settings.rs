@@ -14,7 +14,7 @@ use crate::network::OrderedLog;
 use crate::network::rollout::{DecisionStore, NodeOptions};
 use crate::proto::rollout::{ModelId, NodeId, RoutingState};
 use crate::runtime::cluster_key;
-use crate::runtime::dataplane::{self, Upstream};
+use crate::runtime::dataplane::Servers;
 use crate::runtime::rollout::{AdmissionPolicy, HistoryBootstrap, NodeAddr};
 
 /// Settings that a node is started with.
@@ -64,7 +64,6 @@ impl Settings {
                     .to_owned(),
             ));
         }
-        let body_bytes = usize::try_from(flags.body_max.0).unwrap_or(usize::MAX);
         let dir = args.node.data.join(format!("rollout-{me}"));
         let in_chat = || DecisionStore::Chat {
             log_dir: flags.log_dir.join("decisions"),
@@ -73,11 +72,9 @@ impl Settings {
         let node = NodeOptions {
             at,
             http,
-            upstreams: upstreams(&flags.serve, &flags.stable)?,
-            plane_limits: dataplane::DataPlaneLimits {
-                body_bytes,
-                ..dataplane::DataPlaneLimits::default()
-            },
+            servers: servers(&flags.serve, &flags.stable)?,
+            plane_limits: flags.proxy.limits(),
+            proxy: flags.proxy.options()?,
             initial: RoutingState::initial(flags.stable.clone(), flags.canary.clone()),
             bootstrap: bootstrap(args, &me, at, is_in_fleet)?,
             cluster_keys,
@@ -95,20 +92,23 @@ impl Settings {
     }
 }
 
-fn upstreams(serve: &[Served], stable: &ModelId) -> Result<BTreeMap<ModelId, Upstream>, CliError> {
-    let mut upstreams = BTreeMap::new();
-    for Served { model, upstream } in serve {
-        if upstreams.insert(model.clone(), upstream.clone()).is_some() {
-            return Err(CliError::Usage(format!("--serve names {model} twice")));
-        }
+fn servers(serve: &[Served], stable: &ModelId) -> Result<BTreeMap<ModelId, Servers>, CliError> {
+    let mut all = BTreeMap::new();
+    for Served { model, servers } in serve {
+        let joined = match all.remove(model) {
+            None => servers.clone(),
+            Some(before) => Servers::join(before, servers.clone())
+                .map_err(|reason| CliError::Usage(format!("--serve {model}: {reason}")))?,
+        };
+        all.insert(model.clone(), joined);
     }
-    if !upstreams.is_empty() && !upstreams.contains_key(stable) {
+    if !all.is_empty() && !all.contains_key(stable) {
         return Err(CliError::Usage(format!(
             "version {stable} is served first, and no --serve {stable}=URL says by whom; add it, \
              or name another version with --stable"
         )));
     }
-    Ok(upstreams)
+    Ok(all)
 }
 
 fn bootstrap(
@@ -199,7 +199,7 @@ mod tests {
         let base = "peer --port 1 --id a --http 127.0.0.1:5";
         let unserved = refused(&format!("{base} --serve v2=http://b:1"));
         assert!(unserved.contains("--serve v1=URL"), "{unserved}");
-        assert!(refused(&format!("{base} --serve v1=http://")).contains("an upstream is like"));
+        assert!(refused(&format!("{base} --serve v1=http://")).contains("a server is like"));
         assert!(refused(&format!("{base} --node a=127.0.0.1:2")).contains("make them the same"));
         assert!(refused("peer --port 1 --serve v1=http://b:1").contains("--rollout"));
     }

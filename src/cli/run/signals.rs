@@ -1,7 +1,7 @@
 //! Signals. Ctrl-C, SIGTERM, the closing of the terminal and, for nodes that a program has started,
 //! the end of standard input ask for an orderly end; a second signal ends the process at once.
-//! SIGHUP without the end of a terminal makes the process read the cluster keys again, as daemons
-//! do.
+//! SIGHUP without the end of a terminal makes the process read the cluster keys and the data plane's
+//! certificate again, as daemons do.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use crate::runtime::{cluster_key, thread};
+use crate::runtime::{cluster_key, dataplane, thread};
 
 /// Signals that end a node, with their names.
 const ENDING: [(i32, &str); 2] = [(SIGINT, "SIGINT"), (SIGTERM, "SIGTERM")];
@@ -99,9 +99,21 @@ fn ignores(signal: i32) -> bool {
 }
 
 fn read_again() {
-    match cluster_key::read_again() {
-        Ok(0) => ::log::info!("SIGHUP: there is nothing to read again"),
+    let keys = cluster_key::read_again();
+    let planes = dataplane::read_files_again();
+    if let (Ok(0), Ok(0)) = (&keys, &planes) {
+        ::log::info!("SIGHUP: there is nothing to read again");
+    }
+    match keys {
+        Ok(0) => {}
         Ok(_) => ::log::info!("SIGHUP: the cluster key was read again; new connections use it"),
         Err(error) => ::log::warn!("SIGHUP: the cluster key stays as it was: {error}"),
+    }
+    match planes {
+        Ok(0) => {}
+        Ok(_) => ::log::info!(
+            "SIGHUP: the data plane's certificate was read again, and its access log opened anew"
+        ),
+        Err(error) => ::log::warn!("SIGHUP: the data plane's certificate stays: {error}"),
     }
 }

@@ -118,6 +118,12 @@ impl Window {
         part.refused += u64::from(ending == RequestOutcome::Refused);
     }
 
+    /// Counts a failure of a request that was counted as answered.
+    pub fn fail(&mut self) {
+        let at = self.place(self.newest);
+        self.parts[at].errors = (self.parts[at].errors + 1).min(self.parts[at].samples);
+    }
+
     /// Returns the figures of the window at `now`.
     pub fn health(&mut self, now: Time) -> ModelHealth {
         self.move_on(now);

@@ -1,7 +1,11 @@
 //! Counters of a node of rollouts, as `/metrics` of its data plane has them.
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 
 use crate::machine::rollout::Event;
 use crate::proto::rollout::Choice;
@@ -66,42 +70,38 @@ impl Counts {
         }
     }
 
-    pub(super) fn write(&self, out: &mut String) {
+    /// Values at this moment.
+    pub(super) fn snapshot(&self) -> Box<dyn Collector> {
         let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let rows = [
-            (
-                "folkmoot_rollout_committed_total",
-                "counter",
-                "Transactions committed by this process.",
-                &self.committed,
-            ),
-            (
-                "folkmoot_rollout_aborted_total",
-                "counter",
-                "Transactions that this process saw aborted.",
-                &self.aborted,
-            ),
-            (
-                "folkmoot_rollout_votes_commit_total",
-                "counter",
-                "Votes for a transaction.",
-                &self.votes_commit,
-            ),
-            (
-                "folkmoot_rollout_votes_abort_total",
-                "counter",
-                "Votes against a transaction.",
-                &self.votes_abort,
-            ),
-        ];
-        for (name, kind, help, counter) in rows {
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            let _ = writeln!(out, "{name} {}", now(counter));
+        Box::new(Snapshot {
+            counts: [
+                ("committed", "Transactions committed by this process", now(&self.committed)),
+                ("aborted", "Transactions that this process saw aborted", now(&self.aborted)),
+                ("votes_commit", "Votes for a transaction", now(&self.votes_commit)),
+                ("votes_abort", "Votes against a transaction", now(&self.votes_abort)),
+            ],
+            doubt_ms: now(&self.doubt_ms),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    counts: [(&'static str, &'static str, u64); 4],
+    doubt_ms: u64,
+}
+
+impl Collector for Snapshot {
+    #[allow(clippy::cast_precision_loss, reason = "it is shown, nothing is decided by it")]
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, count) in self.counts {
+            let name = format!("rollout_{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+            family.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
         }
-        let name = "folkmoot_rollout_in_doubt_seconds";
-        let help = "How long the present doubt lasts, as of the last question; 0: none.";
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
-        let doubt = now(&self.doubt_ms);
-        let _ = writeln!(out, "{name} {}.{:03}", doubt / 1000, doubt % 1000);
+        let (name, help) =
+            ("rollout_in_doubt_seconds", "Time in doubt, as of the last question; 0: none");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        family.encode_gauge(&(self.doubt_ms as f64 / 1000.0))
     }
 }

@@ -26,7 +26,7 @@ pub use crate::machine::rollout::{
 };
 use crate::model::Now;
 use crate::proto::rollout::{ModelId, NodeId, RoutingState};
-use crate::runtime::dataplane::{self, Upstream};
+use crate::runtime::dataplane::{self, Servers};
 use crate::runtime::driver::options::EventSink;
 use crate::runtime::rollout::{AdmissionPolicy, EngineStatus, RolloutNotification};
 
@@ -73,8 +73,8 @@ impl RolloutBuilder<'_> {
         self
     }
 
-    /// Server that answers for a version, as in `serve("v1", "http://127.0.0.1:9001")`. Without any
-    /// a built-in model answers for all versions with its input.
+    /// Servers that answer for a version, as in `serve("v1", "http://a:9001,http://b:9001")`. Without
+    /// any a built-in model answers for all versions with its input.
     #[must_use]
     pub fn serve(mut self, version: &str, url: &str) -> Self {
         self.served.push((version.to_owned(), url.to_owned()));
@@ -116,10 +116,10 @@ impl RolloutBuilder<'_> {
         let me: NodeId = self.name.parse().map_err(wrong)?;
         let version = |name: &str| name.parse::<ModelId>().map_err(wrong);
         let (stable, next) = (version(&self.versions.0)?, version(&self.versions.1)?);
-        let upstream = |(name, url): &(String, String)| {
-            Ok((version(name)?, url.parse::<Upstream>().map_err(wrong)?))
+        let servers = |(name, urls): &(String, String)| {
+            Ok((version(name)?, urls.parse::<Servers>().map_err(wrong)?))
         };
-        let upstreams = self.served.iter().map(upstream).collect::<Result<_, StartError>>()?;
+        let servers = self.served.iter().map(servers).collect::<Result<_, StartError>>()?;
         let decisions = self.order.map(|it| {
             it.engine().ok_or_else(|| {
                 wrong("a crash order decides no rollouts; found it with Order::byzantine")
@@ -130,8 +130,9 @@ impl RolloutBuilder<'_> {
         let options = NodeOptions {
             at: self.network.endpoint(),
             http: self.listen,
-            upstreams,
+            servers,
             plane_limits: dataplane::DataPlaneLimits::default(),
+            proxy: dataplane::ProxyOptions::default(),
             initial: RoutingState::initial(stable, next),
             bootstrap: None,
             cluster_keys: None,

@@ -24,7 +24,7 @@ use crate::network::error::StartError;
 use crate::network::peer::Network;
 use crate::proto::rollout::{ModelId, NodeId, RoutingState};
 use crate::proto::sealed::ClusterKeys;
-use crate::runtime::dataplane::{self, DataPlane, Upstream};
+use crate::runtime::dataplane::{self, DataPlane, Servers};
 use crate::runtime::driver::options::{DialectServers, EventSink};
 use crate::runtime::files::os_rng;
 use crate::runtime::rollout::{
@@ -47,10 +47,12 @@ pub struct NodeOptions {
     pub at: Endpoint,
     /// Address at which the data plane listens.
     pub http: SocketAddr,
-    /// Server of each version; empty for the built-in model.
-    pub upstreams: BTreeMap<ModelId, Upstream>,
+    /// Servers of each version; empty for the built-in model.
+    pub servers: BTreeMap<ModelId, Servers>,
     /// Limits of the data plane.
     pub plane_limits: dataplane::DataPlaneLimits,
+    /// Settings of the data plane as a proxy.
+    pub proxy: dataplane::ProxyOptions,
     /// Routing state of version 1.
     pub initial: RoutingState,
     /// Beginning of the history; `None` to let the fleet say.
@@ -71,9 +73,9 @@ impl NodeOptions {
     /// Versions that this node can serve, each with a digest of its server's address, which may
     /// hold a secret; `None` if it serves any.
     pub fn models(&self) -> Option<BTreeMap<ModelId, String>> {
-        let digest = |it: &Upstream| hex::encode(&Sha256::digest(it.to_string())[..4]);
-        let told = self.upstreams.iter().map(|(model, at)| (model.clone(), digest(at)));
-        (!self.upstreams.is_empty()).then(|| told.collect())
+        let digest = |it: &Servers| hex::encode(&Sha256::digest(it.to_string())[..4]);
+        let told = self.servers.iter().map(|(model, at)| (model.clone(), digest(at)));
+        (!self.servers.is_empty()).then(|| told.collect())
     }
 }
 
@@ -280,10 +282,11 @@ fn data_plane(options: &NodeOptions, counts: &Arc<Counts>) -> Result<DataPlane, 
     let options = dataplane::DataPlaneOptions {
         listen: options.http,
         node_id: options.me.clone(),
-        upstreams: options.upstreams.clone(),
+        servers: options.servers.clone(),
         limits: options.plane_limits,
         seed: os_rng()?.random(),
-        more_metrics: Some(Box::new(move |out| rollout_counts.write(out))),
+        more_metrics: Some(Box::new(move || rollout_counts.snapshot())),
+        proxy: options.proxy.clone(),
     };
     Ok(DataPlane::start(options)?)
 }

@@ -26,6 +26,10 @@ pub(super) struct Readings {
     pub(super) latency_us: Histogram,
     /// Number of failed requests.
     pub(super) errors: u64,
+    /// Number of answers by the first digit of their status; the first is of requests without one.
+    pub(super) by_class: [u64; 6],
+    /// Number of bytes of answers' bodies.
+    pub(super) bytes: u64,
     window: Window,
     /// Rollout of the window.
     epoch: u64,
@@ -37,22 +41,53 @@ impl Meter {
     fn new() -> Self {
         let window = Window::new(Duration::from_secs(1));
         let latency_us = Histogram::new(LATENCY_US);
-        Self(Mutex::new(Readings { latency_us, errors: 0, window, epoch: 0, warm_at: Time::ZERO }))
+        Self(Mutex::new(Readings {
+            latency_us,
+            errors: 0,
+            by_class: [0; 6],
+            bytes: 0,
+            window,
+            epoch: 0,
+            warm_at: Time::ZERO,
+        }))
     }
 
     pub(super) fn readings(&self) -> MutexGuard<'_, Readings> {
         self.0.lock().expect("nothing under this lock can panic")
     }
 
-    /// Counts a request that began in a rollout; the gates of later rollouts do not look at it.
-    pub(super) fn observe(&self, now: Time, latency: Duration, ending: RequestOutcome, epoch: u64) {
+    /// Counts a request that began in a rollout, with its answer's status, 0 if there is none; the
+    /// gates of later rollouts do not look at it.
+    pub(super) fn observe(
+        &self,
+        (now, latency): (Time, Duration),
+        (status, ending): (u16, RequestOutcome),
+        epoch: u64,
+    ) {
         let mut readings = self.readings();
         readings.latency_us.observe(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
         readings.errors += u64::from(ending == RequestOutcome::Failed);
+        if let Some(count) = readings.by_class.get_mut(usize::from(status / 100)) {
+            *count += 1;
+        }
         if readings.epoch == epoch {
             let is_warm = now >= readings.warm_at;
             readings.window.observe(now, is_warm.then_some(latency), ending);
         }
+    }
+
+    /// Counts an answer that broke off after it had been counted as a good one.
+    pub(super) fn broke(&self, epoch: u64) {
+        let mut readings = self.readings();
+        readings.errors += 1;
+        if readings.epoch == epoch {
+            readings.window.fail();
+        }
+    }
+
+    /// Counts bytes of an answer's body.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.readings().bytes += bytes as u64;
     }
 
     pub(super) fn health(&self, now: Time) -> ModelHealth {
@@ -61,7 +96,7 @@ impl Meter {
 }
 
 /// The meters of all models.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Meters(BTreeMap<ModelId, Arc<Meter>>);
 
 impl Meters {

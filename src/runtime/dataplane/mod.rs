@@ -1,56 +1,73 @@
-//! The data plane of a node: requests of the world, each answered by the model that the committed
+//! The data plane of a node: a reverse proxy whose requests go to the version that the committed
 //! state chooses (T9, T11).
 //!
 //! Invariants:
 //! - A request is of one committed state from its choice to its last byte; a new state is for the
 //!   requests after it, all of it at once.
 //! - A connection ends within a bounded time for any behavior of its client, and no other
-//!   connection ends with it; the same holds for an upstream's answer.
-//! - A model's figures are of its own doing: the costs of a slow client are not in them.
+//!   connection ends with it; the same holds for a server's answer.
+//! - No body is held, except one that decides where its request goes.
+//! - A version's figures are of its own doing: the costs of a slow client are not in them.
 //!
-//! A connection has one thread. The state that is served is not decided here.
+//! Requests run on a few threads with tokio, each connection on one of them. The state that is
+//! served is not decided here.
 
-mod answers;
-mod connection;
+mod access_log;
+mod body;
+mod choose;
+mod headers;
 mod limits;
 mod meters;
 mod metrics;
 pub mod model;
-mod predict;
-mod request_reader;
-mod server;
+mod own;
+mod pool;
+mod proxy;
+mod servers;
 mod serving;
-mod socket;
-mod sockets;
-mod texts;
-mod upstream;
+mod tunnel;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use ipnet::IpNet;
+use prometheus_client::collector::Collector;
 use rand::SeedableRng as _;
 use serde_json::json;
+use tokio::sync::watch as signal;
 
+pub use access_log::AccessLogOptions;
 pub use limits::DataPlaneLimits;
-pub use upstream::Upstream;
+pub use own::OwnPaths;
+pub use servers::{Servers, Upstream};
 
-use self::connection::HttpConnection;
+use self::access_log::AccessLog;
+use self::body::ResponseBody;
 use self::meters::Meters;
-use self::predict::Predictor;
-use self::request_reader::RequestReader;
-use self::server::{ConnectionHandler, PortServer, ServerState};
+use self::pool::{Version, Versions};
 use self::serving::{Backend, ModelBackend, ServingState, json_of};
-use self::sockets::SocketPermit;
-use self::upstream::{Pool, Reply};
 use super::driver::counters::Counter;
-use super::listen::ListenError;
+use super::listen::{self, ListenError};
 use crate::machine::rollout::ServedState;
 use crate::model::Rng;
 use crate::proto::rollout::{HealthSnapshot, ModelId, NodeId, RemovalAuthority};
+use crate::runtime::clock::Clock;
+use crate::runtime::web::client::exchange;
+pub use crate::runtime::web::guarded::GuardCounters;
+use crate::runtime::web::guarded::{ClientTimeouts, ConnectionState};
+use crate::runtime::web::refusal::Refusal;
+use crate::runtime::web::server::{Client, Handler, Place, Places, Port, serve};
+pub use crate::runtime::web::tls::TlsFiles;
+use crate::runtime::web::tls::{ServerTls, Trust};
+use crate::runtime::web::workers::{Workers, count_of_cores};
 
 /// Window of gates as long as no rollout names another.
 const WINDOW_DEFAULT: Duration = Duration::from_secs(60);
@@ -58,8 +75,8 @@ const WINDOW_DEFAULT: Duration = Duration::from_secs(60);
 /// Time-out of a version's answer before a vote: votes have two seconds.
 const PROBE_WITHIN: Duration = Duration::from_millis(1500);
 
-/// Appends lines of further metrics to the text of `/metrics`.
-pub type MoreMetrics = Box<dyn Fn(&mut String) + Send + Sync>;
+/// Collector of further metrics at `/metrics`, as of the moment of the call.
+pub type MoreMetrics = Box<dyn Fn() -> Box<dyn Collector> + Send + Sync>;
 
 /// Options of a data plane.
 pub struct DataPlaneOptions {
@@ -67,14 +84,53 @@ pub struct DataPlaneOptions {
     pub listen: SocketAddr,
     /// Id of this node.
     pub node_id: NodeId,
-    /// Servers of the models; without any the built-in model answers for all.
-    pub upstreams: BTreeMap<ModelId, Upstream>,
-    /// Limits of clients and upstreams.
+    /// Servers of the versions; without any the built-in model answers for all.
+    pub servers: BTreeMap<ModelId, Servers>,
+    /// Limits of clients and servers.
     pub limits: DataPlaneLimits,
     /// Seed of the draws for requests without a key.
     pub seed: u64,
-    /// Writer of further metrics at `/metrics`.
+    /// Further metrics at `/metrics`.
     pub more_metrics: Option<MoreMetrics>,
+    /// Settings of a proxy.
+    pub proxy: ProxyOptions,
+}
+
+/// Settings of a data plane as a proxy.
+#[derive(Clone, Debug)]
+pub struct ProxyOptions {
+    /// Certificate for clients by `https://`; without one they come by `http://`.
+    pub tls: Option<TlsFiles>,
+    /// Files of authorities whose servers are trusted beside those of this machine's.
+    pub authorities: Vec<PathBuf>,
+    /// Networks of the proxies before this one, whose word about a request's source is believed.
+    pub trusted: Vec<IpNet>,
+    /// Paths of the node itself.
+    pub own_paths: OwnPaths,
+    /// True if headers with underscores in their names are passed on.
+    pub keeps_underscores: bool,
+    /// Path that a server answers with 2xx when it is ready; without one it is when it can be
+    /// called.
+    pub ready_path: Option<String>,
+    /// True if another process may listen at the same address, to take the port over.
+    pub shares_port: bool,
+    /// Access log, if there is one.
+    pub access_log: Option<AccessLogOptions>,
+}
+
+impl Default for ProxyOptions {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            authorities: Vec::new(),
+            trusted: ["127.0.0.0/8", "::1/128"].map(|it| it.parse().expect("a network")).into(),
+            own_paths: OwnPaths::default(),
+            keeps_underscores: false,
+            ready_path: None,
+            shares_port: false,
+            access_log: None,
+        }
+    }
 }
 
 /// Counters of served and refused requests.
@@ -84,41 +140,53 @@ pub struct DataPlaneCounters {
     pub connections: Counter,
     /// Requests whose head was read.
     pub requests: Counter,
-    /// Requests that were malformed, or for a path or method that does not exist.
+    /// Requests that were refused by the node itself.
     pub refused: Counter,
     /// Connections refused because there were too many.
     pub refused_busy: Counter,
-    /// Connections closed because no further request came.
-    pub closed_idle: Counter,
-    /// Answers that could not be written.
-    pub write_failed: Counter,
+    /// Connections that were given up.
+    pub clients: Arc<GuardCounters>,
 }
 
-/// State that all threads of a data plane share.
+/// State that all requests of a data plane share.
 struct Shared {
     node_id: NodeId,
-    server: ServerState,
-    seed: u64,
+    clock: Clock,
+    limits: DataPlaneLimits,
     counters: DataPlaneCounters,
-    pools: BTreeMap<ModelId, Arc<Pool>>,
+    places: Arc<Places>,
+    /// Versions that this node has servers of.
+    versions: RwLock<Arc<Versions>>,
+    trust: Trust,
+    tls: Option<ServerTls>,
+    trusted: Vec<IpNet>,
+    own_paths: OwnPaths,
+    keeps_underscores: bool,
+    ready_path: Option<String>,
     more_metrics: Option<MoreMetrics>,
-    /// Number that rises with each state, so that a thread need not take the lock to see that it is
-    /// the same.
-    generation: AtomicU64,
+    access_log: Option<Arc<AccessLog>>,
+    /// Source of the draws of each thread.
+    rngs: Vec<Mutex<Rng>>,
+    workers: usize,
+    stopping: signal::Sender<bool>,
+    /// State that is served; a request takes it once.
+    serving_state: RwLock<Option<Arc<ServingState>>>,
+    /// What is served, and the meters of it; changes one at a time.
     current: Mutex<Current>,
 }
 
 #[derive(Default)]
 struct Current {
-    serving_state: Option<Arc<ServingState>>,
-    generation: u64,
+    serving: Option<Arc<ServedState>>,
+    epoch: u64,
     meters: Meters,
 }
 
 /// A data plane that runs until it is stopped or dropped.
 pub struct DataPlane {
     shared: Arc<Shared>,
-    port: PortServer,
+    workers: Arc<Workers>,
+    port: Port,
 }
 
 impl fmt::Debug for DataPlane {
@@ -131,27 +199,54 @@ impl DataPlane {
     /// Listens and answers; with 503 if a state is needed, until [`Self::set`] brings one.
     ///
     /// # Errors
-    /// Fails if the address cannot be listened on.
+    /// Fails if the address cannot be listened on, or a file of TLS is not one.
     pub fn start(options: DataPlaneOptions) -> Result<Self, ListenError> {
-        let DataPlaneOptions { listen, node_id, upstreams, limits, seed, more_metrics } = options;
-        let server = ServerState::new(limits);
-        let pool = |(model, upstream)| {
-            let sockets = Arc::clone(&server.sockets);
-            (model, Arc::new(Pool::new(upstream, limits, server.clock, sockets)))
+        let DataPlaneOptions { listen, node_id, servers, limits, seed, more_metrics, proxy } =
+            options;
+        let failed = |source| ListenError::Listen { addr: listen, source };
+        let clock = Clock::start();
+        let workers = Arc::new(Workers::start("data", count_of_cores()).map_err(failed)?);
+        let trust = Trust::new(proxy.authorities);
+        let settings = (limits, clock, workers.count());
+        let version = |(model, servers): (ModelId, Servers)| {
+            Ok((model, Arc::new(Version::new(&servers, &trust, settings)?)))
         };
-        let pools = upstreams.into_iter().map(pool).collect();
+        let versions = servers.into_iter().map(version).collect::<Result<Versions, String>>();
+        let versions = versions.map_err(ListenError::Setting)?;
+        let tls = proxy.tls.map(ServerTls::read).transpose().map_err(ListenError::Setting)?;
+        let access_log = proxy.access_log.as_ref().map(AccessLog::open).transpose();
+        let access_log = access_log.map_err(ListenError::Setting)?.map(Arc::new);
+        let listener = listen::bind_as(listen, proxy.shares_port)?;
+        let rng = |at| Mutex::new(Rng::seed_from_u64(seed ^ (at as u64).wrapping_mul(0x9E37_79B9)));
         let shared = Arc::new(Shared {
             node_id,
-            server,
-            seed,
+            clock,
+            limits,
             counters: DataPlaneCounters::default(),
-            pools,
+            places: Arc::default(),
+            versions: RwLock::new(Arc::new(versions)),
+            trust,
+            tls,
+            trusted: proxy.trusted,
+            own_paths: proxy.own_paths,
+            keeps_underscores: proxy.keeps_underscores,
+            ready_path: proxy.ready_path,
             more_metrics,
-            generation: AtomicU64::new(0),
+            access_log,
+            rngs: (0..workers.count()).map(rng).collect(),
+            workers: workers.count(),
+            stopping: signal::channel(false).0,
+            serving_state: RwLock::default(),
             current: Mutex::default(),
         });
-        let port = PortServer::open(listen, "data", &shared)?;
-        Ok(Self { shared, port })
+        if shared.tls.is_some() || shared.access_log.is_some() {
+            let mut all = WITH_FILES.lock().expect("nothing under this lock can panic");
+            all.push(Arc::downgrade(&shared));
+        }
+        let receive = receiver(&shared, &workers);
+        let port = Port::open(listener, &workers, receive).map_err(failed)?;
+        workers.handle(0).spawn(watch::run(Arc::clone(&shared)));
+        Ok(Self { shared, workers, port })
     }
 
     /// Listen address of the data plane.
@@ -161,7 +256,38 @@ impl DataPlane {
 
     /// Serves another committed state, from the next request on.
     pub fn set(&self, serving: Arc<ServedState>) {
-        self.shared.set(serving);
+        let mut current = self.shared.lock();
+        // Another rollout, or another window: gates look at no earlier requests.
+        let is_same = current
+            .serving
+            .as_ref()
+            .is_some_and(|it| it.salt == serving.salt && it.window == serving.window);
+        current.epoch += u64::from(!is_same);
+        current.serving = Some(serving);
+        self.shared.apply(&mut current);
+    }
+
+    /// Sets the servers of a version, from the next request on; `None` if this node has none any
+    /// more.
+    ///
+    /// # Errors
+    /// Fails with the reason, for people, if a server cannot be asked at all; nothing has changed.
+    pub fn serve(&self, model: &ModelId, servers: Option<&Servers>) -> Result<(), String> {
+        let shared = &self.shared;
+        let settings = (shared.limits, shared.clock, shared.workers);
+        let version = servers.map(|it| Version::new(it, &shared.trust, settings)).transpose()?;
+        let mut current = shared.lock();
+        let mut versions = Versions::clone(&shared.versions());
+        let is_same = |it: &Arc<Version>| servers.is_some_and(|servers| it.told == *servers);
+        match version {
+            // Its figures and connections go on.
+            Some(_) if versions.get(model).is_some_and(is_same) => return Ok(()),
+            Some(version) => drop(versions.insert(model.clone(), Arc::new(version))),
+            None => drop(versions.remove(model)),
+        }
+        *shared.versions.write().expect("nothing under this lock can panic") = Arc::new(versions);
+        shared.apply(&mut current);
+        Ok(())
     }
 
     /// Figures of the last window, of the two models of the state that is served.
@@ -169,31 +295,29 @@ impl DataPlane {
         self.shared.health()
     }
 
-    /// Lets the server of a model answer one request, `{}`, over a connection of its own. Any
-    /// answer will do but 502, 503 and 504, by which servers say that they are not ready: a model's
-    /// opinion of this question does not matter, and gates judge the rest.
+    /// Lets each server of a version answer one request over a connection of its own: `{}` to
+    /// `/predict`, or the path that says whether it is ready. Any answer will do but 502, 503 and
+    /// 504, by which servers say that they are not ready: a model's opinion of this question does
+    /// not matter, and gates judge the rest. Must not be called from a thread that serves HTTP.
     ///
     /// # Errors
     /// The reason why there is no such answer, for people.
     pub fn probe(&self, model: &ModelId) -> Result<(), String> {
-        let Shared { pools, server, .. } = &*self.shared;
-        let Some(pool) = pools.get(model) else { return Ok(()) };
-        let limits =
-            DataPlaneLimits { answer: PROBE_WITHIN, connect: PROBE_WITHIN, ..server.limits };
-        let sockets = Arc::clone(&server.sockets);
-        let pool = Pool::new(pool.upstream.clone(), limits, server.clock, sockets);
-        let mut request = b"POST ".to_vec();
-        pool.upstream.write_target(&mut request, "/predict", "");
-        request.extend_from_slice(b" HTTP/1.1\r\nHost: ");
-        pool.upstream.write_host(&mut request);
-        request.extend_from_slice(b"\r\nContent-Type: application/json\r\nConnection: close\r\n");
-        request.extend_from_slice(b"Content-Length: 2\r\n\r\n{}");
-        let mut reply = Reply::default();
-        match pool.ask(&request, &mut reply) {
-            Ok(()) if !matches!(reply.status, 502..=504) => Ok(()),
-            Ok(()) => Err(format!("it answers with {}", reply.status)),
-            Err(failure) => Err(failure.to_string()),
-        }
+        let versions = self.shared.versions();
+        let Some(version) = versions.get(model).cloned() else { return Ok(()) };
+        let ready_path = self.shared.ready_path.clone();
+        let (tell, told) = crossbeam_channel::bounded(1);
+        self.workers.handle(0).spawn(async move {
+            let mut outcome = Ok(());
+            for server in &version.servers {
+                outcome = probe(server, ready_path.as_deref()).await;
+                if outcome.is_err() {
+                    break;
+                }
+            }
+            let _ = tell.send(outcome);
+        });
+        told.recv().unwrap_or_else(|_| Err("the data plane is stopping".to_owned()))
     }
 
     /// Counters of the data plane.
@@ -201,12 +325,24 @@ impl DataPlane {
         &self.shared.counters
     }
 
-    /// Stops the data plane: requests that are being answered have two seconds to end. Returns when
-    /// no thread and no socket is left. Must not be called from one of its threads.
+    /// Stops the data plane. It accepts no more connections; each answer says that its connection
+    /// ends, and requests that are being answered have the time of the limits' grace. Returns when
+    /// no thread and no socket is left. Must not be called from a thread that serves HTTP.
     pub fn stop(&self) {
-        self.port.shut(&self.shared.server);
-        for pool in self.shared.pools.values() {
-            pool.close();
+        self.shared.stopping.send_replace(true);
+        let left = self.port.shut(&self.workers, &self.shared.places, self.shared.limits.grace);
+        if left > 0 {
+            log::warn!(
+                "{left} connections to {} were cut off at the end of the grace",
+                self.addr()
+            );
+        }
+        self.workers.stop();
+        for version in self.shared.versions().values() {
+            version.servers.iter().for_each(|it| it.tidy(true));
+        }
+        if let Some(log) = &self.shared.access_log {
+            log.close();
         }
     }
 }
@@ -217,40 +353,170 @@ impl Drop for DataPlane {
     }
 }
 
+/// The data planes of this process that have files.
+static WITH_FILES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+/// Reads the certificates of this process's data planes again, which new connections have from then
+/// on, and opens their access logs anew, which may have been moved away. Returns the number of data
+/// planes with such files.
+///
+/// # Errors
+/// Fails with the reason, for people; the old certificate stays.
+pub fn read_files_again() -> Result<usize, String> {
+    let mut all = WITH_FILES.lock().expect("nothing under this lock can panic");
+    all.retain(|it| it.strong_count() > 0);
+    for shared in all.iter().filter_map(Weak::upgrade) {
+        if let Some(log) = &shared.access_log {
+            log.reopen();
+        }
+        shared.tls.as_ref().map_or(Ok(()), ServerTls::read_again)?;
+    }
+    Ok(all.len())
+}
+
+/// Asks a server whether it can answer.
+async fn probe(server: &pool::Server, ready_path: Option<&str>) -> Result<(), String> {
+    let body = ready_path.is_none().then(|| b"{}".to_vec());
+    let path = ready_path.unwrap_or("/predict");
+    let target = server.address.target(path).filter(|_| ready_path.is_none());
+    let target = target.as_deref().unwrap_or(path);
+    let asked = exchange(&server.connector, &server.address, target, body, PROBE_WITHIN).await?;
+    match asked.status {
+        502..=504 => Err(format!("it answers with {}", asked.status)),
+        200..=299 => Ok(()),
+        _ if ready_path.is_none() => Ok(()),
+        status => Err(format!("it answers with {status} at {path}")),
+    }
+}
+
+/// Receiver of connections, each for the thread with the fewest.
+fn receiver(shared: &Arc<Shared>, workers: &Arc<Workers>) -> crate::runtime::web::server::Receive {
+    let (shared, workers) = (Arc::clone(shared), Arc::clone(workers));
+    let loads: Arc<[AtomicUsize]> = (0..workers.count()).map(|_| AtomicUsize::new(0)).collect();
+    Box::new(move |stream, from| {
+        let DataPlaneLimits { connections, connections_of_one, .. } = shared.limits;
+        let Some(place) = shared.places.take(from.ip(), connections, connections_of_one) else {
+            shared.counters.refused_busy.add(1);
+            turn_away(&stream);
+            return;
+        };
+        shared.counters.connections.add(1);
+        let least = (0..loads.len()).min_by_key(|at| loads[*at].load(Ordering::Relaxed));
+        let worker = least.unwrap_or(0);
+        loads[worker].fetch_add(1, Ordering::Relaxed);
+        let (shared, loads) = (Arc::clone(&shared), Arc::clone(&loads));
+        workers.handle(worker).spawn(async move {
+            converse(shared, stream, from, worker, place).await;
+            loads[worker].fetch_sub(1, Ordering::Relaxed);
+        });
+    })
+}
+
+/// Serves one connection to its end.
+async fn converse(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    from: SocketAddr,
+    worker: usize,
+    place: Place,
+) {
+    let made = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
+    let Ok(stream) = made else { return };
+    let _ = stream.set_nodelay(true);
+    let limits = &shared.limits;
+    let timeouts = ClientTimeouts { head: limits.head, idle: limits.idle, write: limits.write };
+    let settings = (timeouts, Arc::clone(&shared.counters.clients));
+    let stopping = shared.stopping.subscribe();
+    let state = ConnectionState::new();
+    match &shared.tls {
+        None => {
+            let client = Client { from, is_tls: false, worker, state };
+            serve(stream, client, Arc::clone(&shared), settings, stopping).await;
+        }
+        Some(tls) => {
+            let accepted = tokio::time::timeout(limits.head, tls.acceptor().accept(stream)).await;
+            let Ok(Ok(stream)) = accepted else {
+                shared.counters.clients.refused.add(1);
+                return;
+            };
+            let client = Client { from, is_tls: true, worker, state };
+            serve(stream, client, Arc::clone(&shared), settings, stopping).await;
+        }
+    }
+    drop(place);
+}
+
+/// Refuses a connection. It may not cost as much as a served one: no task and no waiting.
+fn turn_away(stream: &TcpStream) {
+    let body = Refusal::new(503, "busy", "too many connections; try again in a moment").json();
+    let text = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+         Retry-After: 1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    let _ = rustix::net::send(stream, text.as_bytes(), flags);
+}
+
+impl Handler for Shared {
+    type Body = ResponseBody;
+
+    async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        client: Arc<Client>,
+    ) -> Response<ResponseBody> {
+        self.answer(request, &client).await
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Current> {
         self.current.lock().expect("nothing under this lock can panic")
     }
 
-    /// Number of the state that is served.
-    fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+    fn meters(&self) -> Meters {
+        self.lock().meters.clone()
     }
 
-    /// The state that is served, with its number.
-    fn current(&self) -> (Option<Arc<ServingState>>, u64) {
-        let current = self.lock();
-        (current.serving_state.clone(), current.generation)
+    fn versions(&self) -> Arc<Versions> {
+        Arc::clone(&self.versions.read().expect("nothing under this lock can panic"))
     }
 
-    fn set(&self, serving: Arc<ServedState>) {
-        let mut current = self.lock();
-        // Another rollout, or another window: gates look at no earlier requests.
-        let epoch = match &current.serving_state {
-            None => 1,
-            Some(serving_state) => {
-                let is_same = serving_state.serving.salt == serving.salt
-                    && serving_state.serving.window == serving.window;
-                serving_state.epoch + u64::from(!is_same)
-            }
-        };
+    /// True if the built-in model answers for all versions.
+    fn is_echo(&self) -> bool {
+        self.versions.read().expect("nothing under this lock can panic").is_empty()
+    }
+
+    /// The state that is served.
+    fn current(&self) -> Option<Arc<ServingState>> {
+        self.serving_state.read().expect("nothing under this lock can panic").clone()
+    }
+
+    fn rng(&self, worker: usize) -> MutexGuard<'_, Rng> {
+        let rng = &self.rngs[worker % self.rngs.len()];
+        rng.lock().expect("nothing under this lock can panic")
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    fn stopping(&self) -> signal::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// Makes the state of `current` the one that is served.
+    fn apply(&self, current: &mut Current) {
+        let Some(serving) = current.serving.clone() else { return };
+        let (state, epoch) = (&serving.state, current.epoch);
         let span = serving.window.unwrap_or(WINDOW_DEFAULT);
-        let state = &serving.state;
-        let now = self.server.clock.mono();
+        let now = self.clock.mono();
+        let versions = self.versions();
         let mut model_backend = |model: &ModelId, warm_up: Duration| {
-            let backend = match self.pools.get(model) {
-                Some(pool) => Backend::Upstream(Arc::clone(pool)),
-                None if self.pools.is_empty() => Backend::Echo,
+            let backend = match versions.get(model) {
+                Some(version) => Backend::Servers(Arc::clone(version)),
+                None if versions.is_empty() => Backend::Echo,
                 None => Backend::Missing,
             };
             let meter = current.meters.of(model, epoch, (span, now.after(warm_up)));
@@ -282,21 +548,18 @@ impl Shared {
                 let _ = write!(json, ",\"{name}\":{}}}", json!(text));
             }
         }
-        let (json, digest) = (json.into_bytes(), state.digest().to_string());
+        let (json, digest) = (json.into(), state.digest().to_string());
         // The brake: the committed state stays, and all requests go to the stable version.
         let share = if serving.brake.is_some() { 0 } else { state.canary_share() };
-        current.serving_state =
+        let state =
             Some(Arc::new(ServingState { serving, share, json, digest, epoch, stable, canary }));
-        current.generation += 1;
-        self.generation.store(current.generation, Ordering::Release);
+        *self.serving_state.write().expect("nothing under this lock can panic") = state;
     }
 
     fn health(&self) -> HealthSnapshot {
-        let now = self.server.clock.now();
-        let (serving_state, _) = self.current();
-        let backends = serving_state
-            .iter()
-            .flat_map(|serving_state| [&serving_state.stable, &serving_state.canary]);
+        let now = self.clock.now();
+        let state = self.current();
+        let backends = state.iter().flat_map(|state| [&state.stable, &state.canary]);
         HealthSnapshot {
             node_id: self.node_id.clone(),
             window_id: format!("window-{}", now.wall.0 / 1000),
@@ -304,41 +567,32 @@ impl Shared {
         }
     }
 
-    fn health_json(&self) -> String {
-        let (serving_state, _) = self.current();
+    /// The node's health, and whether requests can succeed here: a state is known, and the version
+    /// that has most of them has a server that can be called.
+    fn health_json(&self) -> (bool, String) {
+        let state = self.current();
         let mut fields = json!(self.health());
-        fields["status"] = if serving_state.is_some() { "serving" } else { "starting" }.into();
+        let is_up = |state: &ServingState| {
+            let backend = if state.share > 5_000 { &state.canary } else { &state.stable };
+            match &backend.backend {
+                Backend::Echo => true,
+                Backend::Servers(version) => version.is_up(),
+                Backend::Missing => false,
+            }
+        };
+        let status = match &state {
+            None => "starting",
+            Some(_) if self.is_stopping() => "stopping",
+            Some(state) if !is_up(state) => "no server",
+            Some(_) => "serving",
+        };
+        fields["status"] = status.into();
         fields["last_committed_version"] =
-            serving_state.as_ref().map_or(0, |it| it.serving.state.version).into();
-        if let Some(reason) = serving_state.as_ref().and_then(|it| it.serving.brake.clone()) {
+            state.as_ref().map_or(0, |it| it.serving.state.version).into();
+        if let Some(reason) = state.as_ref().and_then(|it| it.serving.brake.clone()) {
             fields["brake"] = reason.into();
         }
-        fields["digest"] = serving_state.map(|it| it.digest.clone()).into();
-        fields.to_string()
-    }
-
-    fn metrics(&self) -> String {
-        metrics::text(self)
-    }
-}
-
-impl ConnectionHandler for Shared {
-    fn server(&self) -> &ServerState {
-        &self.server
-    }
-
-    fn serve(&self, stream: Arc<TcpStream>, permit: &SocketPermit) {
-        // Spread out, so that neighbors among seeds have nothing in common.
-        let own = permit.number().wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let predictor = Predictor::new(Rng::seed_from_u64(self.seed ^ own), self.server.clock);
-        if let Ok(reader) = RequestReader::new(&self.server, stream) {
-            HttpConnection::new(self, reader, predictor).serve();
-        }
-    }
-
-    fn count(&self, has_room: bool) {
-        let counters = &self.counters;
-        let counter = if has_room { &counters.connections } else { &counters.refused_busy };
-        counter.add(1);
+        fields["digest"] = state.map(|it| it.digest.clone()).into();
+        (status == "serving", fields.to_string())
     }
 }

@@ -5,24 +5,25 @@
 //! answer; which ones these are does not depend on chance.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response};
 use serde_json::json;
 
-use super::answers::{Going, input_of, refusal, refusal_of_end, write_own};
 use super::limits::DataPlaneLimits;
-use super::request_reader::{ReadEnd, RequestReader};
-use super::server::{ConnectionHandler, PortServer, ServerState};
-use super::sockets::SocketPermit;
-use super::texts;
-use crate::proto::http::{RequestHead, room};
+use super::own::input_of;
 use crate::proto::rollout::{BASIS_POINTS, ModelId};
-use crate::runtime::driver::counters::Counter;
-use crate::runtime::listen::ListenError;
+use crate::runtime::listen::{self, ListenError};
+use crate::runtime::web::guarded::{ClientTimeouts, ConnectionState};
+use crate::runtime::web::refusal::{self, JSON, Refusal};
+use crate::runtime::web::server::{Client, Handler, Places, Port, serve};
+use crate::runtime::web::workers::Workers;
 
 /// Options of a model.
 #[derive(Clone, Debug)]
@@ -40,20 +41,17 @@ pub struct ModelOptions {
 /// A model that runs until it is stopped or dropped.
 pub struct Model {
     shared: Arc<Shared>,
-    port: PortServer,
-    /// Sender whose drop ends the delays under way.
-    running: Mutex<Option<Sender<()>>>,
+    workers: Workers,
+    places: Arc<Places>,
+    port: Port,
 }
 
 struct Shared {
-    server: ServerState,
     options: ModelOptions,
     /// Start of each answer, up to the input, behind which a brace follows.
-    prefix: Vec<u8>,
+    prefix: String,
     /// Number of requests that it was asked.
     asked: AtomicU64,
-    refused_busy: Counter,
-    is_over: Receiver<()>,
 }
 
 impl fmt::Debug for Model {
@@ -68,23 +66,38 @@ impl Model {
     /// # Errors
     /// Fails if the address cannot be listened on.
     pub fn start(options: ModelOptions) -> Result<Self, ListenError> {
-        // All requests come from a few nodes, so one address may have all connections.
-        let limits = DataPlaneLimits::default();
-        let limits = DataPlaneLimits { connections_of_one: limits.connections, ..limits };
+        let addr = options.listen;
+        let failed = |source| ListenError::Listen { addr, source };
         let named = json!({ "model": options.name }).to_string();
-        let prefix = format!("{},\"input\":", named.trim_end_matches('}')).into_bytes();
-        let (running, is_over) = crossbeam_channel::bounded(0);
-        let listen = options.listen;
-        let shared = Arc::new(Shared {
-            server: ServerState::new(limits),
-            options,
-            prefix,
-            asked: AtomicU64::new(0),
-            refused_busy: Counter::default(),
-            is_over,
-        });
-        let port = PortServer::open(listen, "model", &shared)?;
-        Ok(Self { shared, port, running: Mutex::new(Some(running)) })
+        let prefix = format!("{},\"input\":", named.trim_end_matches('}'));
+        let shared = Arc::new(Shared { options, prefix, asked: AtomicU64::new(0) });
+        let workers = Workers::start("model", 1).map_err(failed)?;
+        let places = Arc::<Places>::default();
+        let runtime = workers.handle(0).clone();
+        let (shared2, places2) = (Arc::clone(&shared), Arc::clone(&places));
+        let limits = DataPlaneLimits::default();
+        let timeouts = ClientTimeouts { head: limits.head, idle: limits.idle, write: limits.write };
+        let (stopping, stop) = tokio::sync::watch::channel(false);
+        let receive = move |stream: std::net::TcpStream, from: SocketAddr| {
+            let _running = &stopping;
+            // All requests come from a few nodes, so one address may have all connections.
+            let max = limits.connections;
+            let Some(place) = places2.take(from.ip(), max, max) else { return };
+            let (shared, stop) = (Arc::clone(&shared2), stop.clone());
+            runtime.spawn(async move {
+                let made = stream.set_nonblocking(true);
+                let made = made.and_then(|()| tokio::net::TcpStream::from_std(stream));
+                let Ok(stream) = made else { return };
+                let _ = stream.set_nodelay(true);
+                let state = ConnectionState::new();
+                let client = Client { from, is_tls: false, worker: 0, state };
+                serve(stream, client, shared, (timeouts, Arc::default()), stop).await;
+                drop(place);
+            });
+        };
+        let listener = listen::bind(addr.ip(), addr.port())?;
+        let port = Port::open(listener, &workers, Box::new(receive)).map_err(failed)?;
+        Ok(Self { shared, workers, places, port })
     }
 
     /// Listen address of the model.
@@ -99,8 +112,8 @@ impl Model {
 
     /// Stops the model, without waiting for delays. Returns when no thread and no socket is left.
     pub fn stop(&self) {
-        drop(self.running.lock().expect("nothing under this lock can panic").take());
-        self.port.shut(&self.shared.server);
+        self.port.shut(&self.workers, &self.places, Duration::ZERO);
+        self.workers.stop();
     }
 }
 
@@ -110,86 +123,41 @@ impl Drop for Model {
     }
 }
 
-impl ConnectionHandler for Shared {
-    fn server(&self) -> &ServerState {
-        &self.server
-    }
+impl Handler for Shared {
+    type Body = Full<Bytes>;
 
-    fn serve(&self, stream: Arc<TcpStream>, _: &SocketPermit) {
-        let Ok(mut reader) = RequestReader::new(&self.server, stream) else { return };
-        let mut out = Vec::new();
-        let end = loop {
-            out.clear();
-            match self.turn(&mut reader, &mut out) {
-                Ok(true) => {}
-                Ok(false) => break ReadEnd::Done,
-                Err(end) => break end,
-            }
-        };
-        out.clear();
-        let is_refused = refusal_of_end(&mut out, &end, &self.server.limits);
-        let is_told = is_refused && reader.socket.write_all(&out).is_ok();
-        if is_told || matches!(end, ReadEnd::Done) {
-            reader.part();
+    async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        client: Arc<Client>,
+    ) -> Response<Full<Bytes>> {
+        let _in_flight = client.state.begin(request.version() == hyper::Version::HTTP_2);
+        if request.method() != Method::POST {
+            let mut response = Refusal::new(405, "no_such_method", "a model has POST").response();
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            return response;
         }
-    }
-
-    fn count(&self, has_room: bool) {
-        self.refused_busy.add(u64::from(!has_room));
+        let max = DataPlaneLimits::default().held_body_bytes;
+        let Ok(body) = Limited::new(request.into_body(), max).collect().await else {
+            let reason = format!("a body has at most {max} bytes");
+            return Refusal::new(413, "body_too_long", &reason).response();
+        };
+        self.answer(&body.to_bytes()).await
     }
 }
 
 impl Shared {
-    /// Answers one request; returns whether another may follow.
-    fn turn(&self, reader: &mut RequestReader<'_>, out: &mut Vec<u8>) -> Result<bool, ReadEnd> {
-        let head_len = reader.read_head()?;
-        let (is_post, is_head, framing, expects_continue, mut going) = {
-            let mut room = room();
-            let outline =
-                RequestHead::parse(reader.head(head_len), &mut room).map_err(ReadEnd::Fault)?;
-            let is_last = !outline.keep_alive || !self.server.lets_go_on();
-            let going = match (is_last, outline.minor) {
-                (true, _) => Going::Off,
-                (false, 0) => Going::OnAfterAll,
-                (false, _) => Going::On,
-            };
-            let RequestHead { method, framing, expects_continue, .. } = outline;
-            (method == "POST", method == "HEAD", framing, expects_continue, going)
-        };
-        let len = reader.read_body(head_len, framing, expects_continue)?;
-        if is_post {
-            going = self.answer(reader.body(head_len, framing), going, out);
-        } else {
-            let reason = "a model has POST";
-            refusal(out, 405, "no_such_method", reason, b"Allow: POST\r\n", going);
-            if is_head {
-                let end = out.windows(4).position(|four| four == b"\r\n\r\n");
-                out.truncate(end.map_or(out.len(), |end| end + 4));
-            }
-        }
-        reader.socket.write_all(out).map_err(|_| ReadEnd::Broken)?;
-        reader.forget(len);
-        Ok(going != Going::Off)
-    }
-
-    /// Writes an answer; returns whether the connection goes on.
-    fn answer(&self, body: &[u8], going: Going, out: &mut Vec<u8>) -> Going {
+    async fn answer(&self, body: &[u8]) -> Response<Full<Bytes>> {
         let ModelOptions { name, delay, failing, .. } = &self.options;
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
-        if self.is_over.recv_timeout(*delay) == Err(RecvTimeoutError::Disconnected) {
-            refusal(out, 503, "stopping", "this model is being stopped", &[], Going::Off);
-            return Going::Off;
+        if !delay.is_zero() {
+            tokio::time::sleep(*delay).await;
         }
         if fails(number, *failing) {
             let reason = format!("model {name} fails {failing} of {BASIS_POINTS} requests");
-            refusal(out, 500, "failing", &reason, &[], going);
-            return going;
+            return Refusal::new(500, "failing", &reason).response();
         }
-        let mut text = self.prefix.clone();
-        text.extend_from_slice(input_of(body));
-        text.push(b'}');
-        write_own(out, 200, texts::JSON, &[], &text, going);
-        going
+        refusal::own(200, JSON, format!("{}{}}}", self.prefix, input_of(body)))
     }
 }
 

@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
+use hyper::body::Bytes;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 
+use super::choose::ModelChoice;
 use super::meters::Meter;
-use super::upstream::Pool;
+use super::pool::Version;
 use crate::machine::rollout::ServedState;
 use crate::proto::rollout::{ModelId, NodeId, RoutingState, TxId};
 
@@ -16,7 +19,7 @@ pub(super) struct ServingState {
     /// Number of the 10,000 buckets that are the canary's.
     pub(super) share: u32,
     /// The state as JSON, the same text on every node.
-    pub(super) json: Vec<u8>,
+    pub(super) json: Bytes,
     /// Digest of the state, as text.
     pub(super) digest: String,
     /// Number that distinguishes rollouts.
@@ -29,8 +32,8 @@ pub(super) struct ServingState {
 pub(super) enum Backend {
     /// The model that is built in.
     Echo,
-    /// A server, by its pool of connections.
-    Upstream(Arc<Pool>),
+    /// The servers of the version.
+    Servers(Arc<Version>),
     /// None: this node knows servers of other models only.
     Missing,
 }
@@ -40,11 +43,20 @@ pub(super) struct ModelBackend {
     pub(super) model: ModelId,
     pub(super) meter: Arc<Meter>,
     pub(super) backend: Backend,
-    /// Header lines of all its answers, up to the value of the last one, which is the bucket.
-    pub(super) headers: Vec<u8>,
+    /// Headers of all its answers.
+    headers: Vec<(HeaderName, HeaderValue)>,
     /// Answer of the built-in model, up to the input, behind which a brace follows.
-    pub(super) echo: Vec<u8>,
+    pub(super) echo: String,
 }
+
+/// Headers of an answer that only this node may set.
+const OWN_HEADERS: [HeaderName; 5] = [
+    HeaderName::from_static("x-model"),
+    HeaderName::from_static("x-routing-version"),
+    HeaderName::from_static("x-routing-txid"),
+    HeaderName::from_static("x-routing-node"),
+    HeaderName::from_static("x-routing-bucket"),
+];
 
 impl ModelBackend {
     pub(super) fn new(
@@ -55,24 +67,31 @@ impl ModelBackend {
         node: &NodeId,
     ) -> Self {
         let txid = state.txid.as_ref().map_or_else(|| "initial".to_owned(), TxId::to_string);
-        let headers = format!(
-            "X-Model: {model}\r\nX-Routing-Version: {}\r\nX-Routing-Txid: {txid}\r\n\
-             X-Routing-Node: {node}\r\nX-Routing-Bucket: ",
-            state.version
-        );
+        let values = [model.to_string(), state.version.to_string(), txid, node.to_string()];
+        let value = |it: String| HeaderValue::try_from(it).expect("names are plain text");
+        let headers = OWN_HEADERS.into_iter().zip(values.map(value)).collect();
         let echo = json!({ "model_selected": model }).to_string();
         let echo = format!(
             "{},\"routing_state\":{},\"input\":",
             echo.trim_end_matches('}'),
             json_of(state),
         );
-        Self {
-            model: model.clone(),
-            meter,
-            backend,
-            headers: headers.into_bytes(),
-            echo: echo.into_bytes(),
+        Self { model: model.clone(), meter, backend, headers, echo }
+    }
+
+    /// Sets the headers of an answer that say which state and version it is of, and why.
+    pub(super) fn sign(&self, headers: &mut HeaderMap, choice: ModelChoice) {
+        for (name, value) in &self.headers {
+            headers.insert(name, value.clone());
         }
+        let [.., bucket] = OWN_HEADERS;
+        let value = match choice {
+            ModelChoice::Key(number) => HeaderValue::from(number),
+            ModelChoice::Draw(_) => HeaderValue::from_static("random"),
+            ModelChoice::Wish(true) => HeaderValue::from_static("always"),
+            ModelChoice::Wish(false) => HeaderValue::from_static("never"),
+        };
+        headers.insert(bucket, value);
     }
 }
 

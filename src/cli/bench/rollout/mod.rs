@@ -22,7 +22,9 @@ use self::server::Rival;
 use crate::cli::CliError;
 use crate::machine::rollout::ServedState;
 use crate::proto::rollout::{ModelId, NodeId, RoutingState, Weights};
-use crate::runtime::dataplane::{DataPlane, DataPlaneLimits, DataPlaneOptions, Upstream};
+use crate::runtime::dataplane::{
+    DataPlane, DataPlaneLimits, DataPlaneOptions, ProxyOptions, Servers,
+};
 
 /// Share of the canary meanwhile, in basis points.
 const SHARE: u32 = 500;
@@ -66,7 +68,7 @@ pub struct RolloutBenchArgs {
     hold: Option<SocketAddr>,
     /// With --hold: the upstream of both models, instead of the built-in one
     #[arg(long, value_name = "URL", requires = "hold")]
-    upstream: Option<Upstream>,
+    upstream: Option<Servers>,
 }
 
 /// Measures, and prints a JSON line a figure.
@@ -88,20 +90,21 @@ pub(super) fn run(args: &RolloutBenchArgs) -> Result<(), CliError> {
 }
 
 /// A data plane that sends a twentieth of its requests to the canary.
-fn start(listen: SocketAddr, upstream: Option<&Upstream>) -> Result<DataPlane, CliError> {
+fn start(listen: SocketAddr, upstream: Option<&Servers>) -> Result<DataPlane, CliError> {
     let failed = |reason: &str| CliError::Failed(reason.to_owned());
     let model = |name: &str| name.parse::<ModelId>().map_err(failed);
     let (stable, canary) = (model("v1")?, model("v2")?);
-    let upstreams = upstream.map_or_else(BTreeMap::new, |upstream| {
+    let servers = upstream.map_or_else(BTreeMap::new, |upstream| {
         [&stable, &canary].map(|model| (model.clone(), upstream.clone())).into()
     });
     let plane = DataPlane::start(DataPlaneOptions {
         listen,
         node_id: "node-a".parse::<NodeId>().map_err(failed)?,
-        upstreams,
+        servers,
         limits: DataPlaneLimits::default(),
         seed: 1,
         more_metrics: None,
+        proxy: ProxyOptions::default(),
     })
     .map_err(|err| CliError::Failed(err.to_string()))?;
     let weights = Weights::split(&stable, &canary, SHARE);
@@ -113,7 +116,7 @@ fn start(listen: SocketAddr, upstream: Option<&Upstream>) -> Result<DataPlane, C
 }
 
 /// Serves until the input ends.
-fn hold(at: SocketAddr, upstream: Option<&Upstream>) -> Result<(), CliError> {
+fn hold(at: SocketAddr, upstream: Option<&Servers>) -> Result<(), CliError> {
     let plane = start(at, upstream)?;
     crate::cli::output::print(&format!("{}\n", json!({ "serving": plane.addr() })))?;
     let read = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());

@@ -1,0 +1,616 @@
+//! The way of a request: the state is taken, a version chosen, one of its servers asked, and its
+//! answer passed on as it comes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Body as _, Bytes, Frame, Incoming};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version as HttpVersion};
+use tokio::time::Instant;
+
+use super::Shared;
+use super::access_log::AccessLine;
+use super::body::{ClientBody, RequestBody, ResponseBody, ServerBody, Transfer, soon};
+use super::choose::{ModelChoice, choose, needs_body};
+use super::headers::{self, Source};
+use super::own;
+use super::pool::{Lease, Server, Version, VersionPlace};
+use super::serving::{Backend, ModelBackend, ServingState};
+use super::tunnel;
+use crate::machine::rollout::RequestOutcome;
+use crate::runtime::web::client::broken;
+use crate::runtime::web::guarded::InFlight;
+use crate::runtime::web::refusal::{self, Refusal};
+use crate::runtime::web::server::Client;
+
+/// Longest body of a request or an answer that is waited for before its head goes on, in bytes.
+const SMALL_BODY: u64 = 16 * 1024;
+
+/// Longest target of a request in bytes.
+const TARGET_BYTES_MAX: usize = 16 * 1024;
+
+/// Number of times that a request is given to another connection or server.
+const ATTEMPTS_MAX: usize = 4;
+
+/// Fault of a request at its servers.
+struct Failure {
+    refusal: Refusal,
+    outcome: RequestOutcome,
+}
+
+/// A request on its way, with what its answer needs.
+struct Way<'a> {
+    shared: &'a Arc<Shared>,
+    client: &'a Client,
+    state: &'a ServingState,
+    backend: &'a ModelBackend,
+    choice: ModelChoice,
+}
+
+impl Shared {
+    /// Answers a request.
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        client: &Client,
+    ) -> Response<ResponseBody> {
+        self.counters.requests.add(1);
+        let is_http2 = request.version() == HttpVersion::HTTP_2;
+        let fault = check(&request, client);
+        let in_flight = client.state.begin(is_http2);
+        let is_http1 = !is_http2;
+        let line = self.access_line(&request, client);
+        let mut response = match fault {
+            Some(refusal) => self.refused(&refusal, in_flight),
+            None => self.route(request, client, in_flight).await,
+        };
+        if let Some(mut line) = line {
+            let model = response.headers().get("x-model").and_then(|it| it.to_str().ok());
+            line.answered(response.status().as_u16(), model.map(str::to_owned));
+            response.body_mut().line = Some(line);
+        }
+        // The answer says it, when it is written: the client does not send another request here.
+        if is_http1 && self.is_stopping() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Line of the access log for a request, if it is to have one.
+    fn access_line(&self, request: &Request<Incoming>, client: &Client) -> Option<Box<AccessLine>> {
+        let log = self.access_log.as_ref()?;
+        let is_drawn = log.draws(&mut self.rng(client.worker));
+        let source = Source { from: client.from, is_tls: client.is_tls, trusted: &self.trusted };
+        let from = source.client(request.headers());
+        let what = (request.method(), request.uri());
+        is_drawn.then(|| Box::new(AccessLine::new(log, self.clock, from, what)))
+    }
+
+    async fn route(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        client: &Client,
+        in_flight: InFlight,
+    ) -> Response<ResponseBody> {
+        let serving_state = self.current();
+        if let Some(resource) = own::at(request.uri().path(), self.own_paths) {
+            let answer = own::answer(self, resource, &request, serving_state.as_deref());
+            return whole(answer, in_flight);
+        }
+        let Some(state) = serving_state else {
+            let refusal = own::not_ready();
+            return whole(refusal.response(), in_flight);
+        };
+        if self.is_echo() && request.uri().path() != "/predict" {
+            let reason = "there are /predict, /routing, /health and /metrics";
+            return self.refused(&Refusal::new(404, "no_such_path", reason), in_flight);
+        }
+        let (mut parts, body) = request.into_parts();
+        let (held, body) = match self.hold(&state, &mut parts, body).await {
+            Ok(held) => held,
+            Err(refusal) => return self.refused(&refusal, in_flight),
+        };
+        let choice = {
+            let mut rng = self.rng(client.worker);
+            choose(&state.serving, &parts.headers, held.as_deref().unwrap_or_default(), &mut rng)
+        };
+        let Some(choice) = choice else {
+            let refusal = Refusal::new(400, "bad_header", "X-Canary is `always` or `never`");
+            return self.refused(&refusal, in_flight);
+        };
+        let is_canary = match choice {
+            ModelChoice::Key(bucket) | ModelChoice::Draw(bucket) => bucket < state.share,
+            ModelChoice::Wish(is_canary) => is_canary,
+        };
+        let backend = if is_canary { &state.canary } else { &state.stable };
+        let way = Way { shared: self, client, state: &state, backend, choice };
+        match &backend.backend {
+            Backend::Echo => way.echo(&parts, held, in_flight),
+            Backend::Servers(version) => {
+                let body = match held {
+                    Some(held) => Ok(held),
+                    None => Err(body),
+                };
+                way.forward(version, parts, body, in_flight).await
+            }
+            Backend::Missing => {
+                let reason = format!(
+                    "this node has no server of {}; peer rollout serve {}=URL gives it one",
+                    backend.model, backend.model
+                );
+                way.failed(&Refusal::new(502, "no_upstream", &reason), in_flight)
+            }
+        }
+    }
+
+    /// Reads a body that is needed whole: to choose the version, or as the input of the built-in
+    /// model. Others are not read.
+    async fn hold(
+        &self,
+        state: &ServingState,
+        parts: &mut Parts,
+        body: Incoming,
+    ) -> Result<(Option<Bytes>, Option<Incoming>), Refusal> {
+        if !self.is_echo() && !needs_body(&state.serving) {
+            return Ok((None, Some(body)));
+        }
+        let max = match self.limits.body_bytes {
+            0 => self.limits.held_body_bytes,
+            own => self.limits.held_body_bytes.min(usize::try_from(own).unwrap_or(usize::MAX)),
+        };
+        let too_long = || {
+            let reason = format!("a body that the node must read has at most {max} bytes");
+            Refusal::new(413, "body_too_long", &reason)
+        };
+        if body.size_hint().lower() > max as u64 {
+            return Err(too_long());
+        }
+        let transfer = Arc::<Transfer>::default();
+        let is_paced = parts.version != HttpVersion::HTTP_2;
+        let limits = self.limits;
+        let body = ClientBody::new(VecDeque::new(), body, limits, is_paced, Arc::clone(&transfer));
+        let body = Limited::new(RequestBody::Streamed(Box::new(body)), max);
+        match body.collect().await {
+            Ok(whole) => {
+                let bytes = whole.to_bytes();
+                if parts.headers.remove(header::TRANSFER_ENCODING).is_some() {
+                    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+                }
+                Ok((Some(bytes), None))
+            }
+            Err(_) => Err(transfer.fault().cloned().unwrap_or_else(too_long)),
+        }
+    }
+
+    /// Refuses a request by an answer of the node's own.
+    fn refused(&self, refusal: &Refusal, in_flight: InFlight) -> Response<ResponseBody> {
+        self.counters.refused.add(1);
+        whole(refusal.response(), in_flight)
+    }
+}
+
+/// An answer of the node's own as one to a request.
+fn whole(
+    answer: Response<http_body_util::Full<Bytes>>,
+    in_flight: InFlight,
+) -> Response<ResponseBody> {
+    let (parts, mut body) = answer.into_parts();
+    let bytes = std::pin::Pin::new(&mut body);
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let bytes = match bytes.poll_frame(&mut cx) {
+        std::task::Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+        _ => Bytes::new(),
+    };
+    Response::from_parts(parts, ResponseBody::whole(bytes, in_flight))
+}
+
+/// Fault of a request that no server is asked about.
+fn check(request: &Request<Incoming>, client: &Client) -> Option<Refusal> {
+    let headers = request.headers();
+    let malformed = |reason: &str| Some(Refusal::new(400, "malformed", reason));
+    if request.version() != HttpVersion::HTTP_2 {
+        let mut hosts = headers.get_all(header::HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (None, _) if request.version() == HttpVersion::HTTP_11 => {
+                return malformed("a request of HTTP/1.1 has a Host header");
+            }
+            (Some(_), Some(_)) => return malformed("a request has one Host header"),
+            (Some(host), None) if host.as_bytes().iter().any(|byte| b" ,/@?#".contains(byte)) => {
+                return malformed("the Host header is no name or address");
+            }
+            _ => {}
+        }
+        if headers.contains_key(header::TRANSFER_ENCODING) {
+            let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+            let is_chunked =
+                codings.next().is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked"));
+            if !is_chunked || codings.next().is_some() {
+                let reason = "the one known Transfer-Encoding is chunked, once";
+                return Some(Refusal::new(501, "not_implemented", reason));
+            }
+            if client.state.came_with("content-length") {
+                return malformed(
+                    "a request has a Content-Length or a Transfer-Encoding, not both",
+                );
+            }
+        }
+    }
+    if request.method() == Method::CONNECT {
+        let reason = "this is no proxy for CONNECT";
+        return Some(Refusal::new(501, "not_implemented", reason));
+    }
+    if request.uri().path_and_query().is_some_and(|it| it.as_str().len() > TARGET_BYTES_MAX) {
+        return Some(Refusal::new(414, "target_too_long", "the target of the request is too long"));
+    }
+    let expectation = headers.get(header::EXPECT);
+    if expectation.is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        let reason = "the one known expectation is 100-continue";
+        return Some(Refusal::new(417, "unknown_expectation", reason));
+    }
+    None
+}
+
+impl Way<'_> {
+    fn meter(&self, began: crate::model::Time, status: u16, outcome: RequestOutcome) {
+        let now = self.shared.clock.mono();
+        let times = (now, now.since(began));
+        self.backend.meter.observe(times, (status, outcome), self.state.epoch);
+    }
+
+    /// An answer of the node's own, in place of the version's.
+    fn failed(&self, refusal: &Refusal, in_flight: InFlight) -> Response<ResponseBody> {
+        self.meter(self.shared.clock.mono(), refusal.status, RequestOutcome::Failed);
+        self.signed(refusal, in_flight)
+    }
+
+    fn signed(&self, refusal: &Refusal, in_flight: InFlight) -> Response<ResponseBody> {
+        let mut response = refusal.response();
+        self.backend.sign(response.headers_mut(), self.choice);
+        if refusal.status == 503 {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        whole(response, in_flight)
+    }
+
+    /// Answer of the built-in model: the model, the state, and the input.
+    fn echo(
+        &self,
+        parts: &Parts,
+        body: Option<Bytes>,
+        in_flight: InFlight,
+    ) -> Response<ResponseBody> {
+        if parts.method != Method::POST {
+            let refusal = Refusal::new(405, "no_such_method", "the built-in model has POST");
+            let mut response = self.shared.refused(&refusal, in_flight);
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
+        let began = self.shared.clock.mono();
+        let input = own::input_of(body.as_deref().unwrap_or_default());
+        let text = format!("{}{input}}}", self.backend.echo);
+        let mut response = refusal::own(200, refusal::JSON, text);
+        response.headers_mut().remove(header::CACHE_CONTROL);
+        self.backend.sign(response.headers_mut(), self.choice);
+        self.meter(began, 200, RequestOutcome::Fine);
+        whole(response, in_flight)
+    }
+
+    /// Asks a server, and passes its answer on.
+    async fn forward(
+        &self,
+        version: &Arc<Version>,
+        parts: Parts,
+        body: Result<Bytes, Option<Incoming>>,
+        in_flight: InFlight,
+    ) -> Response<ResponseBody> {
+        let Some(place) = version.enter() else {
+            let reason = format!("too many requests wait for {}", self.backend.model);
+            return self.failed(&Refusal::new(503, "busy", &reason), in_flight);
+        };
+        let began = self.shared.clock.mono();
+        let http_version = parts.version;
+        let (request, upgrade, transfer) = self.outgoing(parts, body).await;
+        match self.ask(version, request, place, transfer.as_deref()).await {
+            Ok((response, lease)) => {
+                let status = response.status();
+                let outcome = match status.as_u16() {
+                    500.. => RequestOutcome::Failed,
+                    400.. => RequestOutcome::Refused,
+                    0.. => RequestOutcome::Fine,
+                };
+                if matches!(status.as_u16(), 502..=504) {
+                    lease.server.failed();
+                } else {
+                    lease.server.succeeded();
+                }
+                self.meter(began, status.as_u16(), outcome);
+                self.pass_on(response, lease, (upgrade, http_version), in_flight).await
+            }
+            Err(failure) => {
+                version.counters.failures.add(1);
+                // A client that did not send its request is at fault, and not the version.
+                match transfer.as_deref().and_then(Transfer::fault) {
+                    Some(refusal) => self.shared.refused(refusal, in_flight),
+                    None => {
+                        self.meter(began, failure.refusal.status, failure.outcome);
+                        self.signed(&failure.refusal, in_flight)
+                    }
+                }
+            }
+        }
+    }
+
+    /// The request as the server gets it; with the other end of an upgrade, if one is asked for.
+    async fn outgoing(
+        &self,
+        parts: Parts,
+        body: Result<Bytes, Option<Incoming>>,
+    ) -> (Request<RequestBody>, Option<OnUpgrade>, Option<Arc<Transfer>>) {
+        let (mut parts, mut transfer) = (parts, None);
+        let upgrade = tunnel::wish(&mut parts);
+        let host = host_of(&parts);
+        let is_expecting = parts.headers.remove(header::EXPECT).is_some();
+        let source = Source {
+            from: self.client.from,
+            is_tls: self.client.is_tls,
+            trusted: &self.shared.trusted,
+        };
+        headers::remove_hop_by_hop(&mut parts.headers);
+        if !self.shared.keeps_underscores {
+            headers::remove_underscores(&mut parts.headers);
+        }
+        source.tell(&mut parts.headers, &host);
+        headers::add_via(&mut parts.headers, parts.version);
+        join_cookies(&mut parts);
+        parts.headers.insert(header::HOST, host);
+        if let Some((_, protocol)) = &upgrade {
+            parts.headers.insert(header::UPGRADE, protocol.clone());
+            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        let is_paced = parts.version != HttpVersion::HTTP_2;
+        parts.version = HttpVersion::HTTP_11;
+        let target = parts.uri.path_and_query().map_or("/", |it| it.as_str());
+        if parts.uri.authority().is_some() {
+            parts.uri = target.parse().unwrap_or_default();
+        }
+        let limits = self.shared.limits;
+        let body = match body {
+            Ok(bytes) => RequestBody::Whole(Some(bytes).filter(|it| !it.is_empty())),
+            Err(None) => RequestBody::Whole(None),
+            Err(Some(rest)) if rest.is_end_stream() => RequestBody::Whole(None),
+            Err(Some(mut rest)) => {
+                let mut read = VecDeque::new();
+                let is_small = rest.size_hint().upper().is_some_and(|it| it <= SMALL_BODY);
+                if is_small && !is_expecting {
+                    while let Some(Some(Ok(frame))) = soon(&mut rest).await {
+                        read.push_back(frame);
+                        if rest.is_end_stream() {
+                            break;
+                        }
+                    }
+                }
+                match read.pop_front().map(Frame::into_data) {
+                    Some(Ok(bytes)) if read.is_empty() && rest.is_end_stream() => {
+                        RequestBody::Whole(Some(bytes))
+                    }
+                    first => {
+                        if let Some(Ok(bytes)) = first {
+                            read.push_front(Frame::data(bytes));
+                        }
+                        let told = Arc::<Transfer>::default();
+                        transfer = Some(Arc::clone(&told));
+                        let body = ClientBody::new(read, rest, limits, is_paced, told);
+                        RequestBody::Streamed(Box::new(body))
+                    }
+                }
+            }
+        };
+        (Request::from_parts(parts, body), upgrade.map(|it| it.0), transfer)
+    }
+
+    /// Gives the request to a server. It is given to another one, or to another connection, only
+    /// as long as no byte of it has left.
+    async fn ask(
+        &self,
+        version: &Version,
+        mut request: Request<RequestBody>,
+        place: VersionPlace,
+        transfer: Option<&Transfer>,
+    ) -> Result<(Response<Incoming>, Lease), Failure> {
+        let limits = &self.shared.limits;
+        let worker = self.client.worker;
+        let target = request.uri().clone();
+        let mut tried: Vec<Arc<Server>> = Vec::new();
+        let mut reasons = Vec::new();
+        let until = Instant::now() + limits.connect;
+        for attempt in 0..ATTEMPTS_MAX.max(version.servers.len()) {
+            let Some(server) = version.choose(&tried) else { break };
+            let kept = if attempt == 0 { server.take_kept(worker) } else { None };
+            let count = server.begin();
+            let mut sender = match kept {
+                Some(sender) => {
+                    version.counters.reuses.add(1);
+                    sender
+                }
+                None => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    match server.connect(left).await {
+                        Ok(sender) => sender,
+                        Err(reason) => {
+                            reasons.push(format!("{}: {reason}", server.address));
+                            tried.push(server);
+                            continue;
+                        }
+                    }
+                }
+            };
+            address(&mut request, &server, &target);
+            let sent = sender.try_send_request(request);
+            match within(limits.first_byte, sent, transfer).await {
+                Some(Ok(response)) => {
+                    return Ok((response, Lease::new(server, sender, worker, (count, place))));
+                }
+                Some(Err(mut error)) => match error.take_message() {
+                    // The connection ended just now, and no byte has left.
+                    Some(unsent) => {
+                        version.counters.stale.add(1);
+                        request = unsent;
+                    }
+                    None => {
+                        if transfer.is_none_or(|it| it.fault().is_none()) {
+                            server.failed();
+                        }
+                        return Err(self.broke(&broken(error.error()), error.error()));
+                    }
+                },
+                None => {
+                    server.failed();
+                    let span = limits.first_byte;
+                    let reason = format!("it did not answer within {span:?}");
+                    return Err(self.failure(504, "upstream_timeout", &reason));
+                }
+            }
+        }
+        let reason = format!("cannot call it: {}", reasons.join("; "));
+        Err(self.failure(502, "upstream_unreachable", &reason))
+    }
+
+    fn failure(&self, status: u16, code: &'static str, reason: &str) -> Failure {
+        let reason = format!("the upstream of {} failed: {reason}", self.backend.model);
+        Failure { refusal: Refusal::new(status, code, &reason), outcome: RequestOutcome::Failed }
+    }
+
+    fn broke(&self, reason: &str, error: &hyper::Error) -> Failure {
+        let code = if error.is_parse() { "upstream_garbled" } else { "upstream_broken" };
+        self.failure(502, code, reason)
+    }
+
+    /// Passes an answer on.
+    async fn pass_on(
+        &self,
+        response: Response<Incoming>,
+        lease: Lease,
+        (upgrade, http_version): (Option<OnUpgrade>, HttpVersion),
+        in_flight: InFlight,
+    ) -> Response<ResponseBody> {
+        let mut response = response;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(upgrade) = upgrade else {
+                let failure = self.broke_protocol();
+                return self.signed(&failure.refusal, in_flight);
+            };
+            let protocol = response.headers().get(header::UPGRADE).cloned();
+            let server = hyper::upgrade::on(&mut response);
+            let stopping = self.shared.stopping();
+            tokio::spawn(tunnel::run((upgrade, server), lease, in_flight, stopping));
+            let (mut parts, _) = response.into_parts();
+            self.finish(&mut parts.headers, http_version);
+            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            if let Some(protocol) = protocol {
+                parts.headers.insert(header::UPGRADE, protocol);
+            }
+            let in_flight = self.client.state.begin(false);
+            return Response::from_parts(parts, ResponseBody::whole(Bytes::new(), in_flight));
+        }
+        let (mut parts, mut rest) = response.into_parts();
+        self.finish(&mut parts.headers, http_version);
+        parts.version = http_version;
+        let limits = &self.shared.limits;
+        let mut read = None;
+        if !rest.is_end_stream() && rest.size_hint().upper().is_none_or(|it| it <= SMALL_BODY) {
+            match soon(&mut rest).await {
+                Some(Some(Ok(frame))) if rest.is_end_stream() && frame.is_data() => {
+                    let bytes = frame.into_data().unwrap_or_default();
+                    self.backend.meter.sent(bytes.len());
+                    lease.give_back();
+                    return Response::from_parts(parts, ResponseBody::whole(bytes, in_flight));
+                }
+                Some(Some(Ok(frame))) => read = Some(frame),
+                Some(Some(Err(error))) => {
+                    let failure = self.broke(&broken(&error), &error);
+                    self.backend.meter.broke(self.state.epoch);
+                    return self.signed(&failure.refusal, in_flight);
+                }
+                Some(None) | None => {}
+            }
+        }
+        if read.is_none() && rest.is_end_stream() {
+            lease.give_back();
+            return Response::from_parts(parts, ResponseBody::whole(Bytes::new(), in_flight));
+        }
+        let end = Some(limits.answer).filter(|it| !it.is_zero()).map(|it| Instant::now() + it);
+        let meter = (Arc::clone(&self.backend.meter), self.state.epoch);
+        let body = ServerBody::new((read, rest), lease, meter, (limits.body_idle, end));
+        Response::from_parts(parts, ResponseBody::streamed(body, in_flight))
+    }
+
+    fn broke_protocol(&self) -> Failure {
+        self.failure(502, "upstream_garbled", "it switched protocols, which nobody had asked for")
+    }
+
+    /// Sets the headers of an answer that are for the client.
+    fn finish(&self, headers: &mut HeaderMap, http_version: HttpVersion) {
+        headers::remove_hop_by_hop(headers);
+        headers::add_via(headers, http_version);
+        self.backend.sign(headers, self.choice);
+    }
+}
+
+/// Waits for an answer; the time for it begins anew with each part of the request that goes on its
+/// way. `None` if it does not come.
+async fn within<T>(
+    span: std::time::Duration,
+    answer: impl Future<Output = T>,
+    transfer: Option<&Transfer>,
+) -> Option<T> {
+    tokio::pin!(answer);
+    let late = tokio::time::sleep(span);
+    tokio::pin!(late);
+    loop {
+        tokio::select! {
+            biased;
+            answer = answer.as_mut() => return Some(answer),
+            () = late.as_mut() => match transfer.and_then(Transfer::moved) {
+                Some(moved) if moved + span > Instant::now() => late.as_mut().reset(moved + span),
+                _ => return None,
+            },
+        }
+    }
+}
+
+/// Name that the client asked for.
+fn host_of(parts: &Parts) -> HeaderValue {
+    let authority = parts.uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
+    authority
+        .or_else(|| parts.headers.get(header::HOST).cloned())
+        .unwrap_or_else(|| HeaderValue::from_static(""))
+}
+
+/// Makes the cookies one header: HTTP/2 may send each by itself.
+fn join_cookies(parts: &mut Parts) {
+    if parts.version != HttpVersion::HTTP_2 {
+        return;
+    }
+    let cookies: Vec<_> =
+        parts.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        parts.headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// Addresses a request to one of the servers.
+fn address(request: &mut Request<RequestBody>, server: &Server, target: &Uri) {
+    let asked = target.path_and_query().map_or("/", |it| it.as_str());
+    let own = server.address.target(asked).and_then(|it| it.parse::<Uri>().ok());
+    *request.uri_mut() = own.unwrap_or_else(|| target.clone());
+    // A server behind TLS knows the name of its certificate; others are told the client's.
+    if server.address.is_tls() || request.headers()[header::HOST].is_empty() {
+        request.headers_mut().insert(header::HOST, server.authority.clone());
+    }
+}

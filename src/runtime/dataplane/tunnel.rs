@@ -1,0 +1,53 @@
+//! Connections that leave HTTP, such as those of WebSocket.
+
+use hyper::header::{self, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
+
+use super::pool::Lease;
+use crate::runtime::web::guarded::InFlight;
+
+/// Size of the buffer of each direction, in bytes.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// The client's end of an upgrade that a request asks for, and the protocol; `None` if it asks for
+/// none, or for HTTP/2, which it can have without.
+pub(super) fn wish(parts: &mut Parts) -> Option<(OnUpgrade, HeaderValue)> {
+    let protocol = parts.headers.get(header::UPGRADE)?.clone();
+    let asks = parts.headers.get_all(header::CONNECTION).iter().any(|value| {
+        let names = value.to_str().unwrap_or_default().split(',');
+        names.map(str::trim).any(|name| name.eq_ignore_ascii_case("upgrade"))
+    });
+    let is_http2 = protocol.as_bytes().to_ascii_lowercase().starts_with(b"h2");
+    if !asks || is_http2 {
+        return None;
+    }
+    parts.extensions.remove::<OnUpgrade>().map(|it| (it, protocol))
+}
+
+/// Carries bytes in both directions until both have ended, or the grace of a stop is over.
+pub(super) async fn run(
+    (client, server): (OnUpgrade, OnUpgrade),
+    lease: Lease,
+    in_flight: InFlight,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let ends = tokio::try_join!(client, server);
+    if let Ok((client, server)) = ends {
+        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+        let copied = tokio::io::copy_bidirectional_with_sizes(
+            &mut client,
+            &mut server,
+            BUFFER_BYTES,
+            BUFFER_BYTES,
+        );
+        tokio::select! {
+            _ = copied => {}
+            // The protocol's own end is not known here; both ends see the connection close.
+            Err(_) = stopping.changed() => {}
+        }
+    }
+    drop((lease, in_flight));
+}
