@@ -154,6 +154,8 @@ fn who_waits_for_100_continue_gets_it_and_who_is_refused_before_the_body_learns_
             return large(request, to);
         }
         to.answer("413 Payload Too Large", "Connection: close\r\n", b"too much")?;
+        // Closed with bytes unread, the connection would be reset and the answer might be lost.
+        to.body(&request.headers, |_| {})?;
         Err(std::io::ErrorKind::ConnectionAborted.into())
     };
     let Some(desk) = Desk::with(|| Server::start(refusing)) else { return };
