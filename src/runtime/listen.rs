@@ -59,30 +59,19 @@ fn remedy(kind: io::ErrorKind) -> &'static str {
 
 /// Listens on `ip` and `port`; port 0 lets the system choose.
 ///
-/// The address may be reused at once after a crash, while old connections still linger.
+/// The address may be reused at once after a crash, while old connections still linger. A socket
+/// that the starter of this process has opened at the address is taken over, as by systemd's socket
+/// activation: while no process runs, connections wait there and are not lost.
 ///
 /// # Errors
 ///
 /// Fails if the port is taken, not permitted, or not an address of this machine.
 pub fn bind(ip: IpAddr, port: u16) -> Result<TcpListener, ListenError> {
-    bind_as(SocketAddr::new(ip, port), false)
-}
-
-/// As [`bind`]; with `is_shared`, other processes of the same user may listen at the address too,
-/// if they say the same.
-///
-/// A socket that the starter of this process has opened at the address is taken over, as by
-/// systemd's socket activation: while no process runs, connections wait there and are not lost.
-///
-/// # Errors
-///
-/// As [`bind`].
-pub fn bind_as(addr: SocketAddr, is_shared: bool) -> Result<TcpListener, ListenError> {
-    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-    if let Some(listener) = inherited(addr) {
-        return Ok(listener);
+    let addr = SocketAddr::new(ip.to_canonical(), port);
+    match inherited(addr) {
+        Some(listener) => Ok(listener),
+        None => listen_on(addr).map_err(|source| ListenError::Listen { addr, source }),
     }
-    listen_on(addr, is_shared).map_err(|source| ListenError::Listen { addr, source })
 }
 
 /// Sockets that were handed to this process and that nobody has taken yet.
@@ -98,12 +87,9 @@ fn inherited(addr: SocketAddr) -> Option<TcpListener> {
     Some(handed.swap_remove(at))
 }
 
-fn listen_on(addr: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
+fn listen_on(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if is_shared {
-        socket.set_reuse_port(true)?;
-    }
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -424,6 +424,8 @@ fn begins(node: &Rollout) -> bool {
         warm_up_ms: 0,
         failures: 0,
         deadline_ms: 0,
+        routes: Vec::new(),
+        mirror: None,
     };
     let outcome = node.order(RolloutOrder::Start(order)).unwrap();
     matches!(outcome, RolloutOutcome::Committed { .. })

@@ -9,8 +9,8 @@ use folkmoot::model::{KeyPair, Rng, WallTime};
 use folkmoot::proto::rollout::{
     AbortCause, Brake, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
     Encoding, EncodingError, GoneNodes, HealthSnapshot, Heartbeat, LENGTH_BYTES, MESSAGE_BYTES_MAX,
-    Message, ModelHealth, ModelId, NodeId, Participant, Plan, PrepareResp, RecallReq, RecallResp,
-    RemovalAuthority, Resolution, RolloutReader, Roster, RoutingState, RoutingStatus,
+    Message, Mirror, ModelHealth, ModelId, NodeId, Participant, Plan, PrepareResp, RecallReq,
+    RecallResp, RemovalAuthority, Resolution, RolloutReader, Roster, RoutingState, RoutingStatus,
     STATE_RESP_MAX, StateReq, StateResp, StatedMessage, Sticky, TxEnd, TxId, TxKind, TxMark,
     TxProof, TxProposal, TxVote, Weights, decode, encode,
 };
@@ -72,8 +72,20 @@ impl Draw {
             to: self.model(),
             steps: (1..=self.0.random_range(1..20)).collect(),
             interval_ms: self.number(),
-            gates: ["p95=200ms", "error=1.5%", "p95<=1.2x"].map(|it| it.parse().unwrap()).into(),
-            sticky: self.is().then(|| Sticky::Header("X-User".to_owned())),
+            gates: [
+                "p95=200ms",
+                "error=1.5%",
+                "p95<=1.2x",
+                "prom:a > 1<2@http://p",
+                "http:http://h",
+            ]
+            .map(|it| it.parse().unwrap())
+            .into(),
+            sticky: match self.0.random_range(0..3) {
+                0 => None,
+                1 => Some(Sticky::Header("X-User".to_owned())),
+                _ => Some(Sticky::Cookie { name: "sid".to_owned(), own: self.is() }),
+            },
             salt: self.number(),
             samples_min: self.number(),
             window_ms: self.number(),
@@ -81,6 +93,11 @@ impl Draw {
             warm_up_ms: self.number() / 8,
             failures: self.number() / 8,
             deadline_ms: self.number() / 8,
+            routes: match self.is() {
+                true => vec!["header:X-Team=qa \" -> canary".parse().unwrap()],
+                false => Vec::new(),
+            },
+            mirror: self.is().then(|| Mirror { share: 500, is_unsafe: self.is() }),
         }
     }
 
@@ -192,12 +209,18 @@ impl Draw {
                             refused: errors / 16,
                             cold: samples / 16,
                             p95_us,
+                            p50_us: p95_us / 2,
+                            p99_us: p95_us / 4,
+                            unreached: errors / 32,
+                            answered_5xx: errors / 64,
                         },
                     )
                 };
                 let (node_id, window_id) = (self.node(), self.text());
                 let models = (0..self.0.random_range(0..4)).map(|_| model(self)).collect();
-                Message::HealthSnapshot(HealthSnapshot { node_id, window_id, models })
+                let outside =
+                    (0..self.0.random_range(0..3)).map(|_| (self.text(), self.is())).collect();
+                Message::HealthSnapshot(HealthSnapshot { node_id, window_id, models, outside })
             }
             5 => Message::DecisionReq(DecisionReq { txid }),
             6 => Message::DecisionResp(Box::new(DecisionResp {
@@ -529,7 +552,18 @@ fn a_full_answer_with_the_largest_rosters_fits() {
     let mut proposal = draw.proposal(&txid, RoutingStatus::Committed);
     proposal.new_roster = Some(roster);
     proposal.note = "x".repeat(folkmoot::proto::rollout::NOTE_BYTES_MAX);
-    let plan = Plan { steps: (9_901..=10_000).collect(), ..draw.plan() };
+    // Quotes, which JSON makes longer, as far as a plan may have texts.
+    let quotes = |rest: usize| {
+        let text = format!("header:a={} -> canary", "\"".repeat(rest));
+        text.parse::<folkmoot::proto::rollout::Route>().unwrap()
+    };
+    let mut routes = vec![quotes(236); 15];
+    routes.push(quotes(120));
+    let plan = Plan { steps: (9_901..=10_000).collect(), routes, ..draw.plan() };
+    let plan =
+        Plan { sticky: None, from: "v1".parse().unwrap(), to: "v2".parse().unwrap(), ..plan };
+    let plan = Plan { interval_ms: 1, window_ms: 1, mirror: None, ..plan };
+    assert_eq!(plan.check(), Ok(()), "it may be said");
     let settled = TxProposal { plan: Some(plan.clone()), new_roster: None, ..proposal.clone() };
     proposal.plan = Some(plan);
     let word = Resolution::new(&keys, &name('b', 0), &txid, Choice::Commit, WallTime(1));

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+pub use super::ask_args::NodeAskArgs;
+use super::start_args::StartArgs;
 use crate::cli::span::Span;
-use crate::proto::rollout::{Gate, ModelId, NodeId, Sticky, TxId};
+use crate::proto::rollout::{ModelId, NodeId, TxId};
 use crate::runtime::dataplane::Servers;
 use crate::runtime::rollout::{KillPoint, NodeAddr};
 
@@ -116,7 +117,8 @@ Examples:
   curl -d '{\"x\":1}' http://127.0.0.1:50051/predict
 
 Every step is a transaction: all nodes take it, or none does. A gate that fails rolls back by
-itself. Gates: p95=200ms, error=1%, 4xx=5%, p95<=1.2x (against the stable version), error<=2x.
+itself. Gates: p50=10ms, p95=200ms, p99=1s, error=1%, 4xx=5%, 5xx=1%, connect=0%, p95<=1.2x (against
+the stable version), error<=2x, 'prom:QUERY<0.01@http://prometheus:9090', http:http://host/ready.
 Exit codes: 0 done, 1 refused or aborted, 2 for wrong flags, 5 when no answer came to an order that
 may have been carried out.";
 
@@ -163,104 +165,6 @@ pub enum RolloutCommand {
     Query(QueryArgs),
     /// Run a small model server, slow or failing if told so
     Model(ModelArgs),
-}
-
-/// Flags that choose the node to ask.
-#[derive(Clone, Debug, Args)]
-pub struct NodeAskArgs {
-    /// The name of the node that is meant [default: the one that runs here, or the first of them]
-    #[arg(long, value_name = "NAME")]
-    pub id: Option<NodeId>,
-    /// Folder in which it keeps its key
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    pub data: PathBuf,
-    /// JSON, for programs
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `peer rollout start`.
-#[derive(Clone, Debug, Args)]
-pub struct StartArgs {
-    /// The version that is served now
-    #[arg(long, value_name = "NAME")]
-    pub from: ModelId,
-    /// The new version
-    #[arg(long, value_name = "NAME")]
-    pub to: ModelId,
-    /// The new version's shares in percent, ascending to 100, at most two decimal places
-    #[arg(long, value_name = "P,P,…", default_value = "5,20,50,100")]
-    pub steps: Steps,
-    /// The time between two steps
-    #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
-    pub interval: Span,
-    /// Condition on the new version's traffic that must hold before each step: p95=200ms, error=1%,
-    /// p95<=1.2x, error<=2x, 4xx=5%; once for each. Beside any gate 4xx<=2x holds, unless one is of
-    /// 4xx [default: none]
-    #[arg(long, value_name = "GATE")]
-    pub gate: Vec<Gate>,
-    /// Requests to the new version within a window, below which gates say nothing and the step is
-    /// held
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub samples: u64,
-    /// Length of the window that gates look at
-    #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
-    pub window: Span,
-    /// So many looks in a row, one a second, may find a gate that does not hold before it is rolled
-    /// back
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub failures: u64,
-    /// Do not count the latencies of the new version for so long after it began [default: a third
-    /// of the interval, at most 10s]
-    #[arg(long, value_name = "TIME")]
-    pub warm_up: Option<Span>,
-    /// Roll back when a step is due for so long and cannot be taken, for want of requests or of a
-    /// node [default: it is waited for]
-    #[arg(long, value_name = "TIME")]
-    pub deadline: Option<Span>,
-    /// Keep requests with the same value of this header at one version [default: none]
-    #[arg(long, value_name = "NAME", conflicts_with = "sticky_json")]
-    pub sticky_header: Option<String>,
-    /// The same by this field of the JSON body [default: none]
-    #[arg(long, value_name = "FIELD")]
-    pub sticky_json: Option<String>,
-    /// Stay until the rollout has ended, and show each step; exit code 1 if it was rolled back
-    #[arg(long)]
-    pub wait: bool,
-    /// Node to ask.
-    #[command(flatten)]
-    pub ask: NodeAskArgs,
-}
-
-impl StartArgs {
-    /// Returns the part of a request by which it stays at one version, if any.
-    pub fn sticky(&self) -> Option<Sticky> {
-        let header = self.sticky_header.clone().map(Sticky::Header);
-        header.or_else(|| self.sticky_json.clone().map(Sticky::Json))
-    }
-}
-
-/// Shares of the new version, in basis points.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Steps(pub Vec<u32>);
-
-impl FromStr for Steps {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WRONG: &str = "write percents with at most two decimal places, as in 5,20,50,100";
-        let step = |text: &str| {
-            let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-            let is_digits = |it: &str| !it.is_empty() && it.bytes().all(|c| c.is_ascii_digit());
-            if !is_digits(whole) || !is_digits(part) || part.len() > 2 {
-                return Err(WRONG);
-            }
-            let part: u32 = format!("{part:0<2}").parse().map_err(|_| WRONG)?;
-            let whole: u32 = whole.parse().ok().filter(|it| *it <= 100).ok_or(WRONG)?;
-            Ok(whole * 100 + part)
-        };
-        text.split(',').map(|it| step(it.trim())).collect::<Result<_, _>>().map(Self)
-    }
 }
 
 /// Arguments of `peer rollout status`.
@@ -416,18 +320,4 @@ pub struct ModelArgs {
     /// End when standard input does, too: for models that a program has started
     #[arg(long)]
     pub until_stdin_closes: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_are_percents() {
-        assert_eq!("5,20,50,100".parse(), Ok(Steps(vec![500, 2000, 5000, 10_000])));
-        assert_eq!("0.5, 12.25,100".parse(), Ok(Steps(vec![50, 1225, 10_000])));
-        for wrong in ["", "5,", "101", "-5,100", "5.123,100", "5%,100", "x"] {
-            assert!(wrong.parse::<Steps>().is_err(), "{wrong}");
-        }
-    }
 }

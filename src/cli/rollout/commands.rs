@@ -7,13 +7,14 @@ use serde_json::Value;
 
 use super::args::{
     AdmitArgs, Admittee, ExplainTxArgs, HistoryArgs, NodeAskArgs, PromoteArgs, RemoveArgs,
-    ResolveArgs, StartArgs, WatchArgs,
+    ResolveArgs, WatchArgs,
 };
 use super::client::{Client, understood};
 use super::format::table::{View, named};
 use super::format::timeline::Explained;
 use super::format::{self, outcome};
 use super::local_server::NodeRequest;
+use super::start_args::StartArgs;
 use super::watch;
 use crate::cli::CliError;
 use crate::cli::output::print;
@@ -95,6 +96,8 @@ pub(super) fn start(args: &StartArgs) -> Result<(), CliError> {
         warm_up_ms: millis(args.warm_up.map_or_else(|| usual_warm_up(args.interval.0), |it| it.0)),
         failures: args.failures,
         deadline_ms: args.deadline.map_or(0, |it| millis(it.0)),
+        routes: args.routes().map_err(CliError::Usage)?,
+        mirror: args.mirror(),
     });
     let asked = Client::find(&args.ask)?;
     let answer = ordered(&asked, &args.ask, &order)?;

@@ -25,7 +25,8 @@ const STORY_MAX: usize = 4_096;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub(in crate::cli) enum NodeRequest {
-    /// Status of the node. `{"standing": …, "http": …, "wall_ms": …, "can_decide": bool}`.
+    /// Status of the node. `{"standing": …, "http": …, "wall_ms": …, "can_decide": bool,
+    /// "outside": {gate: reason for which it has no answer}}`.
     Status,
     /// Order to the machine; answered by a
     /// [`CommandResult`](crate::machine::rollout::CommandResult).
@@ -81,6 +82,7 @@ impl LocalServer {
             "http": self.node.plane.addr().to_string(),
             "wall_ms": wall.0,
             "can_decide": self.node.can_decide(),
+            "outside": self.node.outside.failures(),
         }))
     }
 

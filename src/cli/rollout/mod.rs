@@ -3,6 +3,7 @@
 //! The data directory of a node is `rollout-NAME`. It holds the node's key and its control socket.
 
 pub mod args;
+mod ask_args;
 pub(in crate::cli) mod client;
 mod commands;
 pub(in crate::cli) mod format;
@@ -14,6 +15,7 @@ mod query;
 mod report;
 mod run;
 mod settings;
+pub mod start_args;
 mod watch;
 
 use self::args::{RolloutArgs, RolloutCommand};

@@ -46,10 +46,6 @@ pub struct ProxyArgs {
     /// server is ready when it can be called]
     #[arg(long, value_name = "PATH", requires = "id", value_parser = path)]
     pub ready_path: Option<String>,
-    /// Let a second process listen at the same --http address, if it has this flag too, to replace
-    /// this one without a refused connection
-    #[arg(long, requires = "id")]
-    pub takeover: bool,
     /// File that a line of JSON is appended to for each request; opened anew on SIGHUP [default:
     /// none]
     #[arg(long, value_name = "FILE", requires = "id")]
@@ -157,7 +153,6 @@ impl ProxyArgs {
             },
             keeps_underscores: self.keep_underscores,
             ready_path: self.ready_path.clone(),
-            shares_port: self.takeover,
             access_log: self
                 .access_log
                 .clone()

@@ -4,7 +4,7 @@
 
 use crate::proto::rollout::{
     AbortCause, Brake, Choice, Committed, Digest, HealthSnapshot, RemovalAuthority, Resolution,
-    Roster, RoutingState, TxProof, TxProposal,
+    Roster, TxProof, TxProposal,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::served::{ServedState, StartOrder};
 use crate::model::PublicKey;
-use crate::proto::rollout::{Gate, ModelId, NodeId, Plan, Sticky, TxId, TxMark};
+use crate::proto::rollout::{Gate, ModelId, NodeId, TxId, TxMark};
 
 /// A connection on which both ends have proved their keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,60 +113,6 @@ pub enum Command {
     },
 }
 
-/// Order of a rollout; the node that begins it adds owner and salt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StartOrder {
-    /// The stable version, which the fleet serves now.
-    pub from: ModelId,
-    /// The new version.
-    pub to: ModelId,
-    /// Shares of the canary in basis points, see [`Plan::steps`].
-    pub steps: Vec<u32>,
-    /// Interval between two steps, in milliseconds.
-    pub interval_ms: u64,
-    /// Gates that must hold.
-    pub gates: Vec<Gate>,
-    /// The part of a request that pins it to a version, if any.
-    pub sticky: Option<Sticky>,
-    /// Minimum number of requests in a window.
-    pub samples_min: u64,
-    /// Length of the window, in milliseconds.
-    pub window_ms: u64,
-    /// As [`Plan::warm_up_ms`] says.
-    #[serde(default)]
-    pub warm_up_ms: u64,
-    /// As [`Plan::failures`] says.
-    #[serde(default)]
-    pub failures: u64,
-    /// As [`Plan::deadline_ms`] says.
-    #[serde(default)]
-    pub deadline_ms: u64,
-}
-
-impl StartOrder {
-    /// Returns the plan of this order.
-    #[must_use]
-    pub fn into_plan(self, owner: NodeId, salt: u64) -> Plan {
-        let Self { from, to, steps, interval_ms, gates, sticky, samples_min, window_ms, .. } = self;
-        let Self { warm_up_ms, failures, deadline_ms, .. } = self;
-        Plan {
-            from,
-            to,
-            steps,
-            interval_ms,
-            gates,
-            sticky,
-            salt,
-            samples_min,
-            window_ms,
-            owner,
-            warm_up_ms,
-            failures,
-            deadline_ms,
-        }
-    }
-}
-
 /// Result of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
@@ -219,25 +166,6 @@ pub enum ExtraEffect {
     Probe(ModelId),
     /// Answer a command.
     Answer(CommandId, CommandResult),
-}
-
-/// A committed state with the settings that the data plane needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServedState {
-    /// The committed state, to be served.
-    pub state: RoutingState,
-    /// Salt of the rollout that set the state.
-    pub salt: u64,
-    /// The part of a request that pins it to a version in that rollout, if any.
-    pub sticky: Option<Sticky>,
-    /// Length of the window that its gates judge.
-    pub window: Option<Duration>,
-    /// Time since the rollout's begin in which the canary's latencies do not count.
-    pub warm_up: Duration,
-    /// Reason why everything goes to the stable version, if the brake is on.
-    pub brake: Option<String>,
-    /// The transaction that called this node gone, and the authority for it, if it was.
-    pub removed: Option<(TxId, RemovalAuthority)>,
 }
 
 /// A deadline of the machine.

@@ -20,26 +20,41 @@ pub enum WindowVerdict {
     Doubtful,
 }
 
-/// Returns the figures of a model over all nodes. The p95 is the one that nodes with 95 of 100 of
-/// the requests keep: a node reports no more than its own p95.
-fn pooled(parts: &[ModelHealth]) -> ModelHealth {
-    let sum = |of: fn(&ModelHealth) -> u64| parts.iter().map(of).fold(0, u64::saturating_add);
+/// Returns a latency over all nodes: the one that nodes with `percent` of 100 of the requests keep,
+/// since a node reports no more than its own.
+fn pooled_latency(parts: &[ModelHealth], of: fn(&ModelHealth) -> u64, percent: u128) -> u64 {
     let warm = |it: &ModelHealth| it.samples.saturating_sub(it.cold);
-    let mut by_latency: Vec<_> = parts.iter().map(|it| (it.p95_us, warm(it))).collect();
+    let mut by_latency: Vec<_> = parts.iter().map(|it| (of(it), warm(it))).collect();
     by_latency.sort_unstable();
     let all: u128 = by_latency.iter().map(|it| u128::from(it.1)).sum();
     let mut below = 0;
     let at = by_latency.iter().find(|(_, count)| {
         below += u128::from(*count);
-        all > 0 && below * 100 >= all * 95
+        all > 0 && below * 100 >= all * percent
     });
+    at.map_or(0, |it| it.0)
+}
+
+/// Returns the figures of a model over all nodes.
+fn pooled(parts: &[ModelHealth]) -> ModelHealth {
+    let sum = |of: fn(&ModelHealth) -> u64| parts.iter().map(of).fold(0, u64::saturating_add);
     ModelHealth {
         samples: sum(|it| it.samples),
         errors: sum(|it| it.errors),
         refused: sum(|it| it.refused),
         cold: sum(|it| it.cold),
-        p95_us: at.map_or(0, |it| it.0),
+        p95_us: pooled_latency(parts, |it| it.p95_us, 95),
+        p50_us: pooled_latency(parts, |it| it.p50_us, 50),
+        p99_us: pooled_latency(parts, |it| it.p99_us, 99),
+        unreached: sum(|it| it.unreached),
+        answered_5xx: sum(|it| it.answered_5xx),
     }
+}
+
+/// Returns the answers of all nodes to an outside gate as one: no if a node says so, and else yes
+/// if one says that.
+fn answer(healths: &[&HealthSnapshot], gate: &str) -> Option<bool> {
+    healths.iter().filter_map(|it| it.outside.get(gate).copied()).reduce(|all, it| all && it)
 }
 
 impl Plan {
@@ -47,7 +62,8 @@ impl Plan {
     /// failed, if any.
     #[must_use]
     pub fn judge(&self, health: &HealthSnapshot, share: u32) -> (WindowVerdict, Option<Gate>) {
-        self.judge_figures(health.of(&self.to), health.of(&self.from), share)
+        let of = (health.of(&self.to), health.of(&self.from));
+        self.judge_figures(of, &[health], share)
     }
 
     /// Judges the health of all nodes together, in the same way.
@@ -57,13 +73,20 @@ impl Plan {
         share: u32,
     ) -> (WindowVerdict, Option<Gate>) {
         let of = |model| pooled(&healths.iter().map(|it| it.of(model)).collect::<Vec<_>>());
-        self.judge_figures(of(&self.to), of(&self.from), share)
+        self.judge_figures((of(&self.to), of(&self.from)), healths, share)
+    }
+
+    /// The first outside gate to which none of these nodes has an answer.
+    #[must_use]
+    pub fn unanswered(&self, healths: &[&HealthSnapshot]) -> Option<&Gate> {
+        let mut outside = self.gates.iter().filter(|it| it.is_outside());
+        outside.find(|it| answer(healths, &it.to_string()).is_none())
     }
 
     fn judge_figures(
         &self,
-        canary: ModelHealth,
-        stable: ModelHealth,
+        (canary, stable): (ModelHealth, ModelHealth),
+        healths: &[&HealthSnapshot],
         share: u32,
     ) -> (WindowVerdict, Option<Gate>) {
         if self.gates.is_empty() {
@@ -71,21 +94,37 @@ impl Plan {
         }
         let is_few = canary.samples < self.samples_min.max(1);
         let least = if is_few { 1 } else { self.samples_min.max(1) };
-        let mut verdict = if is_few { WindowVerdict::TooFew } else { WindowVerdict::Good };
-        let is_usual = self.gates.iter().all(|it| it.metric != Metric::Refused);
-        let usual = is_usual.then_some(&Gate::USUAL);
-        for gate in self.gates.iter().chain(usual) {
-            match gate.judge(canary, stable, least) {
-                WindowVerdict::Bad if is_few => return (WindowVerdict::Doubtful, Some(*gate)),
-                WindowVerdict::Bad => return (WindowVerdict::Bad, Some(*gate)),
-                WindowVerdict::TooFew if *gate == Gate::USUAL && is_usual => {}
+        // What others judge needs no requests here.
+        let lacks = is_few && !self.gates.iter().all(Gate::is_outside);
+        let mut verdict = if lacks { WindowVerdict::TooFew } else { WindowVerdict::Good };
+        let mut doubtful = None;
+        let is_usual = !self.gates.iter().any(|it| it.is_of(Metric::Refused));
+        let usual = is_usual.then_some(USUAL);
+        for gate in self.gates.iter().chain(&usual) {
+            let found = match gate {
+                Gate::Own { metric, limit } => judge((*metric, *limit), canary, stable, least),
+                Gate::Prometheus(_) | Gate::Http(_) => match answer(healths, &gate.to_string()) {
+                    None => WindowVerdict::TooFew,
+                    Some(true) => WindowVerdict::Good,
+                    Some(false) => WindowVerdict::Bad,
+                },
+            };
+            match found {
+                WindowVerdict::Bad if is_few && !gate.is_outside() => {
+                    doubtful = doubtful.or(Some(gate));
+                }
+                WindowVerdict::Bad => return (WindowVerdict::Bad, Some(gate.clone())),
+                WindowVerdict::TooFew if *gate == USUAL && is_usual => {}
                 // With all requests at the new version there is nothing to compare with.
                 WindowVerdict::TooFew if share == BASIS_POINTS && gate.is_relative() => {}
                 WindowVerdict::TooFew => verdict = WindowVerdict::TooFew,
                 WindowVerdict::Good | WindowVerdict::Doubtful => {}
             }
         }
-        (verdict, None)
+        match doubtful {
+            Some(gate) => (WindowVerdict::Doubtful, Some(gate.clone())),
+            None => (verdict, None),
+        }
     }
 }
 
@@ -96,51 +135,56 @@ const ERROR_FLOOR: u32 = 10_000;
 /// The same for answers with a 4xx, which are the client's fault as often as the version's.
 const REFUSED_FLOOR: u32 = 50_000;
 
-impl Gate {
-    /// The limit of 4xx in a plan that has gates but none for 4xx: a version that knows nothing, or
-    /// that turns everybody away, answers all requests.
-    const USUAL: Self = Self { metric: Metric::Refused, limit: Limit::OfStable(2000) };
+/// The limit of 4xx in a plan that has gates but none for 4xx: a version that knows nothing, or that
+/// turns everybody away, answers all requests.
+const USUAL: Gate = Gate::Own { metric: Metric::Refused, limit: Limit::OfStable(2000) };
 
-    /// Judges this gate by a window of the canary, beside one of the stable version.
-    fn judge(self, canary: ModelHealth, stable: ModelHealth, samples_min: u64) -> WindowVerdict {
-        // Exact: a product of two u64 fits into a u128.
-        let wide = |a: u64, b: u64| u128::from(a) * u128::from(b);
-        let (counted, of_stable, floor) = match self.metric {
-            Metric::P95 if canary.samples.saturating_sub(canary.cold) < samples_min => {
-                return WindowVerdict::TooFew;
-            }
-            Metric::P95 => (0, 0, 0),
-            Metric::Error => (canary.errors, stable.errors, ERROR_FLOOR),
-            Metric::Refused => (canary.refused, stable.refused, REFUSED_FLOOR),
-        };
-        let is_within = |limit: u32| wide(counted, 1_000_000) <= wide(canary.samples, limit.into());
-        let holds = match (self.metric, self.limit) {
-            (Metric::P95, Limit::Micros(limit)) => canary.p95_us <= limit,
-            (Metric::Error | Metric::Refused, Limit::PerMillion(limit)) => is_within(limit),
-            (_, Limit::OfStable(_)) if stable.samples < samples_min => {
-                return WindowVerdict::TooFew;
-            }
-            (Metric::P95, Limit::OfStable(ratio)) => {
-                wide(canary.p95_us, 1000) <= wide(stable.p95_us, ratio.into())
-            }
-            (Metric::Error | Metric::Refused, Limit::OfStable(ratio)) => {
-                // counted / samples <= ratio * (the same of the stable one), multiplied out. Only
-                // impossible counts overflow.
-                let ours = wide(counted, 1000).saturating_mul(stable.samples.into());
-                let theirs = wide(of_stable, ratio.into()).saturating_mul(canary.samples.into());
-                let is_as_there = ours <= theirs;
-                counted <= 1 || is_within(floor) || is_as_there
-            }
-            // A limit in the other metric's unit: parsing makes none.
-            (Metric::P95, Limit::PerMillion(_))
-            | (Metric::Error | Metric::Refused, Limit::Micros(_)) => false,
-        };
-        if holds { WindowVerdict::Good } else { WindowVerdict::Bad }
+/// Judges a gate by a window of the canary, beside one of the stable version.
+fn judge(
+    (metric, limit): (Metric, Limit),
+    canary: ModelHealth,
+    stable: ModelHealth,
+    samples_min: u64,
+) -> WindowVerdict {
+    // Exact: a product of two u64 fits into a u128.
+    let wide = |a: u64, b: u64| u128::from(a) * u128::from(b);
+    let figure = |it: ModelHealth| match metric {
+        Metric::P50 => it.p50_us,
+        Metric::P95 => it.p95_us,
+        Metric::P99 => it.p99_us,
+        Metric::Error => it.errors,
+        Metric::Refused => it.refused,
+        Metric::Answered5xx => it.answered_5xx,
+        Metric::Unreached => it.unreached,
+    };
+    let (ours, theirs) = (figure(canary), figure(stable));
+    let floor = if metric == Metric::Refused { REFUSED_FLOOR } else { ERROR_FLOOR };
+    let is_within = |limit: u32| wide(ours, 1_000_000) <= wide(canary.samples, limit.into());
+    if metric.is_latency() && canary.samples.saturating_sub(canary.cold) < samples_min {
+        return WindowVerdict::TooFew;
     }
+    let holds = match (metric.is_latency(), limit) {
+        (true, Limit::Micros(limit)) => ours <= limit,
+        (false, Limit::PerMillion(limit)) => is_within(limit),
+        (_, Limit::OfStable(_)) if stable.samples < samples_min => return WindowVerdict::TooFew,
+        (true, Limit::OfStable(ratio)) => wide(ours, 1000) <= wide(theirs, ratio.into()),
+        (false, Limit::OfStable(ratio)) => {
+            // ours / samples <= ratio * (the same of the stable one), multiplied out. Only
+            // impossible counts overflow.
+            let canary_side = wide(ours, 1000).saturating_mul(stable.samples.into());
+            let stable_side = wide(theirs, ratio.into()).saturating_mul(canary.samples.into());
+            ours <= 1 || is_within(floor) || canary_side <= stable_side
+        }
+        // A limit in the other metric's unit: parsing makes none.
+        (true, Limit::PerMillion(_)) | (false, Limit::Micros(_)) => false,
+    };
+    if holds { WindowVerdict::Good } else { WindowVerdict::Bad }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::proto::rollout::plan;
 
@@ -156,6 +200,7 @@ mod tests {
             window_id: "window-1".to_owned(),
             models: [("v1".parse().unwrap(), of(stable)), ("v2".parse().unwrap(), of(canary))]
                 .into(),
+            outside: BTreeMap::new(),
         }
     }
 
@@ -202,7 +247,7 @@ mod tests {
             (vec!["4xx=2%"], 30, 3, WindowVerdict::Bad),
             (vec![], 0, 100, WindowVerdict::Good),
         ] {
-            let (found, _) = plan(&gates).judge_figures(of(canary), of(stable), 500);
+            let (found, _) = plan(&gates).judge_figures((of(canary), of(stable)), &[], 500);
             assert_eq!(found, verdict, "{gates:?} {stable} {canary}");
         }
     }
@@ -229,9 +274,109 @@ mod tests {
     fn a_version_that_warms_up_is_judged_by_its_errors_alone() {
         let cold = ModelHealth { samples: 50, cold: 50, ..ModelHealth::default() };
         let plan = plan(&["p95=200ms", "error=1%"]);
-        let judge = |canary| plan.judge_figures(canary, ModelHealth::default(), 500).0;
+        let judge = |canary| plan.judge_figures((canary, ModelHealth::default()), &[], 500).0;
         assert_eq!(judge(cold), WindowVerdict::TooFew);
         assert_eq!(judge(ModelHealth { errors: 5, ..cold }), WindowVerdict::Bad);
         assert_eq!(judge(ModelHealth { cold: 40, ..cold }), WindowVerdict::Good);
+    }
+
+    #[test]
+    fn each_metric_judges_its_own_figure() {
+        let none = ModelHealth { samples: 100, ..ModelHealth::default() };
+        let figures: [(&str, fn(u64) -> ModelHealth); 7] = [
+            ("p50", |it| ModelHealth { p50_us: it, ..ModelHealth::default() }),
+            ("p95", |it| ModelHealth { p95_us: it, ..ModelHealth::default() }),
+            ("p99", |it| ModelHealth { p99_us: it, ..ModelHealth::default() }),
+            ("error", |it| ModelHealth { errors: it, ..ModelHealth::default() }),
+            ("4xx", |it| ModelHealth { refused: it, ..ModelHealth::default() }),
+            ("5xx", |it| ModelHealth { answered_5xx: it, ..ModelHealth::default() }),
+            ("connect", |it| ModelHealth { unreached: it, ..ModelHealth::default() }),
+        ];
+        for (at, (name, _)) in figures.iter().enumerate() {
+            let metric: Metric = match format!("{name}<=2x").parse().unwrap() {
+                Gate::Own { metric, .. } => metric,
+                other => panic!("{other}"),
+            };
+            let unit = if metric.is_latency() { "ms" } else { "%" };
+            let absolute = format!("{name}=10{unit}");
+            let relative = format!("{name}<=2x");
+            for (other, (_, of)) in figures.iter().enumerate() {
+                let full = |it: u64| ModelHealth { samples: none.samples, ..of(it) };
+                let judge = |gate: &str, canary, stable| {
+                    // Beside a gate of 4xx no other one of it holds.
+                    let plan = plan(&[gate, "4xx=100%"]);
+                    plan.judge_figures((canary, stable), &[], 500).0
+                };
+                if at != other {
+                    // No figure but its own matters to a gate.
+                    assert_eq!(judge(&absolute, full(90), none), WindowVerdict::Good, "{absolute}");
+                    assert_eq!(judge(&relative, full(90), none), WindowVerdict::Good, "{relative}");
+                    continue;
+                }
+                let (good, bad) = if metric.is_latency() { (10_000, 10_001) } else { (10, 11) };
+                assert_eq!(judge(&absolute, full(good), none), WindowVerdict::Good, "{absolute}");
+                assert_eq!(judge(&absolute, full(bad), none), WindowVerdict::Bad, "{absolute}");
+                let stable = full(10);
+                assert_eq!(judge(&relative, full(20), stable), WindowVerdict::Good, "{relative}");
+                assert_eq!(judge(&relative, full(21), stable), WindowVerdict::Bad, "{relative}");
+            }
+        }
+    }
+
+    #[test]
+    fn pooled_latencies_are_those_that_so_many_of_the_requests_keep() {
+        let of = |samples, p50_us, p99_us| ModelHealth {
+            samples,
+            p50_us,
+            p99_us,
+            ..ModelHealth::default()
+        };
+        let all = pooled(&[of(40, 5, 50), of(30, 9, 90), of(30, 1, 10)]);
+        assert_eq!((all.p50_us, all.p99_us), (5, 90));
+        let all = pooled(&[of(999, 1, 2), of(1, 70, 80)]);
+        assert_eq!((all.p50_us, all.p99_us), (1, 2), "one of a thousand");
+        assert_eq!(pooled(&[]), ModelHealth::default());
+    }
+
+    #[test]
+    fn what_others_judge_counts_whatever_the_requests_here_are() {
+        let (ready, query) = ("http:http://host/ready", "prom:up>0@http://p:9090");
+        let with = |samples, outside: &[(&str, bool)]| {
+            let it = health((100, 0, 1), (samples, 0, 1));
+            let outside = outside.iter().map(|it| (it.0.to_owned(), it.1)).collect();
+            HealthSnapshot { outside, ..it }
+        };
+        for (gates, samples, outside, verdict) in [
+            (&[ready][..], 0, &[][..], WindowVerdict::TooFew),
+            (&[ready], 0, &[(ready, true)], WindowVerdict::Good),
+            (&[ready], 0, &[(ready, false)], WindowVerdict::Bad),
+            (&[ready], 0, &[(query, false)], WindowVerdict::TooFew),
+            (&[ready, query], 0, &[(ready, true)], WindowVerdict::TooFew),
+            (&[ready, query], 0, &[(ready, true), (query, true)], WindowVerdict::Good),
+            (&[ready, query], 0, &[(query, false)], WindowVerdict::Bad),
+            (&["error=1%", ready], 9, &[(ready, true)], WindowVerdict::TooFew),
+            (&["error=1%", ready], 9, &[(ready, false)], WindowVerdict::Bad),
+            (&["error=1%", ready], 99, &[(ready, true)], WindowVerdict::Good),
+            (&["error=1%", ready], 99, &[], WindowVerdict::TooFew),
+        ] {
+            let (found, blamed) = plan(gates).judge(&with(samples, outside), 500);
+            assert_eq!(found, verdict, "{gates:?} {samples} {outside:?}");
+            assert_eq!(blamed.is_some(), verdict == WindowVerdict::Bad);
+        }
+        // A gate that fails in few requests hides no other that fails for sure.
+        let few = HealthSnapshot {
+            outside: with(0, &[(ready, false)]).outside,
+            ..health((100, 0, 1), (1, 1, 1))
+        };
+        let (found, blamed) = plan(&["error=1%", ready]).judge(&few, 500);
+        assert_eq!((found, blamed), (WindowVerdict::Bad, Some(ready.parse().unwrap())));
+        let pool = |all: &[HealthSnapshot]| {
+            let all: Vec<_> = all.iter().collect();
+            (plan(&[ready]).judge_pooled(&all, 500).0, plan(&[ready]).unanswered(&all).is_some())
+        };
+        let (yes, no, none) = (with(0, &[(ready, true)]), with(0, &[(ready, false)]), with(0, &[]));
+        assert_eq!(pool(&[none.clone(), none.clone()]), (WindowVerdict::TooFew, true));
+        assert_eq!(pool(&[none.clone(), yes.clone()]), (WindowVerdict::Good, false));
+        assert_eq!(pool(&[yes, none, no]), (WindowVerdict::Bad, false));
     }
 }

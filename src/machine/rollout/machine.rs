@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use super::config::Config;
 use super::deaths::CertifiedDead;
-use super::event::{
-    CommandRequest, Event, ExtraEffect, ExtraInput, Opening, Record, ServedState, Timer,
-};
+use super::event::{CommandRequest, Event, ExtraEffect, ExtraInput, Opening, Record, Timer};
 use super::memory::RolloutMemory;
 use super::orders::Orders;
 use super::outbox::EffectQueue;
@@ -15,6 +13,7 @@ use super::present::Present;
 use super::proposals::Proposals;
 use super::recalled::AmnesiaRecovery;
 use super::running::Coordinator;
+use super::served::{OutsideGates, ServedState};
 use super::tries::Tries;
 use crate::machine::{self, LinkId, Machine};
 use crate::model::{KeyPair, Now, Rng};
@@ -211,6 +210,9 @@ impl RolloutMachine {
 
     fn serving(&self) -> ServedState {
         let plan = self.present.progress().map(|it| &it.plan);
+        let live = self.present.progress().filter(|it| it.is_live());
+        // With the brake on everything goes to the stable version, by routes too.
+        let routed = live.map(|it| &it.plan).filter(|_| self.brake().is_none());
         let prepared = self.memory.prepared();
         let prepared = prepared.filter(|_| self.config.breaks().serves_last_line);
         ServedState {
@@ -219,6 +221,9 @@ impl RolloutMachine {
             sticky: plan.and_then(|it| it.sticky.clone()),
             window: plan.map(|it| Duration::from_millis(it.window_ms)),
             warm_up: Duration::from_millis(plan.map_or(0, |it| it.warm_up_ms)),
+            routes: routed.map_or_else(Vec::new, |it| it.routes.clone()),
+            mirror: routed.and_then(|it| it.mirror),
+            outside: live.map_or_else(OutsideGates::none, |it| OutsideGates::of(&it.plan)),
             brake: self.brake().map(|it| it.reason.clone()),
             removed: self.removed().map(|it| (it.txid.clone(), it.by)),
         }

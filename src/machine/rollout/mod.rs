@@ -31,6 +31,7 @@ mod proposals;
 mod recalled;
 mod recovery;
 mod running;
+mod served;
 mod status;
 mod steps;
 #[cfg(test)]
@@ -42,11 +43,12 @@ pub use buckets::{bucket_of_draw, bucket_of_key};
 pub use config::{Config, DecisionAuthority, DisabledRules};
 pub use event::{
     Aborted, Command, CommandId, CommandRequest, CommandResult, DeadParticipants, Event,
-    ExtraEffect, ExtraInput, Opening, Record, ServedState, StartOrder, Timer,
+    ExtraEffect, ExtraInput, Opening, Record, Timer,
 };
 pub use judge::WindowVerdict;
 pub use machine::{Effect, Fx, Input, RolloutMachine};
 pub use memory::{ABORTED_MAX, HISTORY_MAX, RolloutMemory};
 pub use progress::{Phase, RolloutProgress};
+pub use served::{OutsideGates, ServedState, StartOrder};
 pub use status::{CoordinatedTxStatus, InDoubtStatus, NodeStatus, RosterNodeStatus};
 pub use window::{RequestOutcome, Window};

@@ -109,7 +109,9 @@ impl Present {
     /// Makes a committed transaction the present one, but for its roster. Returns true if requests
     /// are shared otherwise than before.
     pub(super) fn switch_to(&mut self, proposal: &TxProposal, now: Time) -> bool {
-        let is_shared_anew = proposal.state.weights != self.state.weights;
+        // A rollout may begin with a share of nothing.
+        let is_begun = proposal.plan.is_some();
+        let is_shared_anew = is_begun || proposal.state.weights != self.state.weights;
         self.state = proposal.state.clone();
         self.digest = self.state.digest();
         self.progress = RolloutProgress::after(self.progress.take(), proposal);

@@ -13,13 +13,12 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::coordinator::TxRequest;
-use super::event::{
-    Aborted, Command, CommandId, CommandResult, Event, ExtraEffect, StartOrder, Timer,
-};
+use super::event::{Aborted, Command, CommandId, CommandResult, Event, ExtraEffect, Timer};
 use super::machine::{Effect, RolloutMachine};
 use super::peers::LinkedNode;
 use super::progress::{CommandRefusal, Phase, RolloutProgress};
 use super::proposals::InDoubtTx;
+use super::served::StartOrder;
 use crate::proto::rollout::{AbortCause, Gate, Message, NodeId, Plan, RemovalAuthority, TxKind};
 
 impl RolloutMachine {
@@ -135,22 +134,26 @@ impl RolloutMachine {
         self.look_at_gates(false);
     }
 
+    /// The last figures of the nodes of the roster, this one included.
+    fn heard(&self) -> Vec<&HealthSnapshot> {
+        let of = |node: &NodeId| match *node == self.config.me {
+            true => self.tries.health(),
+            false => self.peers.get(node).and_then(LinkedNode::health),
+        };
+        self.present.roster().nodes().filter_map(|it| of(&it.node_id)).collect()
+    }
+
     /// Judges every node of the roster that is heard, each alone and all together; with the gate
     /// that fails, and without a node's name if it fails for all together.
     fn judge_all(&self, plan: &Plan) -> (WindowVerdict, Option<(Option<NodeId>, Gate)>) {
         let share = self.present.state().canary_share();
-        let heard =
-            self.present.roster().nodes().filter_map(|it| match it.node_id == self.config.me {
-                true => self.tries.health(),
-                false => self.peers.get(&it.node_id).and_then(LinkedNode::health),
-            });
-        let heard: Vec<_> = heard.collect();
+        let heard = self.heard();
         let alone = heard.iter().map(|it| (Some(it.node_id.clone()), plan.judge(it, share)));
         let all: Vec<_> = alone.chain([(None, plan.judge_pooled(&heard, share))]).collect();
         for wanted in [WindowVerdict::Bad, WindowVerdict::Doubtful] {
             for (node, (verdict, gate)) in &all {
                 if let (true, Some(gate)) = (*verdict == wanted, gate) {
-                    return (wanted, Some((node.clone(), *gate)));
+                    return (wanted, Some((node.clone(), gate.clone())));
                 }
             }
         }
@@ -251,6 +254,9 @@ impl RolloutMachine {
             self.put_brake_on(TxKind::Rollback, &reason);
             return self.try_to_go_back();
         }
+        if progress.plan.steps.get(progress.step) == Some(&0) {
+            return self.hold("the preview waits for peer rollout promote".to_owned());
+        }
         if let Some(node) = self.out_of_reach() {
             return self.hold(format!("{node} is out of reach"));
         }
@@ -261,7 +267,12 @@ impl RolloutMachine {
                 return self.hold(format!("{gate} does not hold on {on}, so far"));
             }
             (WindowVerdict::TooFew | WindowVerdict::Bad | WindowVerdict::Doubtful, _) => {
-                return self.hold("too few requests to judge by".to_owned());
+                let heard = self.heard();
+                let reason = progress.plan.unanswered(&heard).map_or_else(
+                    || "too few requests to judge by".to_owned(),
+                    |gate| format!("no node has an answer to {gate}"),
+                );
+                return self.hold(reason);
             }
         }
         let kind = if progress.is_last_step() { TxKind::Finish } else { TxKind::Step };

@@ -5,6 +5,7 @@ mod gone;
 mod limits;
 mod ordered;
 mod past;
+mod plans;
 mod steps;
 
 use rand::SeedableRng as _;
@@ -171,6 +172,8 @@ fn start(steps: &[u32]) -> Command {
         warm_up_ms: 0,
         failures: 0,
         deadline_ms: 0,
+        routes: Vec::new(),
+        mirror: None,
     })
 }
 
@@ -412,14 +415,14 @@ fn on_the_way(table: &TestFleet) -> Vec<TestNode> {
     seats
 }
 
-/// One node orders `command`, and all agree.
-fn commit(seats: &mut [TestNode], by: usize, command: Command) {
+/// One node orders `command`, and all agree; returns its last effects.
+fn commit(seats: &mut [TestNode], by: usize, command: Command) -> Vec<Effect> {
     let fx = seats[by].ask(command);
-    agree(seats, by, &fx);
+    agree(seats, by, &fx)
 }
 
-/// All vote for the proposal in `fx`, and hear the decision.
-fn agree(seats: &mut [TestNode], by: usize, fx: &[Effect]) {
+/// All vote for the proposal in `fx`, and hear the decision; returns the proposer's last effects.
+fn agree(seats: &mut [TestNode], by: usize, fx: &[Effect]) -> Vec<Effect> {
     let proposed = proposal(fx);
     let mut last = Vec::new();
     for at in (0..seats.len()).filter(|it| *it != by) {
@@ -431,6 +434,7 @@ fn agree(seats: &mut [TestNode], by: usize, fx: &[Effect]) {
     for at in (0..seats.len()).filter(|it| *it != by) {
         seats[at].hear(by, Message::Decision(Box::new(told.clone())));
     }
+    last
 }
 
 #[test]

@@ -34,17 +34,16 @@ pub struct Window {
 #[derive(Clone, Debug)]
 struct WindowPart {
     cells: Vec<u32>,
-    samples: u64,
-    errors: u64,
-    refused: u64,
+    /// Number of requests by outcome.
+    outcomes: [u64; RequestOutcome::ALL.len()],
     cold: u64,
 }
 
 impl WindowPart {
     fn clear(&mut self) {
-        if self.samples > 0 {
+        if self.outcomes.iter().any(|it| *it > 0) {
             self.cells.fill(0);
-            (self.samples, self.errors, self.refused, self.cold) = (0, 0, 0, 0);
+            (self.outcomes, self.cold) = (Default::default(), 0);
         }
     }
 }
@@ -52,12 +51,34 @@ impl WindowPart {
 /// Result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestOutcome {
-    /// The request was answered.
+    /// The request was answered, with neither a 4xx nor a 5xx.
     Fine,
     /// The request was answered with a 4xx.
     Refused,
-    /// The request was answered with a 5xx, or not at all.
+    /// The request was answered with a 5xx.
     Failed,
+    /// The request was not answered, or not to the end.
+    Broken,
+    /// No connection for the request could be made.
+    Unreached,
+}
+
+impl RequestOutcome {
+    const ALL: [Self; 5] = [Self::Fine, Self::Refused, Self::Failed, Self::Broken, Self::Unreached];
+
+    /// Outcome of a request that was answered with this status.
+    pub const fn of(status: u16) -> Self {
+        match status {
+            500.. => Self::Failed,
+            400.. => Self::Refused,
+            0.. => Self::Fine,
+        }
+    }
+
+    /// True if the request failed by the version's or its server's doing.
+    pub const fn is_error(self) -> bool {
+        matches!(self, Self::Failed | Self::Broken | Self::Unreached)
+    }
 }
 
 /// Index of the cell that counts a latency in microseconds.
@@ -84,7 +105,7 @@ impl Window {
     #[must_use]
     pub fn new(span: Duration) -> Self {
         let part_us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX) / PARTS as u64;
-        let part = WindowPart { cells: vec![0; CELLS], samples: 0, errors: 0, refused: 0, cold: 0 };
+        let part = WindowPart { cells: vec![0; CELLS], outcomes: Default::default(), cold: 0 };
         Self { part_us: part_us.max(1000), parts: vec![part; PARTS + 1], newest: 0 }
     }
 
@@ -112,32 +133,54 @@ impl Window {
             let cell = cell(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
             part.cells[cell] = part.cells[cell].saturating_add(1);
         }
-        part.samples += 1;
         part.cold += u64::from(latency.is_none());
-        part.errors += u64::from(ending == RequestOutcome::Failed);
-        part.refused += u64::from(ending == RequestOutcome::Refused);
+        part.outcomes[ending as usize] += 1;
     }
 
-    /// Counts a failure of a request that was counted as answered.
-    pub fn fail(&mut self) {
+    /// Counts a request as broken whose answer broke off after its head was counted as `before`. If
+    /// that was in an earlier part of the window, it counts as one more request.
+    pub fn break_off(&mut self, now: Time, before: RequestOutcome) {
+        self.move_on(now);
         let at = self.place(self.newest);
-        self.parts[at].errors = (self.parts[at].errors + 1).min(self.parts[at].samples);
+        let outcomes = &mut self.parts[at].outcomes;
+        outcomes[before as usize] = outcomes[before as usize].saturating_sub(1);
+        outcomes[RequestOutcome::Broken as usize] += 1;
     }
 
     /// Returns the figures of the window at `now`.
     pub fn health(&mut self, now: Time) -> ModelHealth {
         self.move_on(now);
-        let sum = |of: fn(&WindowPart) -> u64| self.parts.iter().map(of).sum();
-        let (samples, errors): (u64, u64) = (sum(|it| it.samples), sum(|it| it.errors));
-        let (refused, cold) = (sum(|it| it.refused), sum(|it| it.cold));
-        // The 95th of 100, and the 1st of 1.
-        let rank = ((samples - cold) * 95).div_ceil(100);
-        let mut below = 0;
-        let at = (0..CELLS).find(|cell| {
-            below += self.parts.iter().map(|part| u64::from(part.cells[*cell])).sum::<u64>();
-            below >= rank && rank > 0
-        });
-        ModelHealth { samples, errors, refused, cold, p95_us: at.map_or(0, longest) }
+        let sum = |is_it: fn(RequestOutcome) -> bool| {
+            let all = RequestOutcome::ALL.into_iter().filter(|it| is_it(*it));
+            all.flat_map(|it| self.parts.iter().map(move |part| part.outcomes[it as usize])).sum()
+        };
+        let samples: u64 = sum(|_| true);
+        let cold: u64 = self.parts.iter().map(|it| it.cold).sum();
+        let count = |cell: usize| -> u64 {
+            self.parts.iter().map(|part| u64::from(part.cells[cell])).sum()
+        };
+        let counts: Vec<u64> = (0..CELLS).map(count).collect();
+        let latency = |percent: u64| {
+            // The 95th of 100, and the 1st of 1.
+            let rank = ((samples - cold) * percent).div_ceil(100);
+            let mut below = 0;
+            let at = (0..CELLS).find(|cell| {
+                below += counts[*cell];
+                below >= rank && rank > 0
+            });
+            at.map_or(0, longest)
+        };
+        ModelHealth {
+            samples,
+            errors: sum(RequestOutcome::is_error),
+            refused: sum(|it| it == RequestOutcome::Refused),
+            cold,
+            p95_us: latency(95),
+            p50_us: latency(50),
+            p99_us: latency(99),
+            unreached: sum(|it| it == RequestOutcome::Unreached),
+            answered_5xx: sum(|it| it == RequestOutcome::Failed),
+        }
     }
 }
 
@@ -179,6 +222,13 @@ mod tests {
         assert_eq!(window(1..=100).health(at(2)).p95_us, 95);
         assert_eq!(window(1..=20).health(at(2)).p95_us, 19);
         assert_eq!(window([7]).health(at(2)).p95_us, 7);
+        for (latencies, p50, p99) in [(1..=60, 30, 60), (1..=3, 2, 3), (7..=7, 7, 7)] {
+            let health = window(latencies).health(at(2));
+            assert_eq!((health.p50_us, health.p99_us), (p50, p99));
+        }
+        // One in a hundred is beyond the p99 from the 101st request on.
+        let slow = |count| window(std::iter::repeat_n(1, count).chain([60])).health(at(2)).p99_us;
+        assert_eq!((slow(98), slow(99)), (60, 1));
         assert_eq!(window([]).health(at(2)), ModelHealth::default());
     }
 
@@ -202,5 +252,24 @@ mod tests {
         window.observe(at(3_000_000), None, RequestOutcome::Fine);
         let health = window.health(at(3_000_000));
         assert_eq!((health.samples, health.cold, health.p95_us), (2, 1, 0), "its time is no one's");
+    }
+
+    #[test]
+    fn outcomes_are_counted_apart_and_three_of_them_are_errors() {
+        let mut window = Window::new(Duration::from_secs(10));
+        let all = [
+            (RequestOutcome::Fine, 1),
+            (RequestOutcome::Refused, 2),
+            (RequestOutcome::Failed, 3),
+            (RequestOutcome::Broken, 4),
+            (RequestOutcome::Unreached, 5),
+        ];
+        for (ending, count) in all {
+            (0..count).for_each(|_| window.observe(at(1), None, ending));
+        }
+        let health = window.health(at(2));
+        assert_eq!((health.samples, health.errors, health.refused), (15, 12, 2));
+        assert_eq!((health.answered_5xx, health.unreached), (3, 5));
+        assert_eq!(window.health(at(30_000)), ModelHealth::default());
     }
 }

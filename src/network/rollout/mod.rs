@@ -7,6 +7,7 @@ mod counts;
 mod decider;
 mod group;
 mod node;
+mod outside;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 pub use decider::DecisionStore;
 pub use node::{NodeOptions, RolloutNode};
+pub use outside::OutsideAnswers;
 
 use super::error::{NetworkError, StartError};
 use super::order::OrderedLog;

@@ -9,21 +9,23 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select, tick};
 use rand::RngExt as _;
 use sha2::{Digest as _, Sha256};
 
 use super::counts::Counts;
 use super::decider::{Decider, DecisionStore};
 use super::group::Group;
+use super::outside::{self, OutsideAnswers};
 use crate::machine::Never;
 use crate::machine::decision_log::DecisionEntry;
 use crate::machine::rollout::DecisionAuthority;
 use crate::model::{Endpoint, KeyPair, Now};
 use crate::network::error::StartError;
 use crate::network::peer::Network;
-use crate::proto::rollout::{ModelId, NodeId, RoutingState};
+use crate::proto::rollout::{HealthSnapshot, ModelId, NodeId, RoutingState};
 use crate::proto::sealed::ClusterKeys;
+use crate::runtime::clock::Clock;
 use crate::runtime::dataplane::{self, DataPlane, Servers};
 use crate::runtime::driver::options::{DialectServers, EventSink};
 use crate::runtime::files::os_rng;
@@ -38,6 +40,9 @@ const PROBES_MAX: usize = 16;
 
 /// Interval at which the engine is told the health of the node's own traffic.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
+
+/// Interval at which gates that other systems judge are looked at; each says how often it is asked.
+const OUTSIDE_EVERY: Duration = Duration::from_millis(250);
 
 /// Settings of a node of rollouts.
 pub struct NodeOptions {
@@ -85,6 +90,8 @@ pub struct RolloutNode {
     pub engine: RolloutEngine,
     /// Data plane of the node.
     pub plane: Arc<DataPlane>,
+    /// Answers of other systems to the gates of the rollout that is served.
+    pub outside: Arc<OutsideAnswers>,
     counts: Arc<Counts>,
     /// Content of the log when the node started.
     pub recovered: ReplayReport,
@@ -93,7 +100,7 @@ pub struct RolloutNode {
     failed: Arc<OnceLock<String>>,
     group: Option<Group>,
     threads: Vec<JoinHandle<()>>,
-    /// Sender whose drop is the sign of the health's thread to stop.
+    /// Sender whose drop is the sign of the node's own threads to stop.
     runs: Mutex<Option<Sender<Never>>>,
 }
 
@@ -128,8 +135,10 @@ impl RolloutNode {
             (None, _) => HistoryBootstrap::By(Vec::new()),
         };
         let (failed, (probe, probes)) = (Arc::<OnceLock<String>>::default(), bounded(PROBES_MAX));
+        let (outside, clock) = (Arc::<OutsideAnswers>::default(), Clock::start());
         let sink = Box::new(Reports {
             plane: Arc::clone(&plane),
+            outside: (Arc::clone(&outside), clock),
             counts: Arc::clone(&counts),
             failed: Arc::clone(&failed),
             probe,
@@ -148,6 +157,7 @@ impl RolloutNode {
         let mut node = Self {
             engine,
             plane,
+            outside,
             counts,
             recovered,
             can_decide,
@@ -156,7 +166,7 @@ impl RolloutNode {
             threads: Vec::new(),
             runs: Mutex::new(Some(runs)),
         };
-        let started = node.start_threads((probes, stopping), decider, group.as_mut());
+        let started = node.start_threads((probes, stopping), clock, decider, group.as_mut());
         node.group = group;
         if let Err(error) = started {
             node.stop();
@@ -168,11 +178,16 @@ impl RolloutNode {
     fn start_threads(
         &mut self,
         (probes, stopping): (Receiver<ModelId>, Receiver<Never>),
+        clock: Clock,
         decider: Option<Decider>,
         group: Option<&mut Group>,
     ) -> std::io::Result<()> {
+        let (outside, is_over) = (Arc::clone(&self.outside), stopping.clone());
+        let asks = move || ask_outside(&outside, clock, &is_over);
+        self.threads.push(thread::spawn("roll-outside", asks)?);
         let (plane, engine) = (Arc::clone(&self.plane), self.engine.clone());
-        let health = move || tell_health(&plane, &engine, &stopping);
+        let outside = Arc::clone(&self.outside);
+        let health = move || tell_health(&plane, &outside, &engine, &stopping);
         self.threads.push(thread::spawn("roll-health", health)?);
         let (plane, engine) = (Arc::clone(&self.plane), self.engine.clone());
         self.threads.push(thread::spawn("roll-probe", move || {
@@ -210,6 +225,8 @@ impl RolloutNode {
     /// Stops the engine and the data plane.
     pub fn stop(&self) {
         drop(self.runs.lock().expect("nothing can panic here").take());
+        // Clients hear of it at once, and may take their time while the engine ends.
+        self.plane.close();
         self.engine.stop();
         self.plane.stop();
     }
@@ -232,6 +249,7 @@ impl RolloutNode {
 /// Receiver of the engine's reports; it sets a state to be served at the data plane at once.
 struct Reports {
     plane: Arc<DataPlane>,
+    outside: (Arc<OutsideAnswers>, Clock),
     counts: Arc<Counts>,
     failed: Arc<OnceLock<String>>,
     probe: Sender<ModelId>,
@@ -243,6 +261,8 @@ impl EventSink<RolloutNotification> for Reports {
     fn take(&self, now: Now, told: RolloutNotification) -> bool {
         match &told {
             RolloutNotification::Serve(serving) => {
+                let (outside, clock) = &self.outside;
+                outside.serve(serving, clock.mono());
                 self.plane.set(Arc::new(serving.clone()));
                 return true;
             }
@@ -265,14 +285,31 @@ impl EventSink<RolloutNotification> for Reports {
 }
 
 /// Tells the engine the health of the node's traffic, until the node stops.
-fn tell_health(plane: &DataPlane, engine: &RolloutEngine, stopping: &Receiver<Never>) {
+fn tell_health(
+    plane: &DataPlane,
+    outside: &OutsideAnswers,
+    engine: &RolloutEngine,
+    stopping: &Receiver<Never>,
+) {
     let ticks = tick(HEALTH_EVERY);
     loop {
         select! {
             recv(stopping) -> _ => return,
             recv(ticks) -> _ => {
-                engine.health(plane.health());
+                engine.health(HealthSnapshot { outside: outside.answers(), ..plane.health() });
             }
+        }
+    }
+}
+
+/// Asks other systems about the gates that they judge, until the node stops.
+fn ask_outside(outside: &OutsideAnswers, clock: Clock, stopping: &Receiver<Never>) {
+    let ticks = tick(OUTSIDE_EVERY);
+    let is_stopping = || stopping.try_recv() == Err(TryRecvError::Disconnected);
+    loop {
+        select! {
+            recv(stopping) -> _ => return,
+            recv(ticks) -> _ => outside.ask_if_due(clock.mono(), is_stopping, outside::ask),
         }
     }
 }

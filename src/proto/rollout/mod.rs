@@ -2,12 +2,15 @@
 
 mod encoding;
 mod enroll;
+mod gate;
 mod health;
 mod ids;
 mod message;
 mod plan;
+mod prometheus;
 mod proposal;
 mod roster;
+mod route;
 mod state;
 
 pub use encoding::{
@@ -15,6 +18,7 @@ pub use encoding::{
     encode,
 };
 pub use enroll::{Enroll, EnrollAck, EnrollChallenge, EnrollNack, EnrollProof, Genesis, Greeting};
+pub use gate::{Comparison, Gate, Limit, Metric, PrometheusGate};
 pub use health::{HealthSnapshot, ModelHealth};
 pub use ids::{ModelId, NAME_BYTES_MAX, NodeId, TxId, TxKind, TxMark};
 pub use message::{
@@ -24,10 +28,14 @@ pub use message::{
 };
 #[cfg(test)]
 pub(crate) use plan::plan;
-pub use plan::{GATES_MAX, Gate, INTERVAL_MAX, Limit, Metric, Plan, STEPS_MAX, Sticky};
+pub use plan::{GATES_MAX, INTERVAL_MAX, Mirror, PLAN_TEXT_BYTES_MAX, Plan, STEPS_MAX, Sticky};
+pub use prometheus::prometheus_samples;
 pub use proposal::{
     Choice, Committed, GoneNodes, NOTE_BYTES_MAX, RemovalAuthority, Resolution, TxProof,
     TxProposal, TxVote, cut,
 };
 pub use roster::{HOST_BYTES_MAX, Participant, ROSTER_MAX, Roster};
+pub use route::{
+    HeaderValues, ROUTE_BYTES_MAX, ROUTES_MAX, RequestFacts, Route, RouteMatch, RouteTarget, Subnet,
+};
 pub use state::{BASIS_POINTS, Digest, RoutingState, RoutingStatus, Weights};

@@ -1,16 +1,15 @@
 //! Plan of a rollout: its steps, their interval, and the gates between them (T8).
 //!
-//! Invariants: steps ascend and end with everything; a gate names its unit; a plan travels in the
-//! transaction that starts it and is the same on every node, so any remaining node can go on with
-//! it.
+//! Invariants: steps ascend and end with everything; a plan travels in the transaction that starts
+//! it and is the same on every node, so any remaining node can go on with it.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::gate::Gate;
 use super::ids::{ModelId, NodeId};
+use super::route::{ROUTE_BYTES_MAX, ROUTES_MAX, Route, is_token};
 use super::state::BASIS_POINTS;
 use crate::model::SigningBytes;
 
@@ -18,118 +17,10 @@ use crate::model::SigningBytes;
 pub const STEPS_MAX: usize = 100;
 /// Maximum number of gates of a plan.
 pub const GATES_MAX: usize = 16;
+/// Maximum length of all names, routes and gates of a plan together, in bytes.
+pub const PLAN_TEXT_BYTES_MAX: usize = 4096;
 /// Maximum interval between two steps: a week.
 pub const INTERVAL_MAX: Duration = Duration::from_secs(604_800);
-
-/// Figure of the canary that a gate limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Metric {
-    /// Latency that 95 of 100 requests keep.
-    P95,
-    /// Share of requests that failed.
-    Error,
-    /// Share of requests that were answered with a 4xx.
-    Refused,
-}
-
-/// Limit of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// Maximum in microseconds.
-    Micros(u64),
-    /// Maximum in millionths of the requests.
-    PerMillion(u32),
-    /// Maximum in thousandths of the stable version's figure.
-    OfStable(u32),
-}
-
-/// A limit of health: `p95=200ms`, `error=1%`, `p95<=1.2x`; `=` means at most, as `<=` does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Gate {
-    /// The figure that is limited.
-    pub metric: Metric,
-    /// The limit of the figure.
-    pub limit: Limit,
-}
-
-/// Parses a decimal number as thousandths; at most three places, no sign, no exponent.
-fn thousandths(text: &str) -> Option<u64> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-    let is_digits = |it: &str| !it.is_empty() && it.bytes().all(|c| c.is_ascii_digit());
-    if !is_digits(whole) || !is_digits(part) || part.len() > 3 {
-        return None;
-    }
-    let part: u64 = format!("{part:0<3}").parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(part)
-}
-
-impl FromStr for Gate {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WRONG: &str = "a gate is like p95=200ms, error=1%, 4xx=5% or p95<=1.2x";
-        let (name, value) = text.split_once("<=").or_else(|| text.split_once('=')).ok_or(WRONG)?;
-        let metric = match name {
-            "p95" => Metric::P95,
-            "error" => Metric::Error,
-            "4xx" => Metric::Refused,
-            _ => return Err("a gate is of p95, of error or of 4xx"),
-        };
-        let at = value.find(|c: char| c.is_ascii_alphabetic() || c == '%');
-        let (number, unit) = value.split_at(at.ok_or("a gate needs a unit: ms, s, % or x")?);
-        let number = thousandths(number).ok_or(WRONG)?;
-        let narrow = |number: u64| u32::try_from(number).map_err(|_| WRONG);
-        let limit = match (metric, unit) {
-            (Metric::P95, "ms") => Limit::Micros(number),
-            (Metric::P95, "s") => Limit::Micros(number.checked_mul(1000).ok_or(WRONG)?),
-            (Metric::Error | Metric::Refused, "%") if number <= 100_000 => {
-                Limit::PerMillion(narrow(number * 10)?)
-            }
-            (_, "x") => Limit::OfStable(narrow(number)?),
-            _ => return Err("p95 is limited in ms, s or x, error and 4xx in % (at most 100) or x"),
-        };
-        Ok(Self { metric, limit })
-    }
-}
-
-impl Gate {
-    /// True if the gate compares with the stable version.
-    pub const fn is_relative(self) -> bool {
-        matches!(self.limit, Limit::OfStable(_))
-    }
-}
-
-impl fmt::Display for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.metric {
-            Metric::P95 => "p95",
-            Metric::Error => "error",
-            Metric::Refused => "4xx",
-        };
-        let (number, unit) = match self.limit {
-            Limit::Micros(micros) => (micros, "ms"),
-            Limit::PerMillion(share) => (u64::from(share) / 10, "%"),
-            Limit::OfStable(ratio) => (u64::from(ratio), "x"),
-        };
-        let text = format!("{}.{:03}", number / 1000, number % 1000);
-        let text = text.trim_end_matches('0').trim_end_matches('.');
-        write!(f, "{name}<={text}{unit}")
-    }
-}
-
-impl TryFrom<String> for Gate {
-    type Error = &'static str;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Gate> for String {
-    fn from(gate: Gate) -> Self {
-        gate.to_string()
-    }
-}
 
 /// The part of a request that pins it to one version while a rollout lives (T9).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +30,40 @@ pub enum Sticky {
     Header(String),
     /// The value of the field of this name in the JSON body.
     Json(String),
+    /// The value of a cookie.
+    Cookie {
+        /// Name of the cookie.
+        name: String,
+        /// True if the data plane sets the cookie itself where a request has none; else it is the
+        /// application's.
+        own: bool,
+    },
+}
+
+impl Sticky {
+    /// Name of the header, of the field or of the cookie.
+    fn name(&self) -> &str {
+        match self {
+            Self::Header(name) | Self::Json(name) | Self::Cookie { name, .. } => name,
+        }
+    }
+}
+
+/// Copies of the stable version's requests for the new version, whose answers nobody gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirror {
+    /// Share of the requests that are copied, in basis points, from 1.
+    pub share: u32,
+    /// True if requests of methods that are not safe are copied too.
+    #[serde(rename = "unsafe", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unsafe: bool,
+}
+
+impl Mirror {
+    /// True if requests of this method are copied: GET, HEAD and OPTIONS change nothing.
+    pub fn copies(&self, method: &str) -> bool {
+        self.is_unsafe || matches!(method, "GET" | "HEAD" | "OPTIONS")
+    }
 }
 
 /// Plan of a rollout, carried out with one transaction for each step.
@@ -148,7 +73,8 @@ pub struct Plan {
     pub from: ModelId,
     /// The new version.
     pub to: ModelId,
-    /// Shares of the new version in basis points: ascending from above 0 to 10,000.
+    /// Shares of the new version in basis points: ascending to 10,000. A first step of 0 is a
+    /// preview, which only routes and a request's own choice lead to; it waits for a promote.
     pub steps: Vec<u32>,
     /// Interval between two steps, in milliseconds.
     pub interval_ms: u64,
@@ -177,6 +103,12 @@ pub struct Plan {
     /// 0: never.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub deadline_ms: u64,
+    /// Routes that decide before the shares do, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+    /// Copies for the new version, if there are to be some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -197,8 +129,8 @@ impl Plan {
         if self.steps.is_empty() || self.steps.len() > STEPS_MAX {
             return Err("a rollout has 1 to 100 steps");
         }
-        if !ascends || self.steps[0] == 0 {
-            return Err("the steps are not ascending from above 0 %");
+        if !ascends {
+            return Err("the steps are not ascending");
         }
         if self.steps.last() != Some(&BASIS_POINTS) {
             return Err("the last step is not 100 %");
@@ -215,7 +147,33 @@ impl Plan {
         if self.warm_up_ms.max(self.deadline_ms) > INTERVAL_MAX.as_secs() * 1000 {
             return Err("the warm-up or the deadline is longer than a week");
         }
+        if self.routes.len() > ROUTES_MAX {
+            return Err("a rollout has at most 16 routes");
+        }
+        if self.mirror.is_some_and(|it| !(1..=BASIS_POINTS).contains(&it.share)) {
+            return Err("the mirrored share is not above 0 % and at most 100 %");
+        }
+        match &self.sticky {
+            Some(Sticky::Cookie { name, .. }) if !is_token(name) => {
+                return Err("the name of a cookie is of 1 to 256 letters, digits and - _ .");
+            }
+            Some(it) if it.name().len() > ROUTE_BYTES_MAX => {
+                return Err("a sticky name has more than 256 bytes");
+            }
+            Some(_) | None => {}
+        }
+        if self.text_bytes() > PLAN_TEXT_BYTES_MAX {
+            return Err("the names, routes and gates have more than 4096 bytes together");
+        }
         Ok(())
+    }
+
+    /// Length of all texts of variable length, which transactions carry.
+    fn text_bytes(&self) -> usize {
+        let gates = self.gates.iter().map(|it| it.to_string().len());
+        let routes = self.routes.iter().map(|it| it.to_string().len());
+        let sticky = self.sticky.as_ref().map(|it| it.name().len());
+        gates.chain(routes).chain(sticky).sum()
     }
 
     /// The highest number of the plan that the machine calculates with; times have limits of their
@@ -238,17 +196,28 @@ impl Plan {
             None => bytes.number(0),
             Some(Sticky::Header(name)) => bytes.number(1).text(name),
             Some(Sticky::Json(name)) => bytes.number(2).text(name),
+            Some(Sticky::Cookie { name, own }) => bytes.number(3).text(name).number((*own).into()),
         };
         let bytes = bytes.number(self.steps.len() as u64);
         let bytes = self.steps.iter().fold(bytes, |bytes, step| bytes.number((*step).into()));
         let bytes = bytes.number(self.gates.len() as u64);
         let bytes = self.gates.iter().fold(bytes, |bytes, gate| bytes.text(&gate.to_string()));
         let more = [self.warm_up_ms, self.failures, self.deadline_ms];
-        if more == [0; 3] {
+        let is_of_before = self.routes.is_empty() && self.mirror.is_none();
+        if more == [0; 3] && is_of_before {
             // Plans signed before these fields existed stay valid.
             return bytes;
         }
-        more.into_iter().fold(bytes, SigningBytes::number)
+        let mut bytes = more.into_iter().fold(bytes, SigningBytes::number);
+        // Nothing is added for a field without content, and each begins with its name.
+        if !self.routes.is_empty() {
+            bytes = bytes.text("routes").number(self.routes.len() as u64);
+            bytes = self.routes.iter().fold(bytes, |bytes, it| bytes.text(&it.to_string()));
+        }
+        if let Some(Mirror { share, is_unsafe }) = self.mirror {
+            bytes = bytes.text("mirror").number(share.into()).number(is_unsafe.into());
+        }
+        bytes
     }
 }
 
@@ -270,6 +239,8 @@ pub(crate) fn plan(gates: &[&str]) -> Plan {
         warm_up_ms: 0,
         failures: 0,
         deadline_ms: 0,
+        routes: Vec::new(),
+        mirror: None,
     }
 }
 
@@ -278,40 +249,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gate_says_its_unit() {
-        for (text, shown) in [
-            ("p95=200ms", "p95<=200ms"),
-            ("p95<=0.25s", "p95<=250ms"),
-            ("error=1%", "error<=1%"),
-            ("error<=0.05%", "error<=0.05%"),
-            ("p95<=1.2x", "p95<=1.2x"),
-            ("4xx=5%", "4xx<=5%"),
-        ] {
-            let gate: Gate = text.parse().unwrap();
-            assert_eq!(gate.to_string(), shown);
-            assert_eq!(shown.parse::<Gate>().unwrap(), gate);
-        }
-        for wrong in [
-            "p95=200",
-            "p95",
-            "p95=%",
-            "p95=1%",
-            "error=1ms",
-            "error=101%",
-            "cpu=1%",
-            "p95=-1ms",
-            "p95=1e3ms",
-            "p95=1.2345x",
-            "",
-        ] {
-            assert!(wrong.parse::<Gate>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
     fn steps_ascend_and_end_with_everything() {
         assert_eq!(plan(&[]).check(), Ok(()));
-        for steps in [vec![], vec![500], vec![0, 10_000], vec![500, 500, 10_000], vec![10_000, 5]] {
+        let preview = Plan { steps: vec![0, 10_000], ..plan(&[]) };
+        assert_eq!(preview.check(), Ok(()));
+        for steps in [vec![], vec![500], vec![0], vec![500, 500, 10_000], vec![10_000, 5]] {
             assert!(Plan { steps: steps.clone(), ..plan(&[]) }.check().is_err(), "{steps:?}");
         }
         let same = Plan { to: "v1".parse().unwrap(), ..plan(&[]) };
@@ -325,12 +267,66 @@ mod tests {
         let text = serde_json::to_string(&old).unwrap();
         assert!(!text.contains("warm_up") && !text.contains("deadline"), "{text}");
         let mut seen = std::collections::BTreeSet::from([bytes(&old)]);
-        for at in 0..3 {
-            let mut new = old.clone();
-            *[&mut new.warm_up_ms, &mut new.failures, &mut new.deadline_ms][at] = 7;
-            assert!(seen.insert(bytes(&new)));
+        assert!(!text.contains("routes") && !text.contains("mirror"), "{text}");
+        let (name, route) = ("sid".to_owned(), "path:/a -> canary".parse::<Route>().unwrap());
+        let sticky = |own| Some(Sticky::Cookie { name: name.clone(), own });
+        let mirror = |is_unsafe| Some(Mirror { share: 500, is_unsafe });
+        let changes = [
+            Plan { warm_up_ms: 7, ..old.clone() },
+            Plan { failures: 7, ..old.clone() },
+            Plan { deadline_ms: 7, ..old.clone() },
+            Plan { routes: vec![route.clone()], ..old.clone() },
+            Plan { routes: vec![route.clone(), route.clone()], ..old.clone() },
+            Plan { mirror: mirror(false), ..old.clone() },
+            Plan { mirror: mirror(true), ..old.clone() },
+            Plan { routes: vec![route], mirror: mirror(false), ..old.clone() },
+            Plan { sticky: sticky(false), ..old.clone() },
+            Plan { sticky: sticky(true), ..old.clone() },
+        ];
+        for new in changes {
+            assert!(seen.insert(bytes(&new)), "{new:?}");
             let text = serde_json::to_string(&new).unwrap();
             assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), new);
+        }
+    }
+
+    #[test]
+    fn texts_of_a_plan_are_of_bounded_length_and_a_share_is_at_most_all() {
+        let check = |change: fn(&mut Plan)| {
+            let mut it = plan(&[]);
+            change(&mut it);
+            it.check()
+        };
+        fn route(len: usize) -> Route {
+            format!("path:/{} -> canary", "x".repeat(len)).parse().unwrap()
+        }
+        fn cookie(name: &str) -> Option<Sticky> {
+            Some(Sticky::Cookie { name: name.to_owned(), own: false })
+        }
+        assert_eq!(check(|it| it.routes = vec![route(9); ROUTES_MAX]), Ok(()));
+        assert!(check(|it| it.routes = vec![route(9); ROUTES_MAX + 1]).is_err());
+        assert!(check(|it| it.routes = vec![route(250); ROUTES_MAX]).is_err());
+        assert_eq!(check(|it| it.sticky = cookie("__Host-sid")), Ok(()));
+        for wrong in ["", "a b", "a=b", "a;b", &"x".repeat(257)] {
+            let it = Plan { sticky: cookie(wrong), ..plan(&[]) };
+            assert!(it.check().is_err(), "{wrong}");
+        }
+        assert!(check(|it| it.sticky = Some(Sticky::Header("x".repeat(257)))).is_err());
+        assert!(check(|it| it.sticky = Some(Sticky::Json("x".repeat(257)))).is_err());
+        for (share, is_fit) in [(0, false), (1, true), (10_000, true), (10_001, false)] {
+            let mirror = Some(Mirror { share, is_unsafe: false });
+            assert_eq!(Plan { mirror, ..plan(&[]) }.check().is_ok(), is_fit, "{share}");
+        }
+    }
+
+    #[test]
+    fn only_requests_that_change_nothing_are_copied_unless_all_are() {
+        let copies = |is_unsafe, method| Mirror { share: 1, is_unsafe }.copies(method);
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            assert!(copies(false, method));
+        }
+        for method in ["POST", "PUT", "DELETE", "get", ""] {
+            assert!(!copies(false, method) && copies(true, method), "{method}");
         }
     }
 }

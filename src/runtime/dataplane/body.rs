@@ -16,6 +16,8 @@ use super::access_log::AccessLine;
 use super::limits::DataPlaneLimits;
 use super::meters::Meter;
 use super::pool::Lease;
+use crate::machine::rollout::RequestOutcome;
+use crate::runtime::clock::Clock;
 use crate::runtime::web::guarded::InFlight;
 use crate::runtime::web::refusal::Refusal;
 
@@ -233,6 +235,22 @@ enum Kind {
     Streamed(Box<ServerBody>),
 }
 
+/// An answer whose head was counted.
+pub(super) struct Counted {
+    pub(super) meter: Arc<Meter>,
+    pub(super) clock: Clock,
+    pub(super) outcome: RequestOutcome,
+    /// Rollout in which the request began.
+    pub(super) epoch: u64,
+}
+
+impl Counted {
+    /// Counts the answer as one that broke off.
+    pub(super) fn broke(&self) {
+        self.meter.broke(self.clock.mono(), self.outcome, self.epoch);
+    }
+}
+
 /// Body that a server sends, with its time-outs.
 pub(super) struct ServerBody {
     /// Part that was read already.
@@ -240,9 +258,8 @@ pub(super) struct ServerBody {
     pub(super) rest: Incoming,
     /// Connection that it comes by; given back at its end.
     pub(super) lease: Option<Lease>,
-    pub(super) meter: Arc<Meter>,
-    /// Rollout in which the request began.
-    pub(super) epoch: u64,
+    /// Meter of the version, the outcome that was counted, and the rollout of the request.
+    pub(super) counted: Counted,
     /// Time-out between two parts.
     pub(super) idle: Duration,
     /// Moment at which the whole answer must be here, if there is one.
@@ -254,10 +271,10 @@ impl ServerBody {
     pub(super) fn new(
         (read, rest): (Option<Frame<Bytes>>, Incoming),
         lease: Lease,
-        (meter, epoch): (Arc<Meter>, u64),
+        counted: Counted,
         (idle, end): (Duration, Option<Instant>),
     ) -> Self {
-        Self { read, rest, lease: Some(lease), meter, epoch, idle, end, wait: Wait::default() }
+        Self { read, rest, lease: Some(lease), counted, idle, end, wait: Wait::default() }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -267,7 +284,7 @@ impl ServerBody {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     ready!(self.wait.poll(cx, self.idle, self.end));
-                    self.meter.broke(self.epoch);
+                    self.counted.broke();
                     self.lease = None;
                     return Poll::Ready(Some(Err("the server did not go on in time".into())));
                 }
@@ -276,7 +293,7 @@ impl ServerBody {
         self.wait.end();
         match frame {
             Some(Ok(frame)) => {
-                self.meter.sent(frame.data_ref().map_or(0, Bytes::len));
+                self.counted.meter.sent(frame.data_ref().map_or(0, Bytes::len));
                 if self.rest.is_end_stream() {
                     self.finish();
                 }
@@ -284,7 +301,7 @@ impl ServerBody {
             }
             Some(Err(error)) => {
                 // The client sees an answer that breaks off, as it does here.
-                self.meter.broke(self.epoch);
+                self.counted.broke();
                 self.lease = None;
                 Poll::Ready(Some(Err(error.into())))
             }

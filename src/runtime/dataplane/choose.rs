@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 
-use hyper::HeaderMap;
+use hyper::http::request::Parts;
 use rand::Rng as _;
 use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::machine::rollout::{ServedState, bucket_of_draw, bucket_of_key};
 use crate::model::Rng;
-use crate::proto::rollout::Sticky;
+use crate::proto::rollout::{RequestFacts, Route, RouteTarget, Sticky};
 
 /// Header by whose value requests stick, whatever the rollout's own rule is.
 const KEY_HEADER: &str = "x-routing-key";
@@ -18,41 +19,75 @@ const KEY_HEADER: &str = "x-routing-key";
 const CANARY_HEADER: &str = "x-canary";
 
 /// Reason for the choice of a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ModelChoice {
     /// The bucket of the request's key.
     Key(u32),
     /// A draw; has the drawn bucket.
     Draw(u32),
+    /// A draw whose bucket stays with the client, by a cookie: its name, its value and the bucket.
+    Cookie(String, String, u32),
     /// The request's own choice; true for the canary.
     Wish(bool),
+    /// A route of the rollout; true if it leads to the canary.
+    Route(bool),
 }
 
-/// Chooses the version of a request; `None` if it names a choice that cannot be understood. `body`
-/// is empty unless [`needs_body`] says that it is needed.
+impl ModelChoice {
+    /// True if the request goes to the canary, which has the first `share` buckets.
+    pub(super) const fn is_canary(&self, share: u32) -> bool {
+        match self {
+            Self::Key(bucket) | Self::Draw(bucket) | Self::Cookie(.., bucket) => *bucket < share,
+            Self::Wish(is_canary) | Self::Route(is_canary) => *is_canary,
+        }
+    }
+}
+
+/// Chooses the version of a request from `source`; `None` if it names a choice that cannot be
+/// understood. `body` is empty unless [`needs_body`] says that it is needed.
+///
+/// The first that applies decides: `X-Canary`, a route, the rollout's sticky key, `X-Routing-Key`,
+/// a draw.
 pub(super) fn choose(
     serving: &ServedState,
-    headers: &HeaderMap,
+    parts: &Parts,
+    source: IpAddr,
     body: &[u8],
     rng: &mut Rng,
 ) -> Option<ModelChoice> {
+    let headers = &parts.headers;
     match headers.get(CANARY_HEADER).map(|it| it.as_bytes()) {
         None => {}
         Some(b"always") => return Some(ModelChoice::Wish(true)),
         Some(b"never") => return Some(ModelChoice::Wish(false)),
         Some(_) => return None,
     }
+    let values = |name: &str, is_it: &mut dyn FnMut(&[u8]) -> bool| {
+        headers.get_all(name).iter().any(|value| is_it(value.as_bytes()))
+    };
+    let facts = RequestFacts { headers: &values, path: parts.uri.path(), source };
+    if let Some(target) = Route::target(&serving.routes, &facts) {
+        return Some(ModelChoice::Route(target == RouteTarget::Canary));
+    }
     let of_header = |name: &str| headers.get(name).map(|it| Cow::Borrowed(it.as_bytes()));
     let own_key = match &serving.sticky {
         None => None,
         Some(Sticky::Header(name)) => of_header(name),
+        Some(Sticky::Cookie { name, .. }) => facts.cookie(name).map(Cow::Owned),
         Some(Sticky::Json(name)) => field(body, name).map(|it| Cow::Owned(it.into_bytes())),
     };
     let key = own_key.or_else(|| of_header(KEY_HEADER));
-    Some(match key.filter(|key| !key.is_empty()) {
-        Some(key) => ModelChoice::Key(bucket_of_key(serving.salt, &key)),
-        None => ModelChoice::Draw(bucket_of_draw(rng.next_u64())),
-    })
+    if let Some(key) = key.filter(|key| !key.is_empty()) {
+        return Some(ModelChoice::Key(bucket_of_key(serving.salt, &key)));
+    }
+    let draw = rng.next_u64();
+    if let Some(Sticky::Cookie { name, own: true }) = &serving.sticky {
+        // The bucket is that of the cookie's value, as it will be of the next request.
+        let value = format!("{draw:016x}");
+        let bucket = bucket_of_key(serving.salt, value.as_bytes());
+        return Some(ModelChoice::Cookie(name.clone(), value, bucket));
+    }
+    Some(ModelChoice::Draw(bucket_of_draw(draw)))
 }
 
 /// True if a request's body decides where it goes.

@@ -18,7 +18,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 
 /// Beginnings of the names of headers that a client cannot take away by naming them in
 /// `Connection`: they are for the server, and some come from a proxy before this one.
-const PROTECTED: [&str; 12] = [
+const PROTECTED: [&str; 15] = [
     "accept",
     "authorization",
     "cache-control",
@@ -30,7 +30,10 @@ const PROTECTED: [&str; 12] = [
     "origin",
     "range",
     "via",
-    "x-",
+    "x-canary",
+    "x-forwarded-",
+    "x-real-ip",
+    "x-routing-key",
 ];
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -66,7 +66,7 @@ impl Meter {
     ) {
         let mut readings = self.readings();
         readings.latency_us.observe(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
-        readings.errors += u64::from(ending == RequestOutcome::Failed);
+        readings.errors += u64::from(ending.is_error());
         if let Some(count) = readings.by_class.get_mut(usize::from(status / 100)) {
             *count += 1;
         }
@@ -76,12 +76,12 @@ impl Meter {
         }
     }
 
-    /// Counts an answer that broke off after it had been counted as a good one.
-    pub(super) fn broke(&self, epoch: u64) {
+    /// Counts an answer that broke off after its head had been counted as `before`.
+    pub(super) fn broke(&self, now: Time, before: RequestOutcome, epoch: u64) {
         let mut readings = self.readings();
-        readings.errors += 1;
+        readings.errors += u64::from(!before.is_error());
         if readings.epoch == epoch {
-            readings.window.fail();
+            readings.window.break_off(now, before);
         }
     }
 

@@ -124,7 +124,7 @@ impl Collector for Snapshot {
             let mut family = to.encode_descriptor(&name, help, None, MetricType::Counter)?;
             family.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
         }
-        gauge(to, "data_plane_connections", "Connections now", self.connections)
+        gauge(to, "data_plane_open_connections", "Connections now", self.connections)
     }
 }
 

@@ -19,6 +19,7 @@ mod headers;
 mod limits;
 mod meters;
 mod metrics;
+mod mirror;
 pub mod model;
 mod own;
 mod pool;
@@ -112,8 +113,6 @@ pub struct ProxyOptions {
     /// Path that a server answers with 2xx when it is ready; without one it is when it can be
     /// called.
     pub ready_path: Option<String>,
-    /// True if another process may listen at the same address, to take the port over.
-    pub shares_port: bool,
     /// Access log, if there is one.
     pub access_log: Option<AccessLogOptions>,
 }
@@ -127,7 +126,6 @@ impl Default for ProxyOptions {
             own_paths: OwnPaths::default(),
             keeps_underscores: false,
             ready_path: None,
-            shares_port: false,
             access_log: None,
         }
     }
@@ -216,7 +214,7 @@ impl DataPlane {
         let tls = proxy.tls.map(ServerTls::read).transpose().map_err(ListenError::Setting)?;
         let access_log = proxy.access_log.as_ref().map(AccessLog::open).transpose();
         let access_log = access_log.map_err(ListenError::Setting)?.map(Arc::new);
-        let listener = listen::bind_as(listen, proxy.shares_port)?;
+        let listener = listen::bind(listen.ip(), listen.port())?;
         let rng = |at| Mutex::new(Rng::seed_from_u64(seed ^ (at as u64).wrapping_mul(0x9E37_79B9)));
         let shared = Arc::new(Shared {
             node_id,
@@ -325,11 +323,17 @@ impl DataPlane {
         &self.shared.counters
     }
 
+    /// Accepts no more connections, and says with each answer that its connection ends.
+    pub fn close(&self) {
+        self.shared.stopping.send_replace(true);
+        self.port.close();
+    }
+
     /// Stops the data plane. It accepts no more connections; each answer says that its connection
     /// ends, and requests that are being answered have the time of the limits' grace. Returns when
     /// no thread and no socket is left. Must not be called from a thread that serves HTTP.
     pub fn stop(&self) {
-        self.shared.stopping.send_replace(true);
+        self.close();
         let left = self.port.shut(&self.workers, &self.shared.places, self.shared.limits.grace);
         if left > 0 {
             log::warn!(
@@ -430,7 +434,7 @@ async fn converse(
     let state = ConnectionState::new();
     match &shared.tls {
         None => {
-            let client = Client { from, is_tls: false, worker, state };
+            let client = Client { from, is_tls: false, worker, state, _place: place };
             serve(stream, client, Arc::clone(&shared), settings, stopping).await;
         }
         Some(tls) => {
@@ -439,11 +443,10 @@ async fn converse(
                 shared.counters.clients.refused.add(1);
                 return;
             };
-            let client = Client { from, is_tls: true, worker, state };
+            let client = Client { from, is_tls: true, worker, state, _place: place };
             serve(stream, client, Arc::clone(&shared), settings, stopping).await;
         }
     }
-    drop(place);
 }
 
 /// Refuses a connection. It may not cost as much as a served one: no task and no waiting.
@@ -500,10 +503,6 @@ impl Shared {
 
     fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
-    }
-
-    fn stopping(&self) -> signal::Receiver<bool> {
-        self.stopping.subscribe()
     }
 
     /// Makes the state of `current` the one that is served.
@@ -564,6 +563,7 @@ impl Shared {
             node_id: self.node_id.clone(),
             window_id: format!("window-{}", now.wall.0 / 1000),
             models: backends.map(|it| (it.model.clone(), it.meter.health(now.mono))).collect(),
+            outside: BTreeMap::new(),
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response};
 use serde_json::json;
@@ -90,9 +90,8 @@ impl Model {
                 let Ok(stream) = made else { return };
                 let _ = stream.set_nodelay(true);
                 let state = ConnectionState::new();
-                let client = Client { from, is_tls: false, worker: 0, state };
+                let client = Client { from, is_tls: false, worker: 0, state, _place: place };
                 serve(stream, client, shared, (timeouts, Arc::default()), stop).await;
-                drop(place);
             });
         };
         let listener = listen::bind(addr.ip(), addr.port())?;
@@ -138,11 +137,17 @@ impl Handler for Shared {
             return response;
         }
         let max = DataPlaneLimits::default().held_body_bytes;
-        let Ok(body) = Limited::new(request.into_body(), max).collect().await else {
+        let too_long = || {
             let reason = format!("a body has at most {max} bytes");
-            return Refusal::new(413, "body_too_long", &reason).response();
+            Refusal::new(413, "body_too_long", &reason).response()
         };
-        self.answer(&body.to_bytes()).await
+        if request.body().size_hint().lower() > max as u64 {
+            return too_long();
+        }
+        match Limited::new(request.into_body(), max).collect().await {
+            Ok(body) => self.answer(&body.to_bytes()).await,
+            Err(_) => too_long(),
+        }
     }
 }
 

@@ -10,15 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hyper::client::conn::http1::SendRequest;
-
-use super::body::RequestBody;
+use super::body::{RequestBody, Transfer};
 use super::limits::DataPlaneLimits;
 use super::servers::{Servers, Upstream};
 use crate::model::Time;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::counters::Counter;
-use crate::runtime::web::connect::Connector;
+use crate::runtime::web::connect::{Connector, Wire};
 use crate::runtime::web::tls::Trust;
 
 /// Number of failures in a row after which a server of several is ejected.
@@ -51,7 +49,7 @@ pub(super) struct PoolCounters {
 
 /// A connection that waits for its next request.
 struct Kept {
-    sender: SendRequest<RequestBody>,
+    wire: Wire<RequestBody>,
     since: Time,
 }
 
@@ -80,8 +78,10 @@ pub(super) struct Server {
 /// Connection to a server on loan to one request.
 pub(super) struct Lease {
     pub(super) server: Arc<Server>,
-    pub(super) sender: SendRequest<RequestBody>,
+    wire: Wire<RequestBody>,
     worker: usize,
+    /// Progress of the request's body, if the client sends it.
+    transfer: Option<Arc<Transfer>>,
     _count: Outstanding,
     _place: VersionPlace,
 }
@@ -89,17 +89,20 @@ pub(super) struct Lease {
 impl Lease {
     pub(super) fn new(
         server: Arc<Server>,
-        sender: SendRequest<RequestBody>,
-        worker: usize,
+        wire: Wire<RequestBody>,
+        (worker, transfer): (usize, Option<Arc<Transfer>>),
         (count, place): (Outstanding, VersionPlace),
     ) -> Self {
-        Self { server, sender, worker, _count: count, _place: place }
+        Self { server, wire, worker, transfer, _count: count, _place: place }
     }
 
-    /// Keeps the connection for the next request.
+    /// Keeps the connection for the next request, unless the body of this one is still on its way:
+    /// the server has answered without reading it.
     pub(super) fn give_back(self) {
-        let Self { server, sender, worker, .. } = self;
-        server.keep(worker, sender);
+        let Self { server, wire, worker, transfer, .. } = self;
+        if transfer.is_none_or(|it| Arc::strong_count(&it) == 1) {
+            server.keep(worker, wire);
+        }
     }
 }
 
@@ -146,32 +149,32 @@ impl Server {
     }
 
     /// Takes a connection that is kept, and open as far as one can see.
-    pub(super) fn take_kept(&self, worker: usize) -> Option<SendRequest<RequestBody>> {
+    pub(super) fn take_kept(&self, worker: usize) -> Option<Wire<RequestBody>> {
         let kept = self.kept.get(worker)?;
         let now = self.clock.mono();
         loop {
-            let Kept { sender, since } =
+            let Kept { wire, since } =
                 kept.lock().expect("nothing under this lock can panic").pop()?;
             if now.since(since) > self.limits.kept_for {
                 // Those below are older.
                 kept.lock().expect("nothing under this lock can panic").clear();
                 return None;
             }
-            if !sender.is_closed() {
-                return Some(sender);
+            if !wire.sender.is_closed() {
+                return Some(wire);
             }
             self.counters.stale.add(1);
         }
     }
 
-    fn keep(&self, worker: usize, sender: SendRequest<RequestBody>) {
-        if sender.is_closed() {
+    fn keep(&self, worker: usize, wire: Wire<RequestBody>) {
+        if wire.sender.is_closed() {
             return;
         }
         let Some(kept) = self.kept.get(worker) else { return };
         let mut kept = kept.lock().expect("nothing under this lock can panic");
         if kept.len() < self.limits.kept {
-            kept.push(Kept { sender, since: self.clock.mono() });
+            kept.push(Kept { wire, since: self.clock.mono() });
         }
     }
 
@@ -188,10 +191,7 @@ impl Server {
     ///
     /// # Errors
     /// Fails with the reason, for people.
-    pub(super) async fn connect(
-        &self,
-        within: Duration,
-    ) -> Result<SendRequest<RequestBody>, String> {
+    pub(super) async fn connect(&self, within: Duration) -> Result<Wire<RequestBody>, String> {
         self.counters.dials.add(1);
         let made = self.connector.connect(within).await;
         self.is_reached.store(made.is_ok(), Ordering::Relaxed);

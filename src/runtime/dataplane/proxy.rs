@@ -14,9 +14,10 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::access_log::AccessLine;
-use super::body::{ClientBody, RequestBody, ResponseBody, ServerBody, Transfer, soon};
+use super::body::{ClientBody, Counted, RequestBody, ResponseBody, ServerBody, Transfer, soon};
 use super::choose::{ModelChoice, choose, needs_body};
 use super::headers::{self, Source};
+use super::mirror;
 use super::own;
 use super::pool::{Lease, Server, Version, VersionPlace};
 use super::serving::{Backend, ModelBackend, ServingState};
@@ -45,7 +46,7 @@ struct Failure {
 /// A request on its way, with what its answer needs.
 struct Way<'a> {
     shared: &'a Arc<Shared>,
-    client: &'a Client,
+    client: &'a Arc<Client>,
     state: &'a ServingState,
     backend: &'a ModelBackend,
     choice: ModelChoice,
@@ -56,7 +57,7 @@ impl Shared {
     pub(super) async fn answer(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        client: &Client,
+        client: &Arc<Client>,
     ) -> Response<ResponseBody> {
         self.counters.requests.add(1);
         let is_http2 = request.version() == HttpVersion::HTTP_2;
@@ -80,6 +81,10 @@ impl Shared {
         response
     }
 
+    fn source(&self, client: &Client) -> Source<'_> {
+        Source { from: client.from, is_tls: client.is_tls, trusted: &self.trusted }
+    }
+
     /// Line of the access log for a request, if it is to have one.
     fn access_line(&self, request: &Request<Incoming>, client: &Client) -> Option<Box<AccessLine>> {
         let log = self.access_log.as_ref()?;
@@ -93,7 +98,7 @@ impl Shared {
     async fn route(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        client: &Client,
+        client: &Arc<Client>,
         in_flight: InFlight,
     ) -> Response<ResponseBody> {
         let serving_state = self.current();
@@ -114,18 +119,16 @@ impl Shared {
             Ok(held) => held,
             Err(refusal) => return self.refused(&refusal, in_flight),
         };
+        let source = self.source(client).client(&parts.headers);
         let choice = {
             let mut rng = self.rng(client.worker);
-            choose(&state.serving, &parts.headers, held.as_deref().unwrap_or_default(), &mut rng)
+            choose(&state.serving, &parts, source, held.as_deref().unwrap_or_default(), &mut rng)
         };
         let Some(choice) = choice else {
             let refusal = Refusal::new(400, "bad_header", "X-Canary is `always` or `never`");
             return self.refused(&refusal, in_flight);
         };
-        let is_canary = match choice {
-            ModelChoice::Key(bucket) | ModelChoice::Draw(bucket) => bucket < state.share,
-            ModelChoice::Wish(is_canary) => is_canary,
-        };
+        let is_canary = choice.is_canary(state.share);
         let backend = if is_canary { &state.canary } else { &state.stable };
         let way = Way { shared: self, client, state: &state, backend, choice };
         match &backend.backend {
@@ -263,13 +266,13 @@ impl Way<'_> {
 
     /// An answer of the node's own, in place of the version's.
     fn failed(&self, refusal: &Refusal, in_flight: InFlight) -> Response<ResponseBody> {
-        self.meter(self.shared.clock.mono(), refusal.status, RequestOutcome::Failed);
+        self.meter(self.shared.clock.mono(), 0, RequestOutcome::Unreached);
         self.signed(refusal, in_flight)
     }
 
     fn signed(&self, refusal: &Refusal, in_flight: InFlight) -> Response<ResponseBody> {
         let mut response = refusal.response();
-        self.backend.sign(response.headers_mut(), self.choice);
+        self.backend.sign(response.headers_mut(), &self.choice);
         if refusal.status == 503 {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -294,7 +297,7 @@ impl Way<'_> {
         let text = format!("{}{input}}}", self.backend.echo);
         let mut response = refusal::own(200, refusal::JSON, text);
         response.headers_mut().remove(header::CACHE_CONTROL);
-        self.backend.sign(response.headers_mut(), self.choice);
+        self.backend.sign(response.headers_mut(), &self.choice);
         self.meter(began, 200, RequestOutcome::Fine);
         whole(response, in_flight)
     }
@@ -314,21 +317,27 @@ impl Way<'_> {
         let began = self.shared.clock.mono();
         let http_version = parts.version;
         let (request, upgrade, transfer) = self.outgoing(parts, body).await;
-        match self.ask(version, request, place, transfer.as_deref()).await {
+        let (request, copies) = mirror::copies(self.shared, self.state, self.backend, request);
+        if let Some(copy) = copies {
+            tokio::spawn(mirror::send(copy, self.client.worker));
+        }
+        match self.ask(version, request, place, transfer.as_ref()).await {
             Ok((response, lease)) => {
                 let status = response.status();
-                let outcome = match status.as_u16() {
-                    500.. => RequestOutcome::Failed,
-                    400.. => RequestOutcome::Refused,
-                    0.. => RequestOutcome::Fine,
-                };
+                let outcome = RequestOutcome::of(status.as_u16());
                 if matches!(status.as_u16(), 502..=504) {
                     lease.server.failed();
                 } else {
                     lease.server.succeeded();
                 }
                 self.meter(began, status.as_u16(), outcome);
-                self.pass_on(response, lease, (upgrade, http_version), in_flight).await
+                let counted = Counted {
+                    meter: Arc::clone(&self.backend.meter),
+                    clock: self.shared.clock,
+                    outcome,
+                    epoch: self.state.epoch,
+                };
+                self.pass_on(response, (lease, counted), (upgrade, http_version), in_flight).await
             }
             Err(failure) => {
                 version.counters.failures.add(1);
@@ -336,7 +345,7 @@ impl Way<'_> {
                 match transfer.as_deref().and_then(Transfer::fault) {
                     Some(refusal) => self.shared.refused(refusal, in_flight),
                     None => {
-                        self.meter(began, failure.refusal.status, failure.outcome);
+                        self.meter(began, 0, failure.outcome);
                         self.signed(&failure.refusal, in_flight)
                     }
                 }
@@ -354,11 +363,7 @@ impl Way<'_> {
         let upgrade = tunnel::wish(&mut parts);
         let host = host_of(&parts);
         let is_expecting = parts.headers.remove(header::EXPECT).is_some();
-        let source = Source {
-            from: self.client.from,
-            is_tls: self.client.is_tls,
-            trusted: &self.shared.trusted,
-        };
+        let source = self.shared.source(self.client);
         headers::remove_hop_by_hop(&mut parts.headers);
         if !self.shared.keeps_underscores {
             headers::remove_underscores(&mut parts.headers);
@@ -419,7 +424,7 @@ impl Way<'_> {
         version: &Version,
         mut request: Request<RequestBody>,
         place: VersionPlace,
-        transfer: Option<&Transfer>,
+        transfer: Option<&Arc<Transfer>>,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
         let limits = &self.shared.limits;
         let worker = self.client.worker;
@@ -431,15 +436,15 @@ impl Way<'_> {
             let Some(server) = version.choose(&tried) else { break };
             let kept = if attempt == 0 { server.take_kept(worker) } else { None };
             let count = server.begin();
-            let mut sender = match kept {
-                Some(sender) => {
+            let mut wire = match kept {
+                Some(wire) => {
                     version.counters.reuses.add(1);
-                    sender
+                    wire
                 }
                 None => {
                     let left = until.saturating_duration_since(Instant::now());
                     match server.connect(left).await {
-                        Ok(sender) => sender,
+                        Ok(wire) => wire,
                         Err(reason) => {
                             reasons.push(format!("{}: {reason}", server.address));
                             tried.push(server);
@@ -449,10 +454,11 @@ impl Way<'_> {
                 }
             };
             address(&mut request, &server, &target);
-            let sent = sender.try_send_request(request);
-            match within(limits.first_byte, sent, transfer).await {
+            let sent = wire.sender.try_send_request(request);
+            match within(limits.first_byte, sent, transfer.map(|it| &**it)).await {
                 Some(Ok(response)) => {
-                    return Ok((response, Lease::new(server, sender, worker, (count, place))));
+                    let way = (worker, transfer.cloned());
+                    return Ok((response, Lease::new(server, wire, way, (count, place))));
                 }
                 Some(Err(mut error)) => match error.take_message() {
                     // The connection ended just now, and no byte has left.
@@ -476,12 +482,13 @@ impl Way<'_> {
             }
         }
         let reason = format!("cannot call it: {}", reasons.join("; "));
-        Err(self.failure(502, "upstream_unreachable", &reason))
+        let failure = self.failure(502, "upstream_unreachable", &reason);
+        Err(Failure { outcome: RequestOutcome::Unreached, ..failure })
     }
 
     fn failure(&self, status: u16, code: &'static str, reason: &str) -> Failure {
         let reason = format!("the upstream of {} failed: {reason}", self.backend.model);
-        Failure { refusal: Refusal::new(status, code, &reason), outcome: RequestOutcome::Failed }
+        Failure { refusal: Refusal::new(status, code, &reason), outcome: RequestOutcome::Broken }
     }
 
     fn broke(&self, reason: &str, error: &hyper::Error) -> Failure {
@@ -493,7 +500,7 @@ impl Way<'_> {
     async fn pass_on(
         &self,
         response: Response<Incoming>,
-        lease: Lease,
+        (lease, counted): (Lease, Counted),
         (upgrade, http_version): (Option<OnUpgrade>, HttpVersion),
         in_flight: InFlight,
     ) -> Response<ResponseBody> {
@@ -505,8 +512,8 @@ impl Way<'_> {
             };
             let protocol = response.headers().get(header::UPGRADE).cloned();
             let server = hyper::upgrade::on(&mut response);
-            let stopping = self.shared.stopping();
-            tokio::spawn(tunnel::run((upgrade, server), lease, in_flight, stopping));
+            let held = (Arc::clone(self.client), lease, in_flight);
+            tokio::spawn(tunnel::run((upgrade, server), held));
             let (mut parts, _) = response.into_parts();
             self.finish(&mut parts.headers, http_version);
             parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -532,7 +539,7 @@ impl Way<'_> {
                 Some(Some(Ok(frame))) => read = Some(frame),
                 Some(Some(Err(error))) => {
                     let failure = self.broke(&broken(&error), &error);
-                    self.backend.meter.broke(self.state.epoch);
+                    counted.broke();
                     return self.signed(&failure.refusal, in_flight);
                 }
                 Some(None) | None => {}
@@ -543,8 +550,7 @@ impl Way<'_> {
             return Response::from_parts(parts, ResponseBody::whole(Bytes::new(), in_flight));
         }
         let end = Some(limits.answer).filter(|it| !it.is_zero()).map(|it| Instant::now() + it);
-        let meter = (Arc::clone(&self.backend.meter), self.state.epoch);
-        let body = ServerBody::new((read, rest), lease, meter, (limits.body_idle, end));
+        let body = ServerBody::new((read, rest), lease, counted, (limits.body_idle, end));
         Response::from_parts(parts, ResponseBody::streamed(body, in_flight))
     }
 
@@ -556,13 +562,13 @@ impl Way<'_> {
     fn finish(&self, headers: &mut HeaderMap, http_version: HttpVersion) {
         headers::remove_hop_by_hop(headers);
         headers::add_via(headers, http_version);
-        self.backend.sign(headers, self.choice);
+        self.backend.sign(headers, &self.choice);
     }
 }
 
 /// Waits for an answer; the time for it begins anew with each part of the request that goes on its
 /// way. `None` if it does not come.
-async fn within<T>(
+pub(super) async fn within<T>(
     span: std::time::Duration,
     answer: impl Future<Output = T>,
     transfer: Option<&Transfer>,
@@ -605,7 +611,7 @@ fn join_cookies(parts: &mut Parts) {
 }
 
 /// Addresses a request to one of the servers.
-fn address(request: &mut Request<RequestBody>, server: &Server, target: &Uri) {
+pub(super) fn address(request: &mut Request<RequestBody>, server: &Server, target: &Uri) {
     let asked = target.path_and_query().map_or("/", |it| it.as_str());
     let own = server.address.target(asked).and_then(|it| it.parse::<Uri>().ok());
     *request.uri_mut() = own.unwrap_or_else(|| target.clone());

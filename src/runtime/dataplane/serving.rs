@@ -80,18 +80,27 @@ impl ModelBackend {
     }
 
     /// Sets the headers of an answer that say which state and version it is of, and why.
-    pub(super) fn sign(&self, headers: &mut HeaderMap, choice: ModelChoice) {
+    pub(super) fn sign(&self, headers: &mut HeaderMap, choice: &ModelChoice) {
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
         let [.., bucket] = OWN_HEADERS;
         let value = match choice {
-            ModelChoice::Key(number) => HeaderValue::from(number),
+            ModelChoice::Key(number) | ModelChoice::Cookie(.., number) => {
+                HeaderValue::from(*number)
+            }
             ModelChoice::Draw(_) => HeaderValue::from_static("random"),
+            ModelChoice::Route(_) => HeaderValue::from_static("route"),
             ModelChoice::Wish(true) => HeaderValue::from_static("always"),
             ModelChoice::Wish(false) => HeaderValue::from_static("never"),
         };
         headers.insert(bucket, value);
+        if let ModelChoice::Cookie(name, value, _) = choice {
+            let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax");
+            if let Ok(cookie) = HeaderValue::try_from(cookie) {
+                headers.append(hyper::header::SET_COOKIE, cookie);
+            }
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! Connections that leave HTTP, such as those of WebSocket.
 
+use std::sync::Arc;
+
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::sync::watch;
 
 use super::pool::Lease;
 use crate::runtime::web::guarded::InFlight;
+use crate::runtime::web::server::Client;
 
 /// Size of the buffer of each direction, in bytes.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -27,27 +29,22 @@ pub(super) fn wish(parts: &mut Parts) -> Option<(OnUpgrade, HeaderValue)> {
     parts.extensions.remove::<OnUpgrade>().map(|it| (it, protocol))
 }
 
-/// Carries bytes in both directions until both have ended, or the grace of a stop is over.
+/// Carries bytes in both directions until both have ended.
 pub(super) async fn run(
     (client, server): (OnUpgrade, OnUpgrade),
-    lease: Lease,
-    in_flight: InFlight,
-    mut stopping: watch::Receiver<bool>,
+    held: (Arc<Client>, Lease, InFlight),
 ) {
     let ends = tokio::try_join!(client, server);
     if let Ok((client, server)) = ends {
         let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-        let copied = tokio::io::copy_bidirectional_with_sizes(
+        // Its end is of no interest: both ends have seen it.
+        let _ = tokio::io::copy_bidirectional_with_sizes(
             &mut client,
             &mut server,
             BUFFER_BYTES,
             BUFFER_BYTES,
-        );
-        tokio::select! {
-            _ = copied => {}
-            // The protocol's own end is not known here; both ends see the connection close.
-            Err(_) = stopping.changed() => {}
-        }
+        )
+        .await;
     }
-    drop((lease, in_flight));
+    drop(held);
 }

@@ -72,7 +72,7 @@ pub(crate) async fn exchange(
     within: Duration,
 ) -> Result<Answer, String> {
     let ask = async {
-        let mut sender = connector.connect::<Full<Bytes>>(within).await?;
+        let mut wire = connector.connect::<Full<Bytes>>(within).await?;
         let mut request = Request::new(Full::default());
         *request.uri_mut() = target.parse().map_err(|_| format!("{target} is no path"))?;
         let host = HeaderValue::from_str(&server.authority()).map_err(|error| error.to_string())?;
@@ -83,7 +83,7 @@ pub(crate) async fn exchange(
             let json = HeaderValue::from_static(super::refusal::JSON);
             request.headers_mut().insert(CONTENT_TYPE, json);
         }
-        let response = sender.send_request(request).await;
+        let response = wire.sender.send_request(request).await;
         let (parts, body) = response.map_err(|error| broken(&error))?.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| format!("its answer did not come whole: {error}"))?;

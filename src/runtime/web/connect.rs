@@ -12,7 +12,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName as TlsName;
 
@@ -32,6 +32,19 @@ pub(crate) trait SentBody:
 impl<B> SentBody for B where
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static
 {
+}
+
+/// Connection to a server; ends when dropped, in the middle of whatever it does.
+pub(crate) struct Wire<B> {
+    /// Sender of requests.
+    pub(crate) sender: SendRequest<B>,
+    task: AbortHandle,
+}
+
+impl<B> Drop for Wire<B> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// Maker of connections to one server.
@@ -64,15 +77,12 @@ impl Connector {
     ///
     /// # Errors
     /// Fails with the reason, for people, if that does not succeed within the time.
-    pub(crate) async fn connect<B: SentBody>(
-        &self,
-        within: Duration,
-    ) -> Result<SendRequest<B>, String> {
+    pub(crate) async fn connect<B: SentBody>(&self, within: Duration) -> Result<Wire<B>, String> {
         let late = || format!("it cannot be reached within {within:?}");
         tokio::time::timeout(within, self.try_to_connect()).await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn try_to_connect<B: SentBody>(&self) -> Result<SendRequest<B>, String> {
+    async fn try_to_connect<B: SentBody>(&self) -> Result<Wire<B>, String> {
         let stream = self.reach().await?;
         match &self.tls {
             None => begin(stream).await,
@@ -130,7 +140,7 @@ async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn begin<S, B>(stream: S) -> Result<SendRequest<B>, String>
+async fn begin<S, B>(stream: S) -> Result<Wire<B>, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: SentBody,
@@ -140,6 +150,6 @@ where
     let begun = builder.handshake(TokioIo::new(stream)).await;
     let (sender, connection) = begun.map_err(|error| error.to_string())?;
     // Its faults are those of its requests.
-    tokio::spawn(async move { drop(connection.with_upgrades().await) });
-    Ok(sender)
+    let task = tokio::spawn(async move { drop(connection.with_upgrades().await) });
+    Ok(Wire { sender, task: task.abort_handle() })
 }

@@ -226,12 +226,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
                 timer.as_mut().reset(deadline);
                 continue;
             }
-            if is_head {
+            if self.own.is_some() {
+                // It was told already.
+            } else if is_head {
                 let reason = "the head of the request did not come in time";
                 self.refuse(&Refusal::new(408, "too_slow", reason));
                 let _ = ready!(self.poll_own(cx));
             } else {
                 self.counters.closed_idle.add(1);
+                self.own = Some((Vec::new(), 0));
             }
             return Poll::Ready(Ok(()));
         }

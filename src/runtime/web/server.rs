@@ -49,6 +49,8 @@ pub(crate) struct Client {
     pub(crate) worker: usize,
     /// State that its socket shares.
     pub(crate) state: Arc<ConnectionState>,
+    /// Place of the connection; free when its last request has ended.
+    pub(crate) _place: Place,
 }
 
 /// Handler of requests.
@@ -218,20 +220,15 @@ impl Port {
         self.addr
     }
 
-    /// Receiver of the port's end.
-    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
-        self.stopping.subscribe()
+    /// Accepts no more connections.
+    pub(crate) fn close(&self) {
+        self.stopping.send_replace(true);
     }
 
-    /// True once the port is shut.
-    pub(crate) fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
-    }
-
-    /// Shuts the port, and waits at most `grace` until `places` are empty; returns the number of
+    /// Closes the port, and waits at most `grace` until `places` are empty; returns the number of
     /// connections that are left. Must not be called from one of the workers.
     pub(crate) fn shut(&self, workers: &Workers, places: &Arc<Places>, grace: Duration) -> usize {
-        self.stopping.send_replace(true);
+        self.close();
         let accepting = self.accepting.lock().expect("nothing under this lock can panic").take();
         let places = Arc::clone(places);
         let (tell, told) = crossbeam_channel::bounded(1);

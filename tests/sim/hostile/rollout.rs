@@ -11,7 +11,7 @@ use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::proto::rollout::{
     AbortCause, Brake, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
-    Encoding, Genesis, GoneNodes, HealthSnapshot, Heartbeat, Message, ModelHealth, NodeId,
+    Encoding, Genesis, GoneNodes, HealthSnapshot, Heartbeat, Message, Mirror, ModelHealth, NodeId,
     Participant, Plan, PrepareResp, RecallReq, RecallResp, RemovalAuthority, Resolution,
     RolloutReader, Roster, RoutingState, RoutingStatus, StateReq, StateResp, StatedMessage, TxEnd,
     TxId, TxKind, TxMark, TxProof, TxProposal, TxVote, Weights, encode,
@@ -141,6 +141,9 @@ fn survives(msg: &Message) {
     }
 }
 
+/// Gates that other systems judge.
+const OUTSIDE: [&str; 2] = ["http:http://host/ready", "prom:up>0@http://host:9090"];
+
 /// A number, mostly one that fits.
 fn number(fits: u64, src: &mut Source<'_>) -> u64 {
     if src.chance(60) { fits } else { src.number() }
@@ -153,9 +156,14 @@ fn txid(by: usize, src: &mut Source<'_>) -> TxId {
 }
 
 fn plan(src: &mut Source<'_>) -> Plan {
-    let gates = ["error<=2x", "4xx<=1.5x", "p95<=2x", "error=1%", "p95=200ms"];
+    let gates = ["error<=2x", "4xx<=1.5x", "p95<=2x", "error=1%", "p95=200ms", "p99<=2x"];
+    let gates = [&gates[..], &OUTSIDE].concat();
     let gates = (0..src.below(3)).map(|_| src.one(&gates).parse().expect("a gate"));
     let gates: Vec<_> = gates.collect();
+    let routes = ["path:/a -> canary", "header:X-Team=qa -> stable", "source:10.0.0.0/8 -> canary"];
+    let routes = (0..src.below(3)).map(|_| src.one(&routes).parse().expect("a route"));
+    let routes: Vec<_> = routes.collect();
+    let share = 50 * u32::from(src.byte());
     Plan {
         from: "v1".parse().expect("a name"),
         to: "v2".parse().expect("a name"),
@@ -170,6 +178,8 @@ fn plan(src: &mut Source<'_>) -> Plan {
         warm_up_ms: number(0, src),
         failures: number(0, src),
         deadline_ms: number(0, src),
+        routes,
+        mirror: src.chance(30).then(|| Mirror { share, is_unsafe: src.chance(50) }),
     }
 }
 
@@ -235,9 +245,16 @@ fn health(by: usize, src: &mut Source<'_>) -> HealthSnapshot {
         refused: number(0, src),
         cold: number(0, src),
         p95_us: number(1_000, src),
+        p50_us: number(500, src),
+        p99_us: number(2_000, src),
+        unreached: number(0, src),
+        answered_5xx: number(0, src),
     };
     let models = ["v1", "v2", "v3"].map(|it| (it.parse().expect("a name"), one()));
-    HealthSnapshot { node_id: node(by), window_id: "window-1".to_owned(), models: models.into() }
+    let outside = (0..src.below(3)).map(|_| (src.one(&OUTSIDE).to_owned(), src.chance(50)));
+    let outside = outside.collect();
+    let (models, window_id) = (models.into(), "window-1".to_owned());
+    HealthSnapshot { node_id: node(by), window_id, models, outside }
 }
 
 /// What somebody says.

@@ -135,6 +135,8 @@ fn start(world: &mut World, at: usize) -> Command {
         warm_up_ms: 0,
         failures: 0,
         deadline_ms: 0,
+        routes: Vec::new(),
+        mirror: None,
     })
 }
 
@@ -152,6 +154,8 @@ pub(crate) fn plain_start(steps: Vec<u32>) -> Command {
         warm_up_ms: 0,
         failures: 0,
         deadline_ms: 0,
+        routes: Vec::new(),
+        mirror: None,
     })
 }
 

@@ -400,7 +400,12 @@ impl RolloutHost {
         let bad = [0, errors.unwrap_or(0), 0];
         let models = MODELS.iter().zip(bad).map(|(name, bad)| (model(name), of(bad))).collect();
         let window_id = format!("window-{}", now.wall.0 / 1_000);
-        let health = HealthSnapshot { node_id: self.me.clone(), window_id, models };
+        let health = HealthSnapshot {
+            node_id: self.me.clone(),
+            window_id,
+            models,
+            outside: BTreeMap::new(),
+        };
         self.hand(now, Input::Extra(ExtraInput::Health(health)), fx);
         fx.set_timer(Timer::Health, Duration::from_secs(1));
     }

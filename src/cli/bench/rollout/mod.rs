@@ -109,9 +109,7 @@ fn start(listen: SocketAddr, upstream: Option<&Servers>) -> Result<DataPlane, Cl
     .map_err(|err| CliError::Failed(err.to_string()))?;
     let weights = Weights::split(&stable, &canary, SHARE);
     let state = RoutingState { weights, ..RoutingState::initial(stable, canary) };
-    let (sticky, window, brake, removed) = (None, None, None, None);
-    let warm_up = Duration::ZERO;
-    plane.set(Arc::new(ServedState { state, salt: 1, sticky, window, warm_up, brake, removed }));
+    plane.set(Arc::new(ServedState { salt: 1, ..ServedState::new(state) }));
     Ok(plane)
 }
 

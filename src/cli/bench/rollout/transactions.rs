@@ -136,6 +136,8 @@ fn begin() -> Result<Command, CliError> {
         warm_up_ms: 0,
         failures: 0,
         deadline_ms: 0,
+        routes: Vec::new(),
+        mirror: None,
         window_ms: 1_000,
     }))
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::cli::text::escape;
 use crate::machine::rollout::{Command, CommandResult, DeadParticipants, Phase};
 use crate::proto::rollout::{
-    AbortCause, BASIS_POINTS, Gate, NodeId, Plan, RemovalAuthority, RoutingState, Sticky, TxId,
-    TxKind, Weights,
+    AbortCause, BASIS_POINTS, Gate, Mirror, NodeId, Plan, RemovalAuthority, RoutingState, Sticky,
+    TxId, TxKind, Weights,
 };
 
 /// Returns a share of basis points as text: `5 %`, `12.5 %`.
@@ -107,7 +107,11 @@ pub(super) fn gates(plan: &Plan) -> String {
         return "none".to_owned();
     }
     let window = span(Duration::from_millis(plan.window_ms));
-    let (gates, least) = (list(plan.gates.iter().map(Gate::to_string)), plan.samples_min);
+    let gates = list(plan.gates.iter().map(|it| escape(&it.to_string())));
+    if plan.gates.iter().all(Gate::is_outside) {
+        return gates;
+    }
+    let least = plan.samples_min;
     format!("{gates}, of at least {least} requests to {} within {window}", plan.to)
 }
 
@@ -117,7 +121,28 @@ pub(super) fn sticky(sticky: Option<&Sticky>) -> String {
         None => "each request by itself".to_owned(),
         Some(Sticky::Header(name)) => format!("sticky by the header {}", escape(name)),
         Some(Sticky::Json(name)) => format!("sticky by the JSON field {}", escape(name)),
+        Some(Sticky::Cookie { name, own: false }) => {
+            format!("sticky by the cookie {}", escape(name))
+        }
+        Some(Sticky::Cookie { name, own: true }) => {
+            format!("sticky by the cookie {} that the data plane sets", escape(name))
+        }
     }
+}
+
+/// Returns lines of the routes of a plan and of its copies; empty if there are none.
+pub(super) fn detours(plan: &Plan) -> String {
+    let mut text = String::new();
+    if !plan.routes.is_empty() {
+        let routes: Vec<_> = plan.routes.iter().map(|it| escape(&it.to_string())).collect();
+        text += &format!("  routes: {}\n", routes.join("; "));
+    }
+    if let Some(Mirror { share, is_unsafe }) = plan.mirror {
+        let which = if is_unsafe { "all methods" } else { "GET, HEAD and OPTIONS" };
+        let (share, from, to) = (percent(share), &plan.from, &plan.to);
+        text += &format!("  mirror: {share} of the requests to {from} go to {to} too ({which})\n");
+    }
+    text
 }
 
 /// Returns the change of a transaction to the routing state, in a few words.
@@ -175,8 +200,13 @@ pub(super) fn outcome(command: &Command, answer: &CommandResult) -> Result<Strin
 fn done(command: &Command, txid: &TxId, version: u64) -> String {
     let what = match command {
         Command::Start(order) => {
-            let first = order.steps.first().copied().unwrap_or(BASIS_POINTS);
-            format!("started: {} gets {} on all nodes", order.to, percent(first))
+            match (&order.to, order.steps.first().copied().unwrap_or(BASIS_POINTS)) {
+                (to, 0) => format!(
+                    "started: {to} is a preview on all nodes, for routes and X-Canary: always; \
+                     peer rollout promote goes on"
+                ),
+                (to, first) => format!("started: {to} gets {} on all nodes", percent(first)),
+            }
         }
         Command::Pause => "paused: no further step until peer rollout resume".to_owned(),
         Command::Resume => "resumed: steps are taken again".to_owned(),

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights};
+use super::{
+    detours, gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights,
+};
 use crate::cli::output::{table, table_text};
 use crate::cli::text::escape;
 use crate::machine::rollout::{
@@ -32,6 +34,9 @@ pub(in crate::cli) struct View {
     pub(in crate::cli) http: Option<String>,
     /// Time of the answer by the node's clock, in ms since 1970.
     pub(in crate::cli) wall_ms: u64,
+    /// Reason for which the node has no answer to a gate that another system judges, by gate.
+    #[serde(default)]
+    pub(in crate::cli) outside: BTreeMap<String, String>,
 }
 
 impl View {
@@ -71,6 +76,10 @@ impl View {
         if let EngineStatus::Running { status, pending_members, refusals, claims } = &self.standing
         {
             text += &progress(status);
+            for (gate, why) in &self.outside {
+                let (me, gate, why) = (&status.node_id, escape(gate), escape(why));
+                text += &format!("  {gate}: {me} has no answer, {why}\n");
+            }
             text += &transactions(status);
             for (node, why) in refusals {
                 text += &format!("{node}: {}\n", escape(why));
@@ -260,6 +269,7 @@ fn progress(status: &NodeStatus) -> String {
         sticky(plan.sticky.as_ref()),
         gates(plan)
     );
+    text += &detours(plan);
     text += &verdicts(status, progress);
     if let Some(reason) = &status.held {
         text += &format!("  held: {}\n", escape(reason));
@@ -278,7 +288,10 @@ fn verdicts(status: &NodeStatus, progress: &RolloutProgress) -> String {
         let samples = health.of(&plan.to).samples;
         match plan.judge(health, status.state.canary_share()) {
             (WindowVerdict::Good, _) => format!("{node} good"),
-            (WindowVerdict::TooFew, _) => format!("{node} too few requests ({samples})"),
+            (WindowVerdict::TooFew, _) => match plan.unanswered(&[health]) {
+                Some(gate) => format!("{node} no answer to {}", escape(&gate.to_string())),
+                None => format!("{node} too few requests ({samples})"),
+            },
             (WindowVerdict::Doubtful, gate) => {
                 let gate = gate.map_or_else(String::new, |it| it.to_string());
                 format!("{node} too few requests ({samples}), and {gate} does not hold in these")

@@ -27,6 +27,8 @@ fn start() -> Command {
         warm_up_ms: 0,
         failures: 0,
         deadline_ms: 0,
+        routes: Vec::new(),
+        mirror: None,
     })
 }
 
@@ -187,7 +189,12 @@ fn health(name: &str, samples: u64, errors: u64, p95_us: u64) -> HealthSnapshot 
     let canary = ModelHealth { samples, errors, p95_us, ..ModelHealth::default() };
     let stable = ModelHealth { samples: 400, p95_us: 1_200, ..ModelHealth::default() };
     let models = [("v1".parse().unwrap(), stable), ("v2".parse().unwrap(), canary)].into();
-    HealthSnapshot { node_id: node(name), window_id: "window-1".to_owned(), models }
+    HealthSnapshot {
+        node_id: node(name),
+        window_id: "window-1".to_owned(),
+        models,
+        outside: Default::default(),
+    }
 }
 
 fn heartbeat(name: &str, state: &RoutingState) -> Heartbeat {
@@ -254,7 +261,8 @@ fn view(status: NodeStatus) -> View {
         refusals: Default::default(),
         claims: Default::default(),
     };
-    View { standing, http: Some("127.0.0.1:50051".to_owned()), wall_ms: LATER_MS }
+    let http = Some("127.0.0.1:50051".to_owned());
+    View { standing, http, wall_ms: LATER_MS, outside: Default::default() }
 }
 
 /// The words of a line, by columns.
@@ -362,6 +370,41 @@ fn who_has_not_spoken_since_a_commit_is_not_called_behind() {
 }
 
 #[test]
+fn routes_copies_and_gates_of_others_are_shown() {
+    let mut status = status();
+    let plan = &mut status.progress.as_mut().unwrap().plan;
+    plan.routes = vec!["header:X-Team=qa -> canary".parse().unwrap()];
+    plan.mirror = Some(Mirror { share: 500, is_unsafe: false });
+    plan.sticky = Some(Sticky::Cookie { name: "sid".to_owned(), own: true });
+    let gate = "prom:up>0@http://p:9090";
+    plan.gates = vec![gate.parse().unwrap()];
+    status.health.as_mut().unwrap().outside.insert(gate.to_owned(), true);
+    let mut view = view(status);
+    view.outside.insert(gate.to_owned(), "its answer has no data".to_owned());
+    let text = view.text(&[], false);
+    for line in [
+        "sticky by the cookie sid that the data plane sets\n",
+        "  gates: prom:up>0@http://p:9090\n",
+        "  routes: header:X-Team=qa -> canary\n",
+        "  mirror: 5 % of the requests to v1 go to v2 too (GET, HEAD and OPTIONS)\n",
+        "  now: node-a good; ",
+        "no answer to prom:up>0@http://p:9090",
+        "  prom:up>0@http://p:9090: node-a has no answer, its answer has no data\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
+#[test]
+fn a_preview_says_how_it_goes_on() {
+    let Command::Start(order) = start() else { unreachable!() };
+    let order = Command::Start(StartOrder { steps: vec![0, 10_000], ..order });
+    let answer = CommandResult::Committed { txid: txid(), version: 2 };
+    let text = outcome(&order, &answer).unwrap();
+    assert!(text.contains("v2 is a preview") && text.contains("promote"), "{text}");
+}
+
+#[test]
 fn one_version_with_two_contents_is_shouted() {
     let mut status = status();
     let other = state(3, 2_001);
@@ -374,7 +417,8 @@ fn one_version_with_two_contents_is_shouted() {
 fn who_has_not_begun_says_for_whom_it_waits() {
     let waits_for = vec!["node-b".to_owned(), "node-c".to_owned()];
     let standing = EngineStatus::Forming { node_id: node("node-a"), waits_for };
-    let text = View { standing, http: None, wall_ms: LATER_MS }.text(&[], false);
+    let outside = Default::default();
+    let text = View { standing, http: None, wall_ms: LATER_MS, outside }.text(&[], false);
     assert!(text.starts_with("node-a has not begun yet: it waits for node-b and node-c\n"));
 }
 

@@ -50,9 +50,18 @@ fn health(number: u64) -> HealthSnapshot {
         refused: number,
         cold: number,
         p95_us: number,
+        p50_us: number,
+        p99_us: number,
+        unreached: number,
+        answered_5xx: number,
     };
     let models = [("v1".parse().unwrap(), all), ("v2".parse().unwrap(), all)].into();
-    HealthSnapshot { node_id: name(1), window_id: "window-1".to_owned(), models }
+    HealthSnapshot {
+        node_id: name(1),
+        window_id: "window-1".to_owned(),
+        models,
+        outside: Default::default(),
+    }
 }
 
 /// Each message with `number` in it, one for each place.
@@ -168,7 +177,7 @@ fn counts_that_nobody_has_are_judged_and_shown() {
     for number in [NUMBER_MAX, u64::MAX] {
         let shown = serde_json::to_value(health(number)).unwrap();
         assert_eq!(shown["error_rate"], 1.0);
-        for gates in [&["error<=2x"][..], &["4xx<=2x"], &["p95<=2x"], &["error<=5%"]] {
+        for gates in [&["error<=2x"][..], &["4xx<=2x"], &["p99<=2x"], &["connect<=5%"]] {
             let Command::Start(order) = start(&[500, 10_000]) else { unreachable!() };
             let gates = gates.iter().map(|it| it.parse().unwrap()).collect();
             let plan = StartOrder { gates, ..order }.into_plan(name(0), 1);

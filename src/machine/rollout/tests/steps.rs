@@ -5,7 +5,12 @@ use super::*;
 fn failing(at: usize) -> HealthSnapshot {
     let of = |errors| ModelHealth { samples: 100, errors, p95_us: 1, ..ModelHealth::default() };
     let models = [("v1".parse().unwrap(), of(0)), ("v2".parse().unwrap(), of(50))];
-    HealthSnapshot { node_id: name(at), window_id: "window-1".to_owned(), models: models.into() }
+    HealthSnapshot {
+        node_id: name(at),
+        window_id: "window-1".to_owned(),
+        models: models.into(),
+        outside: Default::default(),
+    }
 }
 
 fn brake_of(fx: &[Effect]) -> Option<Brake> {
