@@ -103,6 +103,23 @@ fn the_bench_measures_rivals_in_turns_or_says_how_to_install_them() {
 }
 
 #[test]
+fn the_bench_sends_a_volume_there_and_back() {
+    let dir = tempfile::tempdir().expect("there is room");
+    let args = ["bench", "rollout", "--volume", "100M"];
+    let (code, out, err) = run(&peer_exe(), &args, dir.path());
+    assert_eq!(code, Some(0), "{out}\n{err}");
+    let lines: Vec<Value> =
+        out.lines().map(|it| serde_json::from_str(it).expect("a line is JSON")).collect();
+    let metrics = ["volume_each_way_mib_per_s", "volume_cpu_s_per_gib", "volume_resident_mib"];
+    assert_eq!(lines.len(), metrics.len(), "{out}");
+    for (line, metric) in lines.iter().zip(metrics) {
+        assert_eq!((&line["metric"], &line["volume_bytes"]), (&metric.into(), &104_857_600.into()));
+        assert!(line["value"].as_f64().is_some_and(|it| it > 0.0), "{line}");
+    }
+    assert_eq!(lines[2]["met"], true, "{out}");
+}
+
+#[test]
 fn a_bench_that_is_stopped_leaves_no_server_behind() {
     let dir = tempfile::tempdir().expect("there is room");
     let installed = rivals().0.join(",");

@@ -9,6 +9,7 @@ mod load;
 mod proxies;
 mod server;
 mod transactions;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,7 +20,9 @@ use clap::Args;
 use serde_json::json;
 
 use self::server::Rival;
+use super::swarm::BinarySize;
 use crate::cli::CliError;
+use crate::cli::run::signals;
 use crate::machine::rollout::ServedState;
 use crate::proto::rollout::{ModelId, NodeId, RoutingState, Weights};
 use crate::runtime::dataplane::{
@@ -55,6 +58,10 @@ pub struct RolloutBenchArgs {
     #[arg(long, value_name = "N", default_value = "8,64,256", value_delimiter = ',',
         value_parser = clap::value_parser!(u16).range(1..=512))]
     clients: Vec<u16>,
+    /// Only one body of so many bytes, such as 5G, through the data plane and back: its speed and the
+    /// memory meanwhile
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["transactions", "hold", "vs"])]
+    volume: Option<BinarySize>,
     /// Seconds of each measurement
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -79,14 +86,20 @@ pub(super) fn run(args: &RolloutBenchArgs) -> Result<(), CliError> {
     if let Some(at) = args.hold {
         return hold(at, args.upstream.as_ref());
     }
-    if !args.data_plane {
+    if !args.data_plane && args.volume.is_none() {
         transactions::run(args.nodes, args.count as usize, args.rounds)?;
     }
     if args.transactions {
         return Ok(());
     }
+    let signals = signals::listen(false);
+    let signals =
+        signals.map_err(|source| CliError::System { action: "listen to signals", source })?;
+    if let Some(volume) = args.volume {
+        return volume::run(volume.0, &signals);
+    }
     let lasts = Duration::from_secs(args.seconds);
-    proxies::run(&args.vs, &args.clients, lasts, args.rounds)
+    proxies::run(&args.vs, &args.clients, (lasts, args.rounds), &signals)
 }
 
 /// A data plane that sends a twentieth of its requests to the canary.

@@ -9,7 +9,6 @@ use super::load::Load;
 use super::server::{Rival, Server};
 use crate::cli::CliError;
 use crate::cli::bench::figure::{self, Sheet, Target};
-use crate::cli::run::signals;
 use crate::runtime::descriptors;
 
 /// Target for the requests a second with the built-in model, on two cores shared with the load.
@@ -30,16 +29,13 @@ type Round = [f64; FIGURES.len()];
 ///
 /// # Errors
 /// Fails if a server is not installed or does not start, if a request is not answered as it should
-/// be, and at Ctrl-C.
+/// be, and at a signal.
 pub(super) fn run(
     rivals: &[Rival],
     clients: &[u16],
-    lasts: Duration,
-    rounds: u16,
+    (lasts, rounds): (Duration, u16),
+    signals: &Receiver<&'static str>,
 ) -> Result<(), CliError> {
-    let signals = signals::listen(false);
-    let signals =
-        signals.map_err(|source| CliError::System { action: "listen to signals", source })?;
     descriptors::raise();
     let cores = figure::cores();
     let (upstream, kind) = Server::upstream(cores)?;
@@ -55,12 +51,12 @@ pub(super) fn run(
             "bench": "rollout", "cores": cores, "clients": clients, "seconds": lasts.as_secs(),
             "upstream": kind,
         }));
-        let warm_up = |(_, server): &(_, Server)| load(server, *clients, WARM_UP, &signals);
+        let warm_up = |(_, server): &(_, Server)| load(server, *clients, WARM_UP, signals);
         servers.iter().try_for_each(|it| warm_up(it).map(drop))?;
         let mut measured = vec![Vec::new(); servers.len()];
         for _ in 0..rounds {
             for ((_, server), measured) in servers.iter().zip(&mut measured) {
-                measured.push(load(server, *clients, lasts, &signals)?);
+                measured.push(load(server, *clients, lasts, signals)?);
             }
         }
         let named: Vec<_> = servers.iter().map(|(name, _)| *name).zip(measured).collect();
