@@ -2,12 +2,18 @@
 
 use crate::runtime::descriptors::{self, Shortage};
 
-/// Number of `connections` that there is room for, and a sentence for people if it is less.
-pub(in crate::cli) fn for_connections(connections: usize) -> (usize, Option<String>) {
-    let (room, told) = match descriptors::fit(connections) {
+/// Number of `connections` without threads that there is room for, and a sentence for people if it is
+/// less.
+pub(in crate::cli) fn for_sockets(connections: usize) -> (usize, Option<String>) {
+    match descriptors::fit(connections) {
         Ok(()) => (connections, None),
         Err(shortage) => (shortage.room, Some(words(connections, shortage))),
-    };
+    }
+}
+
+/// The same for connections that have threads.
+pub(in crate::cli) fn for_connections(connections: usize) -> (usize, Option<String>) {
+    let (room, told) = for_sockets(connections);
     match descriptors::fit_maps(room) {
         Ok(()) => (room, told),
         Err(shortage) => (shortage.room, Some(words_of_maps(connections, shortage))),

@@ -426,6 +426,7 @@ fn begins(node: &Rollout) -> bool {
         deadline_ms: 0,
         routes: Vec::new(),
         mirror: None,
+        same_servers: false,
     };
     let outcome = node.order(RolloutOrder::Start(order)).unwrap();
     matches!(outcome, RolloutOutcome::Committed { .. })

@@ -5,6 +5,7 @@ use crate::support;
 
 use std::io::{Read as _, Write as _};
 
+use folkmoot::runtime::dataplane::model::{Model, ModelOptions};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::process::{Process, children_of, eventually, run};
@@ -329,4 +330,112 @@ fn an_interrupted_demo_leaves_nobody_behind() {
     assert_eq!(demo.wait_for_end(), Some(1), "{}", demo.out());
     assert!(demo.err().contains("interrupted"), "{}", demo.err());
     assert!(children.iter().all(|it| !support::process::is_running(*it)));
+}
+
+/// A server of a version.
+fn model(name: &str) -> Model {
+    let (listen, name) =
+        ("127.0.0.1:0".parse().expect("an address"), name.parse().expect("a name"));
+    let delay = std::time::Duration::ZERO;
+    Model::start(ModelOptions { listen, name, delay, failing: 0 }).expect("it starts")
+}
+
+#[test]
+fn versions_are_served_at_run_time_by_one_node_or_by_all() {
+    let mut trio = Trio::up();
+    let servers = ["v1", "v2", "v3"].map(model);
+    let [v1, v2, v3] = [1, 2, 3].map(|at| format!("v{at}=http://{}", servers[at - 1].addr()));
+    let check = |trio: &Trio, line: &str, code, said: &str| {
+        let (found, text) = trio.rollout(line);
+        assert_eq!((found, text.contains(said)), (Some(code), true), "{line}: {text}");
+    };
+    let serves = |trio: &Trio, name: &str| {
+        let (_, text) = trio.rollout(&format!("status --json --id {name}"));
+        let value = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        value["serves"].as_object().map_or(0, serde_json::Map::len)
+    };
+    check(&trio, &format!("serve {v3}"), 1, "name a server of v1 in the same order");
+    check(&trio, &format!("serve {v1} {v1}"), 2, "v1 stands twice");
+    check(&trio, "serve v1=ftp://a", 2, "http://");
+    check(&trio, &format!("serve {v1} {v2} --everywhere"), 0, "the servers of v1 and v2 now");
+    trio.await_all_at(2);
+    check(&trio, "query", 0, "v1");
+    assert!(servers[0].asked() > 0, "no node echoes any more");
+    check(&trio, &format!("serve {v3}"), 0, "node-a serves v1, v2 and v3 from now on");
+    check(&trio, "status", 0, "v3 at http://127.0.0.1:");
+    let start = "start --from v1 --to v3 --steps 50,100 --interval 1h";
+    check(&trio, start, 1, "peer rollout serve v3=URL --id node-");
+    check(&trio, &format!("serve {v3} --id node-b"), 0, "node-b serves");
+    check(&trio, &format!("serve {v3} --id node-c"), 0, "node-c serves");
+    check(&trio, &format!("{start} --same-servers"), 0, "started: v3 gets 50 %");
+    check(&trio, "unserve v3", 1, "v3 is served now, by a rollout that is not over");
+    check(&trio, "unserve v3 --everywhere", 1, "v3 is served now, by a rollout that is not over");
+    check(&trio, "unserve v1 --id node-b", 1, "v1 is served now, as the stable version");
+    check(&trio, "unserve v9", 1, "no server of v9");
+    // What was said at run time and what was agreed on outlive a death.
+    let dead = trio.nodes[1].take().expect("it runs");
+    dead.signal(Signal::KILL);
+    drop(dead);
+    trio.nodes[1] = Some(trio.start(1));
+    trio.await_all_at(3);
+    assert_eq!(serves(&trio, "node-b"), 3);
+    check(&trio, "abort", 0, "the rollout is over");
+    check(&trio, "unserve v3 --everywhere", 0, "no node has a server of v3 any more");
+    trio.await_all_at(5);
+    assert_eq!(NAMES.map(|name| serves(&trio, name)), [2, 2, 2]);
+    check(&trio, start, 1, "serves no model v3");
+}
+
+#[test]
+fn gates_that_others_judge_finish_a_rollout_hold_it_or_undo_it() {
+    let trio = Trio::up();
+    let start = |from: &str, to: &str, gate: &str| {
+        format!(
+            "start --from {from} --to {to} --steps 50,100 --interval 1s --gate {gate} --deadline 1h"
+        )
+    };
+    let check = |line: &str, code, said: &str| {
+        let (found, text) = trio.rollout(line);
+        assert_eq!((found, text.contains(said)), (Some(code), true), "{line}: {text}");
+    };
+    let ready = format!("http:http://{}/health", trio.plane(0));
+    check(&format!("{} --wait", start("v1", "v2", &ready)), 0, "finished");
+    // A path that there is not.
+    let no = format!("http:http://{}/ready", trio.plane(0));
+    check(&format!("{} --wait", start("v2", "v3", &no)), 1, "does not hold");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = silent.local_addr().expect("an address");
+    drop(silent);
+    let gate = format!("prom:up>0@http://{at}");
+    check(&start("v2", "v4", &gate), 0, "started");
+    let is_held = || {
+        let (_, text) = trio.rollout("status");
+        text.contains(&format!("held: no node has an answer to {gate}"))
+            && text.contains(&format!("{gate}: node-a has no answer, it cannot be asked: "))
+    };
+    assert!(eventually(is_held), "{}", trio.rollout("status").1);
+    check("abort", 0, "the rollout is over");
+}
+
+#[test]
+fn a_preview_and_its_routes_are_shown_and_it_waits_for_a_promote() {
+    let trio = Trio::up();
+    let line = "start --from v1 --to v2+build.7 --steps 0,100 --interval 1s --mirror 5% \
+                --sticky-own-cookie sid --route path:/beta->v2+build.7";
+    let (code, text) = trio.rollout(line);
+    assert!(code == Some(0) && text.contains("v2+build.7 is a preview on all nodes"), "{text}");
+    for line in ["--route path:/a->v3", "--mirror 101%", "--mirror 0%", "--route nonsense"] {
+        let (code, text) = trio.rollout(&format!("start --from v1 --to v2 {line}"));
+        assert_eq!(code, Some(2), "{line}: {text}");
+    }
+    let is_held = || {
+        let (_, text) = trio.rollout("status --id node-b");
+        text.contains("routes: path:/beta -> canary") && text.contains("mirror: 5 % of")
+    };
+    assert!(eventually(is_held), "{}", trio.rollout("status --id node-b").1);
+    assert!(eventually(|| trio.rollout("status").1.contains("waits for peer rollout promote")));
+    let (code, text) = trio.rollout("promote");
+    assert_eq!(code, Some(0), "{text}");
+    let is_over = || trio.rollout("status").1.contains("v1 -> v2+build.7, finished");
+    assert!(eventually(is_over), "{}", trio.rollout("status").1);
 }

@@ -17,6 +17,8 @@ mod golden;
 mod order_audit;
 mod order_engine;
 mod order_store;
+mod planes;
+mod proxy;
 mod rollout_wire;
 mod swarm_engine;
 mod swarm_store;

@@ -98,6 +98,7 @@ impl Draw {
                 false => Vec::new(),
             },
             mirror: self.is().then(|| Mirror { share: 500, is_unsafe: self.is() }),
+            servers: (0..self.0.random_range(0..3)).map(|_| (self.model(), self.text())).collect(),
         }
     }
 
@@ -121,6 +122,9 @@ impl Draw {
             plan: self.is().then(|| self.plan()),
             note: self.text(),
             gone: self.gone(),
+            serves: (0..self.0.random_range(0..3))
+                .map(|_| (self.model(), self.is().then(|| self.text())))
+                .collect(),
         }
     }
 
@@ -562,7 +566,8 @@ fn a_full_answer_with_the_largest_rosters_fits() {
     let plan = Plan { steps: (9_901..=10_000).collect(), routes, ..draw.plan() };
     let plan =
         Plan { sticky: None, from: "v1".parse().unwrap(), to: "v2".parse().unwrap(), ..plan };
-    let plan = Plan { interval_ms: 1, window_ms: 1, mirror: None, ..plan };
+    let servers = ["v1", "v2"].map(|it| (it.parse().unwrap(), "0".repeat(64))).into();
+    let plan = Plan { interval_ms: 1, window_ms: 1, mirror: None, servers, ..plan };
     assert_eq!(plan.check(), Ok(()), "it may be said");
     let settled = TxProposal { plan: Some(plan.clone()), new_roster: None, ..proposal.clone() };
     proposal.plan = Some(plan);

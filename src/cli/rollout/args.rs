@@ -113,6 +113,7 @@ Examples:
        --gate p95=200ms --gate error=1%   a little at a time, on all nodes together
   peer rollout status --watch             each node: version, weights, p95, error rate, votes
   peer rollout explain step-node-a-1-2    who voted how, and why it ended as it did
+  peer rollout serve v3=http://127.0.0.1:9003   a server of a third version, at this node
   peer rollout query                      ask each node's data plane, and one prediction each
   curl -d '{\"x\":1}' http://127.0.0.1:50051/predict
 
@@ -161,6 +162,10 @@ pub enum RolloutCommand {
     /// Let a node take part no more; it must agree, as all others, unless it is gone for good; in
     /// a fleet the dead are taken out by the seeds' word, and let in again when they are back
     Remove(RemoveArgs),
+    /// Have servers answer for more versions from now on, or other ones for the same
+    Serve(ServeArgs),
+    /// Have no server for versions any more that are not served now
+    Unserve(UnserveArgs),
     /// Ask data planes what they serve, and for one prediction each
     Query(QueryArgs),
     /// Run a small model server, slow or failing if told so
@@ -281,6 +286,34 @@ impl FromStr for Admittee {
         }
         Ok(Self { node: node.parse()?, key: key.to_ascii_lowercase() })
     }
+}
+
+/// Arguments of `peer rollout serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// A version and the server that answers for it, as in v3=http://127.0.0.1:9003; once for each
+    #[arg(value_name = "NAME=URL", required = true)]
+    pub served: Vec<Served>,
+    /// On all nodes, by a transaction: the same address on each
+    #[arg(long)]
+    pub everywhere: bool,
+    /// Node to ask.
+    #[command(flatten)]
+    pub ask: NodeAskArgs,
+}
+
+/// Arguments of `peer rollout unserve`.
+#[derive(Clone, Debug, Args)]
+pub struct UnserveArgs {
+    /// A version; once for each
+    #[arg(value_name = "NAME", required = true)]
+    pub versions: Vec<ModelId>,
+    /// On all nodes, by a transaction
+    #[arg(long)]
+    pub everywhere: bool,
+    /// Node to ask.
+    #[command(flatten)]
+    pub ask: NodeAskArgs,
 }
 
 /// Arguments of `peer rollout query`.

@@ -1,13 +1,13 @@
 //! `peer rollout …`: questions and orders to the node that runs here, and their answers as text.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::args::{
     AdmitArgs, Admittee, ExplainTxArgs, HistoryArgs, NodeAskArgs, PromoteArgs, RemoveArgs,
-    ResolveArgs, WatchArgs,
+    ResolveArgs, ServeArgs, Served, UnserveArgs, WatchArgs,
 };
 use super::client::{Client, understood};
 use super::format::table::{View, named};
@@ -20,7 +20,7 @@ use crate::cli::CliError;
 use crate::cli::output::print;
 use crate::machine::rollout::{Command, CommandResult, Phase, StartOrder};
 use crate::model::PublicKey;
-use crate::proto::rollout::NodeId;
+use crate::proto::rollout::{ModelId, NodeId, ServerChanges};
 
 fn raw_text(value: &Value) -> String {
     format!("{value}\n")
@@ -98,6 +98,7 @@ pub(super) fn start(args: &StartArgs) -> Result<(), CliError> {
         deadline_ms: args.deadline.map_or(0, |it| millis(it.0)),
         routes: args.routes().map_err(CliError::Usage)?,
         mirror: args.mirror(),
+        same_servers: args.same_servers,
     });
     let asked = Client::find(&args.ask)?;
     let answer = ordered(&asked, &args.ask, &order)?;
@@ -212,6 +213,45 @@ pub(super) fn admit(args: &AdmitArgs) -> Result<(), CliError> {
         return Ok(());
     }
     print(&format!("{node} may take part; it does once all nodes agree, see peer rollout status"))
+}
+
+/// Has servers answer for versions.
+pub(super) fn serve(args: &ServeArgs) -> Result<(), CliError> {
+    let mut changes = ServerChanges::new();
+    for Served { model, servers } in &args.served {
+        if changes.insert(model.clone(), Some(servers.to_string())).is_some() {
+            return Err(CliError::Usage(format!("{model} stands twice; name all of its servers in one, with commas")));
+        }
+    }
+    change_servers(&args.ask, changes, args.everywhere)
+}
+
+/// Has no server for versions any more.
+pub(super) fn unserve(args: &UnserveArgs) -> Result<(), CliError> {
+    let changes = args.versions.iter().map(|it| (it.clone(), None)).collect();
+    change_servers(&args.ask, changes, args.everywhere)
+}
+
+fn change_servers(
+    args: &NodeAskArgs,
+    changes: ServerChanges,
+    is_everywhere: bool,
+) -> Result<(), CliError> {
+    if is_everywhere {
+        return order(args, &Command::Serve { changes });
+    }
+    let asked = Client::find(args)?;
+    let value = asked.raw(&NodeRequest::Serve { changes })?;
+    if args.json {
+        return print(&raw_text(&value));
+    }
+    let node: NodeId = understood(value["node_id"].clone())?;
+    let serves: BTreeMap<ModelId, String> = understood(value["serves"].clone())?;
+    let names = format::list(serves.keys());
+    print(&format!(
+        "{node} serves {names} from now on, also after a restart; other nodes need servers of the \
+         same versions: peer rollout serve NAME=URL --id NODE, or --everywhere\n"
+    ))
 }
 
 /// Takes nodes out of the roster.

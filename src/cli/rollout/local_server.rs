@@ -3,7 +3,7 @@
 //! One line of JSON in, one out: `{"ask": …}`, and `{"ok": …}` or `{"error": …}`.
 
 use crate::proto::rollout::Roster;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::cli::text::escape;
 use crate::machine::rollout::Command;
 use crate::model::WallTime;
 use crate::network::rollout::RolloutNode;
-use crate::proto::rollout::{NodeId, TxId};
+use crate::proto::rollout::{ModelId, NodeId, ServerChanges, TxId};
 use crate::runtime::control::{ControlAnswer, ControlHandler};
 use crate::runtime::rollout::{EngineStatus, StoppingError};
 
@@ -26,7 +26,7 @@ const STORY_MAX: usize = 4_096;
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub(in crate::cli) enum NodeRequest {
     /// Status of the node. `{"standing": …, "http": …, "wall_ms": …, "can_decide": bool,
-    /// "outside": {gate: reason for which it has no answer}}`.
+    /// "outside": {gate: reason for which it has no answer}, "serves": {NAME: URL}}`.
     Status,
     /// Order to the machine; answered by a
     /// [`CommandResult`](crate::machine::rollout::CommandResult).
@@ -52,6 +52,11 @@ pub(in crate::cli) enum NodeRequest {
         /// First digits of its key, perhaps none.
         #[serde(default)]
         key: String,
+    },
+    /// Changes the servers of versions at this node alone. `{"node_id": …, "serves": {NAME: URL}}`.
+    Serve {
+        /// Changes by version.
+        changes: ServerChanges,
     },
     /// Takes a node out of the roster; answered as an order.
     Remove {
@@ -83,7 +88,14 @@ impl LocalServer {
             "wall_ms": wall.0,
             "can_decide": self.node.can_decide(),
             "outside": self.node.outside.failures(),
+            "serves": self.serves(),
         }))
+    }
+
+    /// Address of each version's server, as text; empty if this node answers with an echo.
+    fn serves(&self) -> BTreeMap<ModelId, String> {
+        let servers = self.node.versions.servers();
+        servers.into_iter().map(|(model, it)| (model, it.to_string())).collect()
     }
 
     /// Keeps a log line for explanations.
@@ -116,6 +128,11 @@ impl LocalServer {
             NodeRequest::Admit { node, key } => {
                 let keys = self.node.engine.admit(node, key).map_err(stopping)?;
                 Ok(json!({ "vouched": keys.len() == 1, "keys": keys }))
+            }
+            NodeRequest::Serve { changes } => {
+                self.node.change_servers(&changes)?;
+                let me = &self.node.engine.me().node_id;
+                Ok(json!({ "node_id": me, "serves": self.serves() }))
             }
             NodeRequest::Remove { node } => self.remove(&node),
         }

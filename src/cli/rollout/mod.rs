@@ -52,6 +52,8 @@ pub fn command(args: &RolloutArgs) -> Result<(), CliError> {
         RolloutCommand::Resolve(args) => commands::resolve(args),
         RolloutCommand::Admit(args) => commands::admit(args),
         RolloutCommand::Remove(args) => commands::remove(args),
+        RolloutCommand::Serve(args) => commands::serve(args),
+        RolloutCommand::Unserve(args) => commands::unserve(args),
         RolloutCommand::Query(args) => query::run(args),
         RolloutCommand::Model(args) => model::run(args),
     }

@@ -214,7 +214,7 @@ fn summary(node: &RolloutNode) -> Value {
 fn affordable(limits: dataplane::DataPlaneLimits) -> dataplane::DataPlaneLimits {
     // A client's connection may need one to a server; as many again are kept for later.
     let wanted = 3 * limits.connections;
-    let (room, shortage) = descriptor_check::for_connections(wanted);
+    let (room, shortage) = descriptor_check::for_sockets(wanted);
     let Some(shortage) = shortage else { return limits };
     ::log::warn!("{shortage}");
     let connections = (room / 3).max(1);
@@ -265,6 +265,7 @@ fn show(local: &LocalServer, at: WallTime, told: &RolloutNotification) {
             LogLine::new(Level::Warn, "rollout_note", text.clone(), json!({}))
         }
         RolloutNotification::Serve(_)
+        | RolloutNotification::ChangeServers { .. }
         | RolloutNotification::Probe(_)
         | RolloutNotification::Decide { .. }
         | RolloutNotification::Failed(_) => return,

@@ -79,6 +79,7 @@ impl Settings {
             bootstrap: bootstrap(args, &me, at, is_in_fleet)?,
             cluster_keys,
             log: flags.log_dir.join(format!("{me}.log")),
+            servers_file: dir.join("servers.json"),
             decisions: (flags.decide_in_log == Some(DecisionLogKind::Chat)).then(in_chat),
             policy: if flags.admit_all {
                 AdmissionPolicy::Anybody
@@ -182,13 +183,13 @@ mod tests {
                     node-b=127.0.0.1:60002 --serve v1=http://127.0.0.1:9001 --serve v2=http://b:2";
         let it = settings(line).unwrap().node;
         assert_eq!((it.me.as_str(), it.at.port(), it.http.port()), ("node-a", 60_001, 50_051));
-        assert_eq!(it.models().unwrap().len(), 2);
+        assert_eq!(it.servers.len(), 2);
         assert!(matches!(&it.bootstrap, Some(HistoryBootstrap::By(places)) if places.len() == 1));
         assert_eq!(it.log, Path::new("data/logs/node-a.log"));
         let it =
             settings("peer --port 1 --id a --http [::1]:1 --join 127.0.0.1:60001").unwrap().node;
         assert!(matches!(it.bootstrap, Some(HistoryBootstrap::Join(_))));
-        assert!(it.models().is_none(), "the built-in model answers for all");
+        assert!(it.servers.is_empty(), "the built-in model answers for all");
     }
 
     #[test]

@@ -74,6 +74,10 @@ pub struct StartArgs {
     /// The same by a cookie of this name that the data plane sets [default: none]
     #[arg(long, value_name = "NAME", group = "sticky")]
     pub sticky_own_cookie: Option<String>,
+    /// Refuse to begin unless every node asks the same server addresses for both versions as the
+    /// one that is ordered [default: each has its own, and a difference is logged]
+    #[arg(long)]
+    pub same_servers: bool,
     /// Stay until the rollout has ended, and show each step; exit code 1 if it was rolled back
     #[arg(long)]
     pub wait: bool,

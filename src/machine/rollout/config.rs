@@ -36,6 +36,10 @@ pub struct Config {
     /// Models that this node's data plane can ask, each with a text that tells its server from
     /// others. `None`: the data plane answers for any model, by an echo.
     pub models: Option<BTreeMap<ModelId, String>>,
+    /// Version up to which the changes of servers that all agreed on are in `models`.
+    pub servers_at: u64,
+    /// True for addresses of servers that this node's data plane can ask.
+    pub can_ask: fn(&str) -> bool,
     /// Host and control port of nodes, as configured at this node's start; used in place of the
     /// roster's until a call there fails.
     pub places: BTreeMap<NodeId, (String, u16)>,
@@ -81,6 +85,8 @@ impl Config {
             roster,
             initial,
             models: None,
+            servers_at: 0,
+            can_ask: |_| true,
             places: BTreeMap::new(),
             decides: DecisionAuthority::Coordinator,
             votes_within: Duration::from_secs(2),

@@ -17,7 +17,8 @@ use super::progress::{CommandRefusal, target};
 use super::running::CoordinatedTx;
 use crate::proto::rollout::{
     AbortCause, Choice, Committed, Decision, GoneNodes, Message, NodeId, Plan, PrepareResp, Roster,
-    RoutingState, RoutingStatus, TxId, TxKind, TxProof, TxProposal, TxVote, Weights, cut,
+    RoutingState, RoutingStatus, ServerChanges, TxId, TxKind, TxProof, TxProposal, TxVote, Weights,
+    cut,
 };
 
 /// Content of a transaction, beside the state before it.
@@ -27,6 +28,7 @@ pub(super) struct TxRequest {
     pub(super) plan: Option<Plan>,
     pub(super) new_roster: Option<Roster>,
     pub(super) gone: Option<GoneNodes>,
+    pub(super) serves: ServerChanges,
     pub(super) note: String,
     pub(super) ticket: Option<CommandId>,
 }
@@ -66,6 +68,7 @@ impl RolloutMachine {
             plan: request.plan,
             note: request.note,
             gone: request.gone,
+            serves: request.serves,
         };
         if let Some(complaint) = proposal.complaint() {
             return Err(CommandRefusal::new(AbortCause::Malformed, complaint));
@@ -132,14 +135,8 @@ impl RolloutMachine {
 
     /// Checks a proposal against this node's own models, brake and gates.
     pub(super) fn judge_own(&self, proposal: &TxProposal) -> Result<(), CommandRefusal> {
-        let state = &proposal.state;
-        if let Some(models) = &self.config.models {
-            let named = [&state.stable_model_id, &state.canary_model_id];
-            if let Some(unknown) = named.into_iter().find(|it| !models.contains_key(*it)) {
-                let reason = format!("this node serves no model {unknown}");
-                return Err(CommandRefusal::new(AbortCause::Model, reason));
-            }
-        }
+        self.judge_servers(proposal)?;
+        self.judge_models(proposal)?;
         if let Some(refusal) = self.would_echo().filter(|_| proposal.txid.kind.raises()) {
             return Err(refusal);
         }

@@ -4,7 +4,7 @@
 
 use crate::proto::rollout::{
     AbortCause, Brake, Choice, Committed, Digest, HealthSnapshot, RemovalAuthority, Resolution,
-    Roster, TxProof, TxProposal,
+    Roster, ServerChanges, TxProof, TxProposal,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::served::{ServedState, StartOrder};
+use super::servers::ServerDigests;
 use crate::model::PublicKey;
 use crate::proto::rollout::{Gate, ModelId, NodeId, TxId, TxMark};
 
@@ -59,6 +60,9 @@ pub enum ExtraInput {
         /// Reason of the failure; `None` if it has answered.
         failure: Option<String>,
     },
+    /// This node's servers have changed so, which
+    /// [`may_change_servers`](super::RolloutMachine::may_change_servers) allows at this moment.
+    Servers(ServerDigests),
     /// The log of decisions has its first entry for a transaction: this is how it ended (T10).
     Decided {
         /// Name of the transaction.
@@ -103,6 +107,11 @@ pub enum Command {
     Gone {
         /// Names of the nodes.
         nodes: BTreeSet<NodeId>,
+    },
+    /// Change the servers of versions on all nodes, each to the same address.
+    Serve {
+        /// Changes by version.
+        changes: ServerChanges,
     },
     /// Decide a transaction that is stuck, against all rules.
     Resolve {
@@ -164,6 +173,14 @@ pub enum ExtraEffect {
     /// Have this node's server of a version answer one request; answered by
     /// [`ExtraInput::Probed`].
     Probe(ModelId),
+    /// Change the servers of this node as all have agreed; comes again after a restart until
+    /// [`Config::servers_at`](super::Config::servers_at) says that it was done.
+    ChangeServers {
+        /// Version of the state with which it was committed.
+        version: u64,
+        /// Changes by version.
+        changes: ServerChanges,
+    },
     /// Answer a command.
     Answer(CommandId, CommandResult),
 }

@@ -110,6 +110,7 @@ impl RolloutMachine {
             ExtraInput::Called { node, host, port } => self.on_called(node, (host, port)),
             ExtraInput::Health(health) => self.on_own_health(health),
             ExtraInput::Probed { model, failure } => self.on_probed(&model, failure),
+            ExtraInput::Servers(changes) => self.on_servers(&changes),
             ExtraInput::Decided { txid, commit, proof } => self.on_decided(&txid, commit, proof),
             ExtraInput::Dead { keys } => self.on_dead(keys),
         }
@@ -133,6 +134,7 @@ impl RolloutMachine {
             self.begin_doubt(txid, self.config.redial_every);
         }
         self.begin_recall();
+        self.change_servers_of_before();
         self.serve_if_new();
         self.call_soon();
         self.out.push_now(Effect::SetTimer {

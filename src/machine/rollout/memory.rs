@@ -4,9 +4,9 @@
 //! mark is the last transaction of a coordinator on which, and on all before, this node votes
 //! COMMIT no more: one entry refuses any number of old ones (P2, P5).
 //!
-//! Of versions older than the history only the **skeleton** is kept: every change of the roster,
-//! the last start of a rollout, the last pause or resume, and the last transaction that is no
-//! change of the roster. The present depends on nothing else, and a node far behind needs nothing
+//! Of versions older than the history only the **skeleton** is kept: every change of the roster
+//! and of the servers, the last start of a rollout, the last pause or resume, and the last
+//! transaction that is neither of the first two. The present depends on nothing else, and a node far behind needs nothing
 //! else to believe the present: each proof is by the roster that the change of the roster before it
 //! made. Of forgotten transactions this node signs nothing more. No node asks for them in doubt: as
 //! long as a member is in doubt about a transaction, no version after that one's can be committed.
@@ -194,7 +194,12 @@ impl RolloutMemory {
         self.mark(&txid);
         let version = committed.proposal.state.version;
         match txid.kind {
-            TxKind::Step | TxKind::Promote | TxKind::Finish | TxKind::Pause | TxKind::Roster => {}
+            TxKind::Step
+            | TxKind::Promote
+            | TxKind::Finish
+            | TxKind::Pause
+            | TxKind::Roster
+            | TxKind::Serve => {}
             TxKind::Start | TxKind::Rollback | TxKind::Abort | TxKind::Retry | TxKind::Resume => {
                 self.brake = None;
             }
@@ -236,10 +241,12 @@ impl RolloutMemory {
         };
         let start = last(|it| it.proposal.plan.is_some());
         let pause = last(|it| matches!(it.proposal.txid.kind, TxKind::Pause | TxKind::Resume));
-        let other = last(|it| it.proposal.txid.kind != TxKind::Roster);
+        let is_kept =
+            |it: &Committed| matches!(it.proposal.txid.kind, TxKind::Roster | TxKind::Serve);
+        let other = last(|it| !matches!(it.proposal.txid.kind, TxKind::Roster | TxKind::Serve));
         self.skeleton.retain(|it| {
             let version = Some(it.proposal.state.version);
-            it.proposal.txid.kind == TxKind::Roster || [start, pause, other].contains(&version)
+            is_kept(it) || [start, pause, other].contains(&version)
         });
     }
 

@@ -5,7 +5,7 @@
 //! can be forged, and a participant that has not voted can always say no. A participant that voted
 //! COMMIT asks until it learns the end.
 //!
-//! Rules T1-T12 and P1-P10 are stated in `docs/PROTOCOL.md`, "Rollout".
+//! Rules T1-T13 and P1-P10 are stated in `docs/PROTOCOL.md`, "Rollout".
 
 mod amnesia;
 mod brake;
@@ -32,6 +32,7 @@ mod recalled;
 mod recovery;
 mod running;
 mod served;
+mod servers;
 mod status;
 mod steps;
 #[cfg(test)]
@@ -50,5 +51,6 @@ pub use machine::{Effect, Fx, Input, RolloutMachine};
 pub use memory::{ABORTED_MAX, HISTORY_MAX, RolloutMemory};
 pub use progress::{Phase, RolloutProgress};
 pub use served::{OutsideGates, ServedState, StartOrder};
+pub use servers::{ServerDigests, server_digest};
 pub use status::{CoordinatedTxStatus, InDoubtStatus, NodeStatus, RosterNodeStatus};
 pub use window::{RequestOutcome, Window};

@@ -155,6 +155,11 @@ impl Peers {
         self.all.values_mut().for_each(|it| it.health = None);
     }
 
+    /// Forgets which servers of others were compared with this node's, which have changed.
+    pub(super) fn forget_servers(&mut self) {
+        self.all.values_mut().for_each(|it| it.told_servers = None);
+    }
+
     /// The servers of a node, if they have not been compared yet; they count as compared then.
     pub(super) fn take_servers(&mut self, node: &NodeId) -> Option<BTreeMap<ModelId, String>> {
         let peer = self.all.get_mut(node)?;

@@ -75,7 +75,7 @@ impl RolloutProgress {
                 progress.step = step;
                 Phase::Paused
             }
-            TxKind::Roster => progress.phase,
+            TxKind::Roster | TxKind::Serve => progress.phase,
         };
         Some(progress)
     }
@@ -119,7 +119,7 @@ pub(super) fn target(
     let same = (now.stable_model_id.clone(), now.canary_model_id.clone());
     let live = progress.filter(|it| it.is_live());
     match kind {
-        TxKind::Roster => Ok((same.0, same.1, now.canary_share())),
+        TxKind::Roster | TxKind::Serve => Ok((same.0, same.1, now.canary_share())),
         TxKind::Start | TxKind::Retry => {
             let plan = plan.ok_or_else(|| nothing("there is no plan to begin"))?;
             if let Some(progress) = live {
@@ -165,7 +165,8 @@ pub(super) fn target(
                 | TxKind::Promote
                 | TxKind::Rollback
                 | TxKind::Retry
-                | TxKind::Roster => match progress.plan.steps.get(progress.step + 1) {
+                | TxKind::Roster
+                | TxKind::Serve => match progress.plan.steps.get(progress.step + 1) {
                     None => Ok((same.1.clone(), same.1, 0)),
                     Some(_) if is_full => Ok((same.0, same.1, BASIS_POINTS)),
                     Some(share) => Ok((same.0, same.1, *share)),

@@ -313,6 +313,7 @@ impl RolloutMachine {
             // Whether this node was called gone, or let in again, is served with the version.
             self.present.set_gone(self.memory.gone(&self.config.roster));
         }
+        self.change_servers(proposal);
         self.serve();
         let whole = std::sync::Arc::new(committed.clone());
         self.report(Event::Committed(whole));

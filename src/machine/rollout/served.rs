@@ -1,5 +1,6 @@
 //! Order of a rollout as an operator gives it, and a committed state as the data plane serves it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,9 @@ pub struct StartOrder {
     /// Copies for the new version, if there are to be some.
     #[serde(default)]
     pub mirror: Option<Mirror>,
+    /// True if all nodes must have the same servers of both versions as the one that begins it.
+    #[serde(default)]
+    pub same_servers: bool,
 }
 
 impl StartOrder {
@@ -66,6 +70,7 @@ impl StartOrder {
             deadline_ms,
             routes,
             mirror,
+            servers: BTreeMap::new(),
         }
     }
 }

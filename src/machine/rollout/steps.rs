@@ -33,6 +33,7 @@ impl RolloutMachine {
             | Command::Retry
             | Command::Roster(_)
             | Command::Gone { .. }
+            | Command::Serve { .. }
             | Command::Resolve { .. } => None,
         };
         if let Some(kind) = way_back {
@@ -92,6 +93,9 @@ impl RolloutMachine {
                 self.begin(TxKind::Roster, TxRequest { new_roster: Some(roster), ..plain })
             }
             Command::Gone { nodes } => self.order_gone(nodes, RemovalAuthority::Operator, plain),
+            Command::Serve { changes } => {
+                self.begin(TxKind::Serve, TxRequest { serves: changes, ..plain })
+            }
             Command::Resolve { txid, commit } => return self.resolve(ticket, &txid, commit),
         };
         if let Err(CommandRefusal { cause, reason, running }) = begun {
@@ -103,7 +107,11 @@ impl RolloutMachine {
     }
 
     fn order(&mut self, order: StartOrder, request: TxRequest) -> Result<(), CommandRefusal> {
-        let plan = order.into_plan(self.config.me.clone(), self.rng.random());
+        let is_same = order.same_servers;
+        let mut plan = order.into_plan(self.config.me.clone(), self.rng.random());
+        if is_same {
+            plan.servers = self.servers_of(&plan);
+        }
         plan.check().map_err(|complaint| CommandRefusal::new(AbortCause::Malformed, complaint))?;
         self.begin(TxKind::Start, TxRequest { plan: Some(plan), ..request })
     }
@@ -116,7 +124,10 @@ impl RolloutMachine {
             let reason = "the last rollout was neither aborted nor rolled back";
             return Err(CommandRefusal::new(AbortCause::Nothing, reason));
         };
-        let plan = Plan { owner: self.config.me.clone(), ..progress.plan.clone() };
+        let mut plan = Plan { owner: self.config.me.clone(), ..progress.plan.clone() };
+        if !plan.servers.is_empty() {
+            plan.servers = self.servers_of(&plan);
+        }
         self.begin(TxKind::Retry, TxRequest { plan: Some(plan), ..request })
     }
 

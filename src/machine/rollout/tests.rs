@@ -6,6 +6,7 @@ mod limits;
 mod ordered;
 mod past;
 mod plans;
+mod servers;
 mod steps;
 
 use rand::SeedableRng as _;
@@ -174,6 +175,7 @@ fn start(steps: &[u32]) -> Command {
         deadline_ms: 0,
         routes: Vec::new(),
         mirror: None,
+        same_servers: false,
     })
 }
 

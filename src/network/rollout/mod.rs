@@ -8,6 +8,7 @@ mod decider;
 mod group;
 mod node;
 mod outside;
+mod versions;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub use decider::DecisionStore;
 pub use node::{NodeOptions, RolloutNode};
 pub use outside::OutsideAnswers;
+pub use versions::ServedVersions;
 
 use super::error::{NetworkError, StartError};
 use super::order::OrderedLog;
@@ -139,6 +141,7 @@ impl RolloutBuilder<'_> {
             bootstrap: None,
             cluster_keys: None,
             log: self.data.join(format!("{me}.log")),
+            servers_file: self.data.join(format!("{me}.servers.json")),
             decisions: decisions.transpose()?,
             policy: AdmissionPolicy::Vouched,
             kill_at: None,
@@ -171,6 +174,7 @@ impl EventSink<RolloutNotification> for Reports {
             }
             RolloutNotification::Founded(_)
             | RolloutNotification::Serve(_)
+            | RolloutNotification::ChangeServers { .. }
             | RolloutNotification::Probe(_)
             | RolloutNotification::Decide { .. } => true,
         }

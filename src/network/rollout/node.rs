@@ -11,19 +11,19 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select, tick};
 use rand::RngExt as _;
-use sha2::{Digest as _, Sha256};
 
 use super::counts::Counts;
 use super::decider::{Decider, DecisionStore};
 use super::group::Group;
 use super::outside::{self, OutsideAnswers};
+use super::versions::{self, ServedVersions};
 use crate::machine::Never;
 use crate::machine::decision_log::DecisionEntry;
-use crate::machine::rollout::DecisionAuthority;
+use crate::machine::rollout::{DecisionAuthority, server_digest};
 use crate::model::{Endpoint, KeyPair, Now};
 use crate::network::error::StartError;
 use crate::network::peer::Network;
-use crate::proto::rollout::{HealthSnapshot, ModelId, NodeId, RoutingState};
+use crate::proto::rollout::{HealthSnapshot, ModelId, NodeId, RoutingState, ServerChanges};
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
 use crate::runtime::dataplane::{self, DataPlane, Servers};
@@ -35,8 +35,8 @@ use crate::runtime::rollout::{
 };
 use crate::runtime::thread;
 
-/// Largest number of versions that wait for a probe.
-const PROBES_MAX: usize = 16;
+/// Largest number of tasks that wait, nearly all of them probes.
+const TASKS_MAX: usize = 16;
 
 /// Interval at which the engine is told the health of the node's own traffic.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ pub struct NodeOptions {
     pub at: Endpoint,
     /// Address at which the data plane listens.
     pub http: SocketAddr,
-    /// Servers of each version; empty for the built-in model.
+    /// Servers of each version by the flags; empty for the built-in model.
     pub servers: BTreeMap<ModelId, Servers>,
     /// Limits of the data plane.
     pub plane_limits: dataplane::DataPlaneLimits,
@@ -66,6 +66,8 @@ pub struct NodeOptions {
     pub cluster_keys: Option<Arc<ClusterKeys>>,
     /// File of the log of transactions.
     pub log: PathBuf,
+    /// File of the changes of servers at run time.
+    pub servers_file: PathBuf,
     /// Log of decisions; `None` to let coordinators decide.
     pub decisions: Option<DecisionStore>,
     /// Condition under which another node is let in.
@@ -74,22 +76,16 @@ pub struct NodeOptions {
     pub kill_at: Option<KillPoint>,
 }
 
-impl NodeOptions {
-    /// Versions that this node can serve, each with a digest of its server's address, which may
-    /// hold a secret; `None` if it serves any.
-    pub fn models(&self) -> Option<BTreeMap<ModelId, String>> {
-        let digest = |it: &Servers| hex::encode(&Sha256::digest(it.to_string())[..4]);
-        let told = self.servers.iter().map(|(model, at)| (model.clone(), digest(at)));
-        (!self.servers.is_empty()).then(|| told.collect())
-    }
-}
-
 /// Running node of rollouts.
 pub struct RolloutNode {
     /// Engine of the node.
     pub engine: RolloutEngine,
     /// Data plane of the node.
     pub plane: Arc<DataPlane>,
+    /// Servers of the versions.
+    pub versions: Arc<ServedVersions>,
+    /// Held by an order that changes servers, from its check to its end.
+    changing: Mutex<()>,
     /// Answers of other systems to the gates of the rollout that is served.
     pub outside: Arc<OutsideAnswers>,
     counts: Arc<Counts>,
@@ -118,7 +114,10 @@ impl RolloutNode {
         (sink, is_stopping): (Box<dyn EventSink<RolloutNotification>>, impl Fn() -> bool),
     ) -> Result<Option<Self>, StartError> {
         let counts = Arc::<Counts>::default();
-        let plane = Arc::new(data_plane(&options, &counts)?);
+        let upstreams = std::mem::take(&mut options.servers);
+        let versions = ServedVersions::open(options.servers_file.clone(), upstreams)?;
+        let versions = Arc::new(versions);
+        let plane = Arc::new(data_plane(&options, versions.servers(), &counts)?);
         let dialects = network.map_or_else(DialectServers::default, |it| it.dialects().clone());
         let decider = options.decisions.take();
         let decides = decider.as_ref().map(DecisionStore::authority);
@@ -134,14 +133,15 @@ impl RolloutNode {
             },
             (None, _) => HistoryBootstrap::By(Vec::new()),
         };
-        let (failed, (probe, probes)) = (Arc::<OnceLock<String>>::default(), bounded(PROBES_MAX));
+        let (failed, (tasks, to_do)) = (Arc::<OnceLock<String>>::default(), bounded(TASKS_MAX));
         let (outside, clock) = (Arc::<OutsideAnswers>::default(), Clock::start());
         let sink = Box::new(Reports {
             plane: Arc::clone(&plane),
             outside: (Arc::clone(&outside), clock),
             counts: Arc::clone(&counts),
             failed: Arc::clone(&failed),
-            probe,
+            versions: Arc::clone(&versions),
+            tasks,
             want,
             sink,
         });
@@ -150,13 +150,15 @@ impl RolloutNode {
         let founded = (keys, bootstrap, decides.unwrap_or(DecisionAuthority::Coordinator));
         // A peer's port has its own servers of all dialects, the engine's among them.
         let guests = if network.is_some() { DialectServers::default() } else { dialects };
-        let options = engine_options(options, founded, listen, (guests, sink));
+        let options = engine_options(options, &versions, founded, listen, (guests, sink));
         let (engine, recovered) = RolloutEngine::start(options)?;
         let can_decide = decider.as_ref().map(Decider::readiness);
         let (runs, stopping) = bounded(0);
         let mut node = Self {
             engine,
             plane,
+            versions,
+            changing: Mutex::default(),
             outside,
             counts,
             recovered,
@@ -166,7 +168,7 @@ impl RolloutNode {
             threads: Vec::new(),
             runs: Mutex::new(Some(runs)),
         };
-        let started = node.start_threads((probes, stopping), clock, decider, group.as_mut());
+        let started = node.start_threads((to_do, stopping), clock, decider, group.as_mut());
         node.group = group;
         if let Err(error) = started {
             node.stop();
@@ -177,7 +179,7 @@ impl RolloutNode {
 
     fn start_threads(
         &mut self,
-        (probes, stopping): (Receiver<ModelId>, Receiver<Never>),
+        (to_do, stopping): (Receiver<Task>, Receiver<Never>),
         clock: Clock,
         decider: Option<Decider>,
         group: Option<&mut Group>,
@@ -190,10 +192,23 @@ impl RolloutNode {
         let health = move || tell_health(&plane, &outside, &engine, &stopping);
         self.threads.push(thread::spawn("roll-health", health)?);
         let (plane, engine) = (Arc::clone(&self.plane), self.engine.clone());
-        self.threads.push(thread::spawn("roll-probe", move || {
-            for model in probes {
-                let failure = plane.probe(&model).err();
-                if !engine.probed(model, failure) {
+        let versions = Arc::clone(&self.versions);
+        self.threads.push(thread::spawn("roll-tasks", move || {
+            for task in to_do {
+                let goes_on = match task {
+                    Task::Probe(model) => {
+                        let failure = plane.probe(&model).err();
+                        engine.probed(model, failure)
+                    }
+                    Task::KeepServers => {
+                        if let Err(error) = versions.save() {
+                            // The log has them, and says them again at the next start.
+                            log::warn!("the servers of versions cannot be kept: {error}");
+                        }
+                        true
+                    }
+                };
+                if !goes_on {
                     return;
                 }
             }
@@ -205,6 +220,30 @@ impl RolloutNode {
             self.threads.push(decider.run(self.engine.clone())?);
         }
         Ok(())
+    }
+
+    /// Changes the servers of versions at this node, from the next request on; they are kept on
+    /// disk. Must not be called by the engine's sink.
+    ///
+    /// # Errors
+    /// Fails if an address is none, if a version that is served would have no server, or if the
+    /// disk refuses; the text says so for people.
+    pub fn change_servers(&self, changes: &ServerChanges) -> Result<(), String> {
+        let servers = versions::parsed(changes)?;
+        for servers in servers.values().flatten() {
+            self.plane.can_serve(servers)?;
+        }
+        let digest = |it: &Option<Servers>| it.as_ref().map(|it| server_digest(&it.to_string()));
+        let digests = servers.iter().map(|(model, it)| (model.clone(), digest(it)));
+        let _changing = self.changing.lock().expect("nothing under this lock can panic");
+        let answer = self.engine.change_servers(digests.collect());
+        answer.map_err(|error| error.to_string())??;
+        for (model, servers) in &servers {
+            self.plane.serve(model, servers.as_ref())?;
+        }
+        self.versions.change(&servers, None);
+        let kept = self.versions.save();
+        kept.map_err(|error| format!("it is so now, and not after a restart: {error}"))
     }
 
     /// Counters of the transactions of this process.
@@ -234,7 +273,7 @@ impl RolloutNode {
     /// Waits for the threads to end, after the node and the network have stopped.
     pub fn join(self) {
         let Self { engine, plane, group, threads, .. } = self;
-        // The engine's sink holds a sender of probes, whose end is that of their thread.
+        // The engine's sink holds a sender of tasks, whose end is that of their thread.
         drop((engine, plane));
         if let Some(group) = group {
             group.join();
@@ -246,13 +285,22 @@ impl RolloutNode {
     }
 }
 
+/// Task that the engine's reports leave to a thread.
+enum Task {
+    /// Have the server of a version answer one request.
+    Probe(ModelId),
+    /// Write the changes of servers to disk.
+    KeepServers,
+}
+
 /// Receiver of the engine's reports; it sets a state to be served at the data plane at once.
 struct Reports {
     plane: Arc<DataPlane>,
     outside: (Arc<OutsideAnswers>, Clock),
     counts: Arc<Counts>,
     failed: Arc<OnceLock<String>>,
-    probe: Sender<ModelId>,
+    versions: Arc<ServedVersions>,
+    tasks: Sender<Task>,
     want: Option<Sender<DecisionEntry>>,
     sink: Box<dyn EventSink<RolloutNotification>>,
 }
@@ -271,7 +319,13 @@ impl EventSink<RolloutNotification> for Reports {
             }
             RolloutNotification::Event(event) => self.counts.count(event),
             // A probe that finds no room is a vote that is not given in time.
-            RolloutNotification::Probe(model) => return self.probe.try_send(model.clone()).is_ok(),
+            RolloutNotification::Probe(model) => {
+                return self.tasks.try_send(Task::Probe(model.clone())).is_ok();
+            }
+            RolloutNotification::ChangeServers { version, changes } => {
+                self.change_servers(*version, changes);
+                return true;
+            }
             RolloutNotification::Decide { txid, commit, proof } => {
                 let decision =
                     || DecisionEntry { txid: txid.clone(), commit: *commit, proof: proof.clone() };
@@ -281,6 +335,23 @@ impl EventSink<RolloutNotification> for Reports {
             RolloutNotification::Founded(_) | RolloutNotification::Note(_) => {}
         }
         self.sink.take(now, told)
+    }
+}
+
+impl Reports {
+    /// Carries out changes of servers that all have agreed on.
+    fn change_servers(&self, version: u64, changes: &ServerChanges) {
+        // Each node has checked the addresses before it voted.
+        let Ok(servers) = versions::parsed(changes) else { return };
+        if self.versions.change(&servers, Some(version)) {
+            for (model, servers) in &servers {
+                if let Err(reason) = self.plane.serve(model, servers.as_ref()) {
+                    log::warn!("{model} has no server at this node: {reason}");
+                }
+            }
+            // One that finds no room comes again at the next start.
+            let _ = self.tasks.try_send(Task::KeepServers);
+        }
     }
 }
 
@@ -314,12 +385,16 @@ fn ask_outside(outside: &OutsideAnswers, clock: Clock, stopping: &Receiver<Never
     }
 }
 
-fn data_plane(options: &NodeOptions, counts: &Arc<Counts>) -> Result<DataPlane, StartError> {
+fn data_plane(
+    options: &NodeOptions,
+    upstreams: BTreeMap<ModelId, Servers>,
+    counts: &Arc<Counts>,
+) -> Result<DataPlane, StartError> {
     let rollout_counts = Arc::clone(counts);
     let options = dataplane::DataPlaneOptions {
         listen: options.http,
         node_id: options.me.clone(),
-        servers: options.servers.clone(),
+        servers: upstreams,
         limits: options.plane_limits,
         seed: os_rng()?.random(),
         more_metrics: Some(Box::new(move || rollout_counts.snapshot())),
@@ -330,11 +405,12 @@ fn data_plane(options: &NodeOptions, counts: &Arc<Counts>) -> Result<DataPlane, 
 
 fn engine_options(
     options: NodeOptions,
+    versions: &ServedVersions,
     (keys, bootstrap, decides): (KeyPair, HistoryBootstrap, DecisionAuthority),
     listen: Option<SocketAddr>,
     (guests, sink): (DialectServers, Box<dyn EventSink<RolloutNotification>>),
 ) -> RolloutOptions {
-    let models = options.models();
+    let (models, servers_at) = (versions.digests(), versions.agreed());
     RolloutOptions {
         listen,
         keys,
@@ -345,6 +421,8 @@ fn engine_options(
         initial: options.initial,
         overrides: Box::new(move |config| {
             config.models = models;
+            config.servers_at = servers_at;
+            config.can_ask = |address| address.parse::<Servers>().is_ok();
             config.decides = decides;
         }),
         cluster_keys: options.cluster_keys,

@@ -12,19 +12,22 @@ use serde::{Deserialize, Serialize};
 /// Maximum length of a name of a node or model, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 
-/// Returns the reason why `text` is no name; `None` if it is one.
-fn complaint(text: &str) -> Option<&'static str> {
-    let is_fit = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b':');
+/// Returns the reason why `text` is no name; `None` if it is one. Names of versions may have a `+`
+/// too, as semantic versions do.
+fn complaint(text: &str, is_version: bool) -> Option<&'static str> {
+    let is_sign = |c: u8| matches!(c, b'-' | b'_' | b'.' | b':') || c == b'+' && is_version;
+    let is_fit = |c: u8| c.is_ascii_alphanumeric() || is_sign(c);
     match text.len() {
         0 => Some("a name is empty"),
         len if len > NAME_BYTES_MAX => Some("a name has more than 64 bytes"),
-        _ if !text.bytes().all(is_fit) => Some("a name is of letters, digits and - _ . : only"),
-        _ => None,
+        _ if text.bytes().all(is_fit) => None,
+        _ if is_version => Some("a name is of letters, digits and - _ . : + only"),
+        _ => Some("a name is of letters, digits and - _ . : only"),
     }
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $is_version:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -40,7 +43,7 @@ macro_rules! name {
         impl TryFrom<String> for $name {
             type Error = &'static str;
             fn try_from(text: String) -> Result<Self, Self::Error> {
-                complaint(&text).map_or(Ok(Self(text)), Err)
+                complaint(&text, $is_version).map_or(Ok(Self(text)), Err)
             }
         }
 
@@ -73,12 +76,12 @@ macro_rules! name {
 
 name! {
     /// A node, for example `node-a`. Order is that of the text; "the highest id" means this.
-    NodeId
+    NodeId, false
 }
 
 name! {
-    /// A version of the model that is served, for example `v1`.
-    ModelId
+    /// A version of the model that is served, for example `v1` or `v2+build.7`.
+    ModelId, true
 }
 
 /// Purpose of a transaction.
@@ -105,11 +108,13 @@ pub enum TxKind {
     Resume,
     /// A change of the participants (T7).
     Roster,
+    /// A change of the servers of versions, the same on every node (T13).
+    Serve,
 }
 
 impl TxKind {
     /// All kinds of transactions.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Start,
         Self::Step,
         Self::Promote,
@@ -120,6 +125,7 @@ impl TxKind {
         Self::Pause,
         Self::Resume,
         Self::Roster,
+        Self::Serve,
     ];
 
     /// Text of the kind in a transaction's name.
@@ -135,6 +141,7 @@ impl TxKind {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Roster => "roster",
+            Self::Serve => "serve",
         }
     }
 
@@ -246,8 +253,11 @@ mod tests {
     #[test]
     fn a_name_is_short_and_printable() {
         assert!("node-a".parse::<NodeId>().is_ok());
-        for wrong in ["", "a b", "ä", "a/b", &"x".repeat(65)] {
+        for wrong in ["", "a b", "ä", "a/b", "a=b", "a,b", &"x".repeat(65)] {
             assert!(wrong.parse::<NodeId>().is_err(), "{wrong}");
+            assert!(wrong.parse::<ModelId>().is_err(), "{wrong}");
         }
+        assert!("v2.0.1-rc.1+build.7".parse::<ModelId>().is_ok());
+        assert!("a+b".parse::<NodeId>().is_err(), "a folder has that name");
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::health::HealthSnapshot;
 use super::ids::{ModelId, NodeId, TxId, TxKind, TxMark};
 use super::plan::Plan;
-use super::proposal::{Choice, Committed, GoneNodes, TxProof, TxProposal, TxVote};
+use super::proposal::{Choice, Committed, GoneNodes, ServerChanges, TxProof, TxProposal, TxVote};
 use super::roster::Roster;
 use super::state::{Digest, RoutingState, RoutingStatus};
 
@@ -121,20 +121,25 @@ pub struct ProposalRest {
     /// Nodes that do not vote on it, because they are gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<GoneNodes>,
+    /// Servers that every node has for versions from then on, if they change.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub serves: ServerChanges,
 }
 
 impl From<TxProposal> for PrepareReq {
     fn from(proposal: TxProposal) -> Self {
-        let TxProposal { txid, state, base, roster, new_roster, plan, note, gone } = proposal;
-        Self { txid, state, rest: ProposalRest { base, roster, new_roster, plan, note, gone } }
+        let TxProposal { txid, state, base, roster, new_roster, plan, note, gone, serves } =
+            proposal;
+        let rest = ProposalRest { base, roster, new_roster, plan, note, gone, serves };
+        Self { txid, state, rest }
     }
 }
 
 impl From<PrepareReq> for TxProposal {
     fn from(message: PrepareReq) -> Self {
         let PrepareReq { txid, state, rest } = message;
-        let ProposalRest { base, roster, new_roster, plan, note, gone } = rest;
-        Self { txid, state, base, roster, new_roster, plan, note, gone }
+        let ProposalRest { base, roster, new_roster, plan, note, gone, serves } = rest;
+        Self { txid, state, base, roster, new_roster, plan, note, gone, serves }
     }
 }
 
@@ -224,6 +229,8 @@ struct DecisionFields {
     note: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gone: Option<GoneNodes>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    serves: ServerChanges,
     #[serde(flatten)]
     proof: TxProof,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -243,16 +250,15 @@ impl From<Decision> for DecisionFields {
             plan: None,
             note: String::new(),
             gone: None,
+            serves: ServerChanges::new(),
             proof,
             reason,
         };
-        let Some(TxProposal { state, base, roster, new_roster, plan, note, gone, .. }) = proposal
-        else {
-            return none;
-        };
+        let Some(proposal) = proposal else { return none };
+        let TxProposal { state, base, roster, new_roster, plan, note, gone, serves, .. } = proposal;
         let state = Some(state.with_status(status_of(kind)));
         let (base, roster) = (Some(base), Some(roster));
-        Self { state, base, roster, new_roster, plan, note, gone, ..none }
+        Self { state, base, roster, new_roster, plan, note, gone, serves, ..none }
     }
 }
 
@@ -277,6 +283,7 @@ impl TryFrom<DecisionFields> for Decision {
             plan,
             note,
             gone,
+            serves,
             proof,
             reason,
         } = fields;
@@ -291,7 +298,7 @@ impl TryFrom<DecisionFields> for Decision {
         let proposal = match (state, base, roster) {
             (Some(state), Some(base), Some(roster)) => {
                 let txid = txid.clone();
-                Some(TxProposal { txid, state, base, roster, new_roster, plan, note, gone })
+                Some(TxProposal { txid, state, base, roster, new_roster, plan, note, gone, serves })
             }
             (None, ..) if kind == Choice::Commit => return Err("missing field `state`"),
             (_, None, _) if kind == Choice::Commit => return Err("missing field `base`"),

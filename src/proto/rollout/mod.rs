@@ -31,8 +31,8 @@ pub(crate) use plan::plan;
 pub use plan::{GATES_MAX, INTERVAL_MAX, Mirror, PLAN_TEXT_BYTES_MAX, Plan, STEPS_MAX, Sticky};
 pub use prometheus::prometheus_samples;
 pub use proposal::{
-    Choice, Committed, GoneNodes, NOTE_BYTES_MAX, RemovalAuthority, Resolution, TxProof,
-    TxProposal, TxVote, cut,
+    Choice, Committed, GoneNodes, NOTE_BYTES_MAX, RemovalAuthority, Resolution, SERVES_BYTES_MAX,
+    SERVES_MAX, ServerChanges, TxProof, TxProposal, TxVote, cut,
 };
 pub use roster::{HOST_BYTES_MAX, Participant, ROSTER_MAX, Roster};
 pub use route::{

@@ -3,6 +3,7 @@
 //! Invariants: steps ascend and end with everything; a plan travels in the transaction that starts
 //! it and is the same on every node, so any remaining node can go on with it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,10 @@ pub struct Plan {
     /// Copies for the new version, if there are to be some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Mirror>,
+    /// Digests of the servers that every node must have for the two versions; empty: each has its
+    /// own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub servers: BTreeMap<ModelId, String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -152,6 +157,10 @@ impl Plan {
         }
         if self.mirror.is_some_and(|it| !(1..=BASIS_POINTS).contains(&it.share)) {
             return Err("the mirrored share is not above 0 % and at most 100 %");
+        }
+        let is_ours = |model: &ModelId| [&self.from, &self.to].contains(&model);
+        if !self.servers.iter().all(|(model, digest)| is_ours(model) && digest.len() <= 64) {
+            return Err("the servers of a plan are digests of those of its two versions");
         }
         match &self.sticky {
             Some(Sticky::Cookie { name, .. }) if !is_token(name) => {
@@ -203,7 +212,8 @@ impl Plan {
         let bytes = bytes.number(self.gates.len() as u64);
         let bytes = self.gates.iter().fold(bytes, |bytes, gate| bytes.text(&gate.to_string()));
         let more = [self.warm_up_ms, self.failures, self.deadline_ms];
-        let is_of_before = self.routes.is_empty() && self.mirror.is_none();
+        let is_of_before =
+            self.routes.is_empty() && self.mirror.is_none() && self.servers.is_empty();
         if more == [0; 3] && is_of_before {
             // Plans signed before these fields existed stay valid.
             return bytes;
@@ -216,6 +226,13 @@ impl Plan {
         }
         if let Some(Mirror { share, is_unsafe }) = self.mirror {
             bytes = bytes.text("mirror").number(share.into()).number(is_unsafe.into());
+        }
+        if !self.servers.is_empty() {
+            bytes = bytes.text("servers").number(self.servers.len() as u64);
+            bytes = self
+                .servers
+                .iter()
+                .fold(bytes, |bytes, (model, digest)| bytes.text(model.as_str()).text(digest));
         }
         bytes
     }
@@ -241,6 +258,7 @@ pub(crate) fn plan(gates: &[&str]) -> Plan {
         deadline_ms: 0,
         routes: Vec::new(),
         mirror: None,
+        servers: BTreeMap::new(),
     }
 }
 
@@ -280,6 +298,7 @@ mod tests {
             Plan { mirror: mirror(false), ..old.clone() },
             Plan { mirror: mirror(true), ..old.clone() },
             Plan { routes: vec![route], mirror: mirror(false), ..old.clone() },
+            Plan { servers: [(old.to.clone(), "0a".to_owned())].into(), ..old.clone() },
             Plan { sticky: sticky(false), ..old.clone() },
             Plan { sticky: sticky(true), ..old.clone() },
         ];
@@ -313,6 +332,11 @@ mod tests {
         }
         assert!(check(|it| it.sticky = Some(Sticky::Header("x".repeat(257)))).is_err());
         assert!(check(|it| it.sticky = Some(Sticky::Json("x".repeat(257)))).is_err());
+        assert_eq!(check(|it| _ = it.servers.insert(it.to.clone(), "0a".to_owned())), Ok(()));
+        let other = "v3".parse::<ModelId>().unwrap();
+        let servers = [(other, "0a".to_owned())].into();
+        assert!(Plan { servers, ..plan(&[]) }.check().is_err());
+        assert!(check(|it| _ = it.servers.insert(it.to.clone(), "0".repeat(65))).is_err());
         for (share, is_fit) in [(0, false), (1, true), (10_000, true), (10_001, false)] {
             let mirror = Some(Mirror { share, is_unsafe: false });
             assert_eq!(Plan { mirror, ..plan(&[]) }.check().is_ok(), is_fit, "{share}");

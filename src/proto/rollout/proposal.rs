@@ -8,11 +8,11 @@
 //! - ABORT is proved by one ABORT vote. A coordinator that waited in vain signs its own.
 //! - So no node can prove both, and only participants can prove anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{NodeId, TxId, TxKind};
+use super::ids::{ModelId, NodeId, TxId, TxKind};
 use super::plan::Plan;
 use super::roster::{Participant, Roster};
 use super::state::{Digest, RoutingState};
@@ -20,6 +20,15 @@ use crate::model::{KeyPair, Signature, SigningBytes, WallTime};
 
 /// Maximum length of [`TxProposal::note`] and of a reason in history, in bytes.
 pub const NOTE_BYTES_MAX: usize = 1000;
+
+/// Maximum number of versions whose servers one transaction changes.
+pub const SERVES_MAX: usize = 16;
+
+/// Maximum length of all addresses of servers in one transaction, in bytes.
+pub const SERVES_BYTES_MAX: usize = 4096;
+
+/// Changes of servers: the address of each version's new server; `None`: no server any more.
+pub type ServerChanges = BTreeMap<ModelId, Option<String>>;
 
 /// Cuts a text to [`NOTE_BYTES_MAX`] bytes, at a character boundary.
 pub fn cut(mut text: String) -> String {
@@ -51,6 +60,9 @@ pub struct TxProposal {
     /// Nodes that are removed from the roster without their votes, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<GoneNodes>,
+    /// Servers that every node has for versions from then on, if they change.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub serves: ServerChanges,
 }
 
 /// The authority on whose word nodes are called gone.
@@ -116,6 +128,17 @@ impl TxProposal {
                 bytes = bytes.text("seeds");
             }
         }
+        // The kind in the name says that this is no part of the gone.
+        if !self.serves.is_empty() {
+            bytes = bytes.text("serves").number(self.serves.len() as u64);
+            bytes = self.serves.iter().fold(bytes, |bytes, (model, server)| {
+                let bytes = bytes.text(model.as_str());
+                match server {
+                    None => bytes.number(0),
+                    Some(server) => bytes.number(1).text(server),
+                }
+            });
+        }
         Digest(bytes.sha256())
     }
 
@@ -155,9 +178,12 @@ impl TxProposal {
             TxKind::Step | TxKind::Finish => true,
             TxKind::Rollback | TxKind::Abort => !self.note.is_empty(),
             TxKind::Roster => self.gone.as_ref().is_some_and(|it| it.by == RemovalAuthority::Seeds),
-            TxKind::Start | TxKind::Promote | TxKind::Retry | TxKind::Pause | TxKind::Resume => {
-                false
-            }
+            TxKind::Start
+            | TxKind::Promote
+            | TxKind::Retry
+            | TxKind::Pause
+            | TxKind::Resume
+            | TxKind::Serve => false,
         }
     }
 
@@ -172,6 +198,15 @@ impl TxProposal {
         }
         if self.new_roster.is_some() != (self.txid.kind == TxKind::Roster) {
             return Some("a roster is missing, or is one too many");
+        }
+        if self.serves.is_empty() == (self.txid.kind == TxKind::Serve) {
+            return Some("servers are missing, or are some too many");
+        }
+        if self.serves.len() > SERVES_MAX {
+            return Some("the servers of at most 16 versions change at once");
+        }
+        if self.serves.values().flatten().map(String::len).sum::<usize>() > SERVES_BYTES_MAX {
+            return Some("the addresses of servers have more than 4096 bytes together");
         }
         if self.note.len() > NOTE_BYTES_MAX {
             return Some("the note has more than 1000 bytes");

@@ -265,6 +265,15 @@ impl DataPlane {
         self.shared.apply(&mut current);
     }
 
+    /// Checks that servers can be asked at all.
+    ///
+    /// # Errors
+    /// Fails with the reason, for people.
+    pub fn can_serve(&self, servers: &Servers) -> Result<(), String> {
+        let shared = &self.shared;
+        Version::new(servers, &shared.trust, (shared.limits, shared.clock, 0)).map(drop)
+    }
+
     /// Sets the servers of a version, from the next request on; `None` if this node has none any
     /// more.
     ///

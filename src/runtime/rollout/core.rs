@@ -15,7 +15,7 @@ use super::service::{Peer, RolloutService};
 use crate::machine::LinkId;
 use crate::machine::rollout::{
     Command, CommandId, CommandRequest, CommandResult, Config, ExtraInput, Input, Opening,
-    RolloutMachine, RolloutMemory,
+    RolloutMachine, RolloutMemory, ServerDigests,
 };
 use crate::model::{KeyPair, PublicKey, Time};
 use crate::runtime::engine::core::EngineLoop;
@@ -34,6 +34,8 @@ pub(super) enum RolloutCoreMsg {
     Dead(BTreeSet<PublicKey>),
     /// A node that an operator lets in, and the first digits of its key.
     Admit(NodeId, String, Sender<Vec<PublicKey>>),
+    /// A change of this node's servers; answered by the reason of a refusal.
+    Servers(ServerDigests, Sender<Result<(), String>>),
 }
 
 /// State of the core thread beside its links.
@@ -43,6 +45,8 @@ pub(super) struct RolloutCoreState {
     /// Content of the log, until the machine begins.
     past: Option<(Genesis, RolloutMemory)>,
     overrides: Option<ConfigOverrides>,
+    /// Changes of servers before the machine begins.
+    servers: ServerDigests,
     waiting: BTreeMap<CommandId, Sender<CommandResult>>,
     last_ticket: u64,
     /// Order in flight that lets a node in, if any; `admission_at` is the earliest time of the
@@ -63,6 +67,7 @@ impl RolloutCoreState {
             kill_at,
             past,
             overrides: Some(overrides),
+            servers: ServerDigests::new(),
             waiting: BTreeMap::new(),
             last_ticket: 0,
             admission: None,
@@ -121,6 +126,10 @@ impl EngineLoop<RolloutService> {
                 self.state.node_state.pending_members.mark_dead(keys.clone());
                 self.handle(Input::Extra(ExtraInput::Dead { keys }));
             }
+            RolloutCoreMsg::Servers(changes, reply) => {
+                let answer = self.change_servers(changes);
+                let _ = reply.try_send(answer);
+            }
             RolloutCoreMsg::Admit(node, digits, reply) => {
                 let meant = self.state.node_state.pending_members.admit(&node, &digits);
                 if let [key] = meant[..] {
@@ -130,6 +139,18 @@ impl EngineLoop<RolloutService> {
                 self.state.admission_at = Time::ZERO;
             }
         }
+    }
+
+    fn change_servers(&mut self, changes: ServerDigests) -> Result<(), String> {
+        match &self.state.node_state.phase {
+            // It has voted for nothing yet.
+            Phase::Forming(_) => self.state.servers.extend(changes),
+            Phase::Running { rollout, .. } => {
+                rollout.may_change_servers(&changes)?;
+                self.handle(Input::Extra(ExtraInput::Servers(changes)));
+            }
+        }
+        Ok(())
     }
 
     /// Hangs up on the node that holds this name with another key, as an operator wants the name
@@ -208,6 +229,10 @@ impl EngineLoop<RolloutService> {
             self.entries.push(Entry::Genesis { node_id: me, genesis });
         }
         self.handle(Input::Start);
+        let servers = std::mem::take(&mut self.state.servers);
+        if !servers.is_empty() {
+            self.handle(Input::Extra(ExtraInput::Servers(servers)));
+        }
         let keys = self.state.node_state.pending_members.dead.clone();
         self.handle(Input::Extra(ExtraInput::Dead { keys }));
         if let Phase::Forming(bootstrapping) = before {

@@ -22,7 +22,7 @@ use super::options::{
 };
 use super::service::RolloutService;
 use crate::machine::rollout::{
-    Aborted, Command, CommandResult, ExtraInput, Input, Record, RolloutMemory,
+    Aborted, Command, CommandResult, ExtraInput, Input, Record, RolloutMemory, ServerDigests,
 };
 use crate::model::{KeyPair, PublicKey};
 use crate::proto::dialect::Dialect;
@@ -225,6 +225,21 @@ impl RolloutEngine {
     pub fn admit(&self, node: NodeId, digits: String) -> Result<Vec<PublicKey>, StoppingError> {
         let (reply, answer) = bounded(1);
         let pushed = self.extra(RolloutCoreMsg::Admit(node, digits, reply));
+        pushed.map_err(|_| StoppingError)?;
+        answer.recv().map_err(|_| StoppingError)
+    }
+
+    /// Changes the servers that the machine counts on, if no version that is served loses its own.
+    /// Must not be called by the sink.
+    ///
+    /// # Errors
+    /// Fails if the node is stopping; the inner error is the reason of a refusal, for people.
+    pub fn change_servers(
+        &self,
+        changes: ServerDigests,
+    ) -> Result<Result<(), String>, StoppingError> {
+        let (reply, answer) = bounded(1);
+        let pushed = self.extra(RolloutCoreMsg::Servers(changes, reply));
         pushed.map_err(|_| StoppingError)?;
         answer.recv().map_err(|_| StoppingError)
     }

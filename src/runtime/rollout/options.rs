@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::KillPoint;
 use crate::machine::rollout::{Config, Event, NodeStatus, ServedState};
 use crate::model::{KeyPair, PublicKey};
-use crate::proto::rollout::{Committed, ModelId, NodeId, RoutingState, TxId};
+use crate::proto::rollout::{Committed, ModelId, NodeId, RoutingState, ServerChanges, TxId};
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::driver::options::{DialectServers, EventSink};
 use crate::runtime::engine::options as engine;
@@ -138,6 +138,13 @@ pub enum RolloutNotification {
     Serve(ServedState),
     /// The machine reports an event.
     Event(Event),
+    /// The servers of this node change so, as all have agreed.
+    ChangeServers {
+        /// Version of the state with which it was committed.
+        version: u64,
+        /// Changes by version.
+        changes: ServerChanges,
+    },
     /// The server of this version is to answer one request; the result goes to
     /// `RolloutEngine::probed`.
     Probe(ModelId),

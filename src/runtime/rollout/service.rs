@@ -111,6 +111,9 @@ impl Service for RolloutService {
             ExtraEffect::Decide { txid, commit, proof } => {
                 core.notify(RolloutNotification::Decide { txid, commit, proof });
             }
+            ExtraEffect::ChangeServers { version, changes } => {
+                core.notify(RolloutNotification::ChangeServers { version, changes });
+            }
             ExtraEffect::Probe(model) => core.notify(RolloutNotification::Probe(model)),
             ExtraEffect::Answer(ticket, answer) => core.state.answer(ticket, answer),
         }

@@ -180,6 +180,10 @@ fn plan(src: &mut Source<'_>) -> Plan {
         deadline_ms: number(0, src),
         routes,
         mirror: src.chance(30).then(|| Mirror { share, is_unsafe: src.chance(50) }),
+        servers: match src.chance(20) {
+            true => [("v2".parse().expect("a name"), "0a".to_owned())].into(),
+            false => BTreeMap::new(),
+        },
     }
 }
 
@@ -222,7 +226,13 @@ fn proposal(desk: &Desk, by: usize, depth: u8, src: &mut Source<'_>) -> TxPropos
     let plan = matches!(txid.kind, TxKind::Start | TxKind::Retry).then(|| plan(src));
     let base = if src.chance(85) { base } else { Digest(src.array()) };
     let roster = if src.chance(90) { status.roster.digest() } else { Digest(src.array()) };
-    TxProposal { txid, state, base, roster, new_roster, plan, note: String::new(), gone }
+    let address = src.one(&[None, Some("http://127.0.0.1:9003".to_owned())]);
+    let serves = match txid.kind == TxKind::Serve || src.chance(5) {
+        true => [(src.one(&["v1", "v2", "v3"]).parse().expect("a name"), address)].into(),
+        false => BTreeMap::new(),
+    };
+    let note = String::new();
+    TxProposal { txid, state, base, roster, new_roster, plan, note, gone, serves }
 }
 
 /// With votes of all but the node itself, of all, of few; or with an operator's word.

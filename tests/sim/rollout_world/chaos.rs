@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use folkmoot::machine::rollout::{Command, StartOrder};
 use folkmoot::model::{PublicKey, WallTime};
 use folkmoot::proto::rollout::{
-    Choice, Committed, Decision, DecisionResp, Gate, Message, NodeId, Participant, PrepareResp,
-    RecallResp, Resolution, Roster, StateResp, TxEnd, TxProof, TxProposal, TxVote,
+    Choice, Committed, Decision, DecisionResp, Gate, Message, Mirror, NodeId, Participant,
+    PrepareResp, RecallResp, Resolution, Roster, StateResp, Sticky, TxEnd, TxProof, TxProposal,
+    TxVote,
 };
 use rand::RngExt as _;
 
@@ -98,7 +99,8 @@ pub(crate) fn something(world: &mut World) {
 }
 
 fn order(world: &mut World, at: usize) {
-    let command = match world.rng.random_range(0..14) {
+    let command = match world.rng.random_range(0..15) {
+        14 => servers(world),
         0..5 => start(world, at),
         5 => Command::Pause,
         6 => Command::Resume,
@@ -114,6 +116,12 @@ fn order(world: &mut World, at: usize) {
     world.command(at, command);
 }
 
+/// A server of the third version on all nodes, or none of it.
+fn servers(world: &mut World) -> Command {
+    let server = world.rng.random_bool(0.6).then(|| "http://127.0.0.1:9003".to_owned());
+    Command::Serve { changes: [(model("v3"), server)].into() }
+}
+
 fn start(world: &mut World, at: usize) -> Command {
     let stable = world.machine(at).map(|it| it.status(world.clock(at)).state);
     let from = stable.map_or_else(|| model("v1"), |it| it.stable_model_id);
@@ -121,22 +129,38 @@ fn start(world: &mut World, at: usize) -> Command {
     let to = names[world.rng.random_range(0..3)].clone();
     let steps = [vec![500, 2000, 5000, 10_000], vec![5000, 10_000], vec![10_000], vec![0, 10_000]];
     let steps = steps[world.rng.random_range(0..4)].clone();
-    let gates: Vec<Gate> = ["error=10%".parse().unwrap(), "p95<=1.5x".parse().unwrap()].into();
-    let gates = if world.rng.random_bool(0.7) { gates } else { Vec::new() };
+    let own = ["error=10%", "p95<=1.5x"];
+    let outside = ["prom:errors<0.1@http://prometheus:9090", "http:http://host/ready"];
+    let gates = match world.rng.random_range(0..10) {
+        0..3 => Vec::new(),
+        3..7 => own.to_vec(),
+        7..9 => [own, outside].concat(),
+        _ => outside.to_vec(),
+    };
+    let gates: Vec<Gate> = gates.iter().map(|it| it.parse().unwrap()).collect();
+    let routes = ["header:X-Team=qa -> canary", "path:/v2 -> stable"];
+    let routes = routes.iter().filter(|_| world.rng.random_bool(0.3));
+    let routes = routes.map(|it| it.parse().unwrap()).collect();
+    let is_unsafe = world.rng.random_bool(0.5);
+    let mirror = world.rng.random_bool(0.3).then_some(Mirror { share: 500, is_unsafe });
+    let sticky = world.rng.random_bool(0.3);
+    let sticky = sticky.then(|| Sticky::Cookie { name: "sid".to_owned(), own: true });
+    let same_servers = world.rng.random_bool(0.2);
     Command::Start(StartOrder {
         from,
         to,
         steps,
         interval_ms: world.rng.random_range(100..2500),
         gates,
-        sticky: None,
+        sticky,
         samples_min: 10,
         window_ms: 1000,
         warm_up_ms: 0,
         failures: 0,
         deadline_ms: 0,
-        routes: Vec::new(),
-        mirror: None,
+        routes,
+        mirror,
+        same_servers,
     })
 }
 
@@ -156,6 +180,7 @@ pub(crate) fn plain_start(steps: Vec<u32>) -> Command {
         deadline_ms: 0,
         routes: Vec::new(),
         mirror: None,
+        same_servers: false,
     })
 }
 

@@ -238,12 +238,18 @@ impl RolloutHost {
             Effect::Persist(record) => self.persist(record, fx),
             Effect::Extra(ExtraEffect::Serve(serving)) => {
                 let is_braked = serving.brake.is_some();
+                if is_braked && (!serving.routes.is_empty() || serving.mirror.is_some()) {
+                    let what = format!("T8: requests of {} go past its brake", self.me);
+                    fx.emit(Told::Wrong(what));
+                }
                 self.is_braked = Some(is_braked);
                 fx.emit(Told::Serves { state: serving.state, is_braked });
             }
             Effect::Extra(ExtraEffect::Decide { txid, commit, proof }) => {
                 fx.emit(Told::Decide { txid, commit, proof });
             }
+            // The machine's own books are enough here.
+            Effect::Extra(ExtraEffect::ChangeServers { .. }) => {}
             Effect::Extra(ExtraEffect::Probe(model)) => {
                 let is_silent = self.rng.random_bool(self.silent_servers);
                 let failure = is_silent.then(|| "it answers with 503".to_owned());
@@ -400,12 +406,14 @@ impl RolloutHost {
         let bad = [0, errors.unwrap_or(0), 0];
         let models = MODELS.iter().zip(bad).map(|(name, bad)| (model(name), of(bad))).collect();
         let window_id = format!("window-{}", now.wall.0 / 1_000);
-        let health = HealthSnapshot {
-            node_id: self.me.clone(),
-            window_id,
-            models,
-            outside: BTreeMap::new(),
-        };
+        // Other systems see what the node sees, of the version that fares badly.
+        let plan = self.machine.status(now.mono).progress.map(|it| it.plan);
+        let is_good =
+            errors.map(|bad| plan.as_ref().is_none_or(|it| it.to != model("v2")) || bad == 0);
+        let gates = plan.iter().flat_map(|it| &it.gates).filter(|it| it.is_outside());
+        let outside = gates.filter_map(|it| Some((it.to_string(), is_good?))).collect();
+        let node_id = self.me.clone();
+        let health = HealthSnapshot { node_id, window_id, models, outside };
         self.hand(now, Input::Extra(ExtraInput::Health(health)), fx);
         fx.set_timer(Timer::Health, Duration::from_secs(1));
     }

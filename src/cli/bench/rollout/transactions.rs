@@ -139,6 +139,7 @@ fn begin() -> Result<Command, CliError> {
         routes: Vec::new(),
         mirror: None,
         window_ms: 1_000,
+        same_servers: false,
     }))
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::cli::text::escape;
 use crate::machine::rollout::{Command, CommandResult, DeadParticipants, Phase};
 use crate::proto::rollout::{
-    AbortCause, BASIS_POINTS, Gate, Mirror, NodeId, Plan, RemovalAuthority, RoutingState, Sticky,
-    TxId, TxKind, Weights,
+    AbortCause, BASIS_POINTS, Gate, Mirror, ModelId, NodeId, Plan, RemovalAuthority, RoutingState,
+    ServerChanges, Sticky, TxId, TxKind, Weights,
 };
 
 /// Returns a share of basis points as text: `5 %`, `12.5 %`.
@@ -130,19 +130,34 @@ pub(super) fn sticky(sticky: Option<&Sticky>) -> String {
     }
 }
 
-/// Returns lines of the routes of a plan and of its copies; empty if there are none.
-pub(super) fn detours(plan: &Plan) -> String {
-    let mut text = String::new();
+/// Returns the routes of a plan and its copies, each with a name.
+pub(super) fn detours(plan: &Plan) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
     if !plan.routes.is_empty() {
         let routes: Vec<_> = plan.routes.iter().map(|it| escape(&it.to_string())).collect();
-        text += &format!("  routes: {}\n", routes.join("; "));
+        found.push(("routes", routes.join("; ")));
     }
     if let Some(Mirror { share, is_unsafe }) = plan.mirror {
         let which = if is_unsafe { "all methods" } else { "GET, HEAD and OPTIONS" };
         let (share, from, to) = (percent(share), &plan.from, &plan.to);
-        text += &format!("  mirror: {share} of the requests to {from} go to {to} too ({which})\n");
+        found.push((
+            "mirror",
+            format!("{share} of the requests to {from} go to {to} too ({which})"),
+        ));
     }
-    text
+    if !plan.servers.is_empty() {
+        found.push(("servers", format!("the same on all nodes as on {}", plan.owner)));
+    }
+    found
+}
+
+/// Returns changes of servers: `v3 at http://127.0.0.1:9003, v2 nowhere`.
+pub(super) fn servers(changes: &ServerChanges) -> String {
+    let change = |(model, server): (&ModelId, &Option<String>)| match server {
+        Some(server) => format!("{model} at {}", escape(server)),
+        None => format!("{model} nowhere"),
+    };
+    changes.iter().map(change).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the change of a transaction to the routing state, in a few words.
@@ -163,6 +178,7 @@ pub(super) fn deed(kind: TxKind, after: &RoutingState) -> String {
         TxKind::Pause => format!("paused: {canary} stays at {share}"),
         TxKind::Resume => format!("resumed: {canary} is at {share}"),
         TxKind::Roster => "other nodes take part".to_owned(),
+        TxKind::Serve => "servers of versions changed".to_owned(),
     }
 }
 
@@ -227,6 +243,19 @@ fn done(command: &Command, txid: &TxId, version: u64) -> String {
                 "{names}: called gone, which is recorded for ever; whoever returns decides nothing \
                  before peer rollout admit"
             )
+        }
+        Command::Serve { changes } => {
+            let (more, less): (Vec<_>, Vec<_>) = changes.iter().partition(|it| it.1.is_some());
+            let of = |all: &[(&ModelId, &Option<String>)]| list(all.iter().map(|it| it.0));
+            match (&more[..], &less[..]) {
+                (more, []) => format!("all nodes have the servers of {} now", of(more)),
+                ([], less) => format!("no node has a server of {} any more", of(less)),
+                (more, less) => format!(
+                    "all nodes have the servers of {} now, and none of {}",
+                    of(more),
+                    of(less)
+                ),
+            }
         }
         Command::Resolve { commit, .. } => {
             let how = if *commit { "committed" } else { "aborted" };
@@ -337,7 +366,8 @@ fn remedy(command: &Command, cause: AbortCause, reason: &str, running: Option<&T
                 .to_owned()
         }
         (AbortCause::Model, _) => {
-            "each node needs a server of the version that answers: --serve NAME=URL, and start it"
+            "each node needs a server of the version that answers: peer rollout serve NAME=URL --id \
+             NODE, and start that server"
                 .to_owned()
         }
         (AbortCause::Recalling, _) => {

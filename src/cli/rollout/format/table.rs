@@ -16,7 +16,7 @@ use crate::machine::rollout::{
     NodeStatus, Phase, RolloutProgress, RosterNodeStatus, WindowVerdict,
 };
 use crate::model::{PublicKey, WallTime};
-use crate::proto::rollout::{NodeId, TxKind};
+use crate::proto::rollout::{ModelId, NodeId, TxKind};
 use crate::runtime::rollout::{EngineStatus, UnknownKey};
 
 /// Largest age of another node's heartbeat in a healthy fleet: nodes send one every 2 s.
@@ -37,6 +37,9 @@ pub(in crate::cli) struct View {
     /// Reason for which the node has no answer to a gate that another system judges, by gate.
     #[serde(default)]
     pub(in crate::cli) outside: BTreeMap<String, String>,
+    /// Address of the node's server of each version.
+    #[serde(default)]
+    pub(in crate::cli) serves: BTreeMap<ModelId, String>,
 }
 
 impl View {
@@ -96,6 +99,11 @@ impl View {
                 text += &others_of(node, claims);
             }
             text += &gone(status, pending_members, claims);
+        }
+        if !self.serves.is_empty() {
+            let server = |(model, at): (&ModelId, &String)| format!("{model} at {}", escape(at));
+            let servers: Vec<_> = self.serves.iter().map(server).collect();
+            text += &format!("servers: {}\n", servers.join(", "));
         }
         if let Some(http) = &self.http {
             text += &format!("data plane: http://{}\n", escape(http));
@@ -269,7 +277,9 @@ fn progress(status: &NodeStatus) -> String {
         sticky(plan.sticky.as_ref()),
         gates(plan)
     );
-    text += &detours(plan);
+    for (name, detour) in detours(plan) {
+        text += &format!("  {name}: {detour}\n");
+    }
     text += &verdicts(status, progress);
     if let Some(reason) = &status.held {
         text += &format!("  held: {}\n", escape(reason));

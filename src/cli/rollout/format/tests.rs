@@ -29,6 +29,7 @@ fn start() -> Command {
         deadline_ms: 0,
         routes: Vec::new(),
         mirror: None,
+        same_servers: false,
     })
 }
 
@@ -180,8 +181,9 @@ fn committed(version: u64, share: u32, proof: TxProof) -> Committed {
     let txid = state.txid.clone().unwrap();
     let base = Digest([1; 32]);
     let (new_roster, plan, note, gone) = (None, None, String::new(), None);
+    let serves = Default::default();
     let roster = roster().digest();
-    let proposal = TxProposal { txid, state, base, roster, new_roster, plan, note, gone };
+    let proposal = TxProposal { txid, state, base, roster, new_roster, plan, note, gone, serves };
     Committed { proposal, proof }
 }
 
@@ -262,7 +264,8 @@ fn view(status: NodeStatus) -> View {
         claims: Default::default(),
     };
     let http = Some("127.0.0.1:50051".to_owned());
-    View { standing, http, wall_ms: LATER_MS, outside: Default::default() }
+    let (outside, serves) = Default::default();
+    View { standing, http, wall_ms: LATER_MS, outside, serves }
 }
 
 /// The words of a line, by columns.
@@ -417,8 +420,8 @@ fn one_version_with_two_contents_is_shouted() {
 fn who_has_not_begun_says_for_whom_it_waits() {
     let waits_for = vec!["node-b".to_owned(), "node-c".to_owned()];
     let standing = EngineStatus::Forming { node_id: node("node-a"), waits_for };
-    let outside = Default::default();
-    let text = View { standing, http: None, wall_ms: LATER_MS, outside }.text(&[], false);
+    let (outside, serves) = Default::default();
+    let text = View { standing, http: None, wall_ms: LATER_MS, outside, serves }.text(&[], false);
     assert!(text.starts_with("node-a has not begun yet: it waits for node-b and node-c\n"));
 }
 

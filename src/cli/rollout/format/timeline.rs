@@ -5,7 +5,7 @@ use crate::proto::rollout::{
 };
 use serde::Deserialize;
 
-use super::{by_word, cause, deed, gates, list, span, steps, sticky, weights};
+use super::{by_word, cause, deed, detours, gates, list, servers, span, steps, sticky, weights};
 use crate::cli::text::escape;
 use crate::machine::rollout::Aborted;
 use crate::model::WallTime;
@@ -200,6 +200,12 @@ fn explain_commit(committed: &Committed, history: &History) -> String {
             sticky(plan.sticky.as_ref()),
             gates(plan)
         );
+        for (name, detour) in detours(plan) {
+            text += &format!("  {name:<9} {detour}\n");
+        }
+    }
+    if !committed.proposal.serves.is_empty() {
+        text += &format!("  servers   {}\n", servers(&committed.proposal.serves));
     }
     let word = word_on(&history.committed, txid);
     text += &votes(&committed.proof, word);
