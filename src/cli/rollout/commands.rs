@@ -220,7 +220,9 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), CliError> {
     let mut changes = ServerChanges::new();
     for Served { model, servers } in &args.served {
         if changes.insert(model.clone(), Some(servers.to_string())).is_some() {
-            return Err(CliError::Usage(format!("{model} stands twice; name all of its servers in one, with commas")));
+            return Err(CliError::Usage(format!(
+                "{model} stands twice; name all of its servers in one, with commas"
+            )));
         }
     }
     change_servers(&args.ask, changes, args.everywhere)
