@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
+use support::process::run;
 use support::web::{
     BLOCK, Connection, Front, Request, Server, block, curl, program, sha_of_blocks,
 };

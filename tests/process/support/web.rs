@@ -242,13 +242,18 @@ impl Front {
     #[track_caller]
     pub fn at(ip: IpAddr, server: SocketAddr) -> Self {
         let dir = tempfile::tempdir().expect("there is room");
-        let port = ports();
-        let addr = SocketAddr::new(ip, port + 1);
+        let any = SocketAddr::new(ip, 0);
         let [v1, v2] = ["v1", "v2"].map(|it| format!("--serve {it}=http://{server}"));
-        let line = format!("--port {port} --id node-a --http {addr} {v1} {v2}");
+        let line = format!("--port {} --id node-a --http {any} {v1} {v2}", ports());
         let line = words(&line);
         let args: Vec<_> = line.iter().map(String::as_str).collect();
         let process = Process::start(&peer_exe(), &args, dir.path());
+        // The system chose the port, so that nobody else answers there.
+        process.wait_for("data plane at http://");
+        let out = process.out();
+        let (_, addr) = out.split_once("data plane at http://").expect("it was printed");
+        let addr = addr.split(' ').next().and_then(|it| it.parse::<SocketAddr>().ok());
+        let addr = addr.expect("an address");
         let serves = || {
             let routing = http((&ip.to_string(), addr.port()), "GET", "/routing", "");
             routing.is_ok_and(|(status, _)| status == 200)
