@@ -17,7 +17,6 @@ pub mod direct;
 pub mod discovery;
 pub mod gossip;
 pub mod hello;
-pub mod http;
 pub mod line;
 pub mod liveness;
 pub mod membership;

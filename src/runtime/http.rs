@@ -1,28 +1,37 @@
-//! HTTP on the one port of a node: one connection, served to its end on the thread it came with.
+//! HTTP on the one port of a node: its status page and metrics.
 //!
 //! Invariants:
 //! - A connection ends within a bounded time for any behavior of its client, and no other
 //!   connection ends with it.
 //! - The number of connections is bounded, and so is the share of one address, so that HTTP takes
 //!   no descriptors and threads from the fleet.
-//! - A body is read only where the [`HttpHandler`] takes one.
+//! - No body is read.
 //!
-//! The content of answers is the handler's business.
+//! The content of answers is the handler's business. A connection is served to its end on the
+//! thread that it came with.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{HOST, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 
-use super::clock::Clock;
 use super::driver::counters::Counter;
 use super::driver::options::{RawConnection, ServeConnection};
-use crate::model::Time;
-use crate::proto::http::{CONTINUE, Head, RequestFault, RequestParser, Response};
-use crate::runtime::engine::LINGER;
+use super::web::guarded::{ClientTimeouts, ConnectionState, GuardCounters};
+use super::web::refusal::{Refusal, own};
+use super::web::server::{Client, Handler, Places, serve};
 
 /// Largest number of HTTP connections at a time; above this new ones are answered with 503 and
 /// closed.
@@ -31,50 +40,17 @@ const CONNECTIONS_MAX: usize = 64;
 /// Largest number of these connections from one address.
 const CONNECTIONS_OF_ONE_MAX: usize = 16;
 
-/// Number of open connections above which none is kept after its answer.
-const CONNECTIONS_KEPT_MAX: usize = 32;
-
-/// Largest number of requests on one connection; with the last answer it is closed.
-const REQUESTS_MAX: usize = 1000;
-
-/// Time-out of a head from its first byte on, and of a body from the end of its head on.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Time-out of an idle connection between two requests: longer than the pauses of programs that
-/// collect metrics.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-
-/// Time-out of a client for reading an answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Largest number of bytes that are read and thrown away meanwhile.
-const DISCARD_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// Number of bytes read at once.
-const READ_BYTES: usize = 4 * 1024;
-
-/// Every status that a node gives.
-const STATUSES: [u16; 14] = [200, 400, 403, 404, 405, 408, 411, 413, 414, 417, 431, 501, 503, 505];
-
-/// A whole request.
-#[derive(Debug)]
-pub struct HttpRequest {
-    /// Request line and headers.
-    pub head: Head,
-    /// Body of the request.
-    pub body: Vec<u8>,
-    /// Address of the client.
-    pub from: SocketAddr,
-}
+/// Time-outs of a client; an idle connection outlives the pauses of programs that collect metrics.
+const TIMEOUTS: ClientTimeouts = ClientTimeouts {
+    head: Duration::from_secs(10),
+    idle: Duration::from_secs(75),
+    write: Duration::from_secs(10),
+};
 
 /// Handler of requests, on any number of threads at once.
 pub trait HttpHandler: Send + Sync {
-    /// Response to a request whose body need not be read: nothing is at its path, or not with its
-    /// method. `None` if [`Self::answer`] is to decide.
-    fn refuse(&self, head: &Head) -> Option<Response>;
-
-    /// Response to a request.
-    fn answer(&self, request: &HttpRequest) -> Response;
+    /// Answer to a request, whose body is not read.
+    fn answer(&self, request: &Parts) -> Response<Full<Bytes>>;
 }
 
 /// Clients that are answered.
@@ -94,10 +70,8 @@ pub struct HttpCounters {
     requests: Counter,
     refused_busy: Counter,
     refused_access: Counter,
-    closed_idle: Counter,
-    write_failed: Counter,
-    /// As many as [`STATUSES`], in their order.
-    answers: [Counter; STATUSES.len()],
+    clients: Arc<GuardCounters>,
+    answers: Mutex<BTreeMap<u16, u64>>,
 }
 
 /// Values of the counters at one moment.
@@ -105,10 +79,12 @@ pub struct HttpCounters {
 pub struct HttpMetrics {
     /// Connections served or refused.
     pub connections: u64,
-    /// Requests read, with or without their body.
+    /// Requests whose head was read.
     pub requests: u64,
-    /// Answers by status.
+    /// Answers by status; those to heads that were no request are in `refused`.
     pub answers: BTreeMap<String, u64>,
+    /// Requests whose head was malformed or too slow.
+    pub refused: u64,
     /// Connections refused because there were too many.
     pub refused_busy: u64,
     /// Requests refused because of where they came from.
@@ -119,324 +95,193 @@ pub struct HttpMetrics {
     pub write_failed: u64,
 }
 
+/// Statuses that are told from the start, with 0.
+const USUAL: [u16; 5] = [200, 403, 404, 405, 503];
+
 impl HttpCounters {
     /// Values of all counters.
     pub fn metrics(&self) -> HttpMetrics {
-        let answers = STATUSES.iter().zip(&self.answers);
+        let mut answers: BTreeMap<_, _> = USUAL.map(|it| (it.to_string(), 0)).into();
+        let counted = self.answers.lock().expect("nothing under this lock can panic");
+        answers.extend(counted.iter().map(|(status, count)| (status.to_string(), *count)));
+        drop(counted);
         HttpMetrics {
             connections: self.connections.get(),
             requests: self.requests.get(),
-            answers: answers.map(|(status, count)| (status.to_string(), count.get())).collect(),
+            answers,
+            refused: self.clients.refused.get(),
             refused_busy: self.refused_busy.get(),
             refused_access: self.refused_access.get(),
-            closed_idle: self.closed_idle.get(),
-            write_failed: self.write_failed.get(),
+            closed_idle: self.clients.closed_idle.get(),
+            write_failed: self.clients.write_failed.get(),
         }
     }
 
-    fn count(&self, status: u16) {
-        let place = STATUSES.iter().position(|known| *known == status);
-        debug_assert!(place.is_some(), "{status} is not in the list");
-        if let Some(place) = place {
-            self.answers[place].add(1);
-        }
+    fn count(&self, status: StatusCode) {
+        let mut answers = self.answers.lock().expect("nothing under this lock can panic");
+        *answers.entry(status.as_u16()).or_default() += 1;
     }
-}
-
-/// Time-outs of a client.
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    request: Duration,
-    idle: Duration,
-    write: Duration,
 }
 
 /// Server of HTTP.
 pub struct HttpServer {
-    handler: Arc<dyn HttpHandler>,
-    access: Access,
-    pace: Pace,
-    clock: Clock,
-    counters: Arc<HttpCounters>,
-    guests: Mutex<BTreeMap<IpAddr, usize>>,
+    shared: Arc<Shared>,
+    places: Arc<Places>,
+    timeouts: ClientTimeouts,
+    /// Nobody stops the server: connections end with the driver's.
+    _running: watch::Sender<bool>,
+    stopping: watch::Receiver<bool>,
 }
 
-/// Reason why no more requests are read.
-enum End {
-    /// The last request was answered.
-    Done,
-    /// The rest cannot be understood.
-    Fault(RequestFault),
-    /// The connection was idle for too long.
-    Idle,
-    /// The socket failed.
-    Broken,
+struct Shared {
+    handler: Arc<dyn HttpHandler>,
+    access: Access,
+    counters: Arc<HttpCounters>,
 }
 
 impl HttpServer {
     /// A server whose answers are those of `handler`.
     pub fn new(handler: Arc<dyn HttpHandler>, access: Access, counters: Arc<HttpCounters>) -> Self {
-        let pace = Pace { request: REQUEST_TIMEOUT, idle: IDLE_TIMEOUT, write: WRITE_TIMEOUT };
-        let guests = Mutex::default();
-        Self { handler, access, pace, clock: Clock::start(), counters, guests }
+        let shared = Arc::new(Shared { handler, access, counters });
+        let (running, stopping) = watch::channel(false);
+        Self { shared, places: Arc::default(), timeouts: TIMEOUTS, _running: running, stopping }
     }
 
-    fn guests(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
-        self.guests.lock().expect("nothing under this lock can panic")
-    }
-
-    /// Takes a place for one connection, if there is room.
-    fn enter(&self, from: IpAddr) -> Option<ConnectionPermit<'_>> {
-        let mut guests = self.guests();
-        let all: usize = guests.values().sum();
-        let own = guests.entry(from).or_default();
-        if all >= CONNECTIONS_MAX || *own >= CONNECTIONS_OF_ONE_MAX {
-            if *own == 0 {
-                guests.remove(&from);
-            }
-            return None;
-        }
-        *own += 1;
-        drop(guests);
-        Some(ConnectionPermit { server: self, from })
-    }
-
-    fn is_crowded(&self) -> bool {
-        self.guests().values().sum::<usize>() > CONNECTIONS_KEPT_MAX
-    }
-
-    /// Answers request after request; returns the reason why there are no more.
-    fn converse(&self, connection: &mut RawConnection) -> End {
-        let mut reader = RequestParser::default();
-        for turn in 1..=REQUESTS_MAX {
-            let head = match self.read_head(connection, &mut reader) {
-                Ok(head) => head,
-                Err(end) => return end,
-            };
-            self.counters.requests.add(1);
-            let refusal = self.bar(&head, connection.from()).or_else(|| self.handler.refuse(&head));
-            let may_go_on = head.keep_alive && turn < REQUESTS_MAX && !self.is_crowded();
-            let (is_head, body_len) = (head.method == "HEAD", head.body_len);
-            let (response, goes_on) = match refusal {
-                // An unwanted body is not read; the next request would begin behind it.
-                Some(refusal) => (refusal, may_go_on && body_len == 0),
-                None => {
-                    // A client whose body is on its way does not wait for this.
-                    let expects = head.expects_continue && !reader.has_begun();
-                    if expects && self.write(connection.stream(), CONTINUE).is_err() {
-                        return End::Broken;
-                    }
-                    let body = match self.read_body(connection, &mut reader, body_len) {
-                        Ok(body) => body,
-                        Err(end) => return end,
-                    };
-                    let request = HttpRequest { head, body, from: connection.from() };
-                    (self.handler.answer(&request), may_go_on)
-                }
-            };
-            if !self.write_response(connection.stream(), &response, is_head, goes_on) {
-                return End::Broken;
-            }
-            if !goes_on {
-                return End::Done;
-            }
-        }
-        End::Done
-    }
-
-    /// Refusal of a request because of its sender, if it is not allowed.
-    fn bar(&self, head: &Head, from: SocketAddr) -> Option<Response> {
-        let is_let_in = match self.access {
-            Access::Any => true,
-            Access::Loopback => {
-                from.ip().to_canonical().is_loopback()
-                    && head.header("host").is_none_or(is_own_name)
-            }
+    fn converse(&self, connection: &RawConnection) -> io::Result<()> {
+        let counters = &self.shared.counters;
+        counters.connections.add(1);
+        let from = connection.from();
+        let Some(place) = self.places.take(from.ip(), CONNECTIONS_MAX, CONNECTIONS_OF_ONE_MAX)
+        else {
+            counters.refused_busy.add(1);
+            return turn_away(connection);
         };
-        (!is_let_in).then(|| {
-            self.counters.refused_access.add(1);
-            Response::text(403, "this node answers programs of its own machine only; see --http")
+        let stream = connection.stream().try_clone()?;
+        stream.set_nonblocking(true)?;
+        let _ = stream.set_nodelay(true);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let stream = tokio::net::TcpStream::from_std(stream)?;
+            let stream = Opened { opening: connection.opening().to_vec(), read: 0, stream };
+            let state = ConnectionState::new();
+            let client = Client { from, is_tls: false, worker: 0, state, _place: place };
+            let settings = (self.timeouts, Arc::clone(&counters.clients));
+            serve(stream, client, Arc::clone(&self.shared), settings, self.stopping.clone()).await;
+            Ok(())
         })
-    }
-
-    /// Waits for the next request, and reads its head.
-    fn read_head(
-        &self,
-        connection: &mut RawConnection,
-        reader: &mut RequestParser,
-    ) -> Result<Head, End> {
-        let mut began = reader.has_begun();
-        let mut deadline = self.after(if began { self.pace.request } else { self.pace.idle });
-        loop {
-            if let Some(head) = reader.head().map_err(End::Fault)? {
-                return Ok(head);
-            }
-            match self.read(connection, reader, deadline) {
-                Ok(0) if began => return Err(End::Fault(RequestFault::Malformed)),
-                Ok(0) => return Err(End::Done),
-                Ok(_) if !began => {
-                    began = true;
-                    deadline = self.after(self.pace.request);
-                }
-                Ok(_) => {}
-                Err(err) if is_late(&err) && began => {
-                    return Err(End::Fault(RequestFault::TooSlow));
-                }
-                Err(err) if is_late(&err) => return Err(End::Idle),
-                Err(_) => return Err(End::Broken),
-            }
-        }
-    }
-
-    fn read_body(
-        &self,
-        connection: &mut RawConnection,
-        reader: &mut RequestParser,
-        len: usize,
-    ) -> Result<Vec<u8>, End> {
-        let deadline = self.after(self.pace.request);
-        loop {
-            if let Some(body) = reader.body(len) {
-                return Ok(body);
-            }
-            match self.read(connection, reader, deadline) {
-                Ok(0) => return Err(End::Fault(RequestFault::Malformed)),
-                Ok(_) => {}
-                Err(err) if is_late(&err) => return Err(End::Fault(RequestFault::TooSlow)),
-                Err(_) => return Err(End::Broken),
-            }
-        }
-    }
-
-    /// Reads once, any number of bytes; 0 at the end of the stream.
-    fn read(
-        &self,
-        connection: &mut RawConnection,
-        reader: &mut RequestParser,
-        deadline: Time,
-    ) -> io::Result<usize> {
-        let mut bytes = [0; READ_BYTES];
-        loop {
-            let left = deadline.since(self.clock.now().mono);
-            if left.is_zero() {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            connection.stream().set_read_timeout(Some(left))?;
-            match connection.read(&mut bytes) {
-                Err(err) if err.kind() == ErrorKind::Interrupted => {}
-                Err(err) => return Err(err),
-                Ok(len) => {
-                    reader.feed(&bytes[..len]);
-                    return Ok(len);
-                }
-            }
-        }
-    }
-
-    /// Writes an answer and counts it; false if the client does not take it.
-    fn write_response(
-        &self,
-        stream: &TcpStream,
-        response: &Response,
-        is_head: bool,
-        keep_alive: bool,
-    ) -> bool {
-        self.counters.count(response.status);
-        let written = self.write(stream, &response.encode(is_head, keep_alive));
-        if written.is_err() {
-            self.counters.write_failed.add(1);
-        }
-        written.is_ok()
-    }
-
-    /// Writes all of `bytes`. A client gains no time by taking a byte now and then.
-    fn write(&self, mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
-        let deadline = self.after(self.pace.write);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let left = deadline.since(self.clock.now().mono);
-            if left.is_zero() {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            stream.set_write_timeout(Some(left))?;
-            match stream.write(rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(len) => rest = &rest[len..],
-                Err(err) if err.kind() == ErrorKind::Interrupted => {}
-                Err(err) => return Err(err),
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes a connection so that the last answer arrives: closing a socket with unread input
-    /// would reset it.
-    fn part(&self, connection: &mut RawConnection) {
-        if connection.stream().shutdown(Shutdown::Write).is_err() {
-            return;
-        }
-        let deadline = self.after(LINGER);
-        let mut discarded = 0;
-        while discarded < DISCARD_BYTES_MAX {
-            match self.read(connection, &mut RequestParser::default(), deadline) {
-                Ok(0) | Err(_) => return,
-                Ok(len) => discarded += len,
-            }
-        }
-    }
-
-    fn after(&self, span: Duration) -> Time {
-        self.clock.now().mono.after(span)
     }
 }
 
 impl ServeConnection for HttpServer {
     fn serve(&self, connection: RawConnection) {
-        let mut connection = connection;
-        let _ = connection.stream().set_nodelay(true);
-        self.counters.connections.add(1);
-        let Some(place) = self.enter(connection.from().ip()) else {
-            self.counters.refused_busy.add(1);
-            let busy = Response::text(503, "too many connections; try again in a moment");
-            self.write_response(connection.stream(), &busy.with("Retry-After", "1"), false, false);
-            // A refused connection may not cost as much as a served one: no lingering.
-            return;
+        if let Err(error) = self.converse(&connection) {
+            log::debug!("no answer to {}: {error}", connection.from());
+        }
+    }
+}
+
+/// Refuses a connection. It may not cost as much as a served one: no task and no waiting.
+fn turn_away(connection: &RawConnection) -> io::Result<()> {
+    let body = "too many connections; try again in a moment\n";
+    let text = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Retry-After: 1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    rustix::net::send(connection.stream(), text.as_bytes(), flags)?;
+    Ok(())
+}
+
+impl Handler for Shared {
+    type Body = Full<Bytes>;
+
+    async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        client: Arc<Client>,
+    ) -> Response<Full<Bytes>> {
+        let _in_flight = client.state.begin(request.version() == hyper::Version::HTTP_2);
+        self.counters.requests.add(1);
+        let (parts, _body) = request.into_parts();
+        let answer = match self.bar(&parts, client.from) {
+            Some(refusal) => text(403, &refusal.reason),
+            None => self.handler.answer(&parts),
         };
-        match self.converse(&mut connection) {
-            End::Done => self.part(&mut connection),
-            End::Fault(fault) => {
-                let response = Response::text(fault.status(), &fault.explain());
-                if self.write_response(connection.stream(), &response, false, false) {
-                    self.part(&mut connection);
-                }
+        self.counters.count(answer.status());
+        answer
+    }
+}
+
+impl Shared {
+    /// Refusal of a request because of its sender, if it is not allowed.
+    fn bar(&self, request: &Parts, from: SocketAddr) -> Option<Refusal> {
+        let is_let_in = match self.access {
+            Access::Any => true,
+            Access::Loopback => {
+                from.ip().to_canonical().is_loopback() && is_own(&request.headers, request)
             }
-            End::Idle => self.counters.closed_idle.add(1),
-            End::Broken => {}
-        }
-        drop(place);
+        };
+        (!is_let_in).then(|| {
+            self.counters.refused_access.add(1);
+            let reason = "this node answers programs of its own machine only; see --http";
+            Refusal::new(403, "not_allowed", reason)
+        })
     }
 }
 
-/// One connection's place; free again when dropped.
-struct ConnectionPermit<'a> {
-    server: &'a HttpServer,
-    from: IpAddr,
+/// True if a request names this machine, or nobody.
+fn is_own(headers: &HeaderMap, request: &Parts) -> bool {
+    let named = request.uri.authority().map(|it| it.as_str());
+    let mut hosts = headers.get_all(HOST).iter().map(HeaderValue::to_str);
+    named.is_none_or(is_own_name) && hosts.all(|it| it.is_ok_and(is_own_name))
 }
 
-impl Drop for ConnectionPermit<'_> {
-    fn drop(&mut self) {
-        let mut guests = self.server.guests();
-        let left = guests.get(&self.from).map_or(0, |count| count - 1);
-        if left == 0 {
-            guests.remove(&self.from);
-        } else {
-            guests.insert(self.from, left);
+/// An answer in plain text.
+pub(crate) fn text(status: u16, body: &str) -> Response<Full<Bytes>> {
+    own(status, "text/plain; charset=utf-8", format!("{body}\n"))
+}
+
+/// A socket whose first bytes were read already.
+struct Opened {
+    opening: Vec<u8>,
+    read: usize,
+    stream: tokio::net::TcpStream,
+}
+
+impl AsyncRead for Opened {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let rest = &self.opening[self.read..];
+        if rest.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
         }
+        let len = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..len]);
+        self.read += len;
+        Poll::Ready(Ok(()))
     }
 }
 
-fn is_late(err: &io::Error) -> bool {
-    matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+impl AsyncWrite for Opened {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// True if a host is an address or `localhost`, with or without a port.

@@ -1,7 +1,6 @@
 //! Metrics of a node, for programs that collect them: from its status to the text of Prometheus.
 //!
-//! [`table`] lists them. The crate writes `OpenMetrics` 1.0; the classic text format 0.0.4 is made
-//! from the same lines, so that both always have the same values.
+//! [`table`] lists them.
 
 pub mod process;
 pub mod table;
@@ -10,60 +9,27 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Number, Value};
 
 use self::table::{MetricKind, MetricRow, ROWS};
+use crate::runtime::web::prometheus;
 
 /// Prefix of every metric's name.
 const PREFIX: &str = "folkmoot";
-
-/// Media type of `OpenMetrics`.
-pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Media type of the classic text format.
-pub const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The metrics of a node with this status, as `OpenMetrics`.
 pub fn open_metrics(status: &Value) -> String {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(Snapshot(status.clone())));
-    let mut out = String::new();
-    // A text takes everything, and the collector below fails only where its writer does.
-    let written = text::encode(&mut out, &registry);
-    debug_assert!(written.is_ok());
-    out
+    prometheus::open_metrics(&registry)
 }
 
 /// The metrics of a node with this status, in the classic text format.
 pub fn classic(status: &Value) -> String {
-    let mut out = String::new();
-    let open = open_metrics(status);
-    let is_counter = |name: &str| {
-        ROWS.iter()
-            .any(|row| row.kind == MetricKind::Counter && name == format!("{PREFIX}_{}", row.name))
-    };
-    for line in open.lines().filter(|line| *line != "# EOF") {
-        let mut words = line.splitn(4, ' ');
-        match (words.next(), words.next(), words.next(), words.next()) {
-            // In the classic format a family is named as its lines are, and an info is a gauge.
-            (Some("#"), Some(what @ ("HELP" | "TYPE")), Some(name), Some(rest)) => {
-                let ending = match name {
-                    "folkmoot_build" => "_info",
-                    _ if is_counter(name) => "_total",
-                    _ => "",
-                };
-                let rest = if rest == "info" { "gauge" } else { rest };
-                out.push_str(&format!("# {what} {name}{ending} {rest}\n"));
-            }
-            _ => {
-                out.push_str(line);
-                out.push('\n');
-            }
-        }
-    }
-    out
+    prometheus::classic(&open_metrics(status))
 }
 
 /// The metrics as one object: the name of each line, with its label, and its value.
@@ -251,8 +217,7 @@ mod tests {
             }
         }
         registry.register_collector(Box::new(One(row, value)));
-        let mut text = String::new();
-        text::encode(&mut text, &registry).expect("a text takes everything");
+        let text = prometheus::open_metrics(&registry);
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let expected = [
             "folkmoot_wait_seconds_sum 0.555",

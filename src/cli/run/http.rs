@@ -8,16 +8,24 @@
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{
+    ALLOW, CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::http::request::Parts;
+use hyper::{Method, Response};
 use serde_json::{Value, json};
 
 use super::control::{health, status};
 use super::role::{Api, Role};
 use crate::cli::{metrics, page};
 use crate::model::Time;
-use crate::proto::http::{Head, Response};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::Driver;
-use crate::runtime::http::{HttpCounters, HttpHandler, HttpRequest};
+use crate::runtime::http::{HttpCounters, HttpHandler, text};
+use crate::runtime::web::prometheus;
+use crate::runtime::web::refusal::{JSON, own};
 
 /// Largest age of an answer.
 const CACHE_AGE: Duration = Duration::from_millis(250);
@@ -77,84 +85,57 @@ impl<R: Role> Pages<R> {
 }
 
 impl<R: Role> HttpHandler for Pages<R> {
-    fn refuse(&self, head: &Head) -> Option<Response> {
-        let paths = ["/", "/healthz", "/metrics", "/readyz", "/status"];
-        if !paths.contains(&head.path.as_str()) {
-            let text = "nothing is here; see /, /healthz, /readyz, /metrics and /status";
-            return Some(Response::text(404, text));
+    fn answer(&self, request: &Parts) -> Response<Full<Bytes>> {
+        let path = request.uri.path();
+        if !["/", "/healthz", "/metrics", "/readyz", "/status"].contains(&path) {
+            return text(404, "nothing is here; see /, /healthz, /readyz, /metrics and /status");
         }
-        let is_read = ["GET", "HEAD"].contains(&head.method.as_str());
-        (!is_read).then(|| {
-            Response::text(405, "this can be read and nothing else").with("Allow", "GET, HEAD")
-        })
-    }
-
-    fn answer(&self, request: &HttpRequest) -> Response {
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            let mut answer = text(405, "this can be read and nothing else");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
         let Some(snapshot) = self.snapshot() else {
             let reason = json!({ "status": "unavailable", "reason": "starting or stopping" });
-            return Response::new(503, "application/json", format!("{reason}\n"));
+            return own(503, JSON, format!("{reason}\n"));
         };
         let Snapshot { status, trouble, .. } = &*snapshot;
-        match request.head.path.as_str() {
-            "/metrics" if wants_open_metrics(&request.head) => {
+        match path {
+            "/metrics" if prometheus::wants_open_metrics(&request.headers) => {
                 let text = snapshot.open.get_or_init(|| metrics::open_metrics(status));
-                Response::new(200, metrics::OPEN_METRICS, text.as_str())
+                own(200, prometheus::OPEN_METRICS, text.clone())
             }
             "/metrics" => {
                 let text = snapshot.classic.get_or_init(|| metrics::classic(status));
-                Response::new(200, metrics::CLASSIC, text.as_str())
+                own(200, prometheus::CLASSIC, text.clone())
             }
-            "/status" => Response::new(200, "application/json", format!("{status}\n")),
+            "/status" => own(200, JSON, format!("{status}\n")),
             // The question is whether a restart would help: a process that can answer is alive.
             "/healthz" => verdict::<R>(200, "ok", status, None),
             "/readyz" if trouble.is_none() => verdict::<R>(200, "ready", status, None),
             "/readyz" => verdict::<R>(503, "not ready", status, trouble.as_deref()),
             _ => {
                 let text = snapshot.page.get_or_init(|| page::html(status, trouble.as_deref()));
-                Response::new(200, "text/html; charset=utf-8", text.as_str())
-                    .with("Content-Security-Policy", page::POLICY)
-                    .with("Referrer-Policy", "no-referrer")
+                let mut answer = own(200, "text/html; charset=utf-8", text.clone());
+                let headers = answer.headers_mut();
+                let policy = HeaderValue::from_static(page::POLICY);
+                headers.insert(CONTENT_SECURITY_POLICY, policy);
+                headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+                headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                answer
             }
         }
     }
 }
 
 /// Response to a program that watches the node.
-fn verdict<R: Role>(code: u16, word: &str, status: &Value, reason: Option<&str>) -> Response {
+fn verdict<R: Role>(
+    code: u16,
+    word: &str,
+    status: &Value,
+    reason: Option<&str>,
+) -> Response<Full<Bytes>> {
     let endpoint = &status["endpoint"];
     let answer = json!({ "status": word, "role": R::NAME, "endpoint": endpoint, "reason": reason });
-    Response::new(code, "application/json", format!("{answer}\n"))
-}
-
-/// True if a client accepts `OpenMetrics`.
-fn wants_open_metrics(head: &Head) -> bool {
-    let wishes = head.header("accept").unwrap_or_default().split(',');
-    let mut wishes = wishes.map(|wish| wish.split(';').map(str::trim));
-    wishes.any(|mut wish| {
-        let is_it =
-            wish.next().is_some_and(|it| it.eq_ignore_ascii_case("application/openmetrics-text"));
-        let weight = wish.find_map(|it| it.strip_prefix("q=")).map_or(Ok(1.0), str::parse::<f64>);
-        is_it && weight.is_ok_and(|weight| weight > 0.0)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proto::http::RequestParser;
-
-    #[test]
-    fn the_newer_format_is_for_those_who_name_it() {
-        let wants = |accept: &str| {
-            let mut reader = RequestParser::default();
-            let text = format!("GET / HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n");
-            reader.feed(text.as_bytes());
-            wants_open_metrics(&reader.head().unwrap().unwrap())
-        };
-        assert!(wants("application/openmetrics-text"));
-        assert!(wants("text/plain;q=0.5, Application/OpenMetrics-Text; version=1.0.0;q=0.8"));
-        for accept in ["*/*", "text/plain", "application/openmetrics-text;q=0", "text/html,*/*"] {
-            assert!(!wants(accept), "{accept}");
-        }
-    }
+    own(code, JSON, format!("{answer}\n"))
 }

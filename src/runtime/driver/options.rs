@@ -149,6 +149,11 @@ impl RawConnection {
         Arc::clone(&self.stream)
     }
 
+    /// The bytes that were read already.
+    pub(in crate::runtime) fn opening(&self) -> &[u8] {
+        self.opening.get_ref()
+    }
+
     /// Address of the other end.
     pub const fn from(&self) -> SocketAddr {
         self.from

@@ -13,9 +13,9 @@ use folkmoot::model::SeedId;
 use folkmoot::model::statement::{Admission, ProposalKind, Removal};
 use folkmoot::node::{SeedConfig, SeedNode};
 use folkmoot::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
-use folkmoot::proto::http::{BODY_BYTES_MAX, Head, RequestFault, RequestParser, TARGET_BYTES_MAX};
 use folkmoot::proto::line::{LINE_BYTES_MAX, LineError, LineReader, encode};
 use folkmoot::proto::message::Message;
+use folkmoot::runtime::dataplane::Servers;
 use folkmoot::runtime::journal::{Journal, JournalError, Lines};
 use rand::SeedableRng as _;
 
@@ -86,43 +86,17 @@ pub fn dialect(bytes: &[u8]) {
     }
 }
 
-/// Requests are the same however their bytes are cut, and nothing is kept beyond the limits.
-pub fn http(bytes: &[u8]) {
-    let whole = requests(bytes, bytes.len().max(1));
-    for step in [1, 3] {
-        assert_eq!(requests(bytes, step), whole, "in steps of {step}");
-    }
-}
-
-/// The requests in `bytes`, which come `step` at a time, and the fault that ends them, if any.
-fn requests(bytes: &[u8], step: usize) -> (Vec<(Head, Vec<u8>)>, Option<RequestFault>) {
-    let (mut reader, mut read, mut open) = (RequestParser::default(), Vec::new(), None::<Head>);
-    for piece in bytes.chunks(step) {
-        reader.feed(piece);
-        loop {
-            let head = match open.take() {
-                Some(head) => head,
-                None => match reader.head() {
-                    Ok(Some(head)) => head,
-                    Ok(None) => break,
-                    Err(fault) => {
-                        assert!(fault.status() >= 400 && !fault.explain().is_empty());
-                        return (read, Some(fault));
-                    }
-                },
-            };
-            assert!(head.path.starts_with('/') && head.path.len() <= TARGET_BYTES_MAX);
-            assert!(head.body_len <= BODY_BYTES_MAX);
-            match reader.body(head.body_len) {
-                Some(body) => read.push((head, body)),
-                None => {
-                    open = Some(head);
-                    break;
-                }
-            }
+/// Addresses of servers are refused in words, or say the same when they are written down again.
+pub fn servers(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    match text.parse::<Servers>() {
+        Err(reason) => assert!(!reason.is_empty()),
+        Ok(servers) => {
+            let again = servers.to_string();
+            assert!(!again.contains(char::is_whitespace) && !again.contains('@'), "{again}");
+            assert_eq!(again.parse::<Servers>().as_ref(), Ok(&servers), "{text}");
         }
     }
-    (read, None)
 }
 
 /// A configuration is refused in words, or is as long as it may be, distinct, and says the same

@@ -1,4 +1,4 @@
-//! Requests of HTTP, cut in several ways.
+//! Addresses of the servers of a version.
 
 #![no_main]
 
@@ -6,5 +6,5 @@
 mod hostile;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    hostile::checks::http(bytes);
+    hostile::checks::servers(bytes);
 });
