@@ -42,6 +42,24 @@ pub(in crate::cli) fn memory(pid: u32) -> Option<Memory> {
     })
 }
 
+/// A process and all that it has started, directly or not, and that have not ended.
+pub(in crate::cli) fn tree(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all: Vec<u32> = entries.filter_map(|it| it.file_name().to_str()?.parse().ok()).collect();
+    let parent = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    let pairs: Vec<_> = all.into_iter().filter_map(|it| Some((it, parent(it)?))).collect();
+    let mut tree = vec![pid];
+    let mut at = 0;
+    while let Some(&parent) = tree.get(at) {
+        tree.extend(pairs.iter().filter(|(_, by)| *by == parent).map(|(it, _)| *it));
+        at += 1;
+    }
+    tree
+}
+
 /// The number behind `name` at the beginning of a line.
 fn number(text: &str, name: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

@@ -20,6 +20,7 @@ pub mod process;
 pub mod seeds;
 pub mod talker;
 pub mod terminal;
+pub mod web;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

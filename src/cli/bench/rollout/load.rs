@@ -1,7 +1,8 @@
 //! Clients that ask `/predict` again and again, each over one connection that lasts.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::cli::CliError;
@@ -38,6 +39,35 @@ pub(super) struct Outcome {
     pub(super) latencies_us: Vec<f64>,
 }
 
+/// A load that has begun.
+#[derive(Debug)]
+pub(super) struct RunningLoad {
+    clock: Clock,
+    parts: Vec<JoinHandle<io::Result<Part>>>,
+}
+
+impl RunningLoad {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// Fails if a request was not answered with 200.
+    pub(super) fn end(self) -> Result<Outcome, CliError> {
+        let mut all = Part::default();
+        for part in self.parts {
+            let part = part.join().expect("a client does not panic");
+            let part = part.map_err(|source| CliError::System { action: "ask", source })?;
+            all.latencies_us.extend(part.latencies_us);
+            all.canaries += part.canaries;
+        }
+        let (count, took) = (all.latencies_us.len() as f64, self.clock.mono().since(Time::ZERO));
+        Ok(Outcome {
+            per_second: count / took.as_secs_f64(),
+            canary_share: all.canaries as f64 / count.max(1.0),
+            latencies_us: all.latencies_us,
+        })
+    }
+}
+
 /// Results of one thread.
 #[derive(Debug, Default)]
 struct Part {
@@ -46,11 +76,11 @@ struct Part {
 }
 
 impl Load {
-    /// Sends requests for as long as it lasts.
+    /// Begins to send requests, for as long as it lasts.
     ///
     /// # Errors
-    /// Fails if a request is not answered with 200.
-    pub(super) fn run(&self) -> Result<Outcome, CliError> {
+    /// Fails if the system has no room for a thread.
+    pub(super) fn begin(&self) -> Result<RunningLoad, CliError> {
         let clock = Clock::start();
         let threads = self.threads.min(self.clients);
         let mut parts = Vec::new();
@@ -61,22 +91,10 @@ impl Load {
             let failed = |source| CliError::System { action: "start a thread", source };
             parts.push(part.map_err(failed)?);
         }
-        let mut all = Part::default();
-        for part in parts {
-            let part = part.join().expect("a client does not panic");
-            let part = part.map_err(|source| CliError::System { action: "ask", source })?;
-            all.latencies_us.extend(part.latencies_us);
-            all.canaries += part.canaries;
-        }
-        let (count, took) = (all.latencies_us.len() as f64, clock.mono().since(Time::ZERO));
-        Ok(Outcome {
-            per_second: count / took.as_secs_f64(),
-            canary_share: all.canaries as f64 / count.max(1.0),
-            latencies_us: all.latencies_us,
-        })
+        Ok(RunningLoad { clock, parts })
     }
 
-    fn ask(&self, clients: usize, clock: Clock) -> std::io::Result<Part> {
+    fn ask(&self, clients: usize, clock: Clock) -> io::Result<Part> {
         let mut part = Part::default();
         let mut clients: Vec<_> =
             (0..clients).map(|_| Client::connect(self.addr)).collect::<Result<_, _>>()?;
@@ -98,6 +116,16 @@ impl Load {
     }
 }
 
+/// Sends one request over a connection of its own.
+///
+/// # Errors
+/// Fails if it is not answered with 200.
+pub(super) fn ask_once(addr: SocketAddr) -> io::Result<()> {
+    let mut client = Client::connect(addr)?;
+    client.send(Time::ZERO)?;
+    client.hear().map(drop)
+}
+
 struct Client {
     stream: BufReader<TcpStream>,
     asked: Time,
@@ -105,20 +133,20 @@ struct Client {
 }
 
 impl Client {
-    fn connect(addr: SocketAddr) -> std::io::Result<Self> {
+    fn connect(addr: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { stream: BufReader::new(stream), asked: Time::ZERO, line: Vec::new() })
     }
 
-    fn send(&mut self, now: Time) -> std::io::Result<()> {
+    fn send(&mut self, now: Time) -> io::Result<()> {
         self.asked = now;
         self.stream.get_mut().write_all(REQUEST)
     }
 
     /// Reads one answer; returns whether it is the canary's.
-    fn hear(&mut self) -> std::io::Result<bool> {
+    fn hear(&mut self) -> io::Result<bool> {
         let (mut is_canary, mut len, mut is_first) = (false, 0, true);
         loop {
             self.line.clear();
@@ -126,13 +154,17 @@ impl Client {
             let line = self.line.trim_ascii_end();
             if std::mem::take(&mut is_first) && !line.starts_with(b"HTTP/1.1 200 ") {
                 let text = String::from_utf8_lossy(line).into_owned();
-                return Err(std::io::Error::other(format!("the answer is {text:?}")));
+                return Err(io::Error::other(format!("the answer is {text:?}")));
             }
-            if let Some(value) = line.strip_prefix(b"Content-Length: ") {
+            let header = |name: &str| {
+                let (found, value) = line.split_at_checked(name.len())?;
+                found.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
+            };
+            if let Some(value) = header("Content-Length: ") {
                 let text = std::str::from_utf8(value).unwrap_or_default();
-                len = text.parse().map_err(std::io::Error::other)?;
+                len = text.parse().map_err(io::Error::other)?;
             }
-            is_canary |= line == b"X-Model: v2";
+            is_canary |= header("X-Model: ") == Some(b"v2");
             if line.is_empty() {
                 break;
             }

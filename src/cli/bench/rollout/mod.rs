@@ -1,31 +1,33 @@
 //! Measurement of rollouts: the time of transactions, and the load that a node's data plane
 //! carries.
 //!
-//! Load, data plane and upstream share the machine, so a figure is of all of them together; the
-//! upstream is a second data plane with the built-in model, as small as an upstream can be.
+//! Load, data plane and upstream share the machine, so a rate is of all of them together; the
+//! processor time of a request is the data plane's alone. With `--vs`, other reverse proxies have
+//! the same task in the same run, in turns, so that other programs of the machine hurt all alike.
 
 mod load;
+mod proxies;
+mod server;
 mod transactions;
+mod volume;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
-use self::load::{Load, Outcome};
-use super::figure::{Sheet, Target};
+use self::server::Rival;
+use super::swarm::BinarySize;
 use crate::cli::CliError;
+use crate::cli::run::signals;
 use crate::machine::rollout::ServedState;
 use crate::proto::rollout::{ModelId, NodeId, RoutingState, Weights};
 use crate::runtime::dataplane::{
     DataPlane, DataPlaneLimits, DataPlaneOptions, ProxyOptions, Servers,
 };
-
-/// Target for the requests a second with the built-in model, on two cores shared with the load.
-const ECHO_TARGET: Target = Target::AtLeast(40_000.0);
 
 /// Share of the canary meanwhile, in basis points.
 const SHARE: u32 = 500;
@@ -48,10 +50,18 @@ pub struct RolloutBenchArgs {
     #[arg(long, value_name = "N", default_value_t = 500,
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     count: u32,
-    /// Connections that ask at the same time
-    #[arg(long, value_name = "N", default_value_t = 64,
+    /// Measure these reverse proxies in turns with the data plane, in front of the same upstream
+    #[arg(long, value_name = "PROGRAMS", value_enum, value_delimiter = ',',
+        conflicts_with_all = ["transactions", "hold"])]
+    vs: Vec<Rival>,
+    /// Connections that ask at the same time; each number is measured
+    #[arg(long, value_name = "N", default_value = "8,64,256", value_delimiter = ',',
         value_parser = clap::value_parser!(u16).range(1..=512))]
-    clients: u16,
+    clients: Vec<u16>,
+    /// Only one body of so many bytes, such as 5G, through the data plane and back: its speed and the
+    /// memory meanwhile
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["transactions", "hold", "vs"])]
+    volume: Option<BinarySize>,
     /// Seconds of each measurement
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -76,55 +86,20 @@ pub(super) fn run(args: &RolloutBenchArgs) -> Result<(), CliError> {
     if let Some(at) = args.hold {
         return hold(at, args.upstream.as_ref());
     }
-    if !args.data_plane {
+    if !args.data_plane && args.volume.is_none() {
         transactions::run(args.nodes, args.count as usize, args.rounds)?;
     }
     if args.transactions {
         return Ok(());
     }
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let sheet = Sheet::new(json!({
-        "bench": "rollout", "cores": super::figure::cores(), "clients": args.clients,
-        "seconds": args.seconds,
-    }));
-    let echo = start(any, None)?;
-    measure(&sheet, args, "echo", echo.addr(), Some(ECHO_TARGET))?;
-    let upstream = format!("http://{}", echo.addr()).parse();
-    let upstream = upstream.map_err(|reason: &str| CliError::Failed(reason.to_owned()))?;
-    let proxy = start(any, Some(&upstream))?;
-    measure(&sheet, args, "proxy", proxy.addr(), None)?;
-    proxy.stop();
-    echo.stop();
-    Ok(())
-}
-
-fn measure(
-    sheet: &Sheet,
-    args: &RolloutBenchArgs,
-    what: &str,
-    addr: SocketAddr,
-    target: Option<Target>,
-) -> Result<(), CliError> {
-    let load = Load {
-        addr,
-        clients: args.clients.into(),
-        threads: super::figure::cores(),
-        lasts: Duration::from_secs(args.seconds),
-    };
-    // New threads, connections and pools are slower.
-    Load { lasts: Duration::from_millis(500), ..load }.run()?;
-    let (mut rates, mut shares) = (Vec::new(), Vec::new());
-    for _ in 0..args.rounds {
-        let Outcome { per_second, canary_share, latencies_us } = load.run()?;
-        rates.push(per_second);
-        shares.push(canary_share);
-        sheet.figure(&format!("predict_{what}_us"), &latencies_us)?;
+    let signals = signals::listen(false);
+    let signals =
+        signals.map_err(|source| CliError::System { action: "listen to signals", source })?;
+    if let Some(volume) = args.volume {
+        return volume::run(volume.0, &signals);
     }
-    sheet.figure(&format!("predict_{what}_canary_share"), &shares)?;
-    match target {
-        Some(target) => sheet.judged(&format!("predict_{what}_per_s"), &rates, target),
-        None => sheet.figure(&format!("predict_{what}_per_s"), &rates),
-    }
+    let lasts = Duration::from_secs(args.seconds);
+    proxies::run(&args.vs, &args.clients, (lasts, args.rounds), &signals)
 }
 
 /// A data plane that sends a twentieth of its requests to the canary.

@@ -20,7 +20,7 @@ pub use self::part::PartArgs;
 pub(super) use self::part::run as run_part;
 use self::part::{Assigned, Part};
 use self::process::{Measured, SwarmProcesses};
-use self::size::BinarySize;
+pub(super) use self::size::BinarySize;
 use super::figure::{Sheet, Target};
 use crate::cli::CliError;
 use crate::model::Rng;
