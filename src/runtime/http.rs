@@ -45,6 +45,7 @@ const TIMEOUTS: ClientTimeouts = ClientTimeouts {
     head: Duration::from_secs(10),
     idle: Duration::from_secs(75),
     write: Duration::from_secs(10),
+    drain: Duration::ZERO,
 };
 
 /// Handler of requests, on any number of threads at once.

@@ -200,8 +200,7 @@ fn a_version_that_hangs_takes_no_place_from_another() {
         .map(|_| {
             let mut client = Client::call(plane.addr());
             client.send(post("X-Canary: always\r\n", "{}").as_bytes());
-            hangs.accept().unwrap();
-            client
+            (client, hangs.accept().unwrap())
         })
         .collect();
     let mut client = Client::call(plane.addr());
@@ -330,7 +329,7 @@ fn a_stop_answers_what_runs_and_says_that_connections_end() {
         }
     }));
     let options = options(DataPlaneLimits::default(), &[("v1", slow.url())]);
-    let limits = DataPlaneLimits { grace: PATIENCE, ..options.limits };
+    let limits = DataPlaneLimits { grace: PATIENCE, drain: PATIENCE, ..options.limits };
     let plane = Arc::new(DataPlane::start(DataPlaneOptions { limits, ..options }).unwrap());
     plane.set(serving(1, 0, None));
     let (mut running, mut half) = (Client::call(plane.addr()), Client::call(plane.addr()));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::runtime::web::guarded::ClientTimeouts;
+
 /// Limits of a data plane.
 #[derive(Clone, Copy, Debug)]
 pub struct DataPlaneLimits {
@@ -42,6 +44,16 @@ pub struct DataPlaneLimits {
     pub kept_for: Duration,
     /// Time for requests to end when the data plane is stopped.
     pub grace: Duration,
+    /// Time for which a stopping data plane waits for a request on an idle connection: a client
+    /// that was just answered may have its next one on the way.
+    pub drain: Duration,
+}
+
+impl DataPlaneLimits {
+    pub(super) const fn timeouts(&self) -> ClientTimeouts {
+        let Self { head, idle, write, drain, .. } = *self;
+        ClientTimeouts { head, idle, write, drain }
+    }
 }
 
 impl Default for DataPlaneLimits {
@@ -64,6 +76,7 @@ impl Default for DataPlaneLimits {
             kept: 256,
             kept_for: Duration::from_secs(4),
             grace: Duration::from_secs(30),
+            drain: Duration::from_secs(2),
         }
     }
 }

@@ -12,15 +12,18 @@
 //! Requests run on a few threads with tokio, each connection on one of them. The state that is
 //! served is not decided here.
 
+mod accept;
 mod access_log;
 mod body;
 mod choose;
+mod forward;
 mod headers;
 mod limits;
 mod meters;
 mod metrics;
 mod mirror;
 pub mod model;
+mod options;
 mod own;
 mod pool;
 mod proxy;
@@ -31,25 +34,24 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use ipnet::IpNet;
-use prometheus_client::collector::Collector;
 use rand::SeedableRng as _;
 use serde_json::json;
 use tokio::sync::watch as signal;
 
 pub use access_log::AccessLogOptions;
 pub use limits::DataPlaneLimits;
+pub use options::{DataPlaneOptions, MoreMetrics, ProxyOptions};
 pub use own::OwnPaths;
 pub use servers::{Servers, Upstream};
 
+use self::accept::receiver;
 use self::access_log::AccessLog;
 use self::body::ResponseBody;
 use self::meters::Meters;
@@ -63,9 +65,7 @@ use crate::proto::rollout::{HealthSnapshot, ModelId, NodeId, RemovalAuthority};
 use crate::runtime::clock::Clock;
 use crate::runtime::web::client::exchange;
 pub use crate::runtime::web::guarded::GuardCounters;
-use crate::runtime::web::guarded::{ClientTimeouts, ConnectionState};
-use crate::runtime::web::refusal::Refusal;
-use crate::runtime::web::server::{Client, Handler, Place, Places, Port, serve};
+use crate::runtime::web::server::{Client, Handler, Places, Port};
 pub use crate::runtime::web::tls::TlsFiles;
 use crate::runtime::web::tls::{ServerTls, Trust};
 use crate::runtime::web::workers::{Workers, count_of_cores};
@@ -75,61 +75,6 @@ const WINDOW_DEFAULT: Duration = Duration::from_secs(60);
 
 /// Time-out of a version's answer before a vote: votes have two seconds.
 const PROBE_WITHIN: Duration = Duration::from_millis(1500);
-
-/// Collector of further metrics at `/metrics`, as of the moment of the call.
-pub type MoreMetrics = Box<dyn Fn() -> Box<dyn Collector> + Send + Sync>;
-
-/// Options of a data plane.
-pub struct DataPlaneOptions {
-    /// Listen address; port 0 lets the system choose.
-    pub listen: SocketAddr,
-    /// Id of this node.
-    pub node_id: NodeId,
-    /// Servers of the versions; without any the built-in model answers for all.
-    pub servers: BTreeMap<ModelId, Servers>,
-    /// Limits of clients and servers.
-    pub limits: DataPlaneLimits,
-    /// Seed of the draws for requests without a key.
-    pub seed: u64,
-    /// Further metrics at `/metrics`.
-    pub more_metrics: Option<MoreMetrics>,
-    /// Settings of a proxy.
-    pub proxy: ProxyOptions,
-}
-
-/// Settings of a data plane as a proxy.
-#[derive(Clone, Debug)]
-pub struct ProxyOptions {
-    /// Certificate for clients by `https://`; without one they come by `http://`.
-    pub tls: Option<TlsFiles>,
-    /// Files of authorities whose servers are trusted beside those of this machine's.
-    pub authorities: Vec<PathBuf>,
-    /// Networks of the proxies before this one, whose word about a request's source is believed.
-    pub trusted: Vec<IpNet>,
-    /// Paths of the node itself.
-    pub own_paths: OwnPaths,
-    /// True if headers with underscores in their names are passed on.
-    pub keeps_underscores: bool,
-    /// Path that a server answers with 2xx when it is ready; without one it is when it can be
-    /// called.
-    pub ready_path: Option<String>,
-    /// Access log, if there is one.
-    pub access_log: Option<AccessLogOptions>,
-}
-
-impl Default for ProxyOptions {
-    fn default() -> Self {
-        Self {
-            tls: None,
-            authorities: Vec::new(),
-            trusted: ["127.0.0.0/8", "::1/128"].map(|it| it.parse().expect("a network")).into(),
-            own_paths: OwnPaths::default(),
-            keeps_underscores: false,
-            ready_path: None,
-            access_log: None,
-        }
-    }
-}
 
 /// Counters of served and refused requests.
 #[derive(Debug, Default)]
@@ -169,7 +114,7 @@ struct Shared {
     stopping: signal::Sender<bool>,
     /// State that is served; a request takes it once.
     serving_state: RwLock<Option<Arc<ServingState>>>,
-    /// What is served, and the meters of it; changes one at a time.
+    /// The served state as it was told, and its meters; changes one at a time.
     current: Mutex<Current>,
 }
 
@@ -400,74 +345,6 @@ async fn probe(server: &pool::Server, ready_path: Option<&str>) -> Result<(), St
         _ if ready_path.is_none() => Ok(()),
         status => Err(format!("it answers with {status} at {path}")),
     }
-}
-
-/// Receiver of connections, each for the thread with the fewest.
-fn receiver(shared: &Arc<Shared>, workers: &Arc<Workers>) -> crate::runtime::web::server::Receive {
-    let (shared, workers) = (Arc::clone(shared), Arc::clone(workers));
-    let loads: Arc<[AtomicUsize]> = (0..workers.count()).map(|_| AtomicUsize::new(0)).collect();
-    Box::new(move |stream, from| {
-        let DataPlaneLimits { connections, connections_of_one, .. } = shared.limits;
-        let Some(place) = shared.places.take(from.ip(), connections, connections_of_one) else {
-            shared.counters.refused_busy.add(1);
-            turn_away(&stream);
-            return;
-        };
-        shared.counters.connections.add(1);
-        let least = (0..loads.len()).min_by_key(|at| loads[*at].load(Ordering::Relaxed));
-        let worker = least.unwrap_or(0);
-        loads[worker].fetch_add(1, Ordering::Relaxed);
-        let (shared, loads) = (Arc::clone(&shared), Arc::clone(&loads));
-        workers.handle(worker).spawn(async move {
-            converse(shared, stream, from, worker, place).await;
-            loads[worker].fetch_sub(1, Ordering::Relaxed);
-        });
-    })
-}
-
-/// Serves one connection to its end.
-async fn converse(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    from: SocketAddr,
-    worker: usize,
-    place: Place,
-) {
-    let made = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
-    let Ok(stream) = made else { return };
-    let _ = stream.set_nodelay(true);
-    let limits = &shared.limits;
-    let timeouts = ClientTimeouts { head: limits.head, idle: limits.idle, write: limits.write };
-    let settings = (timeouts, Arc::clone(&shared.counters.clients));
-    let stopping = shared.stopping.subscribe();
-    let state = ConnectionState::new();
-    match &shared.tls {
-        None => {
-            let client = Client { from, is_tls: false, worker, state, _place: place };
-            serve(stream, client, Arc::clone(&shared), settings, stopping).await;
-        }
-        Some(tls) => {
-            let accepted = tokio::time::timeout(limits.head, tls.acceptor().accept(stream)).await;
-            let Ok(Ok(stream)) = accepted else {
-                shared.counters.clients.refused.add(1);
-                return;
-            };
-            let client = Client { from, is_tls: true, worker, state, _place: place };
-            serve(stream, client, Arc::clone(&shared), settings, stopping).await;
-        }
-    }
-}
-
-/// Refuses a connection. It may not cost as much as a served one: no task and no waiting.
-fn turn_away(stream: &TcpStream) {
-    let body = Refusal::new(503, "busy", "too many connections; try again in a moment").json();
-    let text = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-         Retry-After: 1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-    let _ = rustix::net::send(stream, text.as_bytes(), flags);
 }
 
 impl Handler for Shared {

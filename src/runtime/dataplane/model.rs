@@ -20,7 +20,7 @@ use super::limits::DataPlaneLimits;
 use super::own::input_of;
 use crate::proto::rollout::{BASIS_POINTS, ModelId};
 use crate::runtime::listen::{self, ListenError};
-use crate::runtime::web::guarded::{ClientTimeouts, ConnectionState};
+use crate::runtime::web::guarded::ConnectionState;
 use crate::runtime::web::refusal::{self, JSON, Refusal};
 use crate::runtime::web::server::{Client, Handler, Places, Port, serve};
 use crate::runtime::web::workers::Workers;
@@ -76,7 +76,7 @@ impl Model {
         let runtime = workers.handle(0).clone();
         let (shared2, places2) = (Arc::clone(&shared), Arc::clone(&places));
         let limits = DataPlaneLimits::default();
-        let timeouts = ClientTimeouts { head: limits.head, idle: limits.idle, write: limits.write };
+        let timeouts = limits.timeouts();
         let (stopping, stop) = tokio::sync::watch::channel(false);
         let receive = move |stream: std::net::TcpStream, from: SocketAddr| {
             let _running = &stopping;

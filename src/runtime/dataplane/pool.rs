@@ -53,7 +53,7 @@ struct Kept {
     since: Time,
 }
 
-/// One server.
+/// Server of a version, with its idle connections.
 pub(super) struct Server {
     pub(super) address: Upstream,
     /// Host and port, as `Host` has them.

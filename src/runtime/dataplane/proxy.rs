@@ -1,56 +1,29 @@
-//! The way of a request: the state is taken, a version chosen, one of its servers asked, and its
-//! answer passed on as it comes.
+//! The way of a request to its version: the request is checked, the state is taken, and a version
+//! chosen.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::{Body as _, Bytes, Frame, Incoming};
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Response, StatusCode, Uri, Version as HttpVersion};
-use tokio::time::Instant;
+use hyper::{Method, Request, Response, Version as HttpVersion};
 
 use super::Shared;
 use super::access_log::AccessLine;
-use super::body::{ClientBody, Counted, RequestBody, ResponseBody, ServerBody, Transfer, soon};
-use super::choose::{ModelChoice, choose, needs_body};
-use super::headers::{self, Source};
-use super::mirror;
+use super::body::{ClientBody, RequestBody, ResponseBody, Transfer};
+use super::choose::{choose, needs_body};
+use super::forward::Way;
+use super::headers::Source;
 use super::own;
-use super::pool::{Lease, Server, Version, VersionPlace};
-use super::serving::{Backend, ModelBackend, ServingState};
-use super::tunnel;
-use crate::machine::rollout::RequestOutcome;
-use crate::runtime::web::client::broken;
+use super::serving::{Backend, ServingState};
 use crate::runtime::web::guarded::InFlight;
-use crate::runtime::web::refusal::{self, Refusal};
+use crate::runtime::web::refusal::Refusal;
 use crate::runtime::web::server::Client;
-
-/// Longest body of a request or an answer that is waited for before its head goes on, in bytes.
-const SMALL_BODY: u64 = 16 * 1024;
 
 /// Longest target of a request in bytes.
 const TARGET_BYTES_MAX: usize = 16 * 1024;
-
-/// Number of times that a request is given to another connection or server.
-const ATTEMPTS_MAX: usize = 4;
-
-/// Fault of a request at its servers.
-struct Failure {
-    refusal: Refusal,
-    outcome: RequestOutcome,
-}
-
-/// A request on its way, with what its answer needs.
-struct Way<'a> {
-    shared: &'a Arc<Shared>,
-    client: &'a Arc<Client>,
-    state: &'a ServingState,
-    backend: &'a ModelBackend,
-    choice: ModelChoice,
-}
 
 impl Shared {
     /// Answers a request.
@@ -81,7 +54,7 @@ impl Shared {
         response
     }
 
-    fn source(&self, client: &Client) -> Source<'_> {
+    pub(super) fn source(&self, client: &Client) -> Source<'_> {
         Source { from: client.from, is_tls: client.is_tls, trusted: &self.trusted }
     }
 
@@ -190,14 +163,14 @@ impl Shared {
     }
 
     /// Refuses a request by an answer of the node's own.
-    fn refused(&self, refusal: &Refusal, in_flight: InFlight) -> Response<ResponseBody> {
+    pub(super) fn refused(&self, refusal: &Refusal, in_flight: InFlight) -> Response<ResponseBody> {
         self.counters.refused.add(1);
         whole(refusal.response(), in_flight)
     }
 }
 
 /// An answer of the node's own as one to a request.
-fn whole(
+pub(super) fn whole(
     answer: Response<http_body_util::Full<Bytes>>,
     in_flight: InFlight,
 ) -> Response<ResponseBody> {
@@ -255,368 +228,4 @@ fn check(request: &Request<Incoming>, client: &Client) -> Option<Refusal> {
         return Some(Refusal::new(417, "unknown_expectation", reason));
     }
     None
-}
-
-impl Way<'_> {
-    fn meter(&self, began: crate::model::Time, status: u16, outcome: RequestOutcome) {
-        let now = self.shared.clock.mono();
-        let times = (now, now.since(began));
-        self.backend.meter.observe(times, (status, outcome), self.state.epoch);
-    }
-
-    /// An answer of the node's own, in place of the version's.
-    fn failed(&self, refusal: &Refusal, in_flight: InFlight) -> Response<ResponseBody> {
-        self.meter(self.shared.clock.mono(), 0, RequestOutcome::Unreached);
-        self.signed(refusal, in_flight)
-    }
-
-    fn signed(&self, refusal: &Refusal, in_flight: InFlight) -> Response<ResponseBody> {
-        let mut response = refusal.response();
-        self.backend.sign(response.headers_mut(), &self.choice);
-        if refusal.status == 503 {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        whole(response, in_flight)
-    }
-
-    /// Answer of the built-in model: the model, the state, and the input.
-    fn echo(
-        &self,
-        parts: &Parts,
-        body: Option<Bytes>,
-        in_flight: InFlight,
-    ) -> Response<ResponseBody> {
-        if parts.method != Method::POST {
-            let refusal = Refusal::new(405, "no_such_method", "the built-in model has POST");
-            let mut response = self.shared.refused(&refusal, in_flight);
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-            return response;
-        }
-        let began = self.shared.clock.mono();
-        let input = own::input_of(body.as_deref().unwrap_or_default());
-        let text = format!("{}{input}}}", self.backend.echo);
-        let mut response = refusal::own(200, refusal::JSON, text);
-        response.headers_mut().remove(header::CACHE_CONTROL);
-        self.backend.sign(response.headers_mut(), &self.choice);
-        self.meter(began, 200, RequestOutcome::Fine);
-        whole(response, in_flight)
-    }
-
-    /// Asks a server, and passes its answer on.
-    async fn forward(
-        &self,
-        version: &Arc<Version>,
-        parts: Parts,
-        body: Result<Bytes, Option<Incoming>>,
-        in_flight: InFlight,
-    ) -> Response<ResponseBody> {
-        let Some(place) = version.enter() else {
-            let reason = format!("too many requests wait for {}", self.backend.model);
-            return self.failed(&Refusal::new(503, "busy", &reason), in_flight);
-        };
-        let began = self.shared.clock.mono();
-        let http_version = parts.version;
-        let (request, upgrade, transfer) = self.outgoing(parts, body).await;
-        let (request, copies) = mirror::copies(self.shared, self.state, self.backend, request);
-        if let Some(copy) = copies {
-            tokio::spawn(mirror::send(copy, self.client.worker));
-        }
-        match self.ask(version, request, place, transfer.as_ref()).await {
-            Ok((response, lease)) => {
-                let status = response.status();
-                let outcome = RequestOutcome::of(status.as_u16());
-                if matches!(status.as_u16(), 502..=504) {
-                    lease.server.failed();
-                } else {
-                    lease.server.succeeded();
-                }
-                self.meter(began, status.as_u16(), outcome);
-                let counted = Counted {
-                    meter: Arc::clone(&self.backend.meter),
-                    clock: self.shared.clock,
-                    outcome,
-                    epoch: self.state.epoch,
-                };
-                self.pass_on(response, (lease, counted), (upgrade, http_version), in_flight).await
-            }
-            Err(failure) => {
-                version.counters.failures.add(1);
-                // A client that did not send its request is at fault, and not the version.
-                match transfer.as_deref().and_then(Transfer::fault) {
-                    Some(refusal) => self.shared.refused(refusal, in_flight),
-                    None => {
-                        self.meter(began, 0, failure.outcome);
-                        self.signed(&failure.refusal, in_flight)
-                    }
-                }
-            }
-        }
-    }
-
-    /// The request as the server gets it; with the other end of an upgrade, if one is asked for.
-    async fn outgoing(
-        &self,
-        parts: Parts,
-        body: Result<Bytes, Option<Incoming>>,
-    ) -> (Request<RequestBody>, Option<OnUpgrade>, Option<Arc<Transfer>>) {
-        let (mut parts, mut transfer) = (parts, None);
-        let upgrade = tunnel::wish(&mut parts);
-        let host = host_of(&parts);
-        let is_expecting = parts.headers.remove(header::EXPECT).is_some();
-        let source = self.shared.source(self.client);
-        headers::remove_hop_by_hop(&mut parts.headers);
-        if !self.shared.keeps_underscores {
-            headers::remove_underscores(&mut parts.headers);
-        }
-        source.tell(&mut parts.headers, &host);
-        headers::add_via(&mut parts.headers, parts.version);
-        join_cookies(&mut parts);
-        parts.headers.insert(header::HOST, host);
-        if let Some((_, protocol)) = &upgrade {
-            parts.headers.insert(header::UPGRADE, protocol.clone());
-            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        }
-        let is_paced = parts.version != HttpVersion::HTTP_2;
-        parts.version = HttpVersion::HTTP_11;
-        let target = parts.uri.path_and_query().map_or("/", |it| it.as_str());
-        if parts.uri.authority().is_some() {
-            parts.uri = target.parse().unwrap_or_default();
-        }
-        let limits = self.shared.limits;
-        let body = match body {
-            Ok(bytes) => RequestBody::Whole(Some(bytes).filter(|it| !it.is_empty())),
-            Err(None) => RequestBody::Whole(None),
-            Err(Some(rest)) if rest.is_end_stream() => RequestBody::Whole(None),
-            Err(Some(mut rest)) => {
-                let mut read = VecDeque::new();
-                let is_small = rest.size_hint().upper().is_some_and(|it| it <= SMALL_BODY);
-                if is_small && !is_expecting {
-                    while let Some(Some(Ok(frame))) = soon(&mut rest).await {
-                        read.push_back(frame);
-                        if rest.is_end_stream() {
-                            break;
-                        }
-                    }
-                }
-                match read.pop_front().map(Frame::into_data) {
-                    Some(Ok(bytes)) if read.is_empty() && rest.is_end_stream() => {
-                        RequestBody::Whole(Some(bytes))
-                    }
-                    first => {
-                        if let Some(Ok(bytes)) = first {
-                            read.push_front(Frame::data(bytes));
-                        }
-                        let told = Arc::<Transfer>::default();
-                        transfer = Some(Arc::clone(&told));
-                        let body = ClientBody::new(read, rest, limits, is_paced, told);
-                        RequestBody::Streamed(Box::new(body))
-                    }
-                }
-            }
-        };
-        (Request::from_parts(parts, body), upgrade.map(|it| it.0), transfer)
-    }
-
-    /// Gives the request to a server. It is given to another one, or to another connection, only
-    /// as long as no byte of it has left.
-    async fn ask(
-        &self,
-        version: &Version,
-        mut request: Request<RequestBody>,
-        place: VersionPlace,
-        transfer: Option<&Arc<Transfer>>,
-    ) -> Result<(Response<Incoming>, Lease), Failure> {
-        let limits = &self.shared.limits;
-        let worker = self.client.worker;
-        let target = request.uri().clone();
-        let mut tried: Vec<Arc<Server>> = Vec::new();
-        let mut reasons = Vec::new();
-        let until = Instant::now() + limits.connect;
-        for attempt in 0..ATTEMPTS_MAX.max(version.servers.len()) {
-            let Some(server) = version.choose(&tried) else { break };
-            let kept = if attempt == 0 { server.take_kept(worker) } else { None };
-            let count = server.begin();
-            let mut wire = match kept {
-                Some(wire) => {
-                    version.counters.reuses.add(1);
-                    wire
-                }
-                None => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    match server.connect(left).await {
-                        Ok(wire) => wire,
-                        Err(reason) => {
-                            reasons.push(format!("{}: {reason}", server.address));
-                            tried.push(server);
-                            continue;
-                        }
-                    }
-                }
-            };
-            address(&mut request, &server, &target);
-            let sent = wire.sender.try_send_request(request);
-            match within(limits.first_byte, sent, transfer.map(|it| &**it)).await {
-                Some(Ok(response)) => {
-                    let way = (worker, transfer.cloned());
-                    return Ok((response, Lease::new(server, wire, way, (count, place))));
-                }
-                Some(Err(mut error)) => match error.take_message() {
-                    // The connection ended just now, and no byte has left.
-                    Some(unsent) => {
-                        version.counters.stale.add(1);
-                        request = unsent;
-                    }
-                    None => {
-                        if transfer.is_none_or(|it| it.fault().is_none()) {
-                            server.failed();
-                        }
-                        return Err(self.broke(&broken(error.error()), error.error()));
-                    }
-                },
-                None => {
-                    server.failed();
-                    let span = limits.first_byte;
-                    let reason = format!("it did not answer within {span:?}");
-                    return Err(self.failure(504, "upstream_timeout", &reason));
-                }
-            }
-        }
-        let reason = format!("cannot call it: {}", reasons.join("; "));
-        let failure = self.failure(502, "upstream_unreachable", &reason);
-        Err(Failure { outcome: RequestOutcome::Unreached, ..failure })
-    }
-
-    fn failure(&self, status: u16, code: &'static str, reason: &str) -> Failure {
-        let reason = format!("the upstream of {} failed: {reason}", self.backend.model);
-        Failure { refusal: Refusal::new(status, code, &reason), outcome: RequestOutcome::Broken }
-    }
-
-    fn broke(&self, reason: &str, error: &hyper::Error) -> Failure {
-        let code = if error.is_parse() { "upstream_garbled" } else { "upstream_broken" };
-        self.failure(502, code, reason)
-    }
-
-    /// Passes an answer on.
-    async fn pass_on(
-        &self,
-        response: Response<Incoming>,
-        (lease, counted): (Lease, Counted),
-        (upgrade, http_version): (Option<OnUpgrade>, HttpVersion),
-        in_flight: InFlight,
-    ) -> Response<ResponseBody> {
-        let mut response = response;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(upgrade) = upgrade else {
-                let failure = self.broke_protocol();
-                return self.signed(&failure.refusal, in_flight);
-            };
-            let protocol = response.headers().get(header::UPGRADE).cloned();
-            let server = hyper::upgrade::on(&mut response);
-            let held = (Arc::clone(self.client), lease, in_flight);
-            tokio::spawn(tunnel::run((upgrade, server), held));
-            let (mut parts, _) = response.into_parts();
-            self.finish(&mut parts.headers, http_version);
-            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            if let Some(protocol) = protocol {
-                parts.headers.insert(header::UPGRADE, protocol);
-            }
-            let in_flight = self.client.state.begin(false);
-            return Response::from_parts(parts, ResponseBody::whole(Bytes::new(), in_flight));
-        }
-        let (mut parts, mut rest) = response.into_parts();
-        self.finish(&mut parts.headers, http_version);
-        parts.version = http_version;
-        let limits = &self.shared.limits;
-        let mut read = None;
-        if !rest.is_end_stream() && rest.size_hint().upper().is_none_or(|it| it <= SMALL_BODY) {
-            match soon(&mut rest).await {
-                Some(Some(Ok(frame))) if rest.is_end_stream() && frame.is_data() => {
-                    let bytes = frame.into_data().unwrap_or_default();
-                    self.backend.meter.sent(bytes.len());
-                    lease.give_back();
-                    return Response::from_parts(parts, ResponseBody::whole(bytes, in_flight));
-                }
-                Some(Some(Ok(frame))) => read = Some(frame),
-                Some(Some(Err(error))) => {
-                    let failure = self.broke(&broken(&error), &error);
-                    counted.broke();
-                    return self.signed(&failure.refusal, in_flight);
-                }
-                Some(None) | None => {}
-            }
-        }
-        if read.is_none() && rest.is_end_stream() {
-            lease.give_back();
-            return Response::from_parts(parts, ResponseBody::whole(Bytes::new(), in_flight));
-        }
-        let end = Some(limits.answer).filter(|it| !it.is_zero()).map(|it| Instant::now() + it);
-        let body = ServerBody::new((read, rest), lease, counted, (limits.body_idle, end));
-        Response::from_parts(parts, ResponseBody::streamed(body, in_flight))
-    }
-
-    fn broke_protocol(&self) -> Failure {
-        self.failure(502, "upstream_garbled", "it switched protocols, which nobody had asked for")
-    }
-
-    /// Sets the headers of an answer that are for the client.
-    fn finish(&self, headers: &mut HeaderMap, http_version: HttpVersion) {
-        headers::remove_hop_by_hop(headers);
-        headers::add_via(headers, http_version);
-        self.backend.sign(headers, &self.choice);
-    }
-}
-
-/// Waits for an answer; the time for it begins anew with each part of the request that goes on its
-/// way. `None` if it does not come.
-pub(super) async fn within<T>(
-    span: std::time::Duration,
-    answer: impl Future<Output = T>,
-    transfer: Option<&Transfer>,
-) -> Option<T> {
-    tokio::pin!(answer);
-    let late = tokio::time::sleep(span);
-    tokio::pin!(late);
-    loop {
-        tokio::select! {
-            biased;
-            answer = answer.as_mut() => return Some(answer),
-            () = late.as_mut() => match transfer.and_then(Transfer::moved) {
-                Some(moved) if moved + span > Instant::now() => late.as_mut().reset(moved + span),
-                _ => return None,
-            },
-        }
-    }
-}
-
-/// Name that the client asked for.
-fn host_of(parts: &Parts) -> HeaderValue {
-    let authority = parts.uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
-    authority
-        .or_else(|| parts.headers.get(header::HOST).cloned())
-        .unwrap_or_else(|| HeaderValue::from_static(""))
-}
-
-/// Makes the cookies one header: HTTP/2 may send each by itself.
-fn join_cookies(parts: &mut Parts) {
-    if parts.version != HttpVersion::HTTP_2 {
-        return;
-    }
-    let cookies: Vec<_> =
-        parts.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if cookies.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
-    {
-        parts.headers.insert(header::COOKIE, joined);
-    }
-}
-
-/// Addresses a request to one of the servers.
-pub(super) fn address(request: &mut Request<RequestBody>, server: &Server, target: &Uri) {
-    let asked = target.path_and_query().map_or("/", |it| it.as_str());
-    let own = server.address.target(asked).and_then(|it| it.parse::<Uri>().ok());
-    *request.uri_mut() = own.unwrap_or_else(|| target.clone());
-    // A server behind TLS knows the name of its certificate; others are told the client's.
-    if server.address.is_tls() || request.headers()[header::HOST].is_empty() {
-        request.headers_mut().insert(header::HOST, server.authority.clone());
-    }
 }

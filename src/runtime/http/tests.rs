@@ -77,7 +77,6 @@ fn answer(bytes: &[u8]) -> String {
     let server = server(Access::Any);
     let call = call(&server);
     call.send(bytes);
-    call.stream.shutdown(Shutdown::Write).unwrap();
     call.rest()
 }
 
@@ -133,7 +132,7 @@ fn every_fault_is_answered_with_its_reason_and_ends_its_connection() {
 /// A server with these time-outs.
 fn hasty(head: Duration, idle: Duration) -> Arc<HttpServer> {
     let mut server = HttpServer::new(Arc::new(Echo), Access::Any, Arc::default());
-    server.timeouts = ClientTimeouts { head, idle, write: head };
+    server.timeouts = ClientTimeouts { head, idle, write: head, drain: idle };
     Arc::new(server)
 }
 

@@ -100,7 +100,8 @@ fn of_header_line(line: &[u8]) -> Option<String> {
         return Some(format!("a header's value has control characters: {shown}"));
     }
     let value = String::from_utf8_lossy(value.trim_ascii()).into_owned();
-    if name.eq_ignore_ascii_case(b"content-length") && value.parse::<u64>().is_err() {
+    let is_number = value.bytes().all(|it| it.is_ascii_digit()) && value.parse::<u64>().is_ok();
+    if name.eq_ignore_ascii_case(b"content-length") && !is_number {
         return Some(format!("the Content-Length is no number: {shown}"));
     }
     if name.eq_ignore_ascii_case(b"transfer-encoding") && !value.eq_ignore_ascii_case("chunked") {

@@ -39,6 +39,9 @@ pub(crate) struct ClientTimeouts {
     pub(crate) idle: Duration,
     /// Time-out of a client for taking any part of an answer.
     pub(crate) write: Duration,
+    /// Time for which a stopping server waits for a request on an idle connection: a client that
+    /// was just answered may have its next one on the way.
+    pub(crate) drain: Duration,
 }
 
 /// Counters of connections that are given up.

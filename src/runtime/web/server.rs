@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::guarded::{ClientTimeouts, ConnectionState, GuardCounters, Guarded};
-use super::workers::{DRAIN, Workers};
+use super::workers::Workers;
 
 /// Largest number of headers of a request.
 const HEADERS_MAX: usize = 100;
@@ -105,10 +105,11 @@ pub(crate) async fn serve<S, H>(
         _ = stopping.wait_for(|is_stopping| *is_stopping) => {}
     }
     if !state.is_http2() {
-        // A client that was just answered may have its next request on the way; the answer to that
-        // says that the connection ends.
+        // The answer to a request that comes now says that the connection ends.
+        let stopped = Instant::now();
         loop {
-            let left = DRAIN.saturating_sub(state.idle());
+            let idle = state.idle().min(stopped.elapsed());
+            let left = timeouts.drain.saturating_sub(idle);
             if left.is_zero() {
                 break;
             }

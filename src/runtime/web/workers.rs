@@ -4,7 +4,6 @@
 use std::io;
 use std::sync::Mutex;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
@@ -80,7 +79,3 @@ impl Drop for Workers {
 pub(crate) fn count_of_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
-
-/// Time for which a stopping server still waits for requests on idle connections: a client that
-/// has just been answered may have sent its next one.
-pub(crate) const DRAIN: Duration = Duration::from_secs(2);
