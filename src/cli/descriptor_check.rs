@@ -2,8 +2,8 @@
 
 use crate::runtime::descriptors::{self, Shortage};
 
-/// Number of `connections` without threads that there is room for, and a sentence for people if it is
-/// less.
+/// Number of `connections` without threads that there is room for, and a sentence for people if it
+/// is less.
 pub(in crate::cli) fn for_sockets(connections: usize) -> (usize, Option<String>) {
     match descriptors::fit(connections) {
         Ok(()) => (connections, None),

@@ -1,7 +1,7 @@
 //! Signals. Ctrl-C, SIGTERM, the closing of the terminal and, for nodes that a program has started,
 //! the end of standard input ask for an orderly end; a second signal ends the process at once.
-//! SIGHUP without the end of a terminal makes the process read the cluster keys and the data plane's
-//! certificate again, as daemons do.
+//! SIGHUP without the end of a terminal makes the process read the cluster keys and the data
+//! plane's certificate again, as daemons do.
 
 use std::fs::{self, File};
 use std::io;

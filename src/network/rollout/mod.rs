@@ -77,8 +77,8 @@ impl RolloutBuilder<'_> {
         self
     }
 
-    /// Servers that answer for a version, as in `serve("v1", "http://a:9001,http://b:9001")`. Without
-    /// any a built-in model answers for all versions with its input.
+    /// Servers that answer for a version, as in `serve("v1", "http://a:9001,http://b:9001")`.
+    /// Without any a built-in model answers for all versions with its input.
     #[must_use]
     pub fn serve(mut self, version: &str, url: &str) -> Self {
         self.served.push((version.to_owned(), url.to_owned()));

@@ -1,8 +1,8 @@
 //! Addresses of a server's name, looked up beside the requests.
 //!
 //! Names are looked up by the system, so that `/etc/hosts` and the order of its sources hold. A
-//! look-up runs on a thread of its own, at most one for each server at a time: a resolver that hangs
-//! holds up no request to another server, and none to this one once its addresses are known.
+//! look-up runs on a thread of its own, at most one for each server at a time: a resolver that
+//! hangs holds up no request to another server, and none to this one once its addresses are known.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -58,8 +58,8 @@ pub struct RolloutBenchArgs {
     #[arg(long, value_name = "N", default_value = "8,64,256", value_delimiter = ',',
         value_parser = clap::value_parser!(u16).range(1..=512))]
     clients: Vec<u16>,
-    /// Only one body of so many bytes, such as 5G, through the data plane and back: its speed and the
-    /// memory meanwhile
+    /// Only one body of so many bytes, such as 5G, through the data plane and back: its speed and
+    /// the memory meanwhile
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["transactions", "hold", "vs"])]
     volume: Option<BinarySize>,
     /// Seconds of each measurement
