@@ -51,7 +51,7 @@ const TIMEOUTS: ClientTimeouts = ClientTimeouts {
 /// Handler of requests, on any number of threads at once.
 pub trait HttpHandler: Send + Sync {
     /// Answer to a request, whose body is not read.
-    fn answer(&self, request: &Parts) -> Response<Full<Bytes>>;
+    fn answer(&self, request: &Parts) -> Response<Bytes>;
 }
 
 /// Clients that are answered.
@@ -210,7 +210,7 @@ impl Handler for Shared {
             None => self.handler.answer(&parts),
         };
         self.counters.count(answer.status());
-        answer
+        answer.map(Full::new)
     }
 }
 
@@ -239,7 +239,7 @@ fn is_own(headers: &HeaderMap, request: &Parts) -> bool {
 }
 
 /// An answer in plain text.
-pub(crate) fn text(status: u16, body: &str) -> Response<Full<Bytes>> {
+pub(crate) fn text(status: u16, body: &str) -> Response<Bytes> {
     own(status, "text/plain; charset=utf-8", format!("{body}\n"))
 }
 

@@ -250,15 +250,17 @@ pub(crate) fn request(stream: &mut BufReader<TcpStream>) -> Option<String> {
     }
     let mut body = vec![0; len];
     stream.read_exact(&mut body).ok()?;
-    while is_chunked {
-        let size = usize::from_str_radix(line(stream)?.trim(), 16).ok()?;
-        let mut chunk = vec![0; size];
-        stream.read_exact(&mut chunk).ok()?;
-        body.extend(chunk);
-        // The line's end behind a chunk, or the blank line behind the trailers.
-        while line(stream)? != "\r\n" {}
-        if size == 0 {
-            break;
+    if is_chunked {
+        loop {
+            let size = usize::from_str_radix(line(stream)?.trim(), 16).ok()?;
+            let mut chunk = vec![0; size];
+            stream.read_exact(&mut chunk).ok()?;
+            body.extend(chunk);
+            // The line's end behind a chunk, or the blank line behind the trailers.
+            while line(stream)? != "\r\n" {}
+            if size == 0 {
+                break;
+            }
         }
     }
     Some(head + &String::from_utf8_lossy(&body))

@@ -8,7 +8,6 @@
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
     ALLOW, CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -85,7 +84,7 @@ impl<R: Role> Pages<R> {
 }
 
 impl<R: Role> HttpHandler for Pages<R> {
-    fn answer(&self, request: &Parts) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Parts) -> Response<Bytes> {
         let path = request.uri.path();
         if !["/", "/healthz", "/metrics", "/readyz", "/status"].contains(&path) {
             return text(404, "nothing is here; see /, /healthz, /readyz, /metrics and /status");
@@ -134,7 +133,7 @@ fn verdict<R: Role>(
     word: &str,
     status: &Value,
     reason: Option<&str>,
-) -> Response<Full<Bytes>> {
+) -> Response<Bytes> {
     let endpoint = &status["endpoint"];
     let answer = json!({ "status": word, "role": R::NAME, "endpoint": endpoint, "reason": reason });
     own(code, JSON, format!("{answer}\n"))

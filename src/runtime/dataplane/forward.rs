@@ -73,7 +73,7 @@ impl Way<'_> {
     pub(super) fn echo(
         &self,
         parts: &Parts,
-        body: Option<Bytes>,
+        body: Option<&[u8]>,
         in_flight: InFlight,
     ) -> Response<ResponseBody> {
         if parts.method != Method::POST {
@@ -83,7 +83,7 @@ impl Way<'_> {
             return response;
         }
         let began = self.shared.clock.mono();
-        let input = own::input_of(body.as_deref().unwrap_or_default());
+        let input = own::input_of(body.unwrap_or_default());
         let text = format!("{}{input}}}", self.backend.echo);
         let mut response = refusal::own(200, refusal::JSON, text);
         response.headers_mut().remove(header::CACHE_CONTROL);

@@ -131,6 +131,12 @@ impl Handler for Shared {
         client: Arc<Client>,
     ) -> Response<Full<Bytes>> {
         let _in_flight = client.state.begin(request.version() == hyper::Version::HTTP_2);
+        self.reply(request).await.map(Full::new)
+    }
+}
+
+impl Shared {
+    async fn reply(&self, request: Request<Incoming>) -> Response<Bytes> {
         if request.method() != Method::POST {
             let mut response = Refusal::new(405, "no_such_method", "a model has POST").response();
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
@@ -149,10 +155,8 @@ impl Handler for Shared {
             Err(_) => too_long(),
         }
     }
-}
 
-impl Shared {
-    async fn answer(&self, body: &[u8]) -> Response<Full<Bytes>> {
+    async fn answer(&self, body: &[u8]) -> Response<Bytes> {
         let ModelOptions { name, delay, failing, .. } = &self.options;
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         if !delay.is_zero() {

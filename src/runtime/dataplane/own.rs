@@ -63,7 +63,7 @@ pub(super) fn answer(
     resource: Resource,
     request: &Request<Incoming>,
     state: Option<&ServingState>,
-) -> Response<http_body_util::Full<Bytes>> {
+) -> Response<Bytes> {
     if resource == Resource::Nothing {
         shared.counters.refused.add(1);
         let reason = "the node has routing, health and metrics here";

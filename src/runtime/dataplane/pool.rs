@@ -214,7 +214,7 @@ impl Server {
     /// Counts a failure; the server is left alone after some in a row.
     pub(super) fn failed(&self) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if failures % FAILURES_MAX == 0 {
+        if failures.is_multiple_of(FAILURES_MAX) {
             let times = self.ejections.fetch_add(1, Ordering::Relaxed) + 1;
             let until = self.clock.mono().after(EJECTED_FOR * times.min(EJECTIONS_MAX));
             self.ejected_until.store(until.as_micros(), Ordering::Relaxed);

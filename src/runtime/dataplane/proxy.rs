@@ -105,7 +105,7 @@ impl Shared {
         let backend = if is_canary { &state.canary } else { &state.stable };
         let way = Way { shared: self, client, state: &state, backend, choice };
         match &backend.backend {
-            Backend::Echo => way.echo(&parts, held, in_flight),
+            Backend::Echo => way.echo(&parts, held.as_deref(), in_flight),
             Backend::Servers(version) => {
                 let body = match held {
                     Some(held) => Ok(held),
@@ -170,18 +170,8 @@ impl Shared {
 }
 
 /// An answer of the node's own as one to a request.
-pub(super) fn whole(
-    answer: Response<http_body_util::Full<Bytes>>,
-    in_flight: InFlight,
-) -> Response<ResponseBody> {
-    let (parts, mut body) = answer.into_parts();
-    let bytes = std::pin::Pin::new(&mut body);
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    let bytes = match bytes.poll_frame(&mut cx) {
-        std::task::Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
-        _ => Bytes::new(),
-    };
-    Response::from_parts(parts, ResponseBody::whole(bytes, in_flight))
+pub(super) fn whole(answer: Response<Bytes>, in_flight: InFlight) -> Response<ResponseBody> {
+    answer.map(|bytes| ResponseBody::whole(bytes, in_flight))
 }
 
 /// Fault of a request that no server is asked about.

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Echo;
 
 impl HttpHandler for Echo {
-    fn answer(&self, request: &Parts) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Parts) -> Response<Bytes> {
         if request.method != Method::GET {
             let mut answer = text(405, "no");
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));

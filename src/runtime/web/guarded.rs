@@ -321,7 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         let this = &mut *self;
         let flushed = match this.poll_own(cx) {
             Poll::Ready(Ok(())) => Pin::new(&mut this.socket).poll_flush(cx),
-            other => other,
+            unwritten @ (Poll::Ready(_) | Poll::Pending) => unwritten,
         };
         this.poll_stalled(cx, flushed)
     }

@@ -1,6 +1,5 @@
 //! Answers of a node's own, in JSON or text.
 
-use http_body_util::Full;
 use hyper::Response;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
@@ -30,7 +29,7 @@ impl Refusal {
         json!({ "error": self.code, "reason": self.reason }).to_string()
     }
 
-    pub(crate) fn response(&self) -> Response<Full<Bytes>> {
+    pub(crate) fn response(&self) -> Response<Bytes> {
         own(self.status, JSON, self.json())
     }
 }
@@ -40,8 +39,8 @@ pub(crate) fn own(
     status: u16,
     content_type: &'static str,
     body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = hyper::StatusCode::from_u16(status).expect("own statuses are valid");
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -16,11 +16,14 @@ const WORKERS_MAX: usize = 16;
 /// Stack size of a thread in bytes: all of its requests run on it, one after the other.
 const STACK_BYTES: usize = 1024 * 1024;
 
+/// Threads at work, and the sender whose drop is their sign to stop.
+type Running = (watch::Sender<()>, Vec<JoinHandle<()>>);
+
 /// Threads with a runtime each, until stopped or dropped.
 #[derive(Debug)]
 pub(crate) struct Workers {
     handles: Vec<Handle>,
-    running: Mutex<Option<(watch::Sender<()>, Vec<JoinHandle<()>>)>>,
+    running: Mutex<Option<Running>>,
 }
 
 impl Workers {
