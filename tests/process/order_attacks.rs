@@ -464,6 +464,7 @@ fn flood(liar: &Liar, turn: u64, placed: ContentDigest) -> Vec<u8> {
         active: turn.is_multiple_of(2),
         slot: SlotNo(u64::MAX),
         digest: placed,
+        silent: false,
     };
     let nonce = Nonce::random(&mut os_rng().unwrap());
     let text = "x".repeat(8_000);
@@ -679,7 +680,8 @@ fn answer_with_forged_slots(group: &mut Group, liar: &Liar) {
     group.start_with(4, &PATIENT);
     liar.await_from(mark, "a request of member 4", |by, _| (by == 4).then_some(()));
     let (slot, digest) = (SlotNo(1_000), ContentDigest([1; 32]));
-    let far = OrderStatus { epoch: EpochNo(0), view: ViewNo(3), active: true, slot, digest };
+    let (epoch, view) = (EpochNo(0), ViewNo(3));
+    let far = OrderStatus { epoch, view, active: true, slot, digest, silent: false };
     liar.tell(4, &Message::OrderStatus(far));
     let from = liar.await_from(mark, "a request for slots", |by, it| match it {
         Message::SlotReq(it) => (by == 4).then_some(it.from),

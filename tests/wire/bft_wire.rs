@@ -122,8 +122,8 @@ fn slots(log: &Log) -> Vec<Message> {
         PhaseVote::sign(&group, phase, subject, me)
     };
     let digest = log.digest(&headers[1]);
-    let status =
-        OrderStatus { epoch: EpochNo(0), view: ViewNo(1), active: true, slot: SlotNo(2), digest };
+    let (epoch, view, slot) = (EpochNo(0), ViewNo(1), SlotNo(2));
+    let status = OrderStatus { epoch, view, active: true, slot, digest, silent: false };
     let whole = SlotResp {
         slots: log.slots[..3].to_vec(),
         headers: Vec::new(),
@@ -152,6 +152,7 @@ fn slots(log: &Log) -> Vec<Message> {
         Message::Prepare(vote(VotePhase::Prepare, digest)),
         Message::Commit(vote(VotePhase::Commit, digest)),
         Message::OrderStatus(status),
+        Message::OrderStatus(OrderStatus { silent: true, ..status }),
         Message::SlotReq(SlotReq { from: SlotNo(1) }),
         Message::SlotResp(whole),
         Message::SlotResp(part),

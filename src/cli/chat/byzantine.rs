@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::format::SeenMember;
-use crate::cli::order::report::{self, LAG, evidence_line, group_line, halted};
+use crate::cli::order::report::{self, LAG, evidence_line, group_line, halted, silent_members};
 use crate::cli::text::escape;
 use crate::machine::bft::{BftStatus, Event};
 use crate::machine::chat;
@@ -109,8 +109,8 @@ impl Hearsay {
                 heard.members = committee.voters().len();
                 return note(event);
             }
-            Event::Halted { reached, needed } => {
-                let text = halted(*reached, heard.members, *needed, "typed");
+            Event::Halted { reached, needed, silent } => {
+                let text = halted((*reached, silent), heard.members, *needed, "typed");
                 return Some(ChatNotification::Note(text));
             }
             Event::Stopped { reason } => {
@@ -177,7 +177,7 @@ impl OrderState {
             |slot: u64| Some(self.status.slot.0.saturating_sub(slot)).filter(|it| *it > LAG);
         let seen = self.status.members.iter().map(|it| SeenMember {
             member: it.member.clone(),
-            is_here: it.reached,
+            is_here: it.reached && !it.silent,
             lag: it.slot.and_then(|slot| behind(slot.0)),
         });
         seen.collect()
@@ -199,7 +199,8 @@ impl OrderState {
         let it = &self.status;
         let mut notes = vec![group_line(it)];
         if self.is_halted {
-            notes.push(halted(it.reached, it.members.len(), it.quorum, "typed"));
+            let silent: Vec<_> = silent_members(it).collect();
+            notes.push(halted((it.reached, &silent), it.members.len(), it.quorum, "typed"));
         } else if it.active {
             let (epoch, view) = (it.epoch.0, it.view.0);
             notes.push(format!("{} leads in view {view} of epoch {epoch}", it.leader));

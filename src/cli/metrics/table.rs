@@ -283,7 +283,7 @@ pub const ROWS: &[MetricRow] = &[
         "Texts that were sent by this member and are not final"),
     gauge("order_members", &[("", "order.members")], "Members of the order's group"),
     gauge("order_members_reached", &[("", "order.reached")],
-        "Members of the order's group in reach, this one included"),
+        "Members of the order's group in reach that vote, this one included"),
     gauge("order_members_needed", &[("", "order.quorum")],
         "Members of the order's group that decide"),
     gauge("order_silent", &[("", "order.is_silent")],

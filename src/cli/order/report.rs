@@ -40,19 +40,45 @@ pub(in crate::cli) fn group_line(status: &BftStatus) -> String {
 /// State of a member in which nothing becomes final, or that is close to it.
 fn reach(status: &BftStatus, what: &str) -> String {
     let (reached, members, needed) = (status.reached, status.members.len(), status.quorum);
+    let silent: Vec<_> = silent_members(status).collect();
     if reached < needed {
-        halted(reached, members, needed, what)
-    } else if reached == needed && needed > 1 {
-        format!("{reached} of {members} reached; one more failure halts the order")
+        return halted((reached, &silent), members, needed, what);
+    }
+    let not_counted = not_counted(&silent);
+    if reached == needed && needed > 1 {
+        format!("{reached} of {members} reached{not_counted}; one more failure halts the order")
     } else {
-        format!("{reached} of {members} reached")
+        format!("{reached} of {members} reached{not_counted}")
     }
 }
 
-/// State in which nothing becomes final, as a sentence; `what` says what waits.
-pub(in crate::cli) fn halted(reached: usize, members: usize, needed: usize, what: &str) -> String {
+/// Members that are reached and do not vote.
+pub(in crate::cli) fn silent_members(status: &BftStatus) -> impl Iterator<Item = MemberId> {
+    status.members.iter().filter(|it| it.silent).map(|it| it.member.id)
+}
+
+/// Members that do not count among those reached, as a remark.
+fn not_counted(silent: &[MemberId]) -> String {
+    match silent {
+        [] => String::new(),
+        [one] => format!(" ({one} is silent and does not count)"),
+        many => format!(" ({} are silent and do not count)", list(many.iter().copied())),
+    }
+}
+
+/// State in which nothing becomes final, as a sentence: number of members that are reached and
+/// vote, and those that do not; `what` says what waits.
+pub(in crate::cli) fn halted(
+    (reached, silent): (usize, &[MemberId]),
+    members: usize,
+    needed: usize,
+    what: &str,
+) -> String {
+    let not_counted = not_counted(silent);
     let needed = if needed == 1 { "1 is".to_owned() } else { format!("{needed} are") };
-    format!("halted: {reached} of {members} reached, {needed} needed; what is {what} waits")
+    format!(
+        "halted: {reached} of {members} reached{not_counted}, {needed} needed; what is {what} waits"
+    )
 }
 
 /// Lines of `peer order status`; `what` says what waits while too few members are in reach.
@@ -76,6 +102,8 @@ pub(in crate::cli) fn status_lines(status: &BftStatus, name: &str, what: &str) -
         let HostPort { host, port } = it.member.at;
         let here = if it.member.id == status.me {
             ", this one"
+        } else if it.silent {
+            ", silent: it votes for nothing until it is renewed"
         } else if it.reached {
             ", reached"
         } else {
@@ -170,10 +198,12 @@ pub(in crate::cli) fn line(event: &Event, members: impl FnOnce() -> usize) -> Op
             format!("{by} wishes for view {}: {}", view.0, escape(reason)),
             json!({ "by": by, "view": view, "reason": reason }),
         ),
-        Event::Halted { reached, needed } => {
+        Event::Halted { reached, needed, silent } => {
             let members = members();
-            let text = halted(*reached, members, *needed, "proposed");
-            let fields = json!({ "reached": reached, "members": members, "needed": needed });
+            let text = halted((*reached, silent), members, *needed, "proposed");
+            let fields = json!({
+                "reached": reached, "members": members, "needed": needed, "silent": silent,
+            });
             (Level::Warn, "order_halted", text, fields)
         }
         Event::Resumed => {

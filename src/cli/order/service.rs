@@ -342,6 +342,7 @@ impl Running for RunningOrder {
             let counts = counts.lock().expect("nothing under this lock can panic");
             let latency = latency.lock().expect("nothing under this lock can panic");
             let away = it.members.iter().filter(|it| !it.reached).map(|it| it.member.id);
+            let silent_members: Vec<_> = report::silent_members(&it).collect();
             let liars: std::collections::BTreeSet<_> =
                 it.evidence.iter().map(|it| it.member()).collect();
             json!({
@@ -360,6 +361,7 @@ impl Running for RunningOrder {
                 "slots": it.slot,
                 "places": it.place,
                 "pending": it.pending,
+                "silent_members": silent_members,
                 "is_silent": it.silent.is_some(),
                 "silent": it.silent,
                 "evidence": it.evidence.len(),

@@ -157,8 +157,16 @@ fn reach(status: &Value) -> Result<(), String> {
     if let (Some(reached), Some(needed)) = (order["reached"].as_u64(), order["quorum"].as_u64())
         && reached < needed
     {
+        let silent = match order["silent_members"].as_array() {
+            Some(ids) if !ids.is_empty() => {
+                let ids: Vec<_> = ids.iter().map(|id| format!("peer_{id}")).collect();
+                format!(" that vote ({} do not)", ids.join(", "))
+            }
+            Some(_) | None => String::new(),
+        };
         return Err(format!(
-            "the order reaches {reached} of {} members, {needed} are needed: nothing becomes final",
+            "the order reaches {reached} of {} members{silent}, {needed} are needed: nothing \
+             becomes final",
             order["members"]
         ));
     }

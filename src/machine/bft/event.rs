@@ -211,10 +211,12 @@ pub enum Event {
     },
     /// Too few members are reached: nothing becomes final.
     Halted {
-        /// Number of members reached, this one included.
+        /// Number of members reached that vote, this one included.
         reached: usize,
         /// Number that is needed.
         needed: usize,
+        /// Members reached that do not vote: they may have forgotten what they had signed.
+        silent: Vec<MemberId>,
     },
     /// Enough members are reached again.
     Resumed,

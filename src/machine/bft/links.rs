@@ -113,6 +113,17 @@ impl OrderLinks {
         self.members.len()
     }
 
+    /// True if a member is linked and says that it votes for nothing (B20).
+    pub(super) fn is_silent(&self, member: MemberId) -> bool {
+        let status = self.of(member).and_then(|link| self.get(link)?.status);
+        status.is_some_and(|it| it.silent)
+    }
+
+    /// Number of members that are linked and vote.
+    pub(super) fn voters(&self) -> usize {
+        self.members.keys().filter(|it| !self.is_silent(**it)).count()
+    }
+
     /// Numbers of all connections.
     pub(super) fn ids(&self) -> impl Iterator<Item = LinkId> {
         self.links.keys().copied()
@@ -123,13 +134,19 @@ impl OrderLinks {
         self.links.values().filter(|it| it.member.is_none()).count()
     }
 
-    /// Takes the members of a new epoch.
-    pub(super) fn begin_epoch(&mut self, committee: &Committee) {
+    /// Takes the members of a new epoch. A member whose life is another one is silent no more.
+    pub(super) fn begin_epoch(&mut self, before: &Committee, committee: &Committee) {
         self.members.clear();
+        let life = |members: &Committee, id| members.voter(id).map(|it| it.life);
         for (id, link) in &mut self.links {
             link.member = member_of(&link.key, committee);
             if let Some(member) = link.member {
                 self.members.insert(member, *id);
+                if let Some(status) = &mut link.status
+                    && life(before, member) != life(committee, member)
+                {
+                    status.silent = false;
+                }
             }
         }
     }

@@ -290,6 +290,8 @@ impl BftReplica {
         self.recall.certainty = Certainty::Lost(life);
         fx.stop_timer(Timer::Recall);
         fx.emit(Event::Hole { reason: reason.to_owned() });
+        self.tell_progress(fx);
+        self.report_reach(fx);
     }
 
     /// Orders the new life, if this member has lost something.
@@ -308,6 +310,7 @@ impl BftReplica {
         let voter = self.committee().voter(self.me.id);
         if voter.is_some_and(|it| it.life.number == life.number && it.life.counter > 0) {
             self.recall.certainty = Certainty::Certain;
+            self.tell_progress(fx);
             self.on_certain(fx);
         }
     }

@@ -82,15 +82,33 @@ impl BftReplica {
         self.report_reach(fx);
     }
 
-    /// Reports that too few members are in reach, or enough again.
-    fn report_reach(&mut self, fx: &mut Fx) {
-        let reached = self.links.reached() + usize::from(self.is_member());
+    /// Number of members in reach that vote, this one included.
+    pub(super) fn voters_reached(&self) -> usize {
+        self.links.voters() + usize::from(self.is_member() && self.recall.lost().is_none())
+    }
+
+    /// Members in reach that do not vote (B20), this one included.
+    pub(super) fn silent_members(&self) -> Vec<MemberId> {
+        let is_silent = |id: &MemberId| match *id == self.me.id {
+            true => self.recall.lost().is_some(),
+            false => self.links.is_silent(*id),
+        };
+        self.committee().voters().iter().map(|it| it.member.id).filter(is_silent).collect()
+    }
+
+    /// Reports that too few members that vote are in reach, or enough again. A start takes its
+    /// time: it is no news that the others are not reached at once.
+    pub(super) fn report_reach(&mut self, fx: &mut Fx) {
+        let reached = self.voters_reached();
         let needed = self.committee().quorum();
         let is_halted = reached < needed;
-        if is_halted != self.is_halted {
+        if !is_halted {
+            self.start_beats = 0;
+        }
+        if is_halted != self.is_halted && self.start_beats == 0 {
             self.is_halted = is_halted;
             fx.emit(match is_halted {
-                true => Event::Halted { reached, needed },
+                true => Event::Halted { reached, needed, silent: self.silent_members() },
                 false => Event::Resumed,
             });
         }
@@ -105,6 +123,15 @@ impl BftReplica {
             active: self.views.is_active(),
             slot: settled.tip.slot,
             digest: settled.tip.digest,
+            silent: self.recall.lost().is_some(),
+        }
+    }
+
+    /// Tells all others the progress of this member, and whether it votes.
+    pub(super) fn tell_progress(&self, fx: &mut Fx) {
+        let links: Vec<_> = self.links.ids().collect();
+        if !links.is_empty() {
+            fx.send_all(links, Message::OrderStatus(self.progress()));
         }
     }
 
@@ -112,6 +139,8 @@ impl BftReplica {
         fx.set_timer(Timer::Heartbeat, self.config.heartbeat);
         self.links.refill();
         let is_stuck = self.heartbeat_slot == self.chain.settled().tip.slot;
+        self.start_beats = self.start_beats.saturating_sub(1);
+        self.report_reach(fx);
         let links: Vec<_> = self.links.ids().collect();
         for link in &links {
             fx.send(*link, Message::OrderStatus(self.progress()));
@@ -159,7 +188,11 @@ impl BftReplica {
     pub(super) fn on_status(&mut self, link: LinkId, status: OrderStatus, fx: &mut Fx) {
         let own = self.progress();
         let Some(it) = self.links.get_mut(link) else { return };
-        let is_first = it.status.replace(status).is_none();
+        let before = it.status.replace(status);
+        let is_first = before.is_none();
+        if before.is_some_and(|it| it.silent) != status.silent {
+            self.report_reach(fx);
+        }
         if !self.config.keeps(BftRule::Repair) {
             return;
         }

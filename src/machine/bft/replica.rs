@@ -47,6 +47,9 @@ pub struct BftIdentity {
     pub salt: String,
 }
 
+/// Number of heartbeats in which members that start together reach each other.
+const START_BEATS: u32 = 4;
+
 /// Consents to one change.
 pub(super) type Consents = (MembershipChange, BTreeMap<MemberId, Approval>);
 
@@ -81,6 +84,8 @@ pub struct BftReplica {
     pub(super) heartbeat_slot: SlotNo,
     /// True while too few members are in reach, which was reported.
     pub(super) is_halted: bool,
+    /// Heartbeats until it is reported that too few members are in reach since the start.
+    pub(super) start_beats: u32,
     pub(super) is_patient: bool,
     pub(super) is_fetching: bool,
     /// True if the leader was asked last for what is missing.
@@ -173,6 +178,7 @@ impl BftReplica {
             evidence,
             consents: BTreeMap::new(),
             is_halted: false,
+            start_beats: START_BEATS,
             is_patient: false,
             is_fetching: false,
             has_asked_leader: false,

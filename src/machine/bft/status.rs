@@ -31,7 +31,7 @@ pub struct BftStatus {
     pub liars_borne: usize,
     /// Number of members that decide.
     pub quorum: usize,
-    /// Number of members in reach, this one included.
+    /// Number of members in reach that vote, this one included.
     pub reached: usize,
     /// Last final slot.
     pub slot: SlotNo,
@@ -68,6 +68,9 @@ pub struct BftMemberStatus {
     pub member: Member,
     /// True if the member is in reach.
     pub reached: bool,
+    /// True if the member says that it votes for nothing (B20): it counts as one that is away.
+    #[serde(default)]
+    pub silent: bool,
     /// Last final slot of the member, as it has told.
     pub slot: Option<SlotNo>,
     /// View that the member wishes for, if it is above the present one.
@@ -80,6 +83,7 @@ impl BftReplica {
         let settled = self.chain.settled();
         let committee = self.committee();
         let view = self.views.view();
+        let silent_members = self.silent_members();
         let member = |voter: &crate::proto::bft::Voter| {
             let id = voter.member.id;
             let link = self.links.of(id).and_then(|it| self.links.get(it));
@@ -90,6 +94,7 @@ impl BftReplica {
             BftMemberStatus {
                 member: voter.member.clone(),
                 reached: is_me || link.is_some(),
+                silent: silent_members.contains(&id),
                 slot: slot.or(told),
                 wishes: wish.filter(|it| *it > view),
             }
@@ -116,7 +121,7 @@ impl BftReplica {
             leader: self.leader(),
             liars_borne: committee.liars_borne(),
             quorum: committee.quorum(),
-            reached: self.links.reached() + usize::from(self.is_member()),
+            reached: self.voters_reached(),
             slot: settled.tip.slot,
             digest: settled.tip.digest,
             place: settled.tip.place,

@@ -411,7 +411,7 @@ fn without_a_quorum_all_wait_and_go_on_when_it_is_back() {
     group.say(1, "waits");
     group.run(20_000);
     assert_eq!(group.texts(1).len(), 0);
-    let halted = Event::Halted { reached: 2, needed: 3 };
+    let halted = Event::Halted { reached: 2, needed: 3, silent: Vec::new() };
     assert!(group.events(1).contains(&halted), "{:?}", group.events(1));
     group.start(3, None);
     group.run(40_000);
@@ -659,4 +659,53 @@ fn a_copy_of_a_silent_members_log_does_not_bring_its_vote_back() {
     group.start(2, Some("it is a restored one".to_owned()));
     group.run(8_000);
     assert!(group.status(2).silent.is_some(), "its votes since then are not in that log");
+}
+
+#[test]
+fn a_silent_member_counts_as_one_that_is_away_and_the_others_know_it() {
+    let halts = |group: &Group, id| {
+        let halted = Event::Halted { reached: 2, needed: 3, silent: vec![MemberId(2)] };
+        group.events(id).iter().filter(|it| **it == halted).count()
+    };
+    let mut group = Group::new(4, Config::default());
+    group.run(2_100);
+    says(&mut group, 4);
+    for _ in 0..2 {
+        group.kill(2);
+        group.hosts.get_mut(&MemberId(2)).unwrap().records.clear();
+        group.start(2, None);
+        group.run(11_000);
+    }
+    assert!(group.status(2).silent.is_some(), "it was renewed a moment ago");
+    for id in 1..=4 {
+        let status = group.status(id);
+        let silent: Vec<_> = status.members.iter().map(|it| it.silent).collect();
+        assert_eq!((status.reached, silent), (3, vec![false, true, false, false]), "peer_{id}");
+        assert_eq!(halts(&group, id), 0, "peer_{id}");
+    }
+    group.kill(3);
+    group.say(1, "waits");
+    group.run(2_000);
+    assert_eq!((group.status(1).reached, group.status(1).pending), (2, 1));
+    assert_eq!([1, 2, 4].map(|id| halts(&group, id)), [1, 1, 1]);
+    group.start(3, None);
+    group.run(20_000);
+    assert_eq!((group.status(1).reached, group.status(1).pending), (3, 0));
+    assert_eq!(group.status(2).reached, 3);
+    assert!(group.events(2).contains(&Event::Resumed));
+}
+
+#[test]
+fn a_start_is_no_halt_unless_the_others_are_not_reached_in_time() {
+    let mut group = Group::new(4, Config::default());
+    group.run(5_000);
+    let is_halt = |it: &Event| matches!(it, Event::Halted { .. });
+    assert!((1..=4).all(|id| !group.events(id).iter().any(is_halt)));
+    [2, 3, 4].into_iter().for_each(|id| group.kill(id));
+    group.kill(1);
+    group.start(1, None);
+    group.run(5_000);
+    let halts: Vec<_> = group.events(1).iter().filter(|it| is_halt(it)).collect();
+    let halted = Event::Halted { reached: 1, needed: 3, silent: Vec::new() };
+    assert_eq!(halts, [&halted], "nobody else runs");
 }

@@ -388,7 +388,7 @@ impl BftReplica {
         self.consents.clear();
         self.claim = None;
         self.pool.begin_epoch(before, &committee);
-        self.links.begin_epoch(&committee);
+        self.links.begin_epoch(before, &committee);
         let epoch = self.epoch();
         fx.emit(Event::EpochBegan { epoch, committee: Arc::clone(&committee) });
         for voter in committee.voters() {
@@ -398,6 +398,7 @@ impl BftReplica {
         }
         self.rest_reign(fx);
         self.check_life(fx);
+        self.report_reach(fx);
     }
 
     /// Begins the time of a view anew (B25).

@@ -85,7 +85,7 @@ pub struct OrderStanding {
     pub leader: Option<u32>,
     /// Number of members.
     pub members: usize,
-    /// Number of members in reach, this one included.
+    /// Number of members in reach that vote, this one included.
     pub reached: usize,
     /// Number of members that decide.
     pub needed: usize,

@@ -114,6 +114,14 @@ pub struct OrderStatus {
     pub slot: SlotNo,
     /// Digest of that slot's header.
     pub digest: ContentDigest,
+    /// True if the sender may have forgotten what it signed, and votes for nothing (B20).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub silent: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_false(it: &bool) -> bool {
+    !*it
 }
 
 /// Payload of `SLOT_REQ`.

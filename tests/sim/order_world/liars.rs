@@ -821,10 +821,12 @@ impl Liar {
                     active: true,
                     slot: status.slot,
                     digest: status.digest,
+                    silent: false,
                 };
+                let silent = self.rng.random_bool(0.1);
                 let slot = SlotNo(self.rng.random_range(0..=status.slot.0));
                 let digest = self.any_digest();
-                Message::OrderStatus(OrderStatus { epoch, view, active, slot, digest })
+                Message::OrderStatus(OrderStatus { epoch, view, active, slot, digest, silent })
             }
             2 => Message::SlotReq(SlotReq { from: SlotNo(1) }),
             3 => {
