@@ -46,6 +46,7 @@ const TIMEOUTS: ClientTimeouts = ClientTimeouts {
     idle: Duration::from_secs(75),
     write: Duration::from_secs(10),
     drain: Duration::ZERO,
+    half_close: true,
 };
 
 /// Handler of requests, on any number of threads at once.
@@ -82,10 +83,8 @@ pub struct HttpMetrics {
     pub connections: u64,
     /// Requests whose head was read.
     pub requests: u64,
-    /// Answers by status; those to heads that were no request are in `refused`.
+    /// Answers by status.
     pub answers: BTreeMap<String, u64>,
-    /// Requests whose head was malformed or too slow.
-    pub refused: u64,
     /// Connections refused because there were too many.
     pub refused_busy: u64,
     /// Requests refused because of where they came from.
@@ -104,13 +103,15 @@ impl HttpCounters {
     pub fn metrics(&self) -> HttpMetrics {
         let mut answers: BTreeMap<_, _> = USUAL.map(|it| (it.to_string(), 0)).into();
         let counted = self.answers.lock().expect("nothing under this lock can panic");
-        answers.extend(counted.iter().map(|(status, count)| (status.to_string(), *count)));
-        drop(counted);
+        let refused = self.clients.refused.lock().expect("nothing under this lock can panic");
+        for (status, count) in counted.iter().chain(refused.iter()) {
+            *answers.entry(status.to_string()).or_default() += count;
+        }
+        drop((counted, refused));
         HttpMetrics {
             connections: self.connections.get(),
             requests: self.requests.get(),
             answers,
-            refused: self.clients.refused.get(),
             refused_busy: self.refused_busy.get(),
             refused_access: self.refused_access.get(),
             closed_idle: self.clients.closed_idle.get(),
@@ -205,8 +206,10 @@ impl Handler for Shared {
         let _in_flight = client.state.begin(request.version() == hyper::Version::HTTP_2);
         self.counters.requests.add(1);
         let (parts, _body) = request.into_parts();
+        let hosts = parts.headers.get_all(HOST).iter().count();
         let answer = match self.bar(&parts, client.from) {
             Some(refusal) => text(403, &refusal.reason),
+            None if hosts > 1 => text(400, "a request has one Host header"),
             None => self.handler.answer(&parts),
         };
         self.counters.count(answer.status());

@@ -520,7 +520,7 @@ fn one_at_a_time_and_orders_that_make_no_sense_change_nothing() {
         order["gates"] = json!(gates);
         nodes.ask("node-a", &json!({ "ask": "order", "order": order }))
     };
-    for steps in [&[][..], &[500, 400, 10_000], &[500], &[0, 10_000], &[500, 20_000]] {
+    for steps in [&[][..], &[500, 400, 10_000], &[500], &[0, 0, 10_000], &[500, 20_000]] {
         let answer = order(steps, &[]).expect("it answers");
         assert_eq!(answer["answer"], "refused", "{steps:?}: {answer}");
     }

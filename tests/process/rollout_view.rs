@@ -411,7 +411,7 @@ fn gates_that_others_judge_finish_a_rollout_hold_it_or_undo_it() {
     let is_held = || {
         let (_, text) = trio.rollout("status");
         text.contains(&format!("held: no node has an answer to {gate}"))
-            && text.contains(&format!("{gate}: node-a has no answer, it cannot be asked: "))
+            && text.contains(&format!("{gate}: node-a has no answer, cannot call it: "))
     };
     assert!(eventually(is_held), "{}", trio.rollout("status").1);
     check("abort", 0, "the rollout is over");

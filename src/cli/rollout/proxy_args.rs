@@ -24,7 +24,7 @@ pub struct ProxyArgs {
     /// https:// and HTTP/2 or HTTP/1.1; read again on SIGHUP [default: none, http://]
     #[arg(long, value_name = "FILE", requires_all = ["id", "tls_key"])]
     pub tls_cert: Option<PathBuf>,
-    /// Private key of --tls-cert, in PEM
+    /// Private key of --tls-cert, in PEM [default: none]
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
     /// Certificate of an authority whose https:// servers are trusted, in PEM, beside those that

@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use hyper::header::{
-    ALLOW, CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{ALLOW, CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY};
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
 use serde_json::{Value, json};
@@ -120,7 +118,6 @@ impl<R: Role> HttpHandler for Pages<R> {
                 let policy = HeaderValue::from_static(page::POLICY);
                 headers.insert(CONTENT_SECURITY_POLICY, policy);
                 headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-                headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
                 answer
             }
         }

@@ -58,7 +58,7 @@ async fn converse(
         Some(tls) => {
             let accepted = tokio::time::timeout(limits.head, tls.acceptor().accept(stream)).await;
             let Ok(Ok(stream)) = accepted else {
-                shared.counters.clients.refused.add(1);
+                shared.counters.clients.refuse(0);
                 return;
             };
             let client = Client { from, is_tls: true, worker, state, _place: place };

@@ -52,7 +52,8 @@ pub struct DataPlaneLimits {
 impl DataPlaneLimits {
     pub(super) const fn timeouts(&self) -> ClientTimeouts {
         let Self { head, idle, write, drain, .. } = *self;
-        ClientTimeouts { head, idle, write, drain }
+        // A client that has gone is worth no server's work.
+        ClientTimeouts { head, idle, write, drain, half_close: false }
     }
 }
 

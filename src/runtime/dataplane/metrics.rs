@@ -89,7 +89,7 @@ impl Snapshot {
                 (
                     "refused",
                     "Requests that were malformed, too slow, or for nothing there is",
-                    counters.refused.get() + guard.refused.get(),
+                    counters.refused.get() + guard.refused(),
                 ),
                 ("refused_busy", "Connections refused, too many", counters.refused_busy.get()),
                 (

@@ -110,7 +110,7 @@ fn every_fault_is_answered_with_its_reason_and_ends_its_connection() {
         (endless.as_bytes(), 431),
         (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
     ] {
-        let before = server.shared.counters.metrics().refused;
+        let before = server.shared.counters.clients.refused();
         let call = call(&server);
         let _ = (&call.stream).write_all(bytes);
         let _ = call.stream.shutdown(Shutdown::Write);
@@ -121,7 +121,7 @@ fn every_fault_is_answered_with_its_reason_and_ends_its_connection() {
             text.contains("Connection: close") && text.contains("\"reason\""),
             "{shown}: {text}"
         );
-        assert_eq!(server.shared.counters.metrics().refused, before + 1, "{shown}");
+        assert_eq!(server.shared.counters.clients.refused(), before + 1, "{shown}");
     }
     let good = call(&server);
     good.send(LAST.as_bytes());
@@ -132,7 +132,7 @@ fn every_fault_is_answered_with_its_reason_and_ends_its_connection() {
 /// A server with these time-outs.
 fn hasty(head: Duration, idle: Duration) -> Arc<HttpServer> {
     let mut server = HttpServer::new(Arc::new(Echo), Access::Any, Arc::default());
-    server.timeouts = ClientTimeouts { head, idle, write: head, drain: idle };
+    server.timeouts = ClientTimeouts { head, idle, write: head, drain: idle, half_close: true };
     Arc::new(server)
 }
 
@@ -145,7 +145,7 @@ fn a_byte_now_and_then_buys_no_time() {
     let mut sent = 0;
     for byte in format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(8_000)).bytes() {
         let _ = pause.recv();
-        let is_refused = server.shared.counters.metrics().refused > 0;
+        let is_refused = server.shared.counters.clients.refused() > 0;
         if (&call.stream).write_all(&[byte]).is_err() || is_refused {
             break;
         }

@@ -72,7 +72,8 @@ pub(crate) async fn exchange(
     within: Duration,
 ) -> Result<Answer, String> {
     let ask = async {
-        let mut wire = connector.connect::<Full<Bytes>>(within).await?;
+        let made = connector.connect::<Full<Bytes>>(within).await;
+        let mut wire = made.map_err(|reason| format!("cannot call it: {reason}"))?;
         let mut request = Request::new(Full::default());
         *request.uri_mut() = target.parse().map_err(|_| format!("{target} is no path"))?;
         let host = HeaderValue::from_str(&server.authority()).map_err(|error| error.to_string())?;

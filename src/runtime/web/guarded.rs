@@ -5,6 +5,7 @@
 //! that it cannot parse is replaced by one with the reason; and the end waits a moment for the
 //! client, because closing a socket with unread input would reset it before the answer is read.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -42,6 +43,8 @@ pub(crate) struct ClientTimeouts {
     /// Time for which a stopping server waits for a request on an idle connection: a client that
     /// was just answered may have its next one on the way.
     pub(crate) drain: Duration,
+    /// True if a client that sends no more is still answered; else it is taken for gone.
+    pub(crate) half_close: bool,
 }
 
 /// Counters of connections that are given up.
@@ -49,10 +52,23 @@ pub(crate) struct ClientTimeouts {
 pub struct GuardCounters {
     /// Connections closed because no further request came.
     pub closed_idle: Counter,
-    /// Requests whose head was malformed, or too slow.
-    pub refused: Counter,
+    /// Requests whose head was malformed, or too slow, by the status of the answer.
+    pub refused: Mutex<BTreeMap<u16, u64>>,
     /// Connections given up because an answer was not taken.
     pub write_failed: Counter,
+}
+
+impl GuardCounters {
+    /// Counts a request that was refused with this status.
+    pub(crate) fn refuse(&self, status: u16) {
+        let mut refused = self.refused.lock().expect("nothing under this lock can panic");
+        *refused.entry(status).or_default() += 1;
+    }
+
+    /// Number of requests whose head was malformed, or too slow.
+    pub fn refused(&self) -> u64 {
+        self.refused.lock().expect("nothing under this lock can panic").values().sum()
+    }
 }
 
 /// State of a connection that its requests share with its socket.
@@ -169,7 +185,7 @@ impl<S> Guarded<S> {
             refusal.status,
             body.len()
         );
-        self.counters.refused.add(1);
+        self.counters.refuse(refusal.status);
         self.own = Some((text.into_bytes(), 0));
     }
 

@@ -85,6 +85,7 @@ pub(crate) async fn serve<S, H>(
         .http1()
         .header_read_timeout(None)
         .title_case_headers(true)
+        .half_close(timeouts.half_close)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .http2()
