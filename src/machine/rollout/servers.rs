@@ -21,10 +21,11 @@ fn digests(changes: &ServerChanges) -> ServerDigests {
     changes.iter().map(|(model, address)| (model.clone(), digest(address))).collect()
 }
 
-/// Versions that get requests in a state; the canary also if it is on trial.
-pub(super) fn needed(state: &RoutingState, is_tried: bool) -> impl Iterator<Item = &ModelId> {
-    let shares = state.weights.iter().filter(|it| it.1 > 0).map(|it| it.0);
-    shares.chain(is_tried.then_some(&state.canary_model_id))
+/// Versions that need a server in a state: the stable one, to which every way back leads, and the
+/// canary if it gets requests or is on trial.
+fn needed(state: &RoutingState, is_tried: bool) -> impl Iterator<Item = &ModelId> {
+    let is_tried = is_tried || state.canary_share() > 0;
+    std::iter::once(&state.stable_model_id).chain(is_tried.then_some(&state.canary_model_id))
 }
 
 impl RolloutMachine {
@@ -57,10 +58,13 @@ impl RolloutMachine {
         (self.config.models.is_some() || !servers.is_empty()).then_some(servers)
     }
 
-    /// Returns the reason why this node cannot change its servers so, if there is one.
+    /// Returns the reason why this node cannot change its servers so, if there is one: a version
+    /// would lose its server that has one now, if only the built-in model.
     fn refusal_of(&self, changes: &ServerDigests) -> Option<String> {
         let servers = self.servers_after(changes)?;
-        let missing = self.in_use().into_iter().find(|it| !servers.contains_key(*it))?;
+        let has = |it: &ModelId| self.config.models.as_ref().is_none_or(|all| all.contains_key(it));
+        let loses = |it: &&ModelId| has(it) && !servers.contains_key(*it);
+        let missing = self.in_use().into_iter().find(loses)?;
         let state = self.present.state();
         Some(if self.config.models.is_none() {
             format!(
@@ -87,8 +91,11 @@ impl RolloutMachine {
         refusal.or_else(|| self.refusal_of(changes)).map_or(Ok(()), Err)
     }
 
-    /// Checks a change of servers that all nodes are to agree on.
+    /// Checks a change of servers that all nodes are to agree on, if it is one.
     pub(super) fn judge_servers(&self, proposal: &TxProposal) -> Result<(), CommandRefusal> {
+        if proposal.serves.is_empty() {
+            return Ok(());
+        }
         let no = |reason| Err(CommandRefusal::new(AbortCause::Model, reason));
         let mut addresses = proposal.serves.values().flatten();
         if let Some(unknown) = addresses.find(|it| !(self.config.can_ask)(it)) {
@@ -97,7 +104,7 @@ impl RolloutMachine {
         self.refusal_of(&digests(&proposal.serves)).map_or(Ok(()), no)
     }
 
-    /// Checks that this node has a server of each version that gets requests by a proposal, and the
+    /// Checks that this node has a server of each version that needs one by a proposal, and the
     /// servers that a plan insists on.
     pub(super) fn judge_models(&self, proposal: &TxProposal) -> Result<(), CommandRefusal> {
         let (me, raises) = (&self.config.me, proposal.txid.kind.raises());

@@ -295,6 +295,7 @@ mod tests {
             Plan { deadline_ms: 7, ..old.clone() },
             Plan { routes: vec![route.clone()], ..old.clone() },
             Plan { routes: vec![route.clone(), route.clone()], ..old.clone() },
+            Plan { routes: vec!["path:/a -> stable".parse().unwrap()], ..old.clone() },
             Plan { mirror: mirror(false), ..old.clone() },
             Plan { mirror: mirror(true), ..old.clone() },
             Plan { routes: vec![route], mirror: mirror(false), ..old.clone() },

@@ -169,6 +169,39 @@ fn a_node_that_echoes_gets_servers_of_all_that_is_served_or_of_none() {
 }
 
 #[test]
+fn the_stable_version_keeps_its_server_while_all_requests_go_to_the_new_one() {
+    let table = table(3);
+    let none = |name: &str| -> ServerDigests { [(model(name), None)].into() };
+    let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
+    commit(&mut seats, 0, start_to("v2", |order| order.steps = vec![10_000]));
+    // With the built-in model: a server of the new version alone would end the way back.
+    let fx = seats[0].ask(Command::Serve { changes: change("v2", Some(URL)) });
+    let Some(CommandResult::Refused { reason, .. }) = answer(&fx) else { panic!("{fx:?}") };
+    assert!(reason.contains("server of v1"), "{reason}");
+    commit(&mut seats, 0, Command::Rollback);
+    let mut seats = self::seats(&table);
+    let fx = seats[0].ask(start_to("v2", |order| order.steps = vec![10_000]));
+    let proposed = proposal(&fx);
+    answers(&mut seats[0], "v2");
+    for at in [1, 2] {
+        seats[at].hear(0, prepare(&proposed));
+        let yes = vote(&answers(&mut seats[at], "v2"));
+        seats[0].hear(at, Message::PrepareResp(yes));
+    }
+    assert_eq!(seats[0].machine.present.state().canary_share(), 10_000);
+    let refusal = seats[0].machine.may_change_servers(&none("v1")).unwrap_err();
+    assert!(refusal.contains("as the stable version"), "{refusal}");
+}
+
+#[test]
+fn a_node_that_lacks_a_server_can_be_given_others() {
+    let table = table(3);
+    let poor = seat(&table, 0, &["v2"], whole());
+    let more = [(model("v3"), Some("0a".to_owned()))].into();
+    assert_eq!(poor.machine.may_change_servers(&more), Ok(()), "it lacks v1 with or without it");
+}
+
+#[test]
 fn what_a_node_does_not_serve_is_refused_with_the_remedy_until_it_does() {
     let table = table(3);
     let mut seats = seats(&table);
