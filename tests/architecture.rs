@@ -68,7 +68,12 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("thread::sleep", &[], "wait on a condition or a deadline, never blindly"),
     (
         ".accept()",
-        &["src/runtime/engine/acceptor.rs", "src/runtime/control.rs", "src/cli/bench/"],
+        &[
+            "src/runtime/engine/acceptor.rs",
+            "src/runtime/web/server.rs",
+            "src/runtime/control.rs",
+            "src/cli/bench/",
+        ],
         "one loop accepts connections, and knows which failures end it",
     ),
     (".try_lock(", &["src/runtime/lock.rs"], "one file takes locks, and knows what a child does"),

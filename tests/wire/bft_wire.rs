@@ -295,7 +295,8 @@ fn unknown_fields_of_a_byzantine_orders_messages_are_tolerated_in_any_order() {
 }
 
 /// Fields that may be absent; all others must be there.
-const OPTIONAL: [&str; 9] = [
+const OPTIONAL: [&str; 10] = [
+    "silent",
     "life",
     "renewed",
     "bundles",

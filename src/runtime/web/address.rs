@@ -25,11 +25,7 @@ impl FromStr for Upstream {
         let is_tls = match scheme.to_ascii_lowercase().as_str() {
             "http" => false,
             "https" => true,
-            _ => {
-                return Err(
-                    "a server is like http://127.0.0.1:9001 or https://host/path/: its scheme is http or https",
-                );
-            }
+            _ => return Err(WRONG),
         };
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
