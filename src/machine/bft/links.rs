@@ -119,6 +119,12 @@ impl OrderLinks {
         status.is_some_and(|it| it.silent)
     }
 
+    /// Last final slots that members have told.
+    pub(super) fn slots(&self) -> impl Iterator<Item = SlotNo> {
+        let told = |link| self.get(link)?.status.map(|it| it.slot);
+        self.members().filter_map(move |(_, link)| told(link))
+    }
+
     /// Number of members that are linked and vote.
     pub(super) fn voters(&self) -> usize {
         self.members.keys().filter(|it| !self.is_silent(**it)).count()

@@ -64,6 +64,8 @@ pub(super) struct Recall {
     /// Reason why the log is not all, if it is known before anybody is asked.
     is_lost: Option<String>,
     heard: BTreeMap<MemberId, Heard>,
+    /// Slot from which on this member can be renewed, as it was reported last.
+    told: Option<SlotNo>,
 }
 
 impl Recall {
@@ -76,7 +78,8 @@ impl Recall {
     ) -> Self {
         let asking = Certainty::Asking { nonce: None, answered: BTreeSet::new(), is_late: false };
         let certainty = life.map_or(asking, Certainty::Lost);
-        Self { certainty, promised, committed, settled, is_lost, heard: BTreeMap::new() }
+        let heard = BTreeMap::new();
+        Self { certainty, promised, committed, settled, is_lost, heard, told: None }
     }
 
     /// True if the member may vote.
@@ -302,6 +305,44 @@ impl BftReplica {
         let change = MembershipChange::renew(&self.group, self.me.id, life, &self.me.keys);
         self.send_all(Message::Change(Arc::new(change)), fx);
         self.mind_leader(fx);
+        self.report_pause(fx);
+    }
+
+    /// The slot from which on this member can be renewed, if that is not the next one.
+    fn renewable_later(&self) -> Option<SlotNo> {
+        self.recall.lost()?;
+        let from = self.committee().renewable_from(self.committee().voter(self.me.id)?);
+        (from > self.chain.settled().tip.slot.next()).then_some(from)
+    }
+
+    /// Reason why this member cannot be renewed yet, for people.
+    pub(super) fn pause_of_renewal(&self) -> Option<String> {
+        let from = self.renewable_later()?.0;
+        let now = self.chain.settled().tip.slot.0;
+        let missing = from.saturating_sub(now + 1);
+        let entries = if missing == 1 { "1 more slot" } else { &format!("{missing} more slots") };
+        Some(format!(
+            "it was renewed a short while ago, and can be again in slot {from}; the order is at \
+             slot {now}: {entries} are needed, and each peer order append that becomes final \
+             is one"
+        ))
+    }
+
+    /// Reports once that the renewal has to wait, when nobody in reach knows of later slots.
+    fn report_pause(&mut self, fx: &mut Fx) {
+        let now = self.chain.settled().tip.slot;
+        let slots: Vec<_> = self.links.slots().collect();
+        let from = self.renewable_later();
+        // Liars say what they like.
+        let ahead = slots.iter().filter(|it| **it > now).count();
+        let is_behind = slots.is_empty() || ahead > self.committee().liars_borne();
+        if is_behind || from == self.recall.told {
+            return;
+        }
+        self.recall.told = from;
+        if let Some(reason) = self.pause_of_renewal() {
+            fx.emit(Event::Hole { reason });
+        }
     }
 
     /// Votes again once the committee names the new life.

@@ -126,7 +126,7 @@ impl BftReplica {
             digest: settled.tip.digest,
             place: settled.tip.place,
             hash: settled.tip.hash,
-            silent: silent.map(str::to_owned),
+            silent: self.pause_of_renewal().or_else(|| silent.map(str::to_owned)),
             pending: self.outbox.len(),
             changes: self.consents.values().map(waiting).collect(),
             evidence: self.evidence.values().cloned().collect(),

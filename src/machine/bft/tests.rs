@@ -653,12 +653,23 @@ fn a_copy_of_a_silent_members_log_does_not_bring_its_vote_back() {
     assert!(copy.iter().any(|it| matches!(it, Record::Life { .. })), "{copy:?}");
     group.run(11_000);
     assert_eq!(group.status(2).silent, None, "it is renewed");
+    let life = |group: &Group| {
+        let replica = group.hosts[&MemberId(2)].replica.as_ref().unwrap();
+        replica.committee().voter(MemberId(2)).unwrap().life
+    };
+    let second = life(&group);
+    assert_eq!(second.counter, 1);
     says(&mut group, 40);
     group.kill(2);
     group.hosts.get_mut(&MemberId(2)).unwrap().records = copy;
     group.start(2, Some("it is a restored one".to_owned()));
-    group.run(8_000);
-    assert!(group.status(2).silent.is_some(), "its votes since then are not in that log");
+    for _ in 0..800 {
+        group.run(10);
+        let votes = group.status(2).silent.is_none();
+        assert!(!votes || life(&group).counter == 2, "it has forgotten its votes in {second:?}");
+    }
+    assert_eq!(group.status(2).silent, None, "it votes in a third life");
+    assert_ne!(life(&group).number, second.number);
 }
 
 #[test]
@@ -693,6 +704,17 @@ fn a_silent_member_counts_as_one_that_is_away_and_the_others_know_it() {
     assert_eq!((group.status(1).reached, group.status(1).pending), (3, 0));
     assert_eq!(group.status(2).reached, 3);
     assert!(group.events(2).contains(&Event::Resumed));
+    // It says what the renewal waits for, and a few entries bring it about.
+    let wait = "can be again in slot ";
+    let waits = |it: &&Event| matches!(it, Event::Hole { reason } if reason.contains(wait));
+    assert_eq!(group.events(2).iter().filter(waits).count(), 1, "{:?}", group.events(2));
+    assert!(group.status(2).silent.is_some_and(|it| it.contains(wait)));
+    for turn in 0..16 {
+        group.say(1, &format!("entry {turn}"));
+        group.run(500);
+    }
+    group.run(3_000);
+    assert_eq!((group.status(2).silent, group.status(1).reached), (None, 4));
 }
 
 #[test]

@@ -7,10 +7,6 @@ use super::number::{ContentDigest, EpochNo, OrderId, SlotNo};
 use crate::model::{KeyPair, PublicKey, Signature, SigningBytes};
 use crate::proto::chat::entry::{Member, MemberId};
 
-/// Number of slots in which a member may renew its life once: a liar must not hold up the others by
-/// renewals.
-pub const RENEW_EVERY: u64 = 256;
-
 /// A change of the committee; it stands alone in its slot, and the next epoch begins behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -150,8 +146,7 @@ impl MembershipChange {
                 let is_next = voter.life.counter.checked_add(1) == Some(life.counter);
                 let is_signed =
                     voter.member.key.verifies(&renewal_bytes(group, *member, *life), signature);
-                let is_first = voter.renewed == SlotNo(0);
-                let is_due = is_first || slot >= voter.renewed.ahead(RENEW_EVERY);
+                let is_due = slot >= before.renewable_from(voter);
                 (is_next && is_due && is_signed).then(|| before.renewed(*member, *life, slot))
             }
             Self::Add { member, approvals } => {

@@ -9,6 +9,11 @@ use crate::proto::chat::entry::{Member, MemberId};
 /// Greatest number of members of a group with Byzantine order: each of them hears each vote.
 pub const VOTERS_MAX: usize = 64;
 
+/// Number of slots, for each member of the group, in which a member may renew its life once: all
+/// liars together must not take more than a twelfth of the slots by renewals. A quiet group gets
+/// there by a few entries.
+pub const RENEW_EVERY: u64 = 4;
+
 /// Life of a member's memory: a member that has lost what it had signed begins a new one (B20).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Life {
@@ -137,6 +142,15 @@ impl Committee {
     #[must_use]
     pub fn order_id(&self, salt: &str) -> OrderId {
         OrderId(self.add_to(SigningBytes::new("folkmoot/bft/group/1").text(salt)).sha256())
+    }
+
+    /// First slot in which a member may renew its life (B26).
+    #[must_use]
+    pub const fn renewable_from(&self, voter: &Voter) -> SlotNo {
+        match voter.renewed {
+            SlotNo(0) => SlotNo(0),
+            renewed => renewed.ahead(RENEW_EVERY * self.0.len() as u64),
+        }
     }
 
     /// The committee in which `id` votes in the life `life` from `slot` on; unchanged if it is no
