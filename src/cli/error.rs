@@ -121,7 +121,7 @@ impl fmt::Display for CliError {
                 let what = if *count == 1 { "message is" } else { "messages are" };
                 write!(
                     f,
-                    "{count} {what} not final; kept, and sent when enough members are reached"
+                    "{count} {what} not final; kept, and sent until enough members are reached and vote"
                 )
             }
             Self::Refused { refused, pending } => {

@@ -266,15 +266,15 @@ fn find(args: &OrderAskArgs) -> Result<PathBuf, CliError> {
             return Ok(dir);
         }
         return Err(CliError::Failed(format!(
-            "no member of an order runs on port {port} with --data {data}; start it: peer --port \
-             {port} --order roster.txt"
+            "no member of an order runs on port {port} with --data {data}; start it: peer --data \
+             {data} --port {port} --order roster.txt"
         )));
     }
     let mut found = local_client::running::<u16>(&args.data, "order-");
     match found.len() {
         0 => Err(CliError::Failed(format!(
-            "no member of an order runs with --data {data}; start one: peer --port 6001 --order \
-             roster.txt"
+            "no member of an order runs with --data {data}; start one: peer --data {data} --port 6001 \
+             --order roster.txt"
         ))),
         1 => Ok(found.swap_remove(0).1),
         _ => {

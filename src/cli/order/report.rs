@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cli::log::LogLine;
 use crate::cli::text::escape;
-use crate::machine::bft::{BftStatus, Event};
+use crate::machine::bft::{BftStatus, Event, cause_of_wish};
 use crate::model::Endpoint;
 use crate::model::statement::{RemovalReason, SeedCertificate};
 use crate::proto::bft::{Equivocation, MembershipChange, VotePhase};
@@ -193,7 +193,8 @@ pub(in crate::cli) fn line(event: &Event, members: impl FnOnce() -> usize) -> Op
             json!({ "epoch": epoch, "view": view, "leader": leader }),
         ),
         Event::Suspected { by, view, reason } => (
-            Level::Info,
+            // A reign ends by time: it blames nobody.
+            if cause_of_wish(reason) == "reign" { Level::Debug } else { Level::Info },
             "order_suspected",
             format!("{by} wishes for view {}: {}", view.0, escape(reason)),
             json!({ "by": by, "view": view, "reason": reason }),
@@ -255,4 +256,20 @@ pub(in crate::cli) fn line(event: &Event, members: impl FnOnce() -> usize) -> Op
         Event::Pending(_) | Event::Proposed(_) => return None,
     };
     Some(LogLine::new(level, name, text, fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::bft::ViewNo;
+
+    #[test]
+    fn a_reign_that_is_over_is_shown_at_debug_and_other_wishes_at_info() {
+        let level = |reason: &str| {
+            let (by, reason) = (MemberId(1), reason.to_owned());
+            line(&Event::Suspected { by, view: ViewNo(2), reason }, 4).unwrap().level
+        };
+        assert_eq!(level("its reign is over"), Level::Debug);
+        assert_eq!(level("nothing has become final for too long"), Level::Info);
+    }
 }
