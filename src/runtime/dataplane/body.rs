@@ -3,6 +3,7 @@
 //! No body is held. The next part is read when the last one was taken, so the slower end sets the
 //! pace, and a body of any length needs the memory of a few parts.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -10,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use super::access_log::AccessLine;
@@ -20,6 +22,9 @@ use crate::machine::rollout::RequestOutcome;
 use crate::runtime::clock::Clock;
 use crate::runtime::web::guarded::InFlight;
 use crate::runtime::web::refusal::Refusal;
+
+/// Time after which a body is sent although its server has not said that it wants it.
+const WANTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Fault of a body.
 pub(super) type BodyError = Box<dyn Error + Send + Sync>;
@@ -84,7 +89,9 @@ pub(super) enum RequestBody {
 /// Body that a client sends, with limits.
 pub(super) struct ClientBody {
     /// Parts that were read already.
-    read: std::collections::VecDeque<Frame<Bytes>>,
+    read: VecDeque<Frame<Bytes>>,
+    /// Fault behind these parts.
+    broken: Option<hyper::Error>,
     rest: Incoming,
     limits: DataPlaneLimits,
     /// True if the pace has a limit.
@@ -95,20 +102,69 @@ pub(super) struct ClientBody {
     /// Time for which parts were waited for before.
     waited: Duration,
     wait: Wait,
+    /// Wait until the server wants the body; nothing is read before.
+    wanted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     transfer: Arc<Transfer>,
 }
 
 impl ClientBody {
-    /// The body `rest`, of which `read` was read already, whose progress is told in `transfer`.
-    pub(super) fn new(
-        read: std::collections::VecDeque<Frame<Bytes>>,
-        rest: Incoming,
-        limits: DataPlaneLimits,
-        is_paced: bool,
-        transfer: Arc<Transfer>,
-    ) -> Self {
-        let (wait, waited) = (Wait::default(), Duration::ZERO);
-        Self { read, rest, limits, is_paced, came: 0, waited_since: None, waited, wait, transfer }
+    pub(super) fn new(rest: Incoming, limits: DataPlaneLimits, is_paced: bool) -> Self {
+        Self {
+            read: VecDeque::new(),
+            broken: None,
+            rest,
+            limits,
+            is_paced,
+            came: 0,
+            waited_since: None,
+            waited: Duration::ZERO,
+            wait: Wait::default(),
+            wanted: None,
+            transfer: Arc::default(),
+        }
+    }
+
+    /// Progress of the body.
+    pub(super) fn transfer(&self) -> Arc<Transfer> {
+        Arc::clone(&self.transfer)
+    }
+
+    /// True if the body is known to have at most so many bytes.
+    pub(super) fn is_at_most(&self, bytes: u64) -> bool {
+        self.rest.size_hint().upper().is_some_and(|it| it <= bytes)
+    }
+
+    /// Reads the parts that are here or come at once.
+    pub(super) async fn read_soon(&mut self) {
+        while self.broken.is_none() && !self.rest.is_end_stream() {
+            match soon(&mut self.rest).await {
+                Some(Some(Ok(frame))) => self.read.push_back(frame),
+                Some(Some(Err(error))) => self.broken = Some(error),
+                Some(None) | None => return,
+            }
+        }
+    }
+
+    /// The body as one part, if all of it was read and is one.
+    pub(super) fn whole(mut self) -> Result<Bytes, Box<Self>> {
+        let is_whole = self.broken.is_none() && self.rest.is_end_stream() && self.read.len() == 1;
+        let max = self.limits.body_bytes;
+        let fits = |it: &Bytes| max == 0 || it.len() as u64 <= max;
+        match self.read.front().and_then(Frame::data_ref).cloned() {
+            Some(bytes) if is_whole && fits(&bytes) => {
+                self.read.clear();
+                Ok(bytes)
+            }
+            _ => Err(Box::new(self)),
+        }
+    }
+
+    /// Lets nothing be read until this becomes true, or has had time for it.
+    pub(super) fn wait_for(&mut self, mut is_wanted: watch::Receiver<bool>) {
+        self.wanted = Some(Box::pin(async move {
+            let wanted = is_wanted.wait_for(|is_wanted| *is_wanted);
+            let _ = tokio::time::timeout(WANTED_WITHIN, wanted).await;
+        }));
     }
 
     fn fail(&self, status: u16, code: &'static str, reason: &str) -> BodyError {
@@ -126,8 +182,15 @@ impl ClientBody {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(wanted) = &mut self.wanted {
+            ready!(wanted.as_mut().poll(cx));
+            self.wanted = None;
+        }
         if let Some(frame) = self.read.pop_front() {
             return Poll::Ready(Some(self.count(frame)));
+        }
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(self.broke(&error))));
         }
         let now = Instant::now();
         let frame = match Pin::new(&mut self.rest).poll_frame(cx) {
@@ -166,11 +229,13 @@ impl ClientBody {
                 }
                 Some(frame)
             }
-            Some(Err(error)) => {
-                let reason = format!("the body of the request did not come whole: {error}");
-                Some(Err(self.fail(400, "malformed", &reason)))
-            }
+            Some(Err(error)) => Some(Err(self.broke(&error))),
         })
+    }
+
+    fn broke(&self, error: &hyper::Error) -> BodyError {
+        let reason = format!("the body of the request did not come whole: {error}");
+        self.fail(400, "malformed", &reason)
     }
 
     fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
@@ -203,7 +268,9 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Streamed(body) => body.read.is_empty() && body.rest.is_end_stream(),
+            Self::Streamed(body) => {
+                body.read.is_empty() && body.broken.is_none() && body.rest.is_end_stream()
+            }
         }
     }
 

@@ -1,7 +1,6 @@
 //! The way of a request to its version: the request is checked, the state is taken, and a version
 //! chosen.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, Limited};
@@ -12,7 +11,7 @@ use hyper::{Method, Request, Response, Version as HttpVersion};
 
 use super::Shared;
 use super::access_log::AccessLine;
-use super::body::{ClientBody, RequestBody, ResponseBody, Transfer};
+use super::body::{ClientBody, RequestBody, ResponseBody};
 use super::choose::{choose, needs_body};
 use super::forward::Way;
 use super::headers::Source;
@@ -145,10 +144,9 @@ impl Shared {
         if body.size_hint().lower() > max as u64 {
             return Err(too_long());
         }
-        let transfer = Arc::<Transfer>::default();
         let is_paced = parts.version != HttpVersion::HTTP_2;
-        let limits = self.limits;
-        let body = ClientBody::new(VecDeque::new(), body, limits, is_paced, Arc::clone(&transfer));
+        let body = ClientBody::new(body, self.limits, is_paced);
+        let transfer = body.transfer();
         let body = Limited::new(RequestBody::Streamed(Box::new(body)), max);
         match body.collect().await {
             Ok(whole) => {
