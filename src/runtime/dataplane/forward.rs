@@ -160,7 +160,7 @@ impl Way<'_> {
         if !self.shared.keeps_underscores {
             headers::remove_underscores(&mut parts.headers);
         }
-        source.tell(&mut parts.headers, &host);
+        source.tell(&mut parts.headers, &host, &mut self.shared.told(self.client.worker));
         headers::add_via(&mut parts.headers, parts.version);
         join_cookies(&mut parts);
         parts.headers.insert(header::HOST, host);

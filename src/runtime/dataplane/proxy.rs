@@ -91,10 +91,9 @@ impl Shared {
             Ok(held) => held,
             Err(refusal) => return self.refused(&refusal, in_flight),
         };
-        let source = self.source(client).client(&parts.headers);
         let choice = {
-            let mut rng = self.rng(client.worker);
-            choose(&state.serving, &parts, source, held.as_deref().unwrap_or_default(), &mut rng)
+            let (source, mut rng) = (self.source(client), self.rng(client.worker));
+            choose(&state.serving, &parts, &source, held.as_deref().unwrap_or_default(), &mut rng)
         };
         let Some(choice) = choice else {
             let refusal = Refusal::new(400, "bad_header", "X-Canary is `always` or `never`");
