@@ -27,6 +27,7 @@ mod partitions;
 mod proxy_curl;
 mod proxy_load;
 mod proxy_servers;
+mod proxy_stop;
 mod proxy_streams;
 mod rollout;
 mod rollout_hosts;

@@ -323,6 +323,7 @@ impl Way<'_> {
                 parts.headers.insert(header::UPGRADE, protocol);
             }
             let in_flight = self.client.state.begin(false);
+            self.client.state.leave_http();
             return Response::from_parts(parts, ResponseBody::whole(Bytes::new(), in_flight));
         }
         let (mut parts, mut rest) = response.into_parts();

@@ -86,6 +86,8 @@ struct Inner {
     /// Bytes that came since the last request.
     received: Vec<u8>,
     is_http2: bool,
+    /// True once the connection has left HTTP: its bytes mean nothing here.
+    is_tunnel: bool,
 }
 
 /// A request that is being answered, until dropped.
@@ -101,6 +103,7 @@ impl ConnectionState {
             head_since: Some(Instant::now()),
             received: Vec::new(),
             is_http2: false,
+            is_tunnel: false,
         })))
     }
 
@@ -123,6 +126,11 @@ impl ConnectionState {
     /// removed it. Only known before [`Self::begin`].
     pub(crate) fn came_with(&self, name: &str) -> bool {
         has_header(&self.inner().received, name)
+    }
+
+    /// Notes that the connection leaves HTTP.
+    pub(crate) fn leave_http(&self) {
+        self.inner().is_tunnel = true;
     }
 
     /// True if the connection's requests come by HTTP/2.
@@ -196,7 +204,13 @@ impl<S> Guarded<S> {
         let has = |mark: &str| {
             bytes.windows(mark.len()).any(|it| it.eq_ignore_ascii_case(mark.as_bytes()))
         };
-        if self.own.is_none() && !has("x-model: ") && !has(OWN_MARK) && !has("x-routing-node: ") {
+        let is_tunnel = self.state.inner().is_tunnel;
+        if self.own.is_none()
+            && !is_tunnel
+            && !has("x-model: ")
+            && !has(OWN_MARK)
+            && !has("x-routing-node: ")
+        {
             let digit = |at: usize| status.get(at).map_or(0, |it| u16::from(it.wrapping_sub(b'0')));
             let status = 400 + digit(0) * 10 + digit(1);
             let refusal = explain(&self.state.inner().received, status);

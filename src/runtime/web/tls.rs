@@ -27,6 +27,7 @@ pub struct TlsFiles {
 pub(crate) struct ServerTls {
     files: TlsFiles,
     current: Arc<Current>,
+    config: Arc<ServerConfig>,
 }
 
 #[derive(Debug)]
@@ -45,7 +46,13 @@ impl ServerTls {
     /// Fails with the file and the reason, for people, if they are no certificate and its key.
     pub(crate) fn read(files: TlsFiles) -> Result<Self, String> {
         let current = Arc::new(Current(Mutex::new(Arc::new(read(&files)?))));
-        Ok(Self { files, current })
+        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has the default versions");
+        let certificates = Arc::clone(&current);
+        let mut config = builder.with_no_client_auth().with_cert_resolver(certificates);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { files, current, config: Arc::new(config) })
     }
 
     /// Reads the files again; new connections have the new certificate.
@@ -60,13 +67,7 @@ impl ServerTls {
 
     /// Acceptor of connections, by HTTP/2 or HTTP/1.1 as the client wishes.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider has the default versions");
-        let certificates = Arc::clone(&self.current);
-        let mut config = builder.with_no_client_auth().with_cert_resolver(certificates);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        TlsAcceptor::from(Arc::new(config))
+        TlsAcceptor::from(Arc::clone(&self.config))
     }
 }
 
