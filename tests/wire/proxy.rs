@@ -391,10 +391,11 @@ fn a_stop_answers_what_runs_and_says_that_connections_end() {
     let answer = ask(&mut idle, "GET", "/health", "");
     assert_eq!((answer.status, answer.header("connection")), (503, "close"));
     assert_eq!(answer.json()["status"], "stopping");
-    half.send(b"{}");
     release.send(()).unwrap();
     let answer = running.hear();
     assert_eq!((answer.status, answer.header("connection")), (200, "close"));
+    // Only now: the two would wait at one gate, and either could pass first.
+    half.send(b"{}");
     wait_begun.recv_timeout(PATIENCE).unwrap();
     release.send(()).unwrap();
     let answer = half.hear();

@@ -280,10 +280,7 @@ impl Body for RequestBody {
             Self::Streamed(body) => {
                 let read: usize =
                     body.read.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
-                match body.rest.size_hint().exact() {
-                    Some(rest) => SizeHint::with_exact(rest + read as u64),
-                    None => SizeHint::default(),
-                }
+                hint(read, &body.rest)
             }
         }
     }
@@ -427,12 +424,17 @@ impl Body for ResponseBody {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Kind::Streamed(body) => {
                 let read = body.read.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
-                match body.rest.size_hint().exact() {
-                    Some(rest) => SizeHint::with_exact(rest + read as u64),
-                    None => SizeHint::default(),
-                }
+                hint(read, &body.rest)
             }
         }
+    }
+}
+
+/// Length of a body of which so many bytes were read already; known if that of the rest is.
+fn hint(read: usize, rest: &Incoming) -> SizeHint {
+    match rest.size_hint().exact() {
+        Some(rest) => SizeHint::with_exact(rest + read as u64),
+        None => SizeHint::default(),
     }
 }
 
