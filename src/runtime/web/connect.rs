@@ -136,8 +136,8 @@ impl Connector {
     }
 }
 
-/// A socket that is still read when it takes no more bytes: a server that answers before it has read
-/// the request, and closes, is heard.
+/// A socket that is still read when it takes no more bytes: a server that answers before it has
+/// read the request, and closes, is heard.
 struct Patient<S> {
     stream: S,
     /// True if the other end takes no more bytes; those written since are lost.
