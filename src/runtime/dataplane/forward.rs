@@ -11,13 +11,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::body::{ClientBody, Counted, RequestBody, ResponseBody, ServerBody, Transfer, soon};
+use super::body::{Counted, ResponseBody, ServerBody, soon};
 use super::choose::ModelChoice;
 use super::headers;
 use super::mirror;
 use super::own;
 use super::pool::{Lease, Server, Version, VersionPlace};
 use super::proxy::whole;
+use super::request_body::{ClientBody, RequestBody, Transfer};
 use super::serving::{ModelBackend, ServingState};
 use super::tunnel;
 use crate::machine::rollout::RequestOutcome;
@@ -168,7 +169,7 @@ impl Way<'_> {
             parts.headers.insert(header::UPGRADE, protocol.clone());
             parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         }
-        let is_paced = parts.version != HttpVersion::HTTP_2;
+        let is_http2 = parts.version == HttpVersion::HTTP_2;
         parts.version = HttpVersion::HTTP_11;
         let target = parts.uri.path_and_query().map_or("/", |it| it.as_str());
         if parts.uri.authority().is_some() {
@@ -179,10 +180,10 @@ impl Way<'_> {
             Err(None) => RequestBody::Whole(None),
             Err(Some(rest)) if rest.is_end_stream() => RequestBody::Whole(None),
             Err(Some(rest)) if is_expecting => {
-                return self.expecting(parts, ClientBody::new(rest, self.shared.limits, is_paced));
+                return self.expecting(parts, ClientBody::new(rest, self.shared.limits, is_http2));
             }
             Err(Some(rest)) => {
-                let mut body = ClientBody::new(rest, self.shared.limits, is_paced);
+                let mut body = ClientBody::new(rest, self.shared.limits, is_http2);
                 if body.is_at_most(SMALL_BODY) {
                     body.read_soon().await;
                 }

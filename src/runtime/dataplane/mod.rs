@@ -27,6 +27,7 @@ mod options;
 mod own;
 mod pool;
 mod proxy;
+mod request_body;
 mod servers;
 mod serving;
 mod tunnel;

@@ -11,11 +11,12 @@ use hyper::{Method, Request, Response, Version as HttpVersion};
 
 use super::Shared;
 use super::access_log::AccessLine;
-use super::body::{ClientBody, RequestBody, ResponseBody};
+use super::body::ResponseBody;
 use super::choose::{choose, needs_body};
 use super::forward::Way;
 use super::headers::Source;
 use super::own;
+use super::request_body::{ClientBody, RequestBody};
 use super::serving::{Backend, ServingState};
 use crate::runtime::web::guarded::InFlight;
 use crate::runtime::web::refusal::Refusal;
@@ -143,8 +144,8 @@ impl Shared {
         if body.size_hint().lower() > max as u64 {
             return Err(too_long());
         }
-        let is_paced = parts.version != HttpVersion::HTTP_2;
-        let body = ClientBody::new(body, self.limits, is_paced);
+        let is_http2 = parts.version == HttpVersion::HTTP_2;
+        let body = ClientBody::new(body, self.limits, is_http2);
         let transfer = body.transfer();
         let body = Limited::new(RequestBody::Streamed(Box::new(body)), max);
         match body.collect().await {
