@@ -1,7 +1,7 @@
 //! The data plane as a proxy of any service: streams, upgrades, several servers, TLS, HTTP/2,
 //! routes and copies, and a stop that loses nothing.
 
-use std::io::{BufRead as _, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -111,23 +111,63 @@ fn bodies_go_through_as_they_come_in_both_directions() {
     assert_eq!(&last, b"4\r\nlast\r\n0\r\n\r\n");
 }
 
+/// The head of a request, and nothing of its body.
+fn head(stream: &mut BufReader<TcpStream>) -> String {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(stream.read_line(&mut head).unwrap() > 0, "{head}");
+    }
+    head
+}
+
 #[test]
 fn an_answer_that_comes_before_the_request_was_read_is_passed_on() {
-    let server = Server::start(Box::new(|_, stream| {
-        let mut line = String::new();
-        while line != "\r\n" {
-            line.clear();
-            stream.read_line(&mut line).unwrap();
+    const TOO_LARGE: &str =
+        "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig";
+    // One server reads the rest, the other resets the connection.
+    for reads_on in [true, false] {
+        let server = Server::start(Box::new(move |_, stream| {
+            head(stream);
+            say(stream, TOO_LARGE);
+            if reads_on {
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        }));
+        let plane = plane_with(DataPlaneLimits::default(), &[("v1", server.url())], 0);
+        let mut client = Client::call(plane.addr());
+        let text = post("", &"x".repeat(6_000_000));
+        let _ = client.0.get_mut().write_all(text.as_bytes());
+        assert_eq!(client.hear().status, 413, "{reads_on}");
+        assert_eq!(plane.health().error_rate(), 0.0);
+    }
+}
+
+#[test]
+fn a_body_is_asked_for_when_the_server_asks_for_it() {
+    let server = Server::start(Box::new(|number, stream| {
+        let text = head(stream);
+        assert!(text.contains("\r\nExpect: 100-continue\r\n"), "{text}");
+        if number == 0 {
+            return say(
+                stream,
+                "HTTP/1.1 403 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            );
         }
-        say(stream, "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig");
-        let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest);
+        say(stream, "HTTP/1.1 100 Continue\r\n\r\n");
+        let mut body = [0; 4];
+        stream.read_exact(&mut body).unwrap();
+        say(stream, OK);
     }));
     let plane = plane_with(DataPlaneLimits::default(), &[("v1", server.url())], 0);
+    let ask = "POST /up HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
     let mut client = Client::call(plane.addr());
-    let text = post("", &"x".repeat(6_000_000));
-    let _ = client.0.get_mut().write_all(text.as_bytes());
-    assert_eq!((client.hear().status, plane.health().error_rate()), (413, 0.0));
+    client.send(ask.as_bytes());
+    assert_eq!(client.hear().status, 403, "nobody has wanted the body");
+    let mut client = Client::call(plane.addr());
+    client.send(ask.as_bytes());
+    assert_eq!(client.hear_head().status, 100);
+    client.send(b"body");
+    assert_eq!(client.hear().status, 200);
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! Bodies on their way through: from the client to a server, and back.
+//! Bodies on their way through, and those of answers, from a server to a client.
 //!
 //! No body is held. The next part is read when the last one was taken, so the slower end sets the
 //! pace, and a body of any length needs the memory of a few parts.
 
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,32 +13,34 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::access_log::AccessLine;
-use super::limits::DataPlaneLimits;
 use super::meters::Meter;
 use super::pool::Lease;
 use crate::machine::rollout::RequestOutcome;
 use crate::runtime::clock::Clock;
 use crate::runtime::web::guarded::InFlight;
-use crate::runtime::web::refusal::Refusal;
 
 /// Fault of a body.
 pub(super) type BodyError = Box<dyn Error + Send + Sync>;
-
 /// Timer of a wait; it costs nothing while parts come without one.
 #[derive(Debug, Default)]
-struct Wait {
+pub(super) struct Wait {
     timer: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
 }
 
 impl Wait {
     /// Ends the wait: a part has come.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.is_waiting = false;
     }
 
     /// Waits until `span` has passed since the wait began, or until `end` if that is earlier.
-    fn poll(&mut self, cx: &mut Context<'_>, span: Duration, end: Option<Instant>) -> Poll<()> {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        span: Duration,
+        end: Option<Instant>,
+    ) -> Poll<()> {
         if !self.is_waiting {
             self.is_waiting = true;
             let until = Instant::now() + span;
@@ -51,174 +53,6 @@ impl Wait {
         self.timer.as_mut().map_or(Poll::Ready(()), |timer| timer.as_mut().poll(cx))
     }
 }
-
-/// Progress of a body that a client sends.
-#[derive(Debug, Default)]
-pub(super) struct Transfer {
-    /// Fault of the client, if there is one.
-    fault: OnceLock<Refusal>,
-    /// Moment at which the last part was taken.
-    moved: Mutex<Option<Instant>>,
-}
-
-impl Transfer {
-    /// Fault of the client, if there is one.
-    pub(super) fn fault(&self) -> Option<&Refusal> {
-        self.fault.get()
-    }
-
-    /// Moment at which the last part was taken; `None` if none was.
-    pub(super) fn moved(&self) -> Option<Instant> {
-        *self.moved.lock().expect("nothing under this lock can panic")
-    }
-}
-
-/// Body of a request on its way to a server.
-pub(super) enum RequestBody {
-    /// A body that is here.
-    Whole(Option<Bytes>),
-    /// A body that the client sends.
-    Streamed(Box<ClientBody>),
-}
-
-/// Body that a client sends, with limits.
-pub(super) struct ClientBody {
-    /// Parts that were read already.
-    read: std::collections::VecDeque<Frame<Bytes>>,
-    rest: Incoming,
-    limits: DataPlaneLimits,
-    /// True if the pace has a limit.
-    is_paced: bool,
-    came: u64,
-    /// Moment since which the next part is waited for.
-    waited_since: Option<Instant>,
-    /// Time for which parts were waited for before.
-    waited: Duration,
-    wait: Wait,
-    transfer: Arc<Transfer>,
-}
-
-impl ClientBody {
-    /// The body `rest`, of which `read` was read already, whose progress is told in `transfer`.
-    pub(super) fn new(
-        read: std::collections::VecDeque<Frame<Bytes>>,
-        rest: Incoming,
-        limits: DataPlaneLimits,
-        is_paced: bool,
-        transfer: Arc<Transfer>,
-    ) -> Self {
-        let (wait, waited) = (Wait::default(), Duration::ZERO);
-        Self { read, rest, limits, is_paced, came: 0, waited_since: None, waited, wait, transfer }
-    }
-
-    fn fail(&self, status: u16, code: &'static str, reason: &str) -> BodyError {
-        let _ = self.transfer.fault.set(Refusal::new(status, code, reason));
-        reason.to_owned().into()
-    }
-
-    /// True if the body comes more slowly than it may: of the time since its beginning only that
-    /// counts in which the client was waited for.
-    fn is_too_slow(&self) -> bool {
-        let waited = self.waited.saturating_sub(self.limits.body_grace).as_secs_f64();
-        self.is_paced
-            && waited > 0.0
-            && (self.came as f64) < waited * f64::from(self.limits.body_pace)
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(frame) = self.read.pop_front() {
-            return Poll::Ready(Some(self.count(frame)));
-        }
-        let now = Instant::now();
-        let frame = match Pin::new(&mut self.rest).poll_frame(cx) {
-            Poll::Pending => {
-                let waiting = *self.waited_since.get_or_insert(now);
-                let waited = self.waited + (now - waiting);
-                let left = if self.is_paced && waited < self.limits.body_grace {
-                    Some(now + (self.limits.body_grace - waited) + Duration::from_millis(1))
-                } else {
-                    None
-                };
-                ready!(self.wait.poll(cx, self.limits.body_idle, left));
-                self.wait.end();
-                self.waited += Instant::now() - waiting;
-                self.waited_since = None;
-                let is_idle = Instant::now() - waiting >= self.limits.body_idle;
-                if !is_idle && !self.is_too_slow() {
-                    return self.poll_next(cx);
-                }
-                let reason = "the body of the request did not come in time";
-                return Poll::Ready(Some(Err(self.fail(408, "too_slow", reason))));
-            }
-            Poll::Ready(frame) => frame,
-        };
-        if let Some(waiting) = self.waited_since.take() {
-            self.waited += now - waiting;
-            self.wait.end();
-        }
-        Poll::Ready(match frame {
-            None => None,
-            Some(Ok(frame)) => {
-                let frame = self.count(frame);
-                if self.is_too_slow() {
-                    let reason = "the body of the request comes too slowly";
-                    return Poll::Ready(Some(Err(self.fail(408, "too_slow", reason))));
-                }
-                Some(frame)
-            }
-            Some(Err(error)) => {
-                let reason = format!("the body of the request did not come whole: {error}");
-                Some(Err(self.fail(400, "malformed", &reason)))
-            }
-        })
-    }
-
-    fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
-        let now = Some(Instant::now());
-        *self.transfer.moved.lock().expect("nothing under this lock can panic") = now;
-        self.came += frame.data_ref().map_or(0, Bytes::len) as u64;
-        let max = self.limits.body_bytes;
-        if max > 0 && self.came > max {
-            let reason = format!("a body has at most {max} bytes; --body-max sets it");
-            return Err(self.fail(413, "body_too_long", &reason));
-        }
-        Ok(frame)
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|it| Ok(Frame::data(it)))),
-            Self::Streamed(body) => body.poll_next(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.is_none(),
-            Self::Streamed(body) => body.read.is_empty() && body.rest.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Streamed(body) => {
-                let read: usize =
-                    body.read.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
-                hint(read, &body.rest)
-            }
-        }
-    }
-}
-
 /// Body of an answer on its way to the client.
 pub(super) struct ResponseBody {
     kind: Kind,
@@ -364,7 +198,7 @@ impl Body for ResponseBody {
 }
 
 /// Length of a body of which so many bytes were read already; known if that of the rest is.
-fn hint(read: usize, rest: &Incoming) -> SizeHint {
+pub(super) fn hint(read: usize, rest: &impl Body) -> SizeHint {
     match rest.size_hint().exact() {
         Some(rest) => SizeHint::with_exact(rest + read as u64),
         None => SizeHint::default(),
@@ -376,9 +210,9 @@ fn hint(read: usize, rest: &Incoming) -> SizeHint {
 ///
 /// A small body mostly is in the same packet as its head. To wait this little for it lets both go
 /// out in one write.
-pub(super) async fn soon(
-    body: &mut Incoming,
-) -> Option<Option<Result<Frame<Bytes>, hyper::Error>>> {
+pub(super) async fn soon<B: Body<Data = Bytes> + Unpin>(
+    body: &mut B,
+) -> Option<Option<Result<Frame<Bytes>, B::Error>>> {
     let mut turns = 0;
     std::future::poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
         Poll::Ready(frame) => Poll::Ready(Some(frame)),

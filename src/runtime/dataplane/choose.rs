@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
 
 use hyper::http::request::Parts;
 use rand::Rng as _;
 use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::headers::Source;
 use crate::machine::rollout::{ServedState, bucket_of_draw, bucket_of_key};
 use crate::model::Rng;
 use crate::proto::rollout::{RequestFacts, Route, RouteTarget, Sticky};
@@ -51,7 +51,7 @@ impl ModelChoice {
 pub(super) fn choose(
     serving: &ServedState,
     parts: &Parts,
-    source: IpAddr,
+    source: &Source<'_>,
     body: &[u8],
     rng: &mut Rng,
 ) -> Option<ModelChoice> {
@@ -64,6 +64,11 @@ pub(super) fn choose(
     }
     let values = |name: &str, is_it: &mut dyn FnMut(&[u8]) -> bool| {
         headers.get_all(name).iter().any(|value| is_it(value.as_bytes()))
+    };
+    // Without routes nobody asks for it.
+    let source = match &serving.routes[..] {
+        [] => source.from.ip(),
+        [_, ..] => source.client(headers),
     };
     let facts = RequestFacts { headers: &values, path: parts.uri.path(), source };
     if let Some(target) = Route::target(&serving.routes, &facts) {

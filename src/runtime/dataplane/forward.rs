@@ -1,23 +1,24 @@
 //! A request at its version: one of the servers is asked, and its answer passed on as it comes.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hyper::body::{Body as _, Bytes, Frame, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version as HttpVersion};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::body::{ClientBody, Counted, RequestBody, ResponseBody, ServerBody, Transfer, soon};
+use super::body::{Counted, ResponseBody, ServerBody, soon};
 use super::choose::ModelChoice;
 use super::headers;
 use super::mirror;
 use super::own;
 use super::pool::{Lease, Server, Version, VersionPlace};
 use super::proxy::whole;
+use super::request_body::{ClientBody, RequestBody, Transfer};
 use super::serving::{ModelBackend, ServingState};
 use super::tunnel;
 use crate::machine::rollout::RequestOutcome;
@@ -113,6 +114,8 @@ impl Way<'_> {
         }
         match self.ask(version, request, place, transfer.as_ref()).await {
             Ok((response, lease)) => {
+                // The lease has it: the last but the body, once that has ended.
+                drop(transfer);
                 let status = response.status();
                 let outcome = RequestOutcome::of(status.as_u16());
                 if matches!(status.as_u16(), 502..=504) {
@@ -158,7 +161,7 @@ impl Way<'_> {
         if !self.shared.keeps_underscores {
             headers::remove_underscores(&mut parts.headers);
         }
-        source.tell(&mut parts.headers, &host);
+        source.tell(&mut parts.headers, &host, &mut self.shared.told(self.client.worker));
         headers::add_via(&mut parts.headers, parts.version);
         join_cookies(&mut parts);
         parts.headers.insert(header::HOST, host);
@@ -166,45 +169,55 @@ impl Way<'_> {
             parts.headers.insert(header::UPGRADE, protocol.clone());
             parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         }
-        let is_paced = parts.version != HttpVersion::HTTP_2;
+        let is_http2 = parts.version == HttpVersion::HTTP_2;
         parts.version = HttpVersion::HTTP_11;
         let target = parts.uri.path_and_query().map_or("/", |it| it.as_str());
         if parts.uri.authority().is_some() {
             parts.uri = target.parse().unwrap_or_default();
         }
-        let limits = self.shared.limits;
         let body = match body {
             Ok(bytes) => RequestBody::Whole(Some(bytes).filter(|it| !it.is_empty())),
             Err(None) => RequestBody::Whole(None),
             Err(Some(rest)) if rest.is_end_stream() => RequestBody::Whole(None),
-            Err(Some(mut rest)) => {
-                let mut read = VecDeque::new();
-                let is_small = rest.size_hint().upper().is_some_and(|it| it <= SMALL_BODY);
-                if is_small && !is_expecting {
-                    while let Some(Some(Ok(frame))) = soon(&mut rest).await {
-                        read.push_back(frame);
-                        if rest.is_end_stream() {
-                            break;
-                        }
-                    }
+            Err(Some(rest)) if is_expecting => {
+                return self.expecting(parts, ClientBody::new(rest, self.shared.limits, is_http2));
+            }
+            Err(Some(rest)) => {
+                let mut body = ClientBody::new(rest, self.shared.limits, is_http2);
+                if body.is_at_most(SMALL_BODY) {
+                    body.read_soon().await;
                 }
-                match read.pop_front().map(Frame::into_data) {
-                    Some(Ok(bytes)) if read.is_empty() && rest.is_end_stream() => {
-                        RequestBody::Whole(Some(bytes))
-                    }
-                    first => {
-                        if let Some(Ok(bytes)) = first {
-                            read.push_front(Frame::data(bytes));
-                        }
-                        let told = Arc::<Transfer>::default();
-                        transfer = Some(Arc::clone(&told));
-                        let body = ClientBody::new(read, rest, limits, is_paced, told);
-                        RequestBody::Streamed(Box::new(body))
+                match body.whole() {
+                    Ok(bytes) => RequestBody::Whole(Some(bytes)),
+                    Err(body) => {
+                        transfer = Some(body.transfer());
+                        RequestBody::Streamed(body)
                     }
                 }
             }
         };
         (Request::from_parts(parts, body), upgrade.map(|it| it.0), transfer)
+    }
+
+    /// A request whose client waits to be told that its body is wanted: the server says so, or
+    /// answers, or lets a second pass (RFC 9110, 10.1.1).
+    fn expecting(
+        &self,
+        parts: Parts,
+        body: ClientBody,
+    ) -> (Request<RequestBody>, Option<OnUpgrade>, Option<Arc<Transfer>>) {
+        let (wanted, is_wanted) = watch::channel(false);
+        let mut body = Box::new(body);
+        body.wait_for(is_wanted);
+        let transfer = body.transfer();
+        let mut request = Request::from_parts(parts, RequestBody::Streamed(body));
+        request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+        hyper::ext::on_informational(&mut request, move |answer| {
+            if answer.status() == StatusCode::CONTINUE {
+                wanted.send_replace(true);
+            }
+        });
+        (request, None, Some(transfer))
     }
 
     /// Gives the request to a server. It is given to another one, or to another connection, only

@@ -84,22 +84,24 @@ pub(super) fn remove_underscores(headers: &mut HeaderMap) {
     }
 }
 
-/// Protocol of a connection as `Via` names it.
+/// Adds this node to `Via`.
 pub(super) fn add_via(headers: &mut HeaderMap, version: hyper::Version) {
-    let own = if version == hyper::Version::HTTP_2 { "2 folkmoot" } else { "1.1 folkmoot" };
+    let is_http2 = version == hyper::Version::HTTP_2;
+    let own = HeaderValue::from_static(if is_http2 { "2 folkmoot" } else { "1.1 folkmoot" });
     append(headers, header::VIA, own);
 }
 
 /// Appends an element to the list that a header's value is.
-fn append(headers: &mut HeaderMap, name: HeaderName, own: &str) {
-    let before: Vec<_> = headers.get_all(&name).iter().filter_map(|it| it.to_str().ok()).collect();
-    let value = if before.is_empty() {
-        HeaderValue::from_str(own)
-    } else {
-        HeaderValue::from_str(&format!("{}, {own}", before.join(", ")))
-    };
-    if let Ok(value) = value {
-        headers.insert(name, value);
+fn append(headers: &mut HeaderMap, name: HeaderName, own: HeaderValue) {
+    match headers.entry(name) {
+        Entry::Vacant(entry) => drop(entry.insert(own)),
+        Entry::Occupied(mut entry) => {
+            let parts = entry.iter().chain([&own]).map(HeaderValue::as_bytes);
+            let joined = parts.collect::<Vec<_>>().join(&b", "[..]);
+            if let Ok(value) = HeaderValue::from_bytes(&joined) {
+                entry.insert(value);
+            }
+        }
     }
 }
 
@@ -139,10 +141,16 @@ impl Source<'_> {
         client
     }
 
-    /// Tells the server whom a request is from, and by which name and protocol it came.
+    /// Tells the server whom a request is from, and by which name and protocol it came. `last` is
+    /// what was told of the request before.
     ///
     /// A chain that a trusted proxy has sent goes on; one from anybody else is replaced.
-    pub(super) fn tell(&self, headers: &mut HeaderMap, host: &HeaderValue) {
+    pub(super) fn tell(
+        &self,
+        headers: &mut HeaderMap,
+        host: &HeaderValue,
+        last: &mut Option<ToldSource>,
+    ) {
         let address = self.from.ip().to_canonical();
         if !self.trusts(address) {
             for name in [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, header::FORWARDED] {
@@ -150,19 +158,50 @@ impl Source<'_> {
             }
         }
         let proto = if self.is_tls { "https" } else { "http" };
-        append(headers, X_FORWARDED_FOR, &address.to_string());
-        if !headers.contains_key(X_FORWARDED_PROTO) {
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+        let is_same =
+            |it: &ToldSource| it.address == address && it.is_tls == self.is_tls && it.host == *host;
+        if !last.as_ref().is_some_and(is_same) {
+            *last = ToldSource::new(address, self.is_tls, host);
         }
-        if !headers.contains_key(X_FORWARDED_HOST) {
-            headers.insert(X_FORWARDED_HOST, host.clone());
+        if let Some(told) = last {
+            append(headers, X_FORWARDED_FOR, told.chain.clone());
+            append(headers, header::FORWARDED, told.forwarded.clone());
         }
+        if let Entry::Vacant(entry) = headers.entry(X_FORWARDED_PROTO) {
+            entry.insert(HeaderValue::from_static(proto));
+        }
+        if let Entry::Vacant(entry) = headers.entry(X_FORWARDED_HOST) {
+            entry.insert(host.clone());
+        }
+    }
+}
+
+/// Values by which a server is told the source of a request; the next request mostly has the same.
+#[derive(Debug)]
+pub(super) struct ToldSource {
+    address: IpAddr,
+    is_tls: bool,
+    host: HeaderValue,
+    chain: HeaderValue,
+    forwarded: HeaderValue,
+}
+
+impl ToldSource {
+    fn new(address: IpAddr, is_tls: bool, host: &HeaderValue) -> Option<Self> {
         let node = match address {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("\"[{address}]\""),
         };
-        let host = host.to_str().unwrap_or_default();
-        append(headers, header::FORWARDED, &format!("for={node};host=\"{host}\";proto={proto}"));
+        let name = host.to_str().unwrap_or_default();
+        let proto = if is_tls { "https" } else { "http" };
+        let forwarded = format!("for={node};host=\"{name}\";proto={proto}");
+        Some(Self {
+            address,
+            is_tls,
+            host: host.clone(),
+            chain: HeaderValue::try_from(address.to_string()).ok()?,
+            forwarded: HeaderValue::try_from(forwarded).ok()?,
+        })
     }
 }
 
@@ -182,7 +221,8 @@ mod tests {
         let mut headers =
             map(&[("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "https")]);
         let source = Source { from: from.parse().unwrap(), is_tls: false, trusted };
-        source.tell(&mut headers, &HeaderValue::from_static("models.example"));
+        let mut last = None;
+        source.tell(&mut headers, &HeaderValue::from_static("models.example"), &mut last);
         let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
         headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
     }

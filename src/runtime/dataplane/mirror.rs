@@ -9,10 +9,10 @@ use hyper::header::{HeaderName, HeaderValue};
 use rand::Rng as _;
 
 use super::Shared;
-use super::body::RequestBody;
 use super::forward::{address, within};
 use super::meters::Meter;
 use super::pool::Version;
+use super::request_body::RequestBody;
 use super::serving::{Backend, ModelBackend, ServingState};
 use crate::machine::rollout::{RequestOutcome, bucket_of_draw};
 use crate::model::Time;

@@ -27,6 +27,7 @@ mod options;
 mod own;
 mod pool;
 mod proxy;
+mod request_body;
 mod servers;
 mod serving;
 mod tunnel;
@@ -54,6 +55,7 @@ pub use servers::{Servers, Upstream};
 use self::accept::receiver;
 use self::access_log::AccessLog;
 use self::body::ResponseBody;
+use self::headers::ToldSource;
 use self::meters::Meters;
 use self::pool::{Version, Versions};
 use self::serving::{Backend, ModelBackend, ServingState, json_of};
@@ -110,6 +112,8 @@ struct Shared {
     access_log: Option<Arc<AccessLog>>,
     /// Source of the draws of each thread.
     rngs: Vec<Mutex<Rng>>,
+    /// Source that each thread has told last.
+    told: Vec<Mutex<Option<ToldSource>>>,
     workers: usize,
     stopping: signal::Sender<bool>,
     /// State that is served; a request takes it once.
@@ -177,6 +181,7 @@ impl DataPlane {
             more_metrics,
             access_log,
             rngs: (0..workers.count()).map(rng).collect(),
+            told: (0..workers.count()).map(|_| Mutex::default()).collect(),
             workers: workers.count(),
             stopping: signal::channel(false).0,
             serving_state: RwLock::default(),
@@ -385,6 +390,11 @@ impl Shared {
     fn rng(&self, worker: usize) -> MutexGuard<'_, Rng> {
         let rng = &self.rngs[worker % self.rngs.len()];
         rng.lock().expect("nothing under this lock can panic")
+    }
+
+    fn told(&self, worker: usize) -> MutexGuard<'_, Option<ToldSource>> {
+        let told = &self.told[worker % self.told.len()];
+        told.lock().expect("nothing under this lock can panic")
     }
 
     fn is_stopping(&self) -> bool {

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::body::{RequestBody, Transfer};
 use super::limits::DataPlaneLimits;
+use super::request_body::{RequestBody, Transfer};
 use super::servers::{Servers, Upstream};
 use crate::model::Time;
 use crate::runtime::clock::Clock;

@@ -1,7 +1,6 @@
 //! The way of a request to its version: the request is checked, the state is taken, and a version
 //! chosen.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, Limited};
@@ -12,11 +11,12 @@ use hyper::{Method, Request, Response, Version as HttpVersion};
 
 use super::Shared;
 use super::access_log::AccessLine;
-use super::body::{ClientBody, RequestBody, ResponseBody, Transfer};
+use super::body::ResponseBody;
 use super::choose::{choose, needs_body};
 use super::forward::Way;
 use super::headers::Source;
 use super::own;
+use super::request_body::{ClientBody, RequestBody};
 use super::serving::{Backend, ServingState};
 use crate::runtime::web::guarded::InFlight;
 use crate::runtime::web::refusal::Refusal;
@@ -92,10 +92,9 @@ impl Shared {
             Ok(held) => held,
             Err(refusal) => return self.refused(&refusal, in_flight),
         };
-        let source = self.source(client).client(&parts.headers);
         let choice = {
-            let mut rng = self.rng(client.worker);
-            choose(&state.serving, &parts, source, held.as_deref().unwrap_or_default(), &mut rng)
+            let (source, mut rng) = (self.source(client), self.rng(client.worker));
+            choose(&state.serving, &parts, &source, held.as_deref().unwrap_or_default(), &mut rng)
         };
         let Some(choice) = choice else {
             let refusal = Refusal::new(400, "bad_header", "X-Canary is `always` or `never`");
@@ -145,10 +144,9 @@ impl Shared {
         if body.size_hint().lower() > max as u64 {
             return Err(too_long());
         }
-        let transfer = Arc::<Transfer>::default();
-        let is_paced = parts.version != HttpVersion::HTTP_2;
-        let limits = self.limits;
-        let body = ClientBody::new(VecDeque::new(), body, limits, is_paced, Arc::clone(&transfer));
+        let is_http2 = parts.version == HttpVersion::HTTP_2;
+        let body = ClientBody::new(body, self.limits, is_http2);
+        let transfer = body.transfer();
         let body = Limited::new(RequestBody::Streamed(Box::new(body)), max);
         match body.collect().await {
             Ok(whole) => {

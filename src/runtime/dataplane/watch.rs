@@ -35,7 +35,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 async fn look(server: &Server, ready_path: Option<&str>) {
     let Some(path) = ready_path else {
-        let called = server.connector.connect::<super::body::RequestBody>(WITHIN).await;
+        let called = server.connector.connect::<super::request_body::RequestBody>(WITHIN).await;
         server.set_ready(called.is_ok().then_some(true));
         return;
     };

@@ -20,10 +20,10 @@ use super::refusal::{JSON, Refusal};
 use crate::runtime::driver::counters::Counter;
 
 /// Time for which a closed connection waits for the client to read and close.
-const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// Largest number of bytes that are read and thrown away meanwhile.
-const DISCARDED_MAX: usize = 4 * 1024 * 1024;
+pub(crate) const DISCARDED_MAX: usize = 4 * 1024 * 1024;
 
 /// Largest number of received bytes that are kept to explain a refusal.
 const KEPT_MAX: usize = 64 * 1024;
