@@ -273,8 +273,8 @@ fn find(args: &OrderAskArgs) -> Result<PathBuf, CliError> {
     let mut found = local_client::running::<u16>(&args.data, "order-");
     match found.len() {
         0 => Err(CliError::Failed(format!(
-            "no member of an order runs with --data {data}; start one: peer --data {data} --port 6001 \
-             --order roster.txt"
+            "no member of an order runs with --data {data}; start one: peer --data {data} \
+             --port 6001 --order roster.txt"
         ))),
         1 => Ok(found.swap_remove(0).1),
         _ => {

@@ -267,7 +267,7 @@ mod tests {
     fn a_reign_that_is_over_is_shown_at_debug_and_other_wishes_at_info() {
         let level = |reason: &str| {
             let (by, reason) = (MemberId(1), reason.to_owned());
-            line(&Event::Suspected { by, view: ViewNo(2), reason }, 4).unwrap().level
+            line(&Event::Suspected { by, view: ViewNo(2), reason }, || 4).unwrap().level
         };
         assert_eq!(level("its reign is over"), Level::Debug);
         assert_eq!(level("nothing has become final for too long"), Level::Info);
