@@ -39,7 +39,18 @@ enum Certainty {
         is_late: bool,
     },
     /// Something is missing: it is silent until it votes in this life.
-    Lost(Life),
+    Lost {
+        life: Life,
+        /// True if the life was drawn before the start: the log may be a copy, and another process
+        /// may have voted in it.
+        is_of_log: bool,
+    },
+}
+
+impl Certainty {
+    const fn asking(nonce: Option<Nonce>) -> Self {
+        Self::Asking { nonce, answered: BTreeSet::new(), is_late: false }
+    }
 }
 
 /// Newest statements of another member, for when it asks.
@@ -76,8 +87,8 @@ impl Recall {
         life: Option<Life>,
         is_lost: Option<String>,
     ) -> Self {
-        let asking = Certainty::Asking { nonce: None, answered: BTreeSet::new(), is_late: false };
-        let certainty = life.map_or(asking, Certainty::Lost);
+        let asking = Certainty::asking(None);
+        let certainty = life.map_or(asking, |life| Certainty::Lost { life, is_of_log: true });
         let heard = BTreeMap::new();
         Self { certainty, promised, committed, settled, is_lost, heard, told: None }
     }
@@ -90,7 +101,7 @@ impl Recall {
     /// Life in which the member is to vote again, if it has lost something.
     pub(super) const fn lost(&self) -> Option<Life> {
         match self.certainty {
-            Certainty::Lost(life) => Some(life),
+            Certainty::Lost { life, .. } => Some(life),
             Certainty::Certain | Certainty::Asking { .. } => None,
         }
     }
@@ -166,10 +177,16 @@ impl BftReplica {
         if self.recall.lost().is_none() && !self.config.keeps(BftRule::Memory) {
             self.recall.certainty = Certainty::Certain;
         }
-        if let Certainty::Asking { nonce, .. } = &mut self.recall.certainty {
-            *nonce = Some(Nonce::random(&mut self.rng));
-            fx.set_timer(Timer::Recall, self.config.recall);
+        if matches!(self.recall.certainty, Certainty::Asking { .. }) {
+            self.ask_all(fx);
         }
+    }
+
+    /// Asks all members in reach, and later those that come within reach.
+    fn ask_all(&mut self, fx: &mut Fx) {
+        self.recall.certainty = Certainty::asking(Some(Nonce::random(&mut self.rng)));
+        fx.set_timer(Timer::Recall, self.config.recall);
+        self.repeat_recall(fx);
         self.check_recall(fx);
     }
 
@@ -290,7 +307,7 @@ impl BftReplica {
             self.disk.write(Record::Hole { life: lost }, fx);
             self.disk.write(Record::Life { life }, fx);
         }
-        self.recall.certainty = Certainty::Lost(life);
+        self.recall.certainty = Certainty::Lost { life, is_of_log: false };
         fx.stop_timer(Timer::Recall);
         fx.emit(Event::Hole { reason: reason.to_owned() });
         self.tell_progress(fx);
@@ -347,13 +364,20 @@ impl BftReplica {
 
     /// Votes again once the committee names the new life.
     pub(super) fn check_life(&mut self, fx: &mut Fx) {
-        let Some(life) = self.recall.lost() else { return };
+        let Certainty::Lost { life, is_of_log } = self.recall.certainty else { return };
         let voter = self.committee().voter(self.me.id);
-        if voter.is_some_and(|it| it.life.number == life.number && it.life.counter > 0) {
+        if !voter.is_some_and(|it| it.life.number == life.number && it.life.counter > 0) {
+            return;
+        }
+        if is_of_log && self.config.keeps(BftRule::Memory) {
+            // What was signed in earlier epochs binds nobody any more.
+            self.recall.promised = self.recall.promised.max(Some((self.epoch(), ViewNo(0))));
+            self.ask_all(fx);
+        } else {
             self.recall.certainty = Certainty::Certain;
-            self.tell_progress(fx);
             self.on_certain(fx);
         }
+        self.tell_progress(fx);
     }
 }
 

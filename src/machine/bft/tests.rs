@@ -642,6 +642,14 @@ fn slots_that_were_prepared_in_another_order_are_no_loss() {
 
 #[test]
 fn a_copy_of_a_silent_members_log_does_not_bring_its_vote_back() {
+    for reason in [Some("it is a restored one".to_owned()), None] {
+        start_from_a_copy_of_a_silent_members_log(reason);
+    }
+}
+
+/// Starts a member from a copy of its log that was made while it was silent, and known to be one
+/// for a reason or not; it has voted in its new life since.
+fn start_from_a_copy_of_a_silent_members_log(reason: Option<String>) {
     let mut group = Group::new(4, Config::default());
     group.run(2_100);
     says(&mut group, 40);
@@ -662,7 +670,7 @@ fn a_copy_of_a_silent_members_log_does_not_bring_its_vote_back() {
     says(&mut group, 40);
     group.kill(2);
     group.hosts.get_mut(&MemberId(2)).unwrap().records = copy;
-    group.start(2, Some("it is a restored one".to_owned()));
+    group.start(2, reason);
     for _ in 0..800 {
         group.run(10);
         let votes = group.status(2).silent.is_none();
