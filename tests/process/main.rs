@@ -24,6 +24,7 @@ mod order_attacks;
 mod order_story;
 mod orders;
 mod partitions;
+mod proxy_browser;
 mod proxy_curl;
 mod proxy_load;
 mod proxy_servers;

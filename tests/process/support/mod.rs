@@ -22,9 +22,12 @@ pub mod talker;
 pub mod terminal;
 pub mod web;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use folkmoot::cli::fleet::{Fleet, FleetLayout, LogEvent};
@@ -38,24 +41,40 @@ use folkmoot::runtime::descriptors;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Ports of the tests: below those that the system gives to callers, or a restarted node could
-/// find its port taken by somebody's outgoing connection.
-const PORTS_FIRST: u32 = 12_000;
+/// find its port taken by somebody's outgoing connection, and below those of the fleets of
+/// `peer bench`, which tests run too.
+const PORTS_FIRST: u32 = 7_000;
 const PORTS_PER_SCENE: u32 = 64;
-const SCENES: u32 = 300;
+const SCENES: u32 = 200;
+/// Number of scenes that a process keeps for itself.
+const CLAIMS_MAX: usize = 120;
 
 /// The executable of the peer, which can be a seed too.
 pub fn peer_exe() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_peer"))
 }
 
-/// The first of 64 ports that no other scene of this machine is likely to use.
+/// The first of 64 ports that no other scene uses, in whatever process of this network namespace:
+/// some tests run in processes of their own.
 pub fn ports() -> u16 {
     // A crowd of strangers needs more than the usual soft limit.
     descriptors::raise();
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let turn = NEXT.fetch_add(1, Ordering::Relaxed);
-    let scene = std::process::id().wrapping_mul(17).wrapping_add(turn) % SCENES;
-    u16::try_from(PORTS_FIRST + scene * PORTS_PER_SCENE).expect("below 2^16")
+    static CLAIMS: Mutex<VecDeque<UnixListener>> = Mutex::new(VecDeque::new());
+    let mut claims = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        let scene = std::process::id().wrapping_mul(17).wrapping_add(turn) % SCENES;
+        let name = format!("folkmoot-scene-{scene}");
+        let name = SocketAddr::from_abstract_name(name).expect("a short name");
+        let Ok(claim) = UnixListener::bind_addr(&name) else { continue };
+        claims.push_back(claim);
+        if claims.len() > CLAIMS_MAX {
+            // Its scene is long over.
+            claims.pop_front();
+        }
+        return u16::try_from(PORTS_FIRST + scene * PORTS_PER_SCENE).expect("below 2^16");
+    }
 }
 
 /// The words of a command line.
