@@ -19,6 +19,7 @@ mod order_engine;
 mod order_store;
 mod planes;
 mod proxy;
+mod proxy_enemy;
 mod rollout_wire;
 mod swarm_engine;
 mod swarm_store;

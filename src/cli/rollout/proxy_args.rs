@@ -32,7 +32,7 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "FILE", requires = "id")]
     pub upstream_ca: Vec<PathBuf>,
     /// Network of proxies in front of this node whose X-Forwarded-For and Forwarded are believed;
-    /// once for each [default: 127.0.0.0/8 and ::1]
+    /// once for each; 192.0.2.1/32, which nobody has, trusts none [default: 127.0.0.0/8 and ::1]
     #[arg(long, value_name = "CIDR", requires = "id")]
     pub trust_forwarded: Vec<IpNet>,
     /// Paths at which the node itself answers: document is /routing, /health and /metrics as well

@@ -242,8 +242,9 @@ fn begin(me: &NodeId, at: Endpoint, node: &RolloutNode) -> LogLine {
         None => String::new(),
     };
     let text = format!(
-        "{me} takes part in rollouts at {at}, its data plane at http://{http} ({} entries in its \
+        "{me} takes part in rollouts at {at}, its data plane at {} ({} entries in its \
          log{torn}){waiting}",
+        node.plane.url(),
         recovered.records,
     );
     let fields = json!({

@@ -13,6 +13,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::access_log::AccessLine;
+use super::headers::clean_trailers;
 use super::meters::Meter;
 use super::pool::Lease;
 use crate::machine::rollout::RequestOutcome;
@@ -123,7 +124,10 @@ impl ServerBody {
         };
         self.wait.end();
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    clean_trailers(trailers);
+                }
                 self.counted.meter.sent(frame.data_ref().map_or(0, Bytes::len));
                 if self.rest.is_end_stream() {
                     self.finish();

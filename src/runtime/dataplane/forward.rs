@@ -14,12 +14,12 @@ use super::Shared;
 use super::body::{Counted, ResponseBody, ServerBody, soon};
 use super::choose::ModelChoice;
 use super::headers;
-use super::mirror;
+use super::mirror::{self, COPY_MARK};
 use super::own;
 use super::pool::{Lease, Server, Version, VersionPlace};
 use super::proxy::whole;
 use super::request_body::{ClientBody, RequestBody, Transfer};
-use super::serving::{ModelBackend, ServingState};
+use super::serving::{ModelBackend, OWN_HEADERS, ServingState};
 use super::tunnel;
 use crate::machine::rollout::RequestOutcome;
 use crate::runtime::web::client::broken;
@@ -158,6 +158,9 @@ impl Way<'_> {
         let is_expecting = parts.headers.remove(header::EXPECT).is_some();
         let source = self.shared.source(self.client);
         headers::remove_hop_by_hop(&mut parts.headers);
+        for name in OWN_HEADERS.iter().chain([&COPY_MARK]) {
+            parts.headers.remove(name);
+        }
         if !self.shared.keeps_underscores {
             headers::remove_underscores(&mut parts.headers);
         }
@@ -284,6 +287,9 @@ impl Way<'_> {
                 }
             }
         }
+        if reasons.is_empty() {
+            reasons.push("it ends its connections before it is asked".to_owned());
+        }
         let reason = format!("cannot call it: {}", reasons.join("; "));
         let failure = self.failure(502, "upstream_unreachable", &reason);
         Err(Failure { outcome: RequestOutcome::Unreached, ..failure })
@@ -328,6 +334,10 @@ impl Way<'_> {
             return Response::from_parts(parts, ResponseBody::whole(Bytes::new(), in_flight));
         }
         let (mut parts, mut rest) = response.into_parts();
+        if let Err(reason) = headers::take_coding(&mut parts.headers) {
+            let failure = self.failure(502, "upstream_garbled", reason);
+            return self.signed(&failure.refusal, in_flight);
+        }
         self.finish(&mut parts.headers, http_version);
         parts.version = http_version;
         let limits = &self.shared.limits;

@@ -6,8 +6,9 @@ use hyper::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 /// Headers of one connection, which no proxy passes on.
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
@@ -69,6 +70,41 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
     for name in &HOP_BY_HOP {
         headers.remove(name);
+    }
+}
+
+/// Takes the coding of an answer's body away, with a length beside it, which does not count (RFC
+/// 9112, 6.3).
+///
+/// # Errors
+/// Fails with the reason, for people, if it is not `chunked`: the body would go on coded.
+pub(super) fn take_coding(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => return Ok(()),
+        (Some(it), None) if it.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
+        _ => return Err("the one known Transfer-Encoding of its answers is chunked"),
+    }
+    headers.remove(header::TRANSFER_ENCODING);
+    headers.remove(header::CONTENT_LENGTH);
+    Ok(())
+}
+
+/// Removes from the trailers of a body what only a head may say (RFC 9110, 6.5.1), and what only
+/// this node may.
+pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+    const OWN: [&str; 6] = ["set-cookie", "te", "trailer", "x-mirrored", "x-model", "x-routing-"];
+    remove_underscores(trailers);
+    let of_heads: Vec<_> = trailers
+        .keys()
+        .filter(|it| {
+            HOP_BY_HOP.contains(it)
+                || PROTECTED.iter().chain(&OWN).any(|name| it.as_str().starts_with(name))
+        })
+        .cloned()
+        .collect();
+    for name in of_heads {
+        trailers.remove(name);
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt as _;
 use hyper::Request;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue, UPGRADE};
 use rand::Rng as _;
 
 use super::Shared;
@@ -19,7 +19,7 @@ use crate::model::Time;
 use crate::runtime::clock::Clock;
 
 /// Header of a copy, by which its server can tell it from the request itself.
-const COPY_MARK: HeaderName = HeaderName::from_static("x-mirrored");
+pub(super) const COPY_MARK: HeaderName = HeaderName::from_static("x-mirrored");
 
 /// Copy of a request.
 pub(super) struct Copied {
@@ -33,7 +33,7 @@ pub(super) struct Copied {
 }
 
 /// The request, with a copy of it for the canary if it is one that is to be copied: it goes to the
-/// stable version, its method may be sent twice, and its body is held already.
+/// stable version, its method may be sent twice, its body is held already, and it stays HTTP.
 pub(super) fn copies(
     shared: &Shared,
     state: &ServingState,
@@ -43,7 +43,8 @@ pub(super) fn copies(
     let Some(mirror) = state.serving.mirror else { return (request, None) };
     let Backend::Servers(version) = &state.canary.backend else { return (request, None) };
     let is_stable = std::ptr::eq(backend, &raw const state.stable);
-    if !is_stable || !mirror.copies(request.method().as_str()) {
+    let is_upgrade = request.headers().contains_key(UPGRADE);
+    if !is_stable || is_upgrade || !mirror.copies(request.method().as_str()) {
         return (request, None);
     }
     // Draws of their own: copies are spread over the requests as the canary's are.
@@ -56,7 +57,6 @@ pub(super) fn copies(
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());
-    copy.headers_mut().remove(hyper::header::UPGRADE);
     copy.headers_mut().insert(COPY_MARK, HeaderValue::from_static("1"));
     let copied = Copied {
         request: copy,

@@ -65,7 +65,6 @@ use crate::machine::rollout::ServedState;
 use crate::model::Rng;
 use crate::proto::rollout::{HealthSnapshot, ModelId, NodeId, RemovalAuthority};
 use crate::runtime::clock::Clock;
-use crate::runtime::web::client::exchange;
 pub use crate::runtime::web::guarded::GuardCounters;
 use crate::runtime::web::server::{Client, Handler, Places, Port};
 pub use crate::runtime::web::tls::TlsFiles;
@@ -75,8 +74,8 @@ use crate::runtime::web::workers::{Workers, count_of_cores};
 /// Window of gates as long as no rollout names another.
 const WINDOW_DEFAULT: Duration = Duration::from_secs(60);
 
-/// Time-out of a version's answer before a vote: votes have two seconds.
-const PROBE_WITHIN: Duration = Duration::from_millis(1500);
+/// Time after the start within which requests wait for the state that is served.
+const STATE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Counters of served and refused requests.
 #[derive(Debug, Default)]
@@ -116,6 +115,8 @@ struct Shared {
     told: Vec<Mutex<Option<ToldSource>>>,
     workers: usize,
     stopping: signal::Sender<bool>,
+    /// True once there is a state that is served.
+    known: signal::Sender<bool>,
     /// State that is served; a request takes it once.
     serving_state: RwLock<Option<Arc<ServingState>>>,
     /// The served state as it was told, and its meters; changes one at a time.
@@ -184,6 +185,7 @@ impl DataPlane {
             told: (0..workers.count()).map(|_| Mutex::default()).collect(),
             workers: workers.count(),
             stopping: signal::channel(false).0,
+            known: signal::channel(false).0,
             serving_state: RwLock::default(),
             current: Mutex::default(),
         });
@@ -195,6 +197,12 @@ impl DataPlane {
         let port = Port::open(listener, &workers, receive).map_err(failed)?;
         workers.handle(0).spawn(watch::run(Arc::clone(&shared)));
         Ok(Self { shared, workers, port })
+    }
+
+    /// Address of the data plane for clients, such as `http://127.0.0.1:50051`.
+    pub fn url(&self) -> String {
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.addr())
     }
 
     /// Listen address of the data plane.
@@ -267,7 +275,7 @@ impl DataPlane {
         self.workers.handle(0).spawn(async move {
             let mut outcome = Ok(());
             for server in &version.servers {
-                outcome = probe(server, ready_path.as_deref()).await;
+                outcome = watch::probe(server, ready_path.as_deref()).await;
                 if outcome.is_err() {
                     break;
                 }
@@ -337,21 +345,6 @@ pub fn read_files_again() -> Result<usize, String> {
     Ok(all.len())
 }
 
-/// Asks a server whether it can answer.
-async fn probe(server: &pool::Server, ready_path: Option<&str>) -> Result<(), String> {
-    let body = ready_path.is_none().then(|| b"{}".to_vec());
-    let path = ready_path.unwrap_or("/predict");
-    let target = server.address.target(path).filter(|_| ready_path.is_none());
-    let target = target.as_deref().unwrap_or(path);
-    let asked = exchange(&server.connector, &server.address, target, body, PROBE_WITHIN).await?;
-    match asked.status {
-        502..=504 => Err(format!("it answers with {}", asked.status)),
-        200..=299 => Ok(()),
-        _ if ready_path.is_none() => Ok(()),
-        status => Err(format!("it answers with {status} at {path}")),
-    }
-}
-
 impl Handler for Shared {
     type Body = ResponseBody;
 
@@ -380,6 +373,16 @@ impl Shared {
     /// True if the built-in model answers for all versions.
     fn is_echo(&self) -> bool {
         self.versions.read().expect("nothing under this lock can panic").is_empty()
+    }
+
+    /// The state that is served; for a moment after the start it is waited for, because those that
+    /// connect to a socket that was handed over should not notice a restart.
+    async fn await_state(&self) -> Option<Arc<ServingState>> {
+        let since_start = Duration::from_micros(self.clock.mono().as_micros());
+        let mut known = self.known.subscribe();
+        let known = known.wait_for(|is_known| *is_known);
+        let _ = tokio::time::timeout(STATE_WITHIN.saturating_sub(since_start), known).await;
+        self.current()
     }
 
     /// The state that is served.
@@ -449,6 +452,7 @@ impl Shared {
         let state =
             Some(Arc::new(ServingState { serving, share, json, digest, epoch, stable, canary }));
         *self.serving_state.write().expect("nothing under this lock can panic") = state;
+        self.known.send_replace(true);
     }
 
     fn health(&self) -> HealthSnapshot {

@@ -74,10 +74,13 @@ impl Shared {
         client: &Arc<Client>,
         in_flight: InFlight,
     ) -> Response<ResponseBody> {
-        let serving_state = self.current();
+        let mut serving_state = self.current();
         if let Some(resource) = own::at(request.uri().path(), self.own_paths) {
             let answer = own::answer(self, resource, &request, serving_state.as_deref());
             return whole(answer, in_flight);
+        }
+        if serving_state.is_none() {
+            serving_state = self.await_state().await;
         }
         let Some(state) = serving_state else {
             let refusal = own::not_ready();
@@ -176,31 +179,30 @@ pub(super) fn whole(answer: Response<Bytes>, in_flight: InFlight) -> Response<Re
 fn check(request: &Request<Incoming>, client: &Client) -> Option<Refusal> {
     let headers = request.headers();
     let malformed = |reason: &str| Some(Refusal::new(400, "malformed", reason));
-    if request.version() != HttpVersion::HTTP_2 {
-        let mut hosts = headers.get_all(header::HOST).iter();
-        match (hosts.next(), hosts.next()) {
-            (None, _) if request.version() == HttpVersion::HTTP_11 => {
-                return malformed("a request of HTTP/1.1 has a Host header");
-            }
-            (Some(_), Some(_)) => return malformed("a request has one Host header"),
-            (Some(host), None) if host.as_bytes().iter().any(|byte| b" ,/@?#".contains(byte)) => {
-                return malformed("the Host header is no name or address");
-            }
-            _ => {}
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() == HttpVersion::HTTP_11 => {
+            return malformed("a request of HTTP/1.1 has a Host header");
         }
-        if headers.contains_key(header::TRANSFER_ENCODING) {
-            let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-            let is_chunked =
-                codings.next().is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked"));
-            if !is_chunked || codings.next().is_some() {
-                let reason = "the one known Transfer-Encoding is chunked, once";
-                return Some(Refusal::new(501, "not_implemented", reason));
-            }
-            if client.state.came_with("content-length") {
-                return malformed(
-                    "a request has a Content-Length or a Transfer-Encoding, not both",
-                );
-            }
+        (Some(_), Some(_)) => return malformed("a request has one Host header"),
+        (Some(host), None) if !is_host(host.as_bytes()) => {
+            return malformed("the Host header is no name or address");
+        }
+        _ => {}
+    }
+    if request.uri().authority().is_some_and(|it| !is_host(it.as_str().as_bytes())) {
+        return malformed("the target has no name or address that can be a Host header");
+    }
+    if request.version() != HttpVersion::HTTP_2 && headers.contains_key(header::TRANSFER_ENCODING) {
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let is_chunked =
+            codings.next().is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if !is_chunked || codings.next().is_some() {
+            let reason = "the one known Transfer-Encoding is chunked, once";
+            return Some(Refusal::new(501, "not_implemented", reason));
+        }
+        if client.state.came_with("content-length") {
+            return malformed("a request has a Content-Length or a Transfer-Encoding, not both");
         }
     }
     if request.method() == Method::CONNECT {
@@ -216,4 +218,10 @@ fn check(request: &Request<Incoming>, client: &Client) -> Option<Refusal> {
         return Some(Refusal::new(417, "unknown_expectation", reason));
     }
     None
+}
+
+/// True if a text has only bytes of a host and a port (RFC 3986, 3.2): it goes into headers of the
+/// node's own.
+fn is_host(text: &[u8]) -> bool {
+    text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%:[]".contains(byte))
 }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::body::{BodyError, Wait, hint, soon};
+use super::headers::clean_trailers;
 use super::limits::DataPlaneLimits;
 use crate::runtime::web::guarded::{DISCARDED_MAX, LINGER};
 use crate::runtime::web::refusal::Refusal;
@@ -173,7 +174,12 @@ impl ClientBody {
     /// Lets nothing be read until this becomes true, or has had time for it.
     pub(super) fn wait_for(&mut self, mut is_wanted: watch::Receiver<bool>) {
         self.wanted = Some(Box::pin(async move {
-            let wanted = is_wanted.wait_for(|is_wanted| *is_wanted);
+            let wanted = async {
+                if is_wanted.wait_for(|is_wanted| *is_wanted).await.is_err() {
+                    // The server has answered without it.
+                    std::future::pending::<()>().await;
+                }
+            };
             let _ = tokio::time::timeout(WANTED_WITHIN, wanted).await;
         }));
     }
@@ -249,7 +255,10 @@ impl ClientBody {
         self.fail(400, "malformed", &reason)
     }
 
-    fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+    fn count(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        if let Some(trailers) = frame.trailers_mut() {
+            clean_trailers(trailers);
+        }
         let now = Some(Instant::now());
         *self.transfer.moved.lock().expect("nothing under this lock can panic") = now;
         self.came += frame.data_ref().map_or(0, Bytes::len) as u64;

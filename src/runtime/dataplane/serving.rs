@@ -50,7 +50,7 @@ pub(super) struct ModelBackend {
 }
 
 /// Headers of an answer that only this node may set.
-const OWN_HEADERS: [HeaderName; 5] = [
+pub(super) const OWN_HEADERS: [HeaderName; 5] = [
     HeaderName::from_static("x-model"),
     HeaderName::from_static("x-routing-version"),
     HeaderName::from_static("x-routing-txid"),

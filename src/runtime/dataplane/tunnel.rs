@@ -15,14 +15,19 @@ use crate::runtime::web::server::Client;
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// The client's end of an upgrade that a request asks for, and the protocol; `None` if it asks for
-/// none, or for HTTP/2, which it can have without.
+/// none, or among others for HTTP/2: it can have that without, and here nobody would see its
+/// requests.
 pub(super) fn wish(parts: &mut Parts) -> Option<(OnUpgrade, HeaderValue)> {
     let protocol = parts.headers.get(header::UPGRADE)?.clone();
     let asks = parts.headers.get_all(header::CONNECTION).iter().any(|value| {
         let names = value.to_str().unwrap_or_default().split(',');
         names.map(str::trim).any(|name| name.eq_ignore_ascii_case("upgrade"))
     });
-    let is_http2 = protocol.as_bytes().to_ascii_lowercase().starts_with(b"h2");
+    let mut protocols = parts.headers.get_all(header::UPGRADE).iter();
+    let is_http2 = protocols.any(|it| {
+        let names = it.as_bytes().split(|byte| *byte == b',');
+        names.map(<[u8]>::trim_ascii).any(|it| it.to_ascii_lowercase().starts_with(b"h2"))
+    });
     if !asks || is_http2 {
         return None;
     }

@@ -14,6 +14,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time-out of an answer.
 const WITHIN: Duration = Duration::from_secs(2);
 
+/// Time-out of a version's answer before a vote: votes have two seconds.
+const PROBE_WITHIN: Duration = Duration::from_millis(1500);
+
 /// Looks at all servers until the data plane ends.
 pub(super) async fn run(shared: Arc<Shared>) {
     loop {
@@ -41,4 +44,19 @@ async fn look(server: &Server, ready_path: Option<&str>) {
     };
     let answer = exchange(&server.connector, &server.address, path, None, WITHIN).await;
     server.set_ready(answer.ok().map(|it| (200..300).contains(&it.status)));
+}
+
+/// Asks a server whether it can answer.
+pub(super) async fn probe(server: &Server, ready_path: Option<&str>) -> Result<(), String> {
+    let body = ready_path.is_none().then(|| b"{}".to_vec());
+    let path = ready_path.unwrap_or("/predict");
+    let target = server.address.target(path).filter(|_| ready_path.is_none());
+    let target = target.as_deref().unwrap_or(path);
+    let asked = exchange(&server.connector, &server.address, target, body, PROBE_WITHIN).await?;
+    match asked.status {
+        502..=504 => Err(format!("it answers with {}", asked.status)),
+        200..=299 => Ok(()),
+        _ if ready_path.is_none() => Ok(()),
+        status => Err(format!("it answers with {status} at {path}")),
+    }
 }

@@ -28,6 +28,9 @@ pub(crate) const DISCARDED_MAX: usize = 4 * 1024 * 1024;
 /// Largest number of received bytes that are kept to explain a refusal.
 const KEPT_MAX: usize = 64 * 1024;
 
+/// Largest length of hyper's answer to a head that it cannot parse, in bytes.
+const BARE_BYTES_MAX: usize = 256;
+
 /// Header by which a node's answers are known; see [`Guarded::refuses`].
 pub(crate) const OWN_MARK: &str = "cache-control: no-store";
 
@@ -197,16 +200,24 @@ impl<S> Guarded<S> {
         self.own = Some((text.into_bytes(), 0));
     }
 
-    /// Takes the place of an answer that hyper gives by itself, to a head that it cannot parse.
-    /// Answers of the node have [`OWN_MARK`], and those of a server the version's name.
+    /// Takes the place of an answer that hyper gives by itself, to a head that it cannot parse: an
+    /// empty one, while a head is read and no request is answered. Nothing else is touched, also if
+    /// the bytes of a body look like it. Answers of the node have [`OWN_MARK`], and those of a
+    /// server the version's name.
     fn refuses(&mut self, bytes: &[u8]) -> bool {
         let Some(status) = bytes.strip_prefix(b"HTTP/1.1 4") else { return self.own.is_some() };
         let has = |mark: &str| {
             bytes.windows(mark.len()).any(|it| it.eq_ignore_ascii_case(mark.as_bytes()))
         };
-        let is_tunnel = self.state.inner().is_tunnel;
+        let is_of_head = {
+            let inner = self.state.inner();
+            inner.in_flight == 0 && inner.head_since.is_some() && !inner.is_tunnel
+        };
         if self.own.is_none()
-            && !is_tunnel
+            && is_of_head
+            && bytes.len() <= BARE_BYTES_MAX
+            && bytes.ends_with(b"\r\n\r\n")
+            && has("content-length: 0\r\n")
             && !has("x-model: ")
             && !has(OWN_MARK)
             && !has("x-routing-node: ")

@@ -76,7 +76,9 @@ fn read(files: &TlsFiles) -> Result<CertifiedKey, String> {
     let chain = read_certificates(certificates)?;
     let wrong = |path: &Path, why: String| format!("{}: {why}", path.display());
     let read = PrivateKeyDer::from_pem_file(key);
-    let read = read.map_err(|error| wrong(key, format!("no private key in PEM: {error}")))?;
+    let read = read.map_err(|error| {
+        wrong(key, format!("no private key in PEM, as --tls-key needs: {error}"))
+    })?;
     let signer = any_supported_type(&read);
     let signer =
         signer.map_err(|error| wrong(key, format!("this key is not supported: {error}")))?;
