@@ -129,6 +129,8 @@ fn an_answer_with_two_lengths_has_that_of_its_chunks_and_an_unknown_coding_is_no
     assert!(!answer.headers.contains_key("content-length"));
     let answer = client.get("/");
     assert_eq!((answer.status, &answer.json()["error"]), (502, &"upstream_garbled".into()));
+    let health = plane.health().of(&"v1".parse().unwrap());
+    assert_eq!((health.samples, health.errors), (2, 1), "gates see it");
 }
 
 #[test]

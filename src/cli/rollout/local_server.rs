@@ -25,7 +25,7 @@ const STORY_MAX: usize = 4_096;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub(in crate::cli) enum NodeRequest {
-    /// Status of the node. `{"standing": …, "http": …, "wall_ms": …, "can_decide": bool,
+    /// Status of the node. `{"standing": …, "http": …, "url": …, "wall_ms": …, "can_decide": bool,
     /// "outside": {gate: reason for which it has no answer}, "serves": {NAME: URL}}`.
     Status,
     /// Order to the machine; answered by a
@@ -85,6 +85,7 @@ impl LocalServer {
         Ok(json!({
             "standing": self.node.engine.standing()?,
             "http": self.node.plane.addr().to_string(),
+            "url": self.node.plane.url(),
             "wall_ms": wall.0,
             "can_decide": self.node.can_decide(),
             "outside": self.node.outside.failures(),

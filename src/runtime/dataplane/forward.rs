@@ -112,7 +112,8 @@ impl Way<'_> {
         if let Some(copy) = copies {
             tokio::spawn(mirror::send(copy, self.client.worker));
         }
-        match self.ask(version, request, place, transfer.as_ref()).await {
+        let answer = self.ask(version, request, place, transfer.as_ref()).await;
+        match answer.and_then(|it| self.checked(it, upgrade.is_some())) {
             Ok((response, lease)) => {
                 // The lease has it: the last but the body, once that has ended.
                 drop(transfer);
@@ -305,6 +306,26 @@ impl Way<'_> {
         self.failure(502, code, reason)
     }
 
+    /// An answer that can be passed on, without the coding of its body.
+    fn checked(
+        &self,
+        (mut response, lease): (Response<Incoming>, Lease),
+        is_upgrade_asked: bool,
+    ) -> Result<(Response<Incoming>, Lease), Failure> {
+        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let checked = match is_upgrade && !is_upgrade_asked {
+            true => Err("it switched protocols, which nobody had asked for"),
+            false => headers::take_coding(response.headers_mut()),
+        };
+        match checked {
+            Ok(()) => Ok((response, lease)),
+            Err(reason) => {
+                lease.server.failed();
+                Err(self.failure(502, "upstream_garbled", reason))
+            }
+        }
+    }
+
     /// Passes an answer on.
     async fn pass_on(
         &self,
@@ -314,11 +335,9 @@ impl Way<'_> {
         in_flight: InFlight,
     ) -> Response<ResponseBody> {
         let mut response = response;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(upgrade) = upgrade else {
-                let failure = self.broke_protocol();
-                return self.signed(&failure.refusal, in_flight);
-            };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(upgrade) = upgrade
+        {
             let protocol = response.headers().get(header::UPGRADE).cloned();
             let server = hyper::upgrade::on(&mut response);
             let held = (Arc::clone(self.client), lease, in_flight);
@@ -334,10 +353,6 @@ impl Way<'_> {
             return Response::from_parts(parts, ResponseBody::whole(Bytes::new(), in_flight));
         }
         let (mut parts, mut rest) = response.into_parts();
-        if let Err(reason) = headers::take_coding(&mut parts.headers) {
-            let failure = self.failure(502, "upstream_garbled", reason);
-            return self.signed(&failure.refusal, in_flight);
-        }
         self.finish(&mut parts.headers, http_version);
         parts.version = http_version;
         let limits = &self.shared.limits;
@@ -366,10 +381,6 @@ impl Way<'_> {
         let end = Some(limits.answer).filter(|it| !it.is_zero()).map(|it| Instant::now() + it);
         let body = ServerBody::new((read, rest), lease, counted, (limits.body_idle, end));
         Response::from_parts(parts, ResponseBody::streamed(body, in_flight))
-    }
-
-    fn broke_protocol(&self) -> Failure {
-        self.failure(502, "upstream_garbled", "it switched protocols, which nobody had asked for")
     }
 
     /// Sets the headers of an answer that are for the client.

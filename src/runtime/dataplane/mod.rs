@@ -62,7 +62,7 @@ use self::serving::{Backend, ModelBackend, ServingState, json_of};
 use super::driver::counters::Counter;
 use super::listen::{self, ListenError};
 use crate::machine::rollout::ServedState;
-use crate::model::Rng;
+use crate::model::{Rng, Time};
 use crate::proto::rollout::{HealthSnapshot, ModelId, NodeId, RemovalAuthority};
 use crate::runtime::clock::Clock;
 pub use crate::runtime::web::guarded::GuardCounters;
@@ -378,7 +378,7 @@ impl Shared {
     /// The state that is served; for a moment after the start it is waited for, because those that
     /// connect to a socket that was handed over should not notice a restart.
     async fn await_state(&self) -> Option<Arc<ServingState>> {
-        let since_start = Duration::from_micros(self.clock.mono().as_micros());
+        let since_start = self.clock.mono().since(Time::ZERO);
         let mut known = self.known.subscribe();
         let known = known.wait_for(|is_known| *is_known);
         let _ = tokio::time::timeout(STATE_WITHIN.saturating_sub(since_start), known).await;

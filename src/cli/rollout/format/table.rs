@@ -32,6 +32,9 @@ pub(in crate::cli) struct View {
     pub(in crate::cli) standing: EngineStatus,
     /// Address at which its data plane listens.
     pub(in crate::cli) http: Option<String>,
+    /// Address of the data plane for clients.
+    #[serde(default)]
+    pub(in crate::cli) url: Option<String>,
     /// Time of the answer by the node's clock, in ms since 1970.
     pub(in crate::cli) wall_ms: u64,
     /// Reason for which the node has no answer to a gate that another system judges, by gate.
@@ -105,8 +108,8 @@ impl View {
             let servers: Vec<_> = self.serves.iter().map(server).collect();
             text += &format!("servers: {}\n", servers.join(", "));
         }
-        if let Some(http) = &self.http {
-            text += &format!("data plane: http://{}\n", escape(http));
+        if let Some(url) = &self.url {
+            text += &format!("data plane: {}\n", escape(url));
         }
         text
     }

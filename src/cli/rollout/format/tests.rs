@@ -263,9 +263,9 @@ fn view(status: NodeStatus) -> View {
         refusals: Default::default(),
         claims: Default::default(),
     };
-    let http = Some("127.0.0.1:50051".to_owned());
+    let url = Some("http://127.0.0.1:50051".to_owned());
     let (outside, serves) = Default::default();
-    View { standing, http, wall_ms: LATER_MS, outside, serves }
+    View { standing, http: None, url, wall_ms: LATER_MS, outside, serves }
 }
 
 /// The words of a line, by columns.
@@ -421,7 +421,8 @@ fn who_has_not_begun_says_for_whom_it_waits() {
     let waits_for = vec!["node-b".to_owned(), "node-c".to_owned()];
     let standing = EngineStatus::Forming { node_id: node("node-a"), waits_for };
     let (outside, serves) = Default::default();
-    let text = View { standing, http: None, wall_ms: LATER_MS, outside, serves }.text(&[], false);
+    let text = View { standing, http: None, url: None, wall_ms: LATER_MS, outside, serves }
+        .text(&[], false);
     assert!(text.starts_with("node-a has not begun yet: it waits for node-b and node-c\n"));
 }
 
