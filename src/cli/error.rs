@@ -119,10 +119,7 @@ impl fmt::Display for CliError {
             Self::Rejected(reason) => write!(f, "not sent: {reason}"),
             Self::Pending(count) => {
                 let what = if *count == 1 { "message is" } else { "messages are" };
-                write!(
-                    f,
-                    "{count} {what} not final: too few members vote; kept, and sent until final"
-                )
+                write!(f, "{count} {what} not final; kept, and sent until enough members vote")
             }
             Self::Refused { refused, pending } => {
                 let what = if *refused == 1 { "text was" } else { "texts were" };
