@@ -251,8 +251,11 @@ fn one_that_was_called_gone_knows_it_when_it_is_back_and_is_let_in_again() {
     assert!(text.contains("CALLED GONE") && text.contains("peer rollout admit node-c"), "{text}");
     let (code, text) = trio.rollout("abort --id node-c");
     assert_eq!(code, Some(1), "{text}");
-    let text = trio.does("status");
-    assert!(text.contains("with the key it had; let it in: peer rollout admit node-c@"), "{text}");
+    trio.wait("it asks to be let in", |it| {
+        it.rollout("status")
+            .1
+            .contains("with the key it had; let it in: peer rollout admit node-c@")
+    });
     trio.does("admit node-c");
     trio.await_all_at(4);
     trio.does("abort --id node-c");
