@@ -14,6 +14,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use ::log::kv::Key;
 use ::log::{Level, Record};
@@ -54,8 +55,11 @@ impl LogLine {
         Self { level, event, message: message.into(), fields }
     }
 
-    /// Writes this line to the process's log, with the time `at`.
+    /// Writes this line to the process's log, with the time `at`, and tells it the listener.
     pub fn log(&self, at: WallTime) {
+        if let Some(listener) = LISTENER.get() {
+            listener(self, at);
+        }
         let Self { level, event, message, fields } = self;
         if *level > ::log::max_level() {
             return;
@@ -64,6 +68,17 @@ impl LogLine {
         ::log::log!(target: "folkmoot", *level, at = at.0, event = *event, fields = fields.as_str();
             "{message}");
     }
+}
+
+/// Function that is told each line of this process, also those below the level of the log. A process
+/// logs for one node, and has one listener.
+type Listener = Box<dyn Fn(&LogLine, WallTime) + Send + Sync>;
+
+static LISTENER: OnceLock<Listener> = OnceLock::new();
+
+/// Sets the function that is told each line from now on; only the first call has an effect.
+pub(in crate::cli) fn listen(listener: Listener) {
+    let _ = LISTENER.set(listener);
 }
 
 /// Format of log lines.

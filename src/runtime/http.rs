@@ -1,11 +1,11 @@
-//! HTTP on the one port of a node: its status page and metrics.
+//! HTTP on the one port of a node: its page, its feeds and its metrics.
 //!
 //! Invariants:
 //! - A connection ends within a bounded time for any behavior of its client, and no other
 //!   connection ends with it.
 //! - The number of connections is bounded, and so is the share of one address, so that HTTP takes
 //!   no descriptors and threads from the fleet.
-//! - No body is read.
+//! - Of a request's body no more than 64 KiB are read, and only where the handler wants it.
 //!
 //! The content of answers is the handler's business. A connection is served to its end on the
 //! thread that it came with.
@@ -18,27 +18,35 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{HOST, HeaderValue};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{HOST, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::driver::counters::Counter;
 use super::driver::options::{RawConnection, ServeConnection};
-use super::web::guarded::{ClientTimeouts, ConnectionState, GuardCounters};
+use super::web::guarded::{ClientTimeouts, ConnectionState, GuardCounters, InFlight};
 use super::web::refusal::{Refusal, own};
 use super::web::server::{Client, Handler, Places, serve};
 
+pub mod events;
+
 /// Largest number of HTTP connections at a time; above this new ones are answered with 503 and
-/// closed.
-const CONNECTIONS_MAX: usize = 64;
+/// closed. Each open page holds one for its events.
+const CONNECTIONS_MAX: usize = 192;
 
 /// Largest number of these connections from one address.
-const CONNECTIONS_OF_ONE_MAX: usize = 16;
+const CONNECTIONS_OF_ONE_MAX: usize = 128;
+
+/// Largest body of a request, in bytes.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Time-out of a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time-outs of a client; an idle connection outlives the pauses of programs that collect metrics.
 const TIMEOUTS: ClientTimeouts = ClientTimeouts {
@@ -49,10 +57,55 @@ const TIMEOUTS: ClientTimeouts = ClientTimeouts {
     half_close: true,
 };
 
-/// Handler of requests, on any number of threads at once.
+/// A request to a node.
+#[derive(Debug)]
+pub struct HttpRequest {
+    /// Head of the request.
+    pub head: Parts,
+    /// Body of the request; empty where the handler does not want it.
+    pub body: Bytes,
+    /// Address of the client.
+    pub from: SocketAddr,
+}
+
+impl HttpRequest {
+    /// True if a program of this machine asks, which names the machine by its address or as
+    /// `localhost`, and is no page of another site. Only then it may change something.
+    pub fn is_own(&self) -> bool {
+        let Parts { uri, headers, .. } = &self.head;
+        let own_origin = |it: &HeaderValue| {
+            let origin = it.to_str().ok().and_then(|it| it.split_once("://")).map(|it| it.1);
+            let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+            origin.is_some() && origin == host.or(uri.authority().map(|it| it.as_str()))
+        };
+        self.from.ip().to_canonical().is_loopback()
+            && names_this_machine(&self.head)
+            && headers.get_all(ORIGIN).iter().all(own_origin)
+    }
+}
+
+/// Content of an answer.
+#[derive(Debug)]
+pub enum Content {
+    /// All of it.
+    Whole(Bytes),
+    /// Parts as they come, until the sender is dropped.
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+impl From<Bytes> for Content {
+    fn from(whole: Bytes) -> Self {
+        Self::Whole(whole)
+    }
+}
+
+/// Handler of requests, on any number of threads at once, each in a tokio runtime.
 pub trait HttpHandler: Send + Sync {
-    /// Answer to a request, whose body is not read.
-    fn answer(&self, request: &Parts) -> Response<Bytes>;
+    /// True if the body of this request is wanted.
+    fn wants_body(&self, head: &Parts) -> bool;
+
+    /// Answer to a request.
+    fn answer(&self, request: &HttpRequest) -> Response<Content>;
 }
 
 /// Clients that are answered.
@@ -196,34 +249,54 @@ fn turn_away(connection: &RawConnection) -> io::Result<()> {
 }
 
 impl Handler for Shared {
-    type Body = Full<Bytes>;
+    type Body = AnswerBody;
 
     async fn handle(
         self: Arc<Self>,
         request: Request<Incoming>,
         client: Arc<Client>,
-    ) -> Response<Full<Bytes>> {
-        let _in_flight = client.state.begin(request.version() == hyper::Version::HTTP_2);
+    ) -> Response<AnswerBody> {
+        let in_flight = client.state.begin(request.version() == hyper::Version::HTTP_2);
         self.counters.requests.add(1);
-        let (parts, _body) = request.into_parts();
-        let hosts = parts.headers.get_all(HOST).iter().count();
-        let answer = match self.bar(&parts, client.from) {
-            Some(refusal) => text(403, &refusal.reason),
-            None if hosts > 1 => text(400, "a request has one Host header"),
-            None => self.handler.answer(&parts),
-        };
+        let answer = self.respond(request, client.from).await;
         self.counters.count(answer.status());
-        answer.map(Full::new)
+        answer.map(|content| AnswerBody { content: Some(content), _in_flight: in_flight })
     }
 }
 
 impl Shared {
+    async fn respond(&self, request: Request<Incoming>, from: SocketAddr) -> Response<Content> {
+        let (head, body) = request.into_parts();
+        let hosts = head.headers.get_all(HOST).iter().count();
+        let refusal = match self.bar(&head, from) {
+            Some(refusal) => Some((403, refusal.reason)),
+            None if hosts > 1 => Some((400, "a request has one Host header".to_owned())),
+            None => None,
+        };
+        if let Some((status, reason)) = refusal {
+            return text(status, &reason).map(Content::from);
+        }
+        let mut request = HttpRequest { head, body: Bytes::new(), from };
+        if self.handler.wants_body(&request.head) {
+            let body = Limited::new(body, BODY_BYTES_MAX).collect();
+            match tokio::time::timeout(BODY_TIMEOUT, body).await {
+                Ok(Ok(body)) => request.body = body.to_bytes(),
+                Ok(Err(_)) => {
+                    let reason = format!("a body has at most {BODY_BYTES_MAX} bytes");
+                    return text(413, &reason).map(Content::from);
+                }
+                Err(_) => return text(408, "the body did not come in time").map(Content::from),
+            }
+        }
+        self.handler.answer(&request)
+    }
+
     /// Refusal of a request because of its sender, if it is not allowed.
     fn bar(&self, request: &Parts, from: SocketAddr) -> Option<Refusal> {
         let is_let_in = match self.access {
             Access::Any => true,
             Access::Loopback => {
-                from.ip().to_canonical().is_loopback() && is_own(&request.headers, request)
+                from.ip().to_canonical().is_loopback() && names_this_machine(request)
             }
         };
         (!is_let_in).then(|| {
@@ -234,10 +307,54 @@ impl Shared {
     }
 }
 
+/// Body of an answer. Its request is being answered until all of it was taken.
+struct AnswerBody {
+    /// `None` once all of it was taken.
+    content: Option<Content>,
+    _in_flight: InFlight,
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let part = match self.content.take() {
+            None => None,
+            Some(Content::Whole(whole)) => Some(whole).filter(|it| !it.is_empty()),
+            Some(Content::Stream(mut parts)) => {
+                let part = parts.poll_recv(cx);
+                self.content = Some(Content::Stream(parts));
+                std::task::ready!(part)
+            }
+        };
+        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            None => true,
+            Some(Content::Whole(whole)) => whole.is_empty(),
+            Some(Content::Stream(_)) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            None => SizeHint::with_exact(0),
+            Some(Content::Whole(whole)) => SizeHint::with_exact(whole.len() as u64),
+            Some(Content::Stream(_)) => SizeHint::default(),
+        }
+    }
+}
+
 /// True if a request names this machine, or nobody.
-fn is_own(headers: &HeaderMap, request: &Parts) -> bool {
+fn names_this_machine(request: &Parts) -> bool {
     let named = request.uri.authority().map(|it| it.as_str());
-    let mut hosts = headers.get_all(HOST).iter().map(HeaderValue::to_str);
+    let mut hosts = request.headers.get_all(HOST).iter().map(HeaderValue::to_str);
     named.is_none_or(is_own_name) && hosts.all(|it| it.is_ok_and(is_own_name))
 }
 

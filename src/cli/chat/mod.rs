@@ -27,6 +27,7 @@ mod session;
 mod settings;
 mod typing;
 pub(in crate::cli) mod verify;
+pub(in crate::cli) mod web;
 
 use self::args::{ChatArgs, ChatCommand, ChatOrder};
 use crate::cli::CliError;

@@ -12,7 +12,7 @@ use super::local_server::{LocalServer, handler};
 use super::model::item_of;
 use super::run::{TOLD_MAX, doubled, start_failed};
 use crate::cli::log::LogLine;
-use crate::cli::run::{Running, Service, signals};
+use crate::cli::run::{CHAT_MESSAGE, Running, Service, signals};
 use crate::cli::{CliError, descriptor_check};
 use crate::machine::chat::Config;
 use crate::model::Now;
@@ -165,7 +165,9 @@ fn take(
         ChatNotification::Delivered(entries) => {
             for entry in entries {
                 if let Body::Chat(chat) = &entry.body {
-                    ::log::debug!("{}", item_of(&entry, chat, me).line());
+                    let fields = json!({ "room": chat.room_id, "seq": entry.seq_no });
+                    let text = item_of(&entry, chat, me).line();
+                    LogLine::new(Level::Debug, CHAT_MESSAGE, text, fields).log(now.wall);
                 }
             }
             Ok(())

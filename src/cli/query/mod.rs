@@ -7,6 +7,7 @@
 mod client;
 mod error;
 mod explain;
+pub(in crate::cli) mod fleet;
 mod graph;
 mod local;
 mod members;

@@ -17,6 +17,7 @@ mod run;
 mod settings;
 pub mod start_args;
 mod watch;
+pub(in crate::cli) mod web;
 
 use self::args::{RolloutArgs, RolloutCommand};
 use super::CliError;

@@ -14,6 +14,7 @@ use rand::rngs::SysRng;
 use rand::{SeedableRng as _, TryRng as _};
 use serde_json::json;
 
+use super::feed::Feed;
 use super::http::Pages;
 use super::report::{self, Reporting};
 use super::role::{Api, EventOf, LocalApi, Role};
@@ -46,6 +47,7 @@ pub(super) struct NodeContext {
     pub(super) listener: TcpListener,
     pub(super) dir: DataDir,
     pub(super) rng: Rng,
+    pub(super) feed: Arc<Feed>,
 }
 
 impl NodeContext {
@@ -54,7 +56,9 @@ impl NodeContext {
         let endpoint = place.endpoint;
         lines::install(&settings.log, LogOrigin { role, node: endpoint })?;
         let (listener, dir) = place.open()?;
-        Ok(Self { endpoint, listener, dir, rng: random()? })
+        let mut rng = random()?;
+        let feed = Feed::start(&mut rng);
+        Ok(Self { endpoint, listener, dir, rng, feed })
     }
 }
 
@@ -88,13 +92,15 @@ pub(super) fn run_node<R: Role>(
     (machine, api): (R::Machine, Api<R::Machine>),
     journal: Journal<<R::Machine as Vocabulary>::Record>,
     (listener, dir, settings): (TcpListener, &DataDir, &NodeSettings),
+    feed: Arc<Feed>,
 ) -> Result<(), CliError> {
     let system = |action| move |source| CliError::System { action, source };
     let signals =
         signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
     let (events_in, events) = channel(report::EVENTS_MAX);
     let counters = Arc::new(HttpCounters::default());
-    let pages = Arc::new(Pages::<R>::new(Arc::clone(&counters), api.clone()));
+    let pages = Pages::<R>::new(Arc::clone(&counters), api.clone(), Arc::clone(&feed), settings);
+    let pages = Arc::new(pages);
     let dialects = api.as_ref().map_or_else(DialectServers::default, |it| it.dialects());
     if let Some(access) = settings.http {
         let server = HttpServer::new(Arc::clone(&pages) as _, access, Arc::clone(&counters));
@@ -122,6 +128,7 @@ pub(super) fn run_node<R: Role>(
     if let Some(api) = &api {
         api.stop();
     }
+    feed.close();
     driver.stop(STOP_GRACE);
     if let Some(api) = api {
         api.close();

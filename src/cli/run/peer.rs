@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use crossbeam_channel::Receiver;
 use serde_json::{Map, Value, json};
 
+use super::feed::Feed;
 use super::local_api::{self, ApiRequest};
 use super::node::{NodeContext, open_journal, run_node};
 use super::role::{LocalApi, OperatorAsk, Role};
@@ -19,6 +20,7 @@ use crate::cli::report::PeerReport;
 use crate::cli::rollout::{self, RolloutService};
 use crate::cli::settings::PeerSettings;
 use crate::cli::share::running;
+use crate::machine::membership::seedbook::SeedBook;
 use crate::model::{Endpoint, KeyPair, Now};
 use crate::network::shares::{Sharing, Taking};
 use crate::network::{self, Network, Subscriptions};
@@ -56,6 +58,10 @@ impl Role for Peer {
         machine.status()
     }
 
+    fn book(machine: &PeerNode) -> SeedBook {
+        machine.book().clone()
+    }
+
     fn answer(driver: &Arc<Driver<PeerNode>>, ask: OperatorAsk) -> Result<Value, String> {
         match ask {
             OperatorAsk::Topology => {
@@ -81,6 +87,7 @@ struct PeerApi {
     prepared: Mutex<Prepared>,
     services: Services,
     announced: Announced,
+    feed: Arc<Feed>,
 }
 
 /// Settings of the services that run inside a peer.
@@ -169,7 +176,7 @@ impl LocalApi<PeerNode> for PeerApi {
         let is_quiet = matches!(event, Event::Broadcast(_));
         let is_told = self.subscriptions.on_event(now, event);
         self.sharing.on_event(event);
-        is_told && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
+        is_told && (!is_quiet || self.feed.is_read() || ::log::log_enabled!(::log::Level::Debug))
     }
 
     fn answers(&self) -> Receiver<Command> {
@@ -227,6 +234,14 @@ impl LocalApi<PeerNode> for PeerApi {
         sections
     }
 
+    fn shares(&self) -> Value {
+        let mut list = json!(self.sharing.list());
+        for share in list.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            share.remove("ticket");
+        }
+        list
+    }
+
     fn stop(&self) {
         self.services.stop();
     }
@@ -255,7 +270,7 @@ impl LocalApi<PeerNode> for PeerApi {
 /// # Errors
 /// Fails if it cannot start, or its disk fails.
 pub fn peer(settings: &PeerSettings, services: ServiceSettings) -> Result<(), CliError> {
-    let NodeContext { endpoint, listener, dir, rng } =
+    let NodeContext { endpoint, listener, dir, rng, feed } =
         NodeContext::prepare(Peer::NAME, &settings.node)?;
     let is_here = |it: Endpoint| it.ip().is_loopback();
     if is_here(endpoint) && settings.node.seeds.iter().any(|it| !is_here(it.endpoint)) {
@@ -293,7 +308,9 @@ pub fn peer(settings: &PeerSettings, services: ServiceSettings) -> Result<(), Cl
         prepared,
         services,
         announced,
+        feed: Arc::clone(&feed),
     };
     let api: Arc<dyn LocalApi<PeerNode>> = Arc::new(api);
-    run_node(Peer::default(), (machine, Some(api)), journal, (listener, &dir, &settings.node))
+    let place = (listener, &dir, &settings.node);
+    run_node(Peer::default(), (machine, Some(api)), journal, place, feed)
 }

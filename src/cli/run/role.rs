@@ -11,6 +11,7 @@ use super::local_api::ApiRequest;
 use crate::cli::CliError;
 use crate::cli::log::LogLine;
 use crate::machine::membership::authority::OperatorOrder;
+use crate::machine::membership::seedbook::SeedBook;
 use crate::machine::{Machine, Vocabulary};
 use crate::model::statement::Proposal;
 use crate::model::{Endpoint, Now};
@@ -46,6 +47,9 @@ pub(super) trait Role: Send + Sized + 'static {
 
     /// Status of the node now; the node stands still meanwhile.
     fn status(machine: &Self::Machine) -> Self::Status;
+
+    /// The seeds as the node knows them; none in a fleet without seeds.
+    fn book(machine: &Self::Machine) -> SeedBook;
 
     /// Answer to a question or an order of the operator.
     ///
@@ -98,6 +102,9 @@ pub(super) trait LocalApi<M: Drivable>: Send + Sync + 'static {
 
     /// Status of the services that run inside the node, by name.
     fn status(&self) -> Map<String, Value>;
+
+    /// The shares of the fleet as far as this node knows, without their tickets.
+    fn shares(&self) -> Value;
 
     /// Stops the services, before the node says goodbye.
     fn stop(&self);

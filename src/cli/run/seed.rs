@@ -12,6 +12,7 @@ use crate::cli::report::SeedReport;
 use crate::cli::settings::SeedSettings;
 use crate::machine::Input;
 use crate::machine::membership::authority::Record;
+use crate::machine::membership::seedbook::SeedBook;
 use crate::model::Now;
 use crate::node::seed_kind::{Command, Event};
 use crate::node::{SeedNode, SeedStatus};
@@ -44,6 +45,10 @@ impl Role for Seed {
         machine.status()
     }
 
+    fn book(machine: &SeedNode) -> SeedBook {
+        machine.authority().book().clone()
+    }
+
     fn answer(driver: &Arc<Driver<SeedNode>>, ask: OperatorAsk) -> Result<Value, String> {
         match ask {
             OperatorAsk::Topology => {
@@ -73,7 +78,7 @@ impl Role for Seed {
 /// Fails if it cannot start, or its disk fails.
 pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
     let context = NodeContext::prepare(Seed::NAME, &settings.node)?;
-    let NodeContext { endpoint, listener, dir, rng } = context;
+    let NodeContext { endpoint, listener, dir, rng, feed } = context;
     let keys = dir.identity()?;
     settings.check_key(keys.public(), dir.path())?;
     let (journal, mut records, is_torn) = open_journal::<SeedNode>(&dir)?;
@@ -85,5 +90,6 @@ pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
     let who = (settings.id, endpoint, keys);
     let machine = SeedNode::new(settings.machines, who, settings.node.book(), records, rng)
         .in_fleet(settings.node.fleet.clone());
-    run_node(Seed::default(), (machine, None), journal, (listener, &dir, &settings.node))
+    let place = (listener, &dir, &settings.node);
+    run_node(Seed::default(), (machine, None), journal, place, feed)
 }

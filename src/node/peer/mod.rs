@@ -242,6 +242,11 @@ impl PeerNode {
         admissions.map(SeedCertificate::Admission).chain(removals)
     }
 
+    /// The seeds as this peer knows them.
+    pub const fn book(&self) -> &SeedBook {
+        self.applicant.book()
+    }
+
     /// Status of this peer for its operator.
     pub fn status(&self) -> PeerStatus {
         let (gossip_made, gossip_held, gossip_duplicates) = self.gossip.counts();

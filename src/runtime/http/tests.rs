@@ -15,13 +15,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Echo;
 
 impl HttpHandler for Echo {
-    fn answer(&self, request: &Parts) -> Response<Bytes> {
-        if request.method != Method::GET {
+    fn wants_body(&self, head: &Parts) -> bool {
+        head.uri.path() == "/body"
+    }
+
+    fn answer(&self, request: &HttpRequest) -> Response<Content> {
+        let path = request.head.uri.path();
+        let answer = if path == "/body" {
+            own(200, "text/plain", request.body.clone())
+        } else if request.head.method == Method::GET {
+            own(200, "text/plain", format!("{path}|"))
+        } else {
             let mut answer = text(405, "no");
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-            return answer;
-        }
-        own(200, "text/plain", format!("{}|", request.uri.path()))
+            answer
+        };
+        answer.map(Content::from)
     }
 }
 
