@@ -18,9 +18,12 @@ const THEME = 'folkmoot-theme';
 
 const $ = (id) => document.getElementById(id);
 
-function start() {
+async function start() {
 	const fleet = new Fleet();
-	const connection = new Connection(fleet, banner());
+	// The page of a recorded run has a player in place of a connection.
+	const isRun = document.querySelector('meta[name="folkmoot-player"]');
+	const Source = isRun ? (await import('./player.js')).Player : Connection;
+	const connection = new Source(fleet, banner());
 	const now = () => connection.now();
 	const go = (hash) => (location.hash = hash);
 	const context = { fleet, connection, confirm, now, go };

@@ -111,7 +111,7 @@ export class Connection {
 			this.#close();
 			this.#later();
 		};
-		for (const name of ['log', 'gossip', 'chat', 'lost', 'reset', 'end']) {
+		for (const name of ['log', 'gossip', 'folded', 'chat', 'lost', 'reset', 'end']) {
 			source.addEventListener(name, (event) => this.#event(name, event));
 		}
 	}
@@ -195,10 +195,9 @@ export class Connection {
 		return json;
 	}
 
-	/** Messages of a room after a number. */
-	history(room, after, limit) {
-		const query = new URLSearchParams({ room, after, limit });
-		return this.#json(`${BASE}/chat/history?${query}`, {});
+	/** Messages of all rooms after a number. */
+	history(after, limit) {
+		return this.#json(`${BASE}/chat/history?after=${after}&limit=${limit}`, {});
 	}
 
 	/** The whole status of the node; one that is not healthy answers as well. */

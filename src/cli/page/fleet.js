@@ -7,6 +7,7 @@ import { Graph, stateText } from './graph.js';
 const SIGNS = { alive: '●', suspected: '!', removed: '✕', left: '○' };
 const STATES = ['suspected', 'alive', 'removed', 'left'];
 const NEWS_SHOWN = 12;
+const LIST_MS = 900;
 /** Largest fleet whose list is open from the start. */
 const OPEN_MAX = 12;
 const HEADS = { endpoint: 'Node', state: 'State', name: 'Name', degree: 'Links', since: 'Since',
@@ -14,7 +15,7 @@ const HEADS = { endpoint: 'Node', state: 'State', name: 'Name', degree: 'Links',
 const HELP = 'Arrow keys choose a node, Enter opens it, plus and minus zoom, 0 shows all. The list '
 	+ 'below has the same nodes.';
 
-const byName = (a, b) => a.localeCompare(b, 'en', { numeric: true });
+const byName = new Intl.Collator('en', { numeric: true }).compare;
 const address = (endpoint) => `?node=${encodeURIComponent(endpoint)}`;
 const stateWord = (it) => `${SIGNS[it.state]} ${stateText(it) || 'alive'}`;
 
@@ -40,6 +41,7 @@ export class FleetView {
 	#chosen = null;
 	#shownChoice = null;
 	#isFirst = true;
+	#listedAt = 0;
 
 	constructor(section, context) {
 		this.#c = context;
@@ -137,6 +139,10 @@ export class FleetView {
 		const { fleet } = this.#c;
 		if (changes.has('members') || changes.has('links')) this.graph.update();
 		else if (changes.has('seeds')) this.graph.wake();
+		// Gossip changes many times a second; ages and rates may be a second old.
+		const isQuiet = !['members', 'links', 'node'].some((it) => changes.has(it));
+		if (isQuiet && Date.now() - this.#listedAt < LIST_MS) return;
+		this.#listedAt = Date.now();
 		this.#summary(fleet);
 		this.#showList();
 		const seen = new Set();
@@ -155,7 +161,7 @@ export class FleetView {
 		attr(this.canvas, 'aria-label', `Map of the fleet: ${parts.join(', ')}`);
 		if (tally.suspected) parts.push(`${tally.suspected} suspected`);
 		if (quorum?.seeds) {
-			parts.push(`${quorum.linked} of ${count(quorum.seeds, 'seed')} in reach`,
+			parts.push(`linked with ${quorum.linked} of ${count(quorum.seeds, 'seed')}`,
 				`${quorum.needed} yes votes decide`);
 		}
 		const gossip = fleet.gossip.heard.rate(this.#c.now());
@@ -203,7 +209,7 @@ export class FleetView {
 				nodeLink(it.endpoint, `■ seed ${it.id ?? '?'}: ${it.endpoint}`), h('span.soft')),
 			(row, it) => {
 				attr(row, 'data-linked', String(Boolean(it.linked)));
-				const reach = it.linked ? 'in reach' : 'not in reach';
+				const reach = it.linked ? 'linked' : 'not linked';
 				say(row.lastChild, it.endpoint === own ? 'this node' : reach);
 			});
 		const total = fleet.members.size;
@@ -289,7 +295,7 @@ export class FleetView {
 		return [
 			['Role', `seed ${it.id ?? '?'}`],
 			['Version', isOwn && fleet.node.version],
-			['Reach', isOwn ? 'this node' : it.linked ? '✓ linked' : '▲ no link'],
+			['Reach', isOwn ? 'this node' : it.linked ? '✓ linked' : '– not linked'],
 			['Votes', `in ${voted.length} of ${count(fleet.decisions.length, 'decision')}`],
 			['Last vote', says && `${says.yes ? 'yes' : 'no'}, about ${says.about}`],
 		].filter(([, text]) => text);

@@ -3,15 +3,16 @@
 import { attr, button, card, clock, count, day, h, keyed, none, say, title } from './dom.js';
 
 const PAGE = 200;
-/** The room that `peer chat send` uses unless another is named. */
+/** The room that is meant unless another is named. */
 const GENERAL = 'general';
 
 export class LogView {
 	#c;
-	#room = null;
-	#reading = new Set();
-	#stale = new Set();
-	#begin = new Map();
+	#room = GENERAL;
+	#isReading = false;
+	#isStale = true;
+	#final = 0;
+	#begin = null;
 	#isAtEnd = true;
 
 	constructor(section, context) {
@@ -31,9 +32,9 @@ export class LogView {
 			event.preventDefault();
 			this.#say();
 		} }, this.text, this.send);
-		this.problem = h('p.note.bad', { role: 'alert', hidden: true });
-		this.only = h('p.note', null, 'This page only shows the chat: to say something, open it on the '
-			+ 'node’s own machine.');
+		this.problem = h('p.note', { role: 'alert', hidden: true });
+		this.only = h('p.note', null, 'This page only shows the chat: to say something, open it on '
+			+ 'the node’s own machine.');
 		this.rooms = h('ul.rooms');
 		this.group = h('ul.near');
 		this.absent = none('This node takes part in no chat. Begin with: ', 'peer --chat 1');
@@ -41,59 +42,53 @@ export class LogView {
 			this.problem, this.form, this.only),
 		h('div.side', null, card('Rooms', this.rooms), card('Group', this.group)));
 		section.append(title('log', 'Chat', this.said), this.absent, this.whole);
+		context.fleet.on((changes) => (this.#isStale ||= changes.has('said')));
 	}
 
 	show({ query }) {
-		const room = query.get('room');
-		if (room && room !== this.#room) this.#enter(room);
-	}
-
-	#enter(room) {
-		this.#room = room;
+		this.#room = query.get('room') ?? this.#room;
 		this.#isAtEnd = true;
-		this.#c.fleet.room(room);
-		this.#read(room);
 	}
 
-	/** Reads what is new in a room, one request at a time. */
-	async #read(room) {
-		if (this.#reading.has(room)) return this.#stale.add(room);
-		this.#reading.add(room);
+	/** Reads what is new, one request at a time. */
+	async #read() {
+		if (this.#isReading) return;
+		this.#isReading = true;
+		this.#isStale = false;
+		this.#final = this.#c.fleet.services.chat.final;
 		const { fleet, connection } = this.#c;
-		const newest = fleet.services.chat?.last ?? 0;
-		let after = fleet.room(room).messages.at(-1)?.seq ?? Math.max(0, newest - PAGE);
-		if (!this.#begin.has(room)) this.#begin.set(room, after);
+		const begin = Math.max(0, (fleet.services.chat.last ?? 0) - PAGE);
+		this.#begin ??= begin;
+		let after = fleet.chat.at(-1)?.seq ?? begin;
 		await this.#try('The messages cannot be read', async () => {
 			for (let isMore = true; isMore;) {
-				const json = await connection.history(room, after, PAGE);
+				const json = await connection.history(after, PAGE);
 				const last = json.messages.at(-1)?.seq ?? 0;
-				fleet.addHistory(room, json);
+				fleet.addHistory(json);
 				isMore = json.more && last > after;
 				after = last;
 			}
 		});
-		this.#reading.delete(room);
-		return this.#stale.delete(room) && this.#read(room);
+		this.#isReading = false;
 	}
 
-	/** Reads the messages before the first that is shown. */
+	/** Reads the messages before the first one, until there is one of this room. */
 	async #earlier() {
 		const { fleet, connection } = this.#c;
-		const room = this.#room;
 		const high = this.list.scrollHeight;
 		this.earlier.disabled = true;
 		await this.#try('The messages cannot be read', async () => {
-			// Other rooms have numbers too: a stretch may hold nothing of this one.
-			for (let older = []; this.#begin.get(room) > 0 && !older.length;) {
-				const until = this.#begin.get(room);
-				const json = await connection.history(room, Math.max(0, until - PAGE), PAGE);
-				this.#begin.set(room, Math.max(0, until - PAGE));
-				older = json.messages.filter((it) => it.seq <= until);
-				fleet.addHistory(room, { messages: older });
+			for (let isFound = false; this.#begin > 0 && !isFound;) {
+				const until = this.#begin;
+				this.#begin = Math.max(0, until - PAGE);
+				const json = await connection.history(this.#begin, PAGE);
+				const messages = json.messages.filter((it) => it.seq <= until);
+				fleet.addHistory({ ...json, messages });
+				isFound = fleet.chat.some((it) => it.seq <= until && it.room === this.#room);
 			}
 		});
 		this.earlier.disabled = this.#isAtEnd = false;
-		this.update(new Set());
+		this.update();
 		this.list.scrollTop += this.list.scrollHeight - high;
 	}
 
@@ -102,57 +97,53 @@ export class LogView {
 		if (!text) return;
 		this.send.disabled = true;
 		await this.#try('Not sent', async () => {
-			await this.#c.connection.post('chat/say', { room: this.#room, text });
+			const json = await this.#c.connection.post('chat/say', { room: this.#room, text });
 			this.text.value = '';
-			this.#isAtEnd = true;
-			this.#read(this.#room);
+			this.#isStale = this.#isAtEnd = true;
+			this.update();
+			return json.kept && 'It is kept, and gets its place once a majority is in reach.';
 		});
 		this.send.disabled = false;
 		this.text.focus();
 	}
 
+	/** Does something, and shows what it returns or why it failed. */
 	async #try(what, act) {
-		try {
-			await act();
-			this.problem.hidden = true;
-		} catch (error) {
-			say(this.problem, `${what}: ${error.message}`);
-			this.problem.hidden = false;
-		}
+		const note = await act().catch((error) => `▲ ${what}: ${error.message}`);
+		this.problem.hidden = !note;
+		say(this.problem, note || '');
 	}
 
-	update(changes) {
+	update() {
 		const { fleet } = this.#c;
 		const { chat } = fleet.services;
 		this.absent.hidden = Boolean(chat);
 		this.whole.hidden = this.said.hidden = !chat;
 		if (!chat) return;
-		const rooms = [...new Set([...(chat.rooms ?? [GENERAL]), ...fleet.rooms.keys()])];
-		if (!this.#room) this.#enter(rooms[0]);
-		else if (changes.has('said')) this.#read(this.#room);
-		const parts = [Number.isInteger(chat.leader)
-			? `♛ ${name(chat, chat.leader)} leads in term ${chat.term}` : 'nobody leads',
-		`final up to ${chat.final}`];
+		if (this.#isStale || chat.final > this.#final) this.#read();
+		const parts = [chat.leader ? `♛ peer_${chat.leader} leads in term ${chat.term}`
+			: 'nobody leads', `final up to ${chat.final}`];
 		if (chat.pending) parts.push(`${count(chat.pending, 'message')} pending`);
 		if (chat.quorum === false) parts.push('▲ no majority is in reach: messages wait');
 		say(this.said, parts.join(' · '));
+		const rooms = new Set([GENERAL, this.#room, ...fleet.chat.map((it) => it.room)]);
 		keyed(this.rooms, rooms, (it) => it, (it) => h('li', null,
 			h('a', { href: `#/log?room=${encodeURIComponent(it)}` }, it)),
 		(row, it) => attr(row.firstChild, 'aria-current', it === this.#room));
 		keyed(this.group, members(chat), ([it]) => it, ([it]) => h('li', null, h('span', null, it),
 			h('span.soft')), (row, [, note]) => say(row.lastChild, note));
-		this.#show(fleet.room(this.#room).messages);
+		this.#show(fleet.chat.filter((it) => it.room === this.#room));
 		this.form.hidden = !fleet.mayAct;
 		this.only.hidden = fleet.mayAct;
 	}
 
 	#show(messages) {
 		this.none.hidden = messages.length > 0;
-		this.earlier.hidden = !this.#begin.get(this.#room);
+		this.earlier.hidden = !this.#begin;
 		let before = '';
 		keyed(this.list, messages, (it) => it.seq, (it) => h('li', { 'data-seq': it.seq },
-			h('span.small', null, `#${it.seq}`), h('b', null, it.from), h('time', null, clock(it.at_ms)),
-			h('p', null, it.text)), (row, it) => {
+			h('span.small', null, `#${it.seq}`), h('b', null, it.from),
+			h('time', null, clock(it.at_ms)), h('p', null, it.text)), (row, it) => {
 			const date = it.at_ms ? day(it.at_ms) : before;
 			attr(row, 'data-day', date !== before && date);
 			before = date;
@@ -161,17 +152,10 @@ export class LogView {
 	}
 }
 
-function name(chat, id) {
-	return chat.roster?.find((it) => it.id === id)?.name ?? `peer_${id}`;
-}
-
 /** Members with a note; a summary if the node tells no list. */
-function members(chat) {
-	if (!chat.roster) {
-		const away = (chat.away ?? []).map((id) => name(chat, id));
-		return [[count(chat.members, 'member'), away.length ? `away: ${away.join(', ')}` : 'all here'],
-			['This node', `${name(chat, chat.id)}, ${chat.role?.toLowerCase()}`]];
-	}
-	return chat.roster.map((it) => [it.name, [it.id === chat.leader && '♛ leads',
-		it.id === chat.id && 'this node', it.linked === false && 'away'].filter(Boolean).join(', ')]);
+function members({ id, leader, members: all, away = [], status }) {
+	const note = (it) => [it.node_id === leader && '♛ leads', it.node_id === id && 'this node',
+		!it.linked && 'away'].filter(Boolean).join(', ');
+	if (status) return status.members.map((it) => [`peer_${it.node_id}`, note(it)]);
+	return [[count(all, 'member'), away.length ? `${away.length} away` : 'all here']];
 }

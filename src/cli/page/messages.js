@@ -5,7 +5,7 @@ import { ago, bytes, card, cells, draw, h, keyed, line, nodeLink, none, number, 
 
 const SHOWN = 100;
 /** Counters that are shown as rates beside those of gossip. */
-const COUNTERS = /delivered|published|duplicates|bytes_in$|bytes_out$/;
+const COUNTERS = /^bytes_|duplicates$/;
 
 function pictured(head) {
 	const row = line(head, 3);
@@ -44,8 +44,9 @@ export class MessagesView {
 		const at = now();
 		const { gossip } = fleet;
 		say(this.last, gossip.last?.text ? `last gossip: ${gossip.last.text}` : '');
-		const rates = [...fleet.rates].filter(([name]) => COUNTERS.test(name)).slice(0, 4);
-		const tiles = [['gossip heard', gossip.heard], ['gossip made', gossip.made], ...rates];
+		const rates = [...fleet.rates].filter(([name]) => COUNTERS.test(name)).slice(0, 3);
+		const tiles = [['gossip heard', gossip.heard], ['gossip made', gossip.made],
+			['messages', fleet.delivered], ...rates];
 		keyed(this.tiles, tiles, ([name]) => name, ([name]) => h('div.card', null,
 			h('span.small', null, name.replace(/[_.]/g, ' ')), h('b'), spark()), (tile, [name, it]) => {
 			const value = it.rate(at);

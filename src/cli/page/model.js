@@ -5,7 +5,8 @@
 //   fleet.on((changes, news) => …);   // after each change; returns a function that ends it
 //   fleet.setFleet(json, now);        // a whole answer of GET /-/folkmoot/fleet
 //   fleet.apply({ name, data }, now); // one event of GET /-/folkmoot/events, with parsed data
-//   fleet.addHistory(room, json);     // an answer of GET /-/folkmoot/chat/history
+//   fleet.applyAll([{ at_ms, name, data }, …]); // many events, told as one change
+//   fleet.addHistory(json);           // an answer of GET /-/folkmoot/chat/history
 //   fleet.tick(now);                  // once a second: ends what has had its time
 //   fleet.reset();                    // forgets all, as when a player goes back
 //
@@ -24,11 +25,12 @@
 //   decisions, votes, messages, log, happened
 //   topics      Map topic -> { topic, count, bytes, series }
 //   gossip      { made, heard: Series, links: Map endpoint -> Series, last }
-//   rooms       Map room -> { room, messages (oldest first) }
-//   rates       Map counter -> Series;  health: Map node of a rollout -> [{ window, models }]
+//   chat        messages { seq, room, from, at_ms, text }, oldest first
+//   delivered   Series; rates: Map counter -> Series;  health: Map node of a rollout -> [{ window, models }]
 //   nameOf(endpoint), tally(), standing()
 
 const KEPT = 200;
+const NEWS_MAX = 50;
 const MINUTE = 60;
 const SUSPECTED_MS = 60000;
 /** Time for which an ended member stays in the picture. */
@@ -99,12 +101,14 @@ export class Fleet {
 	}
 
 	#clear() {
-		for (const it of ['decisions', 'votes', 'messages', 'log', 'happened']) this[it] = [];
-		const maps = ['members', 'seeds', 'links', 'topics', 'rooms', 'rates', 'health'];
+		const lists = ['decisions', 'votes', 'messages', 'log', 'happened', 'chat'];
+		for (const it of lists) this[it] = [];
+		const maps = ['members', 'seeds', 'links', 'topics', 'rates', 'health'];
 		for (const it of maps) this[it] = new Map();
 		this.node = this.quorum = this.told = this.#counters = this.#adjacent = null;
 		this.services = {};
 		this.mayAct = false;
+		this.delivered = new Series();
 		this.gossip = { made: new Series(), heard: new Series(), links: new Map(), last: null };
 		this.#names = new Map();
 	}
@@ -281,10 +285,10 @@ export class Fleet {
 
 	#setNames() {
 		const { chat, rollout } = this.services;
-		this.#names = new Map((chat?.roster ?? []).map((it) => [it.endpoint, it.name]));
-		for (const { host, port, node_id } of this.standing()?.roster?.nodes ?? []) {
-			this.#names.set(`${host.includes(':') ? `[${host}]` : host}:${port}`, node_id);
-		}
+		const all = [...(chat?.status?.members ?? []), ...(this.standing()?.roster?.nodes ?? [])];
+		this.#names = new Map(all.map(({ host, port, node_id: id }) => [
+			`${host.includes(':') ? `[${host}]` : host}:${port}`,
+			typeof id === 'number' ? `peer_${id}` : id]));
 		if (rollout?.node_id) this.#names.set(this.node?.endpoint, rollout.node_id);
 	}
 
@@ -312,17 +316,26 @@ export class Fleet {
 
 	// ---- events
 
-	apply({ name, data }, now) {
+	apply(event, now) {
+		this.#apply(event, now);
+		this.#emit();
+	}
+
+	applyAll(events) {
+		for (const it of events) this.#apply(it, it.at_ms);
+		this.#news = this.#news.slice(-NEWS_MAX);
+		this.#emit();
+	}
+
+	#apply({ name, data }, now) {
 		if (name === 'log') this.#line(data, now);
 		else if (name === 'gossip') this.#gossip(data, now);
-		else if (name === 'chat') {
-			this.room(data.room);
-			this.#changes.add('said');
-		} else if (name === 'lost') {
+		else if (name === 'chat') this.#changes.add('said');
+		else if (name === 'folded') this.delivered.add(data.counts?.delivered ?? 0, now);
+		else if (name === 'lost') {
 			const text = `This page was too slow: ${data.count} events are not shown`;
 			this.#tell('lost', null, text, now);
 		}
-		this.#emit();
 	}
 
 	#gossip({ made = 0, heard = {}, last }, now) {
@@ -357,15 +370,10 @@ export class Fleet {
 		this.#emit();
 	}
 
-	room(room) {
-		if (!this.rooms.has(room)) this.rooms.set(room, { room, messages: [] });
-		return this.rooms.get(room);
-	}
-
-	addHistory(name, json) {
-		const room = this.room(name);
-		const all = [...room.messages, ...(json.messages ?? [])].map((it) => [it.seq, it]);
-		room.messages = [...new Map(all).values()].sort((a, b) => a.seq - b.seq);
+	addHistory({ room, messages = [] }) {
+		const all = [...this.chat, ...messages.map((it) => ({ ...it, room: it.room ?? room }))];
+		const bySeq = new Map(all.map((it) => [it.seq, it]));
+		this.chat = [...bySeq.values()].sort((a, b) => a.seq - b.seq);
 		this.#changes.add('chat');
 		this.#emit();
 	}
@@ -378,8 +386,9 @@ export class Fleet {
 		this.#end(it, state, now, state === 'left' ? '' : byVotes(seeds));
 	}
 
-	#link(neighbor, isLinked) {
-		const own = this.node?.endpoint;
+	/** A recorded run tells of the links of all nodes, a node of its own. */
+	#link({ node, neighbor }, isLinked) {
+		const own = node ?? this.node?.endpoint;
 		if (!own || this.links.has(key(own, neighbor)) === isLinked) return;
 		const it = { a: own, b: neighbor, both: true, rtt_us: null };
 		if (isLinked) this.links.set(key(own, neighbor), it);
@@ -398,6 +407,7 @@ export class Fleet {
 		all.count += 1;
 		all.bytes += it.size ?? 0;
 		all.series.add(1, now);
+		this.delivered.add(1, now);
 		this.#changes.add('messages');
 	}
 
@@ -417,10 +427,10 @@ export class Fleet {
 			this.#shout('joined', endpoint, `${endpoint} joined${byVotes(seeds)}`, now);
 		},
 		linked(it) {
-			this.#link(it.neighbor, true);
+			this.#link(it, true);
 		},
 		unlinked(it) {
-			this.#link(it.neighbor, false);
+			this.#link(it, false);
 		},
 		suspected({ endpoint, reason }, now) {
 			const it = this.members.get(endpoint);

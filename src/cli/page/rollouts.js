@@ -159,7 +159,7 @@ export class RolloutsView {
 			const away = it.away ? ` for ${span(millis(it.away))}` : '';
 			cells(row, it.isOwn ? '● this node' : it.is_linked ? '● in reach' : `▲ away${away}`,
 				isSame ? shares(weights) : '▲ another state');
-			attr(row.children[1], 'class', it.is_linked ? '' : 'bad');
+			attr(row.children[1], 'class', `number ${it.is_linked ? '' : 'bad'}`);
 			const past = this.#c.fleet.health.get(it.node_id) ?? [];
 			FIGURES.forEach((figure, at) => {
 				keyed(row.children[at + 3], it.health ? versions : [], (version) => version, makeFigure,
