@@ -1,88 +1,73 @@
 // Shares of the fleet and running swarms, as far as the node tells of them.
 
-import { bytes, count, el, empty, keyed, setAttr, setText, span } from './dom.js';
+import { attr, bytes, count, h, keyed, none, say, span, title } from './dom.js';
 
 const CELLS_MAX = 240;
 
-/** See the top of this file. */
 export class FilesView {
-  #c;
+	#c;
 
-  constructor(section, context) {
-    this.#c = context;
-    this.said = el('p', { class: 'summary' });
-    this.list = el('div', { id: 'shares' });
-    this.none = empty('Nothing is shared here. Begin with: ', 'peer share PATH');
-    section.append(el('div', { class: 'top' },
-      el('h1', { id: 'title-files', text: 'Files' }), this.said), this.list, this.none);
-  }
+	constructor(section, context) {
+		this.#c = context;
+		this.said = h('p.soft');
+		this.list = h('div#shares.stack');
+		this.none = none('Nothing is shared here. Begin with: ', 'peer share PATH');
+		this.more = none('This node tells only their number. The list: ', 'peer shares');
+		section.append(title('files', 'Files', this.said), this.list, this.none, this.more);
+	}
 
-  show() {}
-
-  update() {
-    const { shares } = this.#c.fleet.services;
-    const all = Array.isArray(shares) ? shares : shares?.list ?? [];
-    const known = Array.isArray(shares) ? shares.length : shares?.known ?? all.length;
-    const parts = shares ? [`${count(known, 'share')} known in the fleet`] : [];
-    if (typeof shares?.own === 'number') parts.push(`${shares.own} of this node`);
-    if (typeof shares?.taken === 'number') parts.push(`${shares.taken} taken for others`);
-    setText(this.said, parts.join(' · '));
-    this.none.hidden = all.length > 0;
-    if (known && !all.length) {
-      setText(this.none, 'This node tells only their number here. The list: peer shares');
-    }
-    const key = (it) => it.ticket ?? `${it.name} ${it.size}`;
-    keyed(this.list, all, key, (it) => make(it), fill);
-  }
+	update() {
+		const { shares } = this.#c.fleet.services;
+		const all = Array.isArray(shares) ? shares : shares?.list ?? [];
+		const known = shares?.known ?? all.length;
+		const parts = [`${count(known, 'share')} known in the fleet`];
+		if (Number.isInteger(shares?.own)) parts.push(`${shares.own} of this node`);
+		if (Number.isInteger(shares?.taken)) parts.push(`${shares.taken} taken for others`);
+		say(this.said, parts.join(' · '));
+		this.none.hidden = known > 0;
+		this.more.hidden = !known || all.length > 0;
+		keyed(this.list, all, (it) => it.ticket ?? `${it.name} ${it.size}`, make, fill);
+	}
 }
 
 function make(it) {
-  const [state, who, rates] = [el('span', { class: 'badge' }), el('p'), el('p', { class: 'small' })];
-  const bar = el('progress', { 'aria-label': `pieces of ${it.name}` });
-  const map = el('div', { class: 'pieces', role: 'img' });
-  const kind = it.is_folder ? '▤ ' : '▪ ';
-  const row = el('article', { class: 'card share', 'data-share': it.name },
-    el('div', { class: 'top' }, el('h2', { text: kind + it.name }), state), who, bar, map, rates);
-  return Object.assign(row, { parts: { state, who, bar, map, rates } });
+	return h('article.card', { 'data-share': it.name }, h('div.top', null,
+		h('h2', null, `${it.is_folder ? '▤' : '▪'} ${it.name}`), h('span')), h('p'),
+	h('progress', { 'aria-label': `pieces of ${it.name}` }), h('div.pieces', { role: 'img' }),
+	h('p.small'));
 }
 
 function fill(row, it) {
-  const { state, who, bar, map, rates } = row.parts;
-  const here = typeof it.have === 'number' ? it : it.here ?? null;
-  const isWhole = here && here.have === here.pieces;
-  setText(state, !here ? 'not here' : isWhole ? '✓ complete here'
-    : `${here.have} of ${here.pieces} pieces here`);
-  state.className = `badge ${isWhole ? 'good' : ''}`;
-  const everywhere = it.everywhere ? ' · wanted everywhere' : '';
-  const has = it.peers === undefined ? '' : ` · ${count(it.peers, 'peer')} ${
-    it.peers === 1 ? 'has' : 'have'} it`;
-  setText(who, `${bytes(it.size)}${has}${everywhere}`);
-  bar.hidden = map.hidden = rates.hidden = !here;
-  if (!here) return;
-  bar.max = here.pieces || 1;
-  bar.value = here.have;
-  setAttr(map, 'aria-label', `${here.have} of ${here.pieces} pieces are here`);
-  pieces(map, here);
-  const left = here.left_s ? ` · ${span(here.left_s * 1000)} left` : '';
-  const busy = here.peers ? ` · ${count(here.peers, 'connection')}` : '';
-  setText(rates, `down ${bytes(here.down_per_s ?? 0)}/s (${bytes(here.down_bytes ?? 0)} in all) · up ${
-    bytes(here.up_per_s ?? 0)}/s (${bytes(here.up_bytes ?? 0)} in all)${busy}${left}`);
+	const [head, who, bar, map, rates] = row.children;
+	const here = Number.isInteger(it.have) ? it : it.here;
+	const isWhole = here && here.have === here.pieces;
+	const has = `${here?.have} of ${here?.pieces} pieces here`;
+	say(head.lastChild, isWhole ? '✓ complete here' : here ? has : 'not here');
+	attr(head.lastChild, 'class', `badge ${isWhole ? 'good' : ''}`);
+	const peers = Number.isInteger(it.peers) ? ` · at ${count(it.peers, 'peer')}` : '';
+	say(who, `${bytes(it.size)}${peers}${it.everywhere ? ' · wanted everywhere' : ''}`);
+	bar.hidden = rates.hidden = !here;
+	// Which pieces are here is not told by their number.
+	map.hidden = !isWhole && !here?.map;
+	if (!here) return;
+	bar.max = here.pieces || 1;
+	bar.value = here.have;
+	attr(map, 'aria-label', has);
+	if (!map.hidden) pieces(map, here, isWhole);
+	const left = here.left_s ? ` · ${span(here.left_s * 1000)} left` : '';
+	const busy = here.peers ? ` · ${count(here.peers, 'connection')}` : '';
+	say(rates, `down ${bytes(here.down_per_s ?? 0)}/s (${bytes(here.down_bytes ?? 0)} in all) · up ${
+		bytes(here.up_per_s ?? 0)}/s (${bytes(here.up_bytes ?? 0)} in all)${busy}${left}`);
 }
 
-/** The map needs to know which pieces are here; a mere number of them is what the bar shows. */
-function pieces(map, here) {
-  const bits = typeof here.map === 'string' ? here.map : null;
-  const isWhole = here.have === here.pieces;
-  map.hidden = !bits && !isWhole;
-  if (map.hidden) return;
-  const has = (at) => isWhole || Boolean((parseInt(bits[at >> 2] ?? '0', 16) >> (3 - (at & 3))) & 1);
-  const cells = Math.min(here.pieces, CELLS_MAX);
-  const items = Array.from({ length: cells }, (_, cell) => {
-    const from = Math.floor((cell * here.pieces) / cells);
-    const to = Math.max(from + 1, Math.floor(((cell + 1) * here.pieces) / cells));
-    let sum = 0;
-    for (let at = from; at < to; at += 1) sum += has(at) ? 1 : 0;
-    return { cell, class: sum === to - from ? 'has' : sum ? 'some' : '' };
-  });
-  keyed(map, items, (it) => it.cell, () => el('i'), (cell, it) => setAttr(cell, 'class', it.class));
+/** Draws the pieces, or as many stretches of them as fit; `map` is a bit field in hex digits. */
+function pieces(box, { map, pieces: total }, isWhole) {
+	const has = (at) => isWhole || (parseInt(map[at >> 2], 16) >> (3 - (at & 3))) & 1;
+	const n = Math.min(total, CELLS_MAX);
+	const edge = (cell) => Math.floor((cell * total) / n);
+	keyed(box, Array.from({ length: n }).keys(), (it) => it, () => h('i'), (cell, it) => {
+		let sum = 0;
+		for (let at = edge(it); at < edge(it + 1); at += 1) sum += has(at) ? 1 : 0;
+		attr(cell, 'class', sum === edge(it + 1) - edge(it) ? 'has' : sum > 0 && 'some');
+	});
 }

@@ -1,115 +1,83 @@
 // Gossip by link, topics, and the messages that were delivered.
 
-import { ago, bytes, count, drawSpark, el, empty, keyed, nodeLink, number, rate, setText, spark,
-  span, table } from './dom.js';
+import { ago, bytes, card, cells, draw, h, keyed, line, nodeLink, none, number, rate, say,
+	span, spark, table, title } from './dom.js';
 
-const CARDS = [
-  ['Gossip heard', (fleet) => fleet.gossip.heard, 'lines of others that this node heard first'],
-  ['Gossip made', (fleet) => fleet.gossip.made, 'lines of this node'],
-];
+const SHOWN = 100;
+/** Counters that are shown as rates beside those of gossip. */
+const COUNTERS = /^bytes_|duplicates$/;
 
-/** See the top of this file. */
+function pictured(head) {
+	const row = line(head, 3);
+	row.lastChild.append(spark());
+	return row;
+}
+
 export class MessagesView {
-  #c;
-  #topic = '';
+	#c;
+	#topic = '';
 
-  constructor(section, context) {
-    this.#c = context;
-    this.cards = el('div', { class: 'tiles' });
-    this.last = el('p', { class: 'small' });
-    const links = table('Gossip by link', ['From', 'Per second', 'Last minute', 'Since opened']);
-    this.links = links.body;
-    this.noLinks = empty('No gossip was heard yet.');
-    const topics = table('Topics', ['Topic', 'Messages', 'Bytes', 'Last minute']);
-    this.topics = topics.body;
-    this.choice = el('select', { id: 'topic', 'aria-label': 'Topic', onchange: () => {
-      this.#topic = this.choice.value;
-      this.update();
-    } }, el('option', { value: '', text: 'all topics' }));
-    const head = ['Topic', 'From', 'Size', 'Hops', 'On its way', 'Came'];
-    const messages = table('Delivered messages', head);
-    this.messages = messages.body;
-    this.none = empty('No message came since this page was opened. Try: ', 'peer publish news hello');
-    section.append(
-      el('div', { class: 'top' }, el('h1', { id: 'title-messages', text: 'Messages' }), this.last),
-      this.cards,
-      el('div', { class: 'halves' },
-        el('div', { class: 'card' }, el('h2', { text: 'Gossip by link' }), links.box, this.noLinks),
-        el('div', { class: 'card' }, el('h2', { text: 'Topics' }), topics.box)),
-      el('div', { class: 'card' },
-        el('div', { class: 'top' }, el('h2', { text: 'Delivered here' }), this.choice),
-        messages.box, this.none));
-  }
+	constructor(section, context) {
+		this.#c = context;
+		this.tiles = h('div.tiles');
+		this.last = h('p.small');
+		const links = table('Gossip by link', ['From', 'Per second', 'Seen here', 'Last minute']);
+		const topics = table('Topics', ['Topic', 'Messages', 'Bytes', 'Last minute']);
+		const messages = table('Messages', ['Topic', 'From', 'Size', 'Hops', 'On its way', 'Came']);
+		[this.links, this.topics, this.messages] = [links.body, topics.body, messages.body];
+		this.noLinks = none('No gossip was heard yet.');
+		this.noTopics = none('No topic was heard of yet. ', 'peer subscribe news');
+		this.none = none('No message came since this page was opened. Try: ', 'peer publish news hello');
+		this.choice = h('select#topic', { 'aria-label': 'Topic', onchange: () => {
+			this.#topic = this.choice.value;
+			this.update();
+		} });
+		section.append(title('messages', 'Messages', this.last), this.tiles,
+			h('div.halves', null, card('Gossip by link', links.box, this.noLinks),
+				card('Topics', topics.box, this.noTopics)),
+			card(null, h('div.top', null, h('h2', null, 'Delivered here'), this.choice), messages.box,
+				this.none));
+	}
 
-  show() {}
-
-  update() {
-    const { fleet, now } = this.#c;
-    const at = now();
-    const last = fleet.gossip.last;
-    setText(this.last, last?.text ? `last gossip: ${last.text}${
-      last.hops ? ` (${count(last.hops, 'hop')})` : ''}` : '');
-    this.#tiles(fleet, at);
-    const own = fleet.node?.endpoint;
-    const near = own ? fleet.neighborsOf(own).map((it) => it.endpoint) : [];
-    const froms = [...new Set([...near, ...fleet.gossip.links.keys()])].sort();
-    this.noLinks.hidden = froms.length > 0;
-    keyed(this.links, froms, (it) => it, (it) => row(nodeLink(it), `gossip from ${it}`),
-      (cells, it) => {
-        const series = fleet.gossip.links.get(it);
-        fillRow(cells, series, at, [rate(series?.rate(at) ?? 0), null, number(series?.total ?? 0)]);
-      });
-    const topics = [...fleet.topics.values()].sort((a, b) => b.count - a.count);
-    keyed(this.topics, topics, (it) => it.topic, (it) => row(it.topic || '(none)',
-      `messages of ${it.topic}`), (cells, it) => {
-      fillRow(cells, it.series, at, [number(it.count), bytes(it.bytes), null]);
-    });
-    const names = ['', ...topics.map((it) => it.topic)];
-    keyed(this.choice, names, (it) => it, (it) => el('option', { value: it,
-      text: it || 'all topics' }));
-    const some = fleet.messages.filter((it) => !this.#topic || it.topic === this.#topic);
-    this.none.hidden = some.length > 0;
-    keyed(this.messages, some.slice(0, 100), (it) => it.number, (it) => el('tr', {
-      'data-message': it.id ?? '' },
-    el('th', { scope: 'row', text: it.topic || '(none)' }),
-    el('td', {}, it.origin ? nodeLink(it.origin) : '–', it.kind === 'published' ? ' (sent)' : ''),
-    el('td', { class: 'number', text: bytes(it.size) }),
-    el('td', { class: 'number', text: number(it.hops) }),
-    el('td', { class: 'number', text: it.age_ms === undefined ? '–' : span(it.age_ms) }),
-    el('td', { class: 'number' })), (line, it) => setText(line.lastChild, ago(it.at, at)));
-  }
-
-  #tiles(fleet, at) {
-    const named = /delivered|published|duplicates|bytes_in$|bytes_out$/;
-    const rates = [...fleet.rates].filter(([name]) => named.test(name)).slice(0, 4);
-    const all = [
-      ...CARDS.map(([name, of, text]) => ({ name, series: of(fleet), text })),
-      ...rates.map(([name, series]) => ({ name: name.replaceAll('_', ' ').replaceAll('.', ' '),
-        series, text: 'per second' })),
-    ];
-    keyed(this.cards, all, (it) => it.name, (it) => el('div', { class: 'tile', title: it.text },
-      el('span', { text: it.name }), el('b'), spark(it.name)), (tile, it) => {
-      const value = it.series.rate(at);
-      const text = /bytes/.test(it.name) ? `${bytes(Math.round(value))}/s` : rate(value);
-      setText(tile.children[1], text);
-      drawSpark(tile.lastChild, it.series.list(at), null, `${it.name}, last minute: now ${text}`);
-    });
-  }
-}
-
-function row(name, label) {
-  const line = el('tr', {}, el('th', { scope: 'row' }, name), el('td'), el('td'), el('td'));
-  line.picture = spark(label);
-  return line;
-}
-
-function fillRow(line, series, at, texts) {
-  texts.forEach((text, place) => {
-    const cell = line.children[place + 1];
-    if (text !== null) {
-      cell.className = 'number';
-      setText(cell, text);
-    } else if (!cell.firstChild) cell.append(line.picture);
-  });
-  if (series) drawSpark(line.picture, series.list(at));
+	update() {
+		const { fleet, now } = this.#c;
+		const at = now();
+		const { gossip } = fleet;
+		say(this.last, gossip.last?.text ? `last gossip: ${gossip.last.text}` : '');
+		const rates = [...fleet.rates].filter(([name]) => COUNTERS.test(name)).slice(0, 3);
+		const tiles = [['gossip heard', gossip.heard], ['gossip made', gossip.made],
+			['messages', fleet.delivered], ...rates];
+		keyed(this.tiles, tiles, ([name]) => name, ([name]) => h('div.card', null,
+			h('span.small', null, name.replace(/[_.]/g, ' ')), h('b'), spark()), (tile, [name, it]) => {
+			const value = it.rate(at);
+			const text = /bytes/.test(name) ? `${bytes(value)}/s` : rate(value);
+			say(tile.children[1], text);
+			draw(tile.lastChild, it.list(at), `${name} in the last minute, now ${text}`);
+		});
+		const near = fleet.neighborsOf(fleet.node?.endpoint).map((it) => it.endpoint);
+		const froms = [...new Set([...near, ...gossip.links.keys()])].sort();
+		this.noLinks.hidden = froms.length > 0;
+		keyed(this.links, froms, (it) => it, (it) => pictured(nodeLink(it)), (row, it) => {
+			const series = gossip.links.get(it);
+			const text = rate(series?.rate(at) ?? 0);
+			cells(row, text, number(series?.total ?? 0));
+			draw(row.lastChild.firstChild, series?.list(at) ?? [], `gossip from ${it}, now ${text}`);
+		});
+		const topics = [...fleet.topics.values()].sort((a, b) => b.count - a.count);
+		this.noTopics.hidden = topics.length > 0;
+		keyed(this.topics, topics, (it) => it.topic, (it) => pictured(it.topic), (row, it) => {
+			cells(row, number(it.count), bytes(it.bytes));
+			draw(row.lastChild.firstChild, it.series.list(at), `messages of ${it.topic}`);
+		});
+		keyed(this.choice, ['', ...topics.map((it) => it.topic)], (it) => it, (it) =>
+			h('option', { value: it }, it || 'all topics'));
+		const some = fleet.messages.filter((it) => !this.#topic || it.topic === this.#topic);
+		this.none.hidden = some.length > 0;
+		keyed(this.messages, some.slice(0, SHOWN), (it) => it.number, (it) => {
+			const row = line(it.topic, 5, { 'data-message': it.id });
+			row.children[1].append(it.origin ? nodeLink(it.origin) : '–', it.sent ? ' (sent)' : '');
+			return row;
+		}, (row, it) => cells(row, null, bytes(it.size), number(it.hops), span(it.age_ms),
+			ago(it.at, at)));
+	}
 }

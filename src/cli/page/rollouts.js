@@ -1,227 +1,185 @@
-// A rollout: its steps, each node's share and health against the gates, and the orders.
+// A rollout: its steps, the share and health of each node against the gates, and the orders.
 
-import { clock, count, drawSpark, el, empty, keyed, list, number, replace, setAttr, setText, span,
-  spark, table } from './dom.js';
+import { attr, card, cells, count, draw, h, keyed, line, list, none, number, say, span, spark,
+	table, timed, title } from './dom.js';
 
 const ACTS = [
-  ['promote', 'Promote', 'Take the next step now, without waiting?'],
-  ['pause', 'Pause', 'Take no further step until somebody resumes?'],
-  ['resume', 'Resume', 'Go on with the steps?'],
-  ['abort', 'Abort', 'End this rollout and give all requests to the stable version?'],
-  ['rollback', 'Roll back', 'Give all requests to the version before?'],
+	['promote', 'Promote', 'The next step is taken now, without waiting.', 'running paused'],
+	['pause', 'Pause', 'No further step is taken until somebody resumes.', 'running'],
+	['resume', 'Resume', 'The steps go on.', 'paused'],
+	['abort', 'Abort', 'The rollout ends, and all requests go to the stable version.',
+		'running paused'],
+	['rollback', 'Roll back', 'All requests go to the version before.', ''],
 ];
-const PHASES = {
-  running: 'running', paused: '‖ paused', finished: '✓ finished', aborted: '✕ aborted',
-  rolled_back: '↶ rolled back',
-};
-
-/** See the top of this file. */
-export class RolloutsView {
-  #c;
-
-  constructor(section, context) {
-    this.#c = context;
-    this.said = el('p', { class: 'summary', id: 'rollout-state' });
-    this.steps = el('ol', { class: 'bar', 'aria-label': 'Steps' });
-    this.next = el('p', { id: 'rollout-next' });
-    this.gates = el('p', { class: 'small' });
-    this.alarm = el('p', { class: 'note bad', hidden: true });
-    this.buttons = el('div', { class: 'buttons', role: 'group', 'aria-label': 'Orders' },
-      ...ACTS.map(([act, label, question]) => el('button', { type: 'button', 'data-act': act,
-        class: act === 'promote' ? '' : 'quiet', text: label,
-        onclick: () => this.#act(act, label, question) })));
-    this.only = el('p', { class: 'note',
-      text: 'This page only shows the rollout: orders need a browser on the node’s own machine, or '
-        + 'peer rollout there.' });
-    this.answer = el('p', { class: 'note', role: 'status', hidden: true });
-    const heads = ['Node', 'Shares', 'Requests', 'Errors', 'p95', 'State'];
-    const { box, body } = table('Nodes of the rollout', heads);
-    this.body = body;
-    this.absent = empty('This node takes part in no rollout. Begin with: ', 'peer --rollout node-a');
-    this.plan = el('div', { class: 'card' }, this.steps, this.next, this.gates, this.alarm,
-      this.buttons, this.only, this.answer);
-    this.nodes = el('div', { class: 'card' }, box);
-    this.history = el('ol', { class: 'news' });
-    this.past = el('div', { class: 'card' }, el('h2', { text: 'Since this page was opened' }),
-      this.history);
-    section.append(el('div', { class: 'top' }, el('h1', { id: 'title-rollouts', text: 'Rollouts' }),
-      this.said), this.absent, this.plan, this.nodes, this.past);
-  }
-
-  show() {}
-
-  async #act(act, label, question) {
-    if (!(await this.#c.confirm(label, question))) return;
-    this.answer.hidden = false;
-    this.answer.className = 'note';
-    setText(this.answer, `${label}: asking all nodes…`);
-    try {
-      const json = await this.#c.connection.post(`rollout/${act}`, {});
-      setText(this.answer, `✓ ${label}: ${json.said ?? 'done'}`);
-    } catch (error) {
-      this.answer.className = 'note bad';
-      setText(this.answer, `▲ ${label} was not done: ${error.message}`);
-    }
-  }
-
-  update() {
-    const { fleet } = this.#c;
-    const summary = fleet.services.rollout;
-    for (const it of [this.plan, this.nodes, this.said]) it.hidden = !summary;
-    this.absent.hidden = Boolean(summary);
-    const past = fleet.happened.filter((it) => it.kind === 'rollout');
-    this.past.hidden = !past.length;
-    keyed(this.history, past, (it) => it.number, (it) => el('li', {},
-      el('time', { text: clock(it.at) }), el('span', { text: it.text })));
-    if (!summary) return;
-    const view = summary.view ?? summary;
-    const standing = view.standing ?? null;
-    const course = standing?.course ?? null;
-    this.#state(summary, standing, course);
-    this.#steps(standing, course);
-    this.#orders(course);
-    this.#rows(summary, standing, course);
-  }
-
-  #state(summary, standing, course) {
-    const weights = standing?.state?.weights ?? summary.weights ?? {};
-    const parts = [];
-    if (course) {
-      parts.push(`${course.plan.from} → ${course.plan.to}`);
-      parts.push(PHASES[course.phase] ?? course.phase);
-    } else parts.push('no rollout runs');
-    parts.push(shares(weights));
-    const version = standing?.state?.version ?? summary.version;
-    if (version !== undefined) parts.push(`state ${version}`);
-    setText(this.said, parts.join(' · '));
-  }
-
-  #steps(standing, course) {
-    this.steps.hidden = !course;
-    const waits = standing?.waits_for ?? [];
-    const forming = standing && !standing.state && waits.length;
-    setText(this.next, forming ? `It has not begun yet: it waits for ${list(waits)}.`
-      : course ? this.#nextText(standing, course) : 'Begin with: peer rollout start --from v1 --to v2');
-    const gates = course?.plan.gates ?? [];
-    setText(this.gates, course ? `Gates: ${gates.length ? list(gates.map(gateText)) : 'none'}${
-      course.plan.samples_min ? `; they need ${count(course.plan.samples_min, 'request')} in ${
-        span(course.plan.window_ms)}` : ''}` : '');
-    const alarms = [];
-    if (standing?.brake) alarms.push('The brake is on: all requests go to the stable version');
-    if (standing?.held) alarms.push(`Held: ${standing.held}`);
-    if (standing?.in_doubt) alarms.push(`In doubt about ${standing.in_doubt.txid}`);
-    if (standing?.removed) alarms.push('This node was called gone: it decides nothing');
-    if (standing?.running) alarms.push(`${standing.running.txid} is running; missing votes: ${
-      list(standing.running.waits_for) || 'none'}`);
-    this.alarm.hidden = !alarms.length;
-    setText(this.alarm, alarms.length ? `▲ ${alarms.join('. ')}.` : '');
-    if (!course) return;
-    const isBack = ['aborted', 'rolled_back'].includes(course.phase);
-    const items = course.plan.steps.map((it, at) => ({ at, share: it / 100,
-      state: isBack ? 'never' : at < course.step || course.phase === 'finished' ? 'done'
-        : at === course.step ? 'now' : 'later' }));
-    keyed(this.steps, items, (it) => `${it.at} ${it.share}`, () => el('li', {}, el('b'), el('span')),
-      (row, it) => {
-        setAttr(row, 'class', it.state);
-        setAttr(row, 'aria-current', it.state === 'now' ? 'step' : null);
-        setText(row.firstChild, `${it.share} %`);
-        const word = { done: '✓ done', now: '▶ now', later: 'later', never: '– not served' };
-        setText(row.lastChild, word[it.state]);
-      });
-  }
-
-  #nextText(standing, course) {
-    const { plan, step, phase } = course;
-    if (phase !== 'running') return `The rollout is ${(PHASES[phase] ?? phase).replace(/^\W+ /, '')}.`;
-    const next = plan.steps[step + 1];
-    const what = next === undefined ? 'it is finished' : `${plan.to} gets ${next / 100} %`;
-    const left = standing.next_step;
-    if (!left) return `Next: ${what}, when somebody promotes.`;
-    const ms = left.secs * 1000 + left.nanos / 1e6;
-    return ms > 0 ? `Next: ${what} in ${span(ms)}, if all gates hold.` : `Next: ${what}; it is due now.`;
-  }
-
-  #orders(course) {
-    const { mayAct } = this.#c.fleet;
-    this.buttons.hidden = !mayAct;
-    this.only.hidden = mayAct;
-    const can = { promote: ['running', 'paused'], pause: ['running'], resume: ['paused'],
-      abort: ['running', 'paused'] };
-    for (const button of this.buttons.children) {
-      const phases = can[button.dataset.act];
-      button.disabled = Boolean(phases && course && !phases.includes(course.phase));
-    }
-  }
-
-  #rows(summary, standing, course) {
-    const { fleet } = this.#c;
-    const rows = standing?.state ? [
-      { id: standing.node_id, own: true, health: standing.health, linked: true,
-        digest: standing.digest },
-      ...(standing.peers ?? []).map((it) => ({ id: it.node_id, health: it.health,
-        linked: it.is_linked, away: it.away, digest: it.heartbeat?.digest })),
-    ] : [{ id: summary.node_id, own: true, linked: true }];
-    const weights = standing?.state?.weights ?? summary.weights ?? {};
-    const limits = (course?.plan.gates ?? []).map(limit).filter(Boolean);
-    const versions = Object.keys(weights);
-    keyed(this.body, rows, (it) => it.id, (it) => el('tr', { 'data-rollout-node': it.id },
-      el('th', { scope: 'row', text: it.id }), ...Array.from({ length: 5 }, () => el('td'))),
-    (row, it) => {
-      const [, share, ...cells] = row.children;
-      const same = it.own || !it.digest || it.digest === standing?.digest;
-      setText(share, same ? shares(weights) : 'another state');
-      const state = it.linked ? it.own ? '● this node' : '● in reach'
-        : `▲ away${it.away ? ` for ${span(it.away.secs * 1000)}` : ''}`;
-      setText(cells[3], same ? state : `${state}, behind`);
-      setAttr(cells[3], 'class', it.linked ? '' : 'bad');
-      const past = fleet.health.get(it.id) ?? [];
-      FIGURES.forEach((figure, at) => {
-        keyed(cells[at], versions, (version) => version, (version) => figureBox(version, figure),
-          (box, version) => fillFigure(box, figure, version, past, it.health?.models?.[version],
-            version === course?.plan.to ? limits.find((one) => one.name === figure.name) : null));
-      });
-      if (!it.health && !it.own) for (const cell of cells.slice(0, 3)) replace(cell);
-    });
-  }
-}
-
-const errorShare = (it) => (it.samples ? (100 * it.errors) / it.samples : 0);
-
+const SIGNS = { paused: '‖ ', finished: '✓ ', aborted: '✕ ', rolled_back: '↶ ' };
+const STEPS = { done: '✓ done', now: '▶ now', later: 'later', never: '– not served' };
+const tenths = (value) => Math.round(value * 10) / 10;
 const FIGURES = [
-  { name: 'requests', of: (it) => it.samples, text: (value) => number(value) },
-  { name: 'error', of: errorShare, text: (value) => `${Math.round(value * 10) / 10} %` },
-  { name: 'p95', of: (it) => it.p95_us / 1000, text: (value) => `${Math.round(value * 10) / 10} ms` },
+	['requests', (it) => it.samples, number],
+	['error', (it) => (it.samples ? (100 * it.errors) / it.samples : 0), (it) => `${tenths(it)} %`],
+	['p95', (it) => it.p95_us / 1000, (it) => `${tenths(it)} ms`],
 ];
 
-function figureBox(version, figure) {
-  return el('div', { class: 'figure' }, el('span', { class: 'version', text: version }),
-    spark(`${figure.name} of ${version}`), el('b'), el('small'));
+const phaseText = (it) => (SIGNS[it] ?? '') + it.replace('_', ' ');
+const shares = (weights) => Object.entries(weights ?? {})
+	.map(([version, share]) => `${version} ${Math.round(share * 10000) / 100} %`).join(', ');
+const millis = (it) => it.secs * 1000 + it.nanos / 1e6;
+
+/** The limits of gates such as `p95<=200ms` and `error<=1%`, by figure. */
+function limits(gates) {
+	const found = gates.map((it) => /^(p95|error)\s*<=?\s*([\d.]+)\s*(s?)/.exec(it)).filter(Boolean);
+	return Object.fromEntries(found.map(([, name, value, s]) => [name, value * (s ? 1000 : 1)]));
 }
 
-function fillFigure(box, figure, version, past, now, gate) {
-  const values = past.map((it) => (it.models[version] ? figure.of(it.models[version]) : 0));
-  const value = now ? figure.of(now) : 0;
-  const isOver = gate && now?.samples && value > gate.value;
-  drawSpark(box.children[1], values.length > 1 ? values : [value, value], gate?.value,
-    `${figure.name} of ${version}: ${figure.text(value)}`);
-  setText(box.children[2], now ? figure.text(value) : '–');
-  setText(box.children[3], gate ? `${isOver ? '▲ over' : '✓ limit'} ${figure.text(gate.value)}` : '');
-  setAttr(box, 'class', `figure ${isOver ? 'bad' : ''}`);
+export class RolloutsView {
+	#c;
+
+	constructor(section, context) {
+		this.#c = context;
+		this.said = h('p#rollout-state.soft');
+		this.steps = h('ol.bar', { 'aria-label': 'Steps' });
+		this.next = h('p#rollout-next');
+		this.gates = h('p.small');
+		this.alarm = h('p.note.bad');
+		this.buttons = h('div.buttons', { role: 'group', 'aria-label': 'Orders' },
+			...ACTS.map(([act, label, text]) => h('button', { type: 'button', 'data-act': act,
+				class: act === 'promote' ? '' : 'quiet', onclick: () => this.#act(act, label, text) },
+			label)));
+		this.only = h('p.note', null, 'This page only shows the rollout: to give orders, open it on the '
+			+ 'node’s own machine.');
+		this.answer = h('p.note', { role: 'status', hidden: true });
+		const { box, body } = table('Nodes of the rollout',
+			['Node', 'State', 'Shares', 'Requests', 'Errors', 'p95']);
+		this.rows = body;
+		this.past = h('ol.news');
+		this.pastCard = card('Since this page was opened', this.past);
+		this.absent = none('This node takes part in no rollout. Begin with: ', 'peer --rollout node-a');
+		this.whole = h('div.stack', null, h('div.card', null, this.steps, this.next, this.gates,
+			this.alarm, this.buttons, this.only, this.answer), card(null, box));
+		section.append(title('rollouts', 'Rollouts', this.said), this.absent, this.whole, this.pastCard);
+	}
+
+	async #act(act, label, text) {
+		if (!(await this.#c.confirm(label, text))) return;
+		this.answer.hidden = false;
+		this.#answer('', `${label}: asking all nodes…`);
+		try {
+			const json = await this.#c.connection.post(`rollout/${act}`, {});
+			this.#answer('good', `✓ ${label}: ${json.said ?? 'done'}`);
+		} catch (error) {
+			this.#answer('bad', `▲ ${label}: ${error.message}`);
+		}
+	}
+
+	#answer(kind, text) {
+		attr(this.answer, 'class', `note ${kind}`);
+		say(this.answer, text);
+	}
+
+	update() {
+		const { fleet } = this.#c;
+		const summary = fleet.services.rollout;
+		const past = fleet.happened.filter((it) => it.kind === 'rollout');
+		this.pastCard.hidden = !past.length;
+		keyed(this.past, past, (it) => it.number, (it) => timed(it.at, it.text));
+		this.absent.hidden = Boolean(summary);
+		this.whole.hidden = this.said.hidden = !summary;
+		if (!summary) return;
+		// A node that tells only a summary has no steps and no figures here.
+		const standing = fleet.standing() ?? {};
+		const course = standing.course ?? null;
+		const weights = standing.state?.weights ?? summary.weights;
+		const now = course ? `${course.plan.from} → ${course.plan.to} · ${phaseText(course.phase)}`
+			: 'no rollout is known';
+		say(this.said, `${now} · ${shares(weights)}`);
+		this.#showSteps(course);
+		this.#showNext(standing, course);
+		this.buttons.hidden = !fleet.mayAct;
+		this.only.hidden = fleet.mayAct;
+		[...this.buttons.children].forEach((it, at) => {
+			const phases = ACTS[at][3];
+			it.disabled = Boolean(course && phases && !phases.includes(course.phase));
+		});
+		this.#showRows(summary, standing, course, weights);
+	}
+
+	#showSteps(course) {
+		this.steps.hidden = !course;
+		const { phase, step } = course ?? {};
+		const isBack = phase === 'aborted' || phase === 'rolled_back';
+		const state = (at) => {
+			if (isBack) return 'never';
+			return at < step || phase === 'finished' ? 'done' : at === step ? 'now' : 'later';
+		};
+		const items = (course?.plan.steps ?? []).map((share, at) => ({ share, state: state(at) }));
+		keyed(this.steps, items, (it) => it.share, (it) => h('li', null,
+			h('b', null, `${it.share / 100} %`), h('span')), (row, it) => {
+			attr(row, 'class', it.state);
+			attr(row, 'aria-current', it.state === 'now' && 'step');
+			say(row.lastChild, STEPS[it.state]);
+		});
+	}
+
+	#showNext(standing, course) {
+		const { plan, phase, step } = course ?? {};
+		const waits = standing.waits_for;
+		let text = 'Begin with: peer rollout start --from v1 --to v2';
+		if (waits) text = `It has not begun: it waits for ${list(waits)}.`;
+		else if (course && phase !== 'running') text = `The rollout is ${phase.replace('_', ' ')}.`;
+		else if (course) {
+			const share = plan.steps[step + 1];
+			const what = share === undefined ? 'it is finished' : `${plan.to} gets ${share / 100} %`;
+			const left = standing.next_step ? millis(standing.next_step) : 0;
+			text = `Next: ${what}${left > 0 ? ` in ${span(left)}, if all gates hold` : '; it is due'}.`;
+		}
+		say(this.next, text);
+		say(this.gates, course ? `Gates: ${list(plan.gates ?? []) || 'none'}; they need ${
+			count(plan.samples_min, 'request')} in ${span(plan.window_ms)}` : '');
+		const alarms = [
+			standing.brake && 'The brake is on: all requests go to the stable version',
+			standing.held && `Held: ${standing.held}`,
+			standing.in_doubt && `In doubt about ${standing.in_doubt.txid}`,
+			standing.removed && 'This node was called gone: it decides nothing',
+			standing.running?.waits_for.length
+				&& `${standing.running.txid} waits for the votes of ${list(standing.running.waits_for)}`,
+		].filter(Boolean);
+		this.alarm.hidden = !alarms.length;
+		say(this.alarm, `▲ ${alarms.join('. ')}.`);
+	}
+
+	#showRows(summary, standing, course, weights) {
+		const own = { node_id: standing.node_id ?? summary.node_id, health: standing.health,
+			is_linked: true, isOwn: true };
+		const gates = limits(course?.plan.gates ?? []);
+		const versions = Object.keys(weights ?? {});
+		keyed(this.rows, [own, ...(standing.peers ?? [])], (it) => it.node_id, (it) =>
+			line(it.node_id, 5, { 'data-rollout-node': it.node_id }), (row, it) => {
+			const { digest } = it.heartbeat ?? {};
+			const isSame = !digest || digest === standing.digest;
+			const away = it.away ? ` for ${span(millis(it.away))}` : '';
+			cells(row, it.isOwn ? '● this node' : it.is_linked ? '● in reach' : `▲ away${away}`,
+				isSame ? shares(weights) : '▲ another state');
+			attr(row.children[1], 'class', `number ${it.is_linked ? '' : 'bad'}`);
+			const past = this.#c.fleet.health.get(it.node_id) ?? [];
+			FIGURES.forEach((figure, at) => {
+				keyed(row.children[at + 3], it.health ? versions : [], (version) => version, makeFigure,
+					(box, version) => fillFigure(box, figure, version, it.health.models[version], past,
+						version === course?.plan.to && gates[figure[0]]));
+			});
+		});
+	}
 }
 
-/** The limit of a gate as its text says it, such as `p95<=200ms` or `error<=1%`. */
-function limit(gate) {
-  const found = /^(p95|error)\s*<=?\s*([\d.]+)\s*(ms|s|%)?/.exec(gateText(gate));
-  if (!found) return null;
-  const [, name, value, unit] = found;
-  return { name, value: Number(value) * (unit === 's' ? 1000 : 1) };
+function makeFigure(version) {
+	return h('div.figure', null, h('small', null, version), spark(), h('b'), h('small'));
 }
 
-function gateText(gate) {
-  return typeof gate === 'string' ? gate : JSON.stringify(gate);
-}
-
-function shares(weights) {
-  return Object.entries(weights)
-    .map(([version, share]) => `${version} ${Math.round(share * 10000) / 100} %`).join(', ');
+function fillFigure(box, [name, of, text], version, now, past, limit) {
+	const value = now ? of(now) : 0;
+	const values = past.map((it) => (it.models[version] ? of(it.models[version]) : 0));
+	const isOver = limit && value > limit;
+	draw(box.children[1], values, `${name} of ${version}: ${text(value)}`, limit);
+	say(box.children[2], text(value));
+	say(box.children[3], limit ? `${isOver ? '▲ over' : '✓ limit'} ${text(limit)}` : '');
+	attr(box, 'class', `figure ${isOver ? 'bad' : ''}`);
 }
