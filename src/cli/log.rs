@@ -70,8 +70,8 @@ impl LogLine {
     }
 }
 
-/// Function that is told each line of this process, also those below the level of the log. A process
-/// logs for one node, and has one listener.
+/// Function that is told each line of this process, also those below the level of the log. A
+/// process logs for one node, and has one listener.
 type Listener = Box<dyn Fn(&LogLine, WallTime) + Send + Sync>;
 
 static LISTENER: OnceLock<Listener> = OnceLock::new();

@@ -18,6 +18,7 @@ pub mod files;
 pub mod http;
 pub mod journal;
 pub mod listen;
+pub mod local_socket;
 pub mod lock;
 mod member_log;
 pub mod order;

@@ -12,6 +12,7 @@ mod cli;
 mod cluster_key;
 mod daemon;
 mod disk;
+mod feeds;
 mod fleet_shares;
 mod founding;
 mod http;

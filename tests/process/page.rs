@@ -65,14 +65,16 @@ const behind = (it) => {
 const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 for (let text = walker.nextNode(); text; text = walker.nextNode()) {
   const it = text.parentElement;
-  if (!text.data.trim() || !shown(it) || it.closest('[disabled], [hidden], script, noscript')) continue;
+  const isNone = it.closest('[disabled], [hidden], script, noscript');
+  if (!text.data.trim() || !shown(it) || isNone) continue;
   const style = getComputedStyle(it);
   const back = behind(it);
   if (!back || style.opacity !== '1') continue;
   const [a, b] = [light(style.color), light(back)].sort((x, y) => y - x);
   const ratio = (a + 0.05) / (b + 0.05);
   const isSign = !/[\p{L}\p{N}]/u.test(text.data);
-  if (ratio < (isSign || parseFloat(style.fontSize) >= 24 ? 3 : 4.5)) faults.push(`contrast ${ratio.toFixed(2)}: ${text.data.trim()}`);
+  const least = isSign || parseFloat(style.fontSize) >= 24 ? 3 : 4.5;
+  if (ratio < least) faults.push(`contrast ${ratio.toFixed(2)}: ${text.data.trim()}`);
 }
 return faults;
 "##;

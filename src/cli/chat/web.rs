@@ -112,7 +112,8 @@ fn message(entry: &Entry, is_wanted: impl Fn(&str) -> bool) -> Option<Value> {
     let Body::Chat(chat) = &entry.body else { return None };
     is_wanted(&chat.room_id).then(|| {
         json!({
-            "seq": entry.seq_no, "room": chat.room_id, "from": chat.msg_id.origin.member.to_string(),
+            "seq": entry.seq_no, "room": chat.room_id,
+            "from": chat.msg_id.origin.member.to_string(),
             "at_ms": entry.time.0, "text": chat.payload,
         })
     })

@@ -15,6 +15,7 @@ use crate::cli::chat::web::{self as chat, Range, Said};
 use crate::cli::rollout::web as rollout;
 use crate::cli::{CliError, text::escape};
 use crate::runtime::http::HttpRequest;
+use crate::runtime::local_socket;
 use crate::runtime::web::refusal::{JSON, Refusal, own};
 
 /// Header that an order has, with any value.
@@ -139,6 +140,16 @@ pub(super) fn order(request: &HttpRequest, data: &Path, status: &Value) -> Respo
 }
 
 fn may_order(request: &HttpRequest) -> Result<(), Refusal> {
+    let own = rustix::process::geteuid().as_raw();
+    // The control socket is closed to other users of this machine; the port is open to all.
+    let user = local_socket::owner(request.from).unwrap_or(own);
+    if request.is_own() && user != own && user != 0 {
+        let reason = format!(
+            "this node runs as user {own}, and orders are taken from that user and root; you are \
+             {user}"
+        );
+        return Err(Refusal::new(403, "another_user", &reason));
+    }
     if !request.is_own() {
         let reason = "orders are taken from this machine alone, by its address or localhost; \
                       elsewhere use the commands of peer at the node";
@@ -163,12 +174,14 @@ fn no_service(name: &str, flag: &str) -> Response<Bytes> {
 }
 
 fn failure(error: &CliError) -> Response<Bytes> {
-    let (status, code) = match error {
-        CliError::Usage(_) => (400, "bad_request"),
-        CliError::Rejected(_) => (409, "refused"),
-        CliError::Unanswered(_) => (504, "not_known"),
-        CliError::System { .. } => (503, "unavailable"),
-        _ => (409, "not_done"),
+    let (status, code) = if matches!(error, CliError::Usage(_)) {
+        (400, "bad_request")
+    } else if matches!(error, CliError::Unanswered(_)) {
+        (504, "not_known")
+    } else if matches!(error, CliError::System { .. }) {
+        (503, "unavailable")
+    } else {
+        (409, "refused")
     };
     Refusal::new(status, code, &error.to_string()).response()
 }

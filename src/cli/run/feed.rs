@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::log::Level;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, after, bounded};
 use hyper::body::Bytes;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -90,14 +90,15 @@ impl Feed {
         self.events.close();
     }
 
-    /// A stream of the events after the one of this id; see [`EventFeed::read`].
-    pub(super) fn read(self: &Arc<Self>, after: Option<&str>) -> mpsc::Receiver<Bytes> {
+    /// A stream of the events after the one that was seen last; see [`EventFeed::read`].
+    pub(super) fn read(self: &Arc<Self>, seen: Option<&str>) -> mpsc::Receiver<Bytes> {
         let woken = self.woken.lock().expect("nothing under this lock can panic").take();
         if let Some(woken) = woken {
             let feed = Arc::downgrade(self);
             let run = move || {
                 while woken.recv().is_ok() {
-                    std::thread::sleep(FOLD);
+                    // Nothing is ever sent: its only end is the time.
+                    let _ = after(FOLD).recv();
                     let Some(feed) = feed.upgrade() else { return };
                     feed.flush();
                 }
@@ -106,7 +107,7 @@ impl Feed {
                 ::log::warn!("gossip cannot be shown: {error}");
             }
         }
-        self.events.read(after)
+        self.events.read(seen)
     }
 
     /// Takes a line of the log.

@@ -180,7 +180,10 @@ fn links<'a>(
         let is_own = Some(a) == me || Some(b) == me;
         is_own.then(|| status["neighbors"][other.to_string()].as_u64()).flatten()
     };
-    let link = |((a, b), named): ((Endpoint, Endpoint), u8)| json!({ "a": a, "b": b, "both": named > 1, "rtt_us": round_trip(a, b) });
+    let link = |((a, b), named): ((Endpoint, Endpoint), u8)| {
+        let rtt_us = round_trip(a, b);
+        json!({ "a": a, "b": b, "both": named > 1, "rtt_us": rtt_us })
+    };
     links.into_iter().map(link).collect()
 }
 

@@ -191,7 +191,10 @@ impl<R: Role> Pages<R> {
 
     fn whole_fleet(&self, snapshot: &Snapshot) -> Value {
         let Snapshot { status, book, trouble, .. } = snapshot;
-        let seed = |(id, endpoint)| json!({ "endpoint": endpoint, "id": id, "linked": is_linked(status, id, endpoint) });
+        let seed = |(id, endpoint)| {
+            let linked = is_linked(status, id, endpoint);
+            json!({ "endpoint": endpoint, "id": id, "linked": linked })
+        };
         let seeds: Vec<_> = book.seeds().map(seed).collect();
         let linked = seeds.iter().filter(|it| it["linked"] == true).count();
         let mut whole = self.fleet.fields(status, book);

@@ -92,14 +92,14 @@ pub(super) fn run_node<R: Role>(
     (machine, api): (R::Machine, Api<R::Machine>),
     journal: Journal<<R::Machine as Vocabulary>::Record>,
     (listener, dir, settings): (TcpListener, &DataDir, &NodeSettings),
-    feed: Arc<Feed>,
+    feed: &Arc<Feed>,
 ) -> Result<(), CliError> {
     let system = |action| move |source| CliError::System { action, source };
     let signals =
         signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
     let (events_in, events) = channel(report::EVENTS_MAX);
     let counters = Arc::new(HttpCounters::default());
-    let pages = Pages::<R>::new(Arc::clone(&counters), api.clone(), Arc::clone(&feed), settings);
+    let pages = Pages::<R>::new(Arc::clone(&counters), api.clone(), Arc::clone(feed), settings);
     let pages = Arc::new(pages);
     let dialects = api.as_ref().map_or_else(DialectServers::default, |it| it.dialects());
     if let Some(access) = settings.http {

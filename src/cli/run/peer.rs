@@ -312,5 +312,5 @@ pub fn peer(settings: &PeerSettings, services: ServiceSettings) -> Result<(), Cl
     };
     let api: Arc<dyn LocalApi<PeerNode>> = Arc::new(api);
     let place = (listener, &dir, &settings.node);
-    run_node(Peer::default(), (machine, Some(api)), journal, place, feed)
+    run_node(Peer::default(), (machine, Some(api)), journal, place, &feed)
 }

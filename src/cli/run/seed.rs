@@ -91,5 +91,5 @@ pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
     let machine = SeedNode::new(settings.machines, who, settings.node.book(), records, rng)
         .in_fleet(settings.node.fleet.clone());
     let place = (listener, &dir, &settings.node);
-    run_node(Seed::default(), (machine, None), journal, place, feed)
+    run_node(Seed::default(), (machine, None), journal, place, &feed)
 }

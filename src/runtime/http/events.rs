@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::watch;
 
 /// Largest sum of the kept events in bytes while nobody reads; enough for a page that is loaded
 /// anew.
@@ -120,8 +121,8 @@ impl EventFeed {
     /// runtime, which carries the stream.
     ///
     /// An id that is not known, of another run for example, gives the event `reset` first.
-    pub fn read(&self, after: Option<&str>) -> mpsc::Receiver<Bytes> {
-        let (out, parts) = mpsc::channel(1);
+    pub fn read(&self, after: Option<&str>) -> Receiver<Bytes> {
+        let (out, parts) = channel(1);
         let last = self.last();
         let (next, opening) = match after {
             None => (last + 1, String::new()),
@@ -149,7 +150,7 @@ impl EventFeed {
 }
 
 impl Shared {
-    async fn carry(&self, mut next: u64, opening: String, out: mpsc::Sender<Bytes>) {
+    async fn carry(&self, mut next: u64, opening: String, out: Sender<Bytes>) {
         let mut newest = self.newest.subscribe();
         // The first bytes come at once: a browser shows the stream as open.
         if out.send(format!("retry: 1000\n\n{opening}").into()).await.is_err() {

@@ -70,7 +70,7 @@ impl Browser {
         let session = &self.session;
         let request = format!(
             "{method} /session{session}{path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             self.port,
             body.len()
         );
@@ -106,11 +106,6 @@ impl Browser {
     /// Loads the page again.
     pub fn reload(&self) {
         self.send("POST", "/refresh", &json!({}));
-    }
-
-    /// Address that is shown.
-    pub fn url(&self) -> String {
-        self.send("GET", "/url", &json!({})).as_str().unwrap_or_default().to_owned()
     }
 
     /// Value of a script, which is the body of a function.
