@@ -133,7 +133,7 @@ export class DecisionsView {
 		const findings = (it.findings ?? []).map((one, at) => step(one.at_ms,
 			one.accuser ?? at === 0 ? 'Accused by ' : 'Confirmed by ', nodeLink(one.witness),
 			`: ${one.finding}`));
-		const yes = (it.votes ?? []).map((one) => {
+		const yes = [...(it.votes ?? [])].sort((a, b) => a.at_ms - b.at_ms).map((one) => {
 			const live = seen.find((vote) => vote.yes && vote.seed === one.seed);
 			return step(one.at_ms, `✓ Seed ${one.seed} voted yes${because(live?.reason)}`);
 		});

@@ -303,7 +303,7 @@ export class Graph {
 		const n = this.#shown.length;
 		const named = n <= 45 || this.#view.scale > 1.6 ? n : n > 400 ? 10 : 16;
 		const labels = [];
-		this.#shown.forEach((it, rank) => {
+		const draw = (it, rank) => {
 			const at = this.#place(it.endpoint);
 			const rest = it.endedAt ? 1 - (now - it.endedAt) / FADE_MS : 1;
 			if (!at || rest <= 0) return;
@@ -312,21 +312,28 @@ export class Graph {
 			const radius = this.#radius(it);
 			this.#member(c, it, at, radius, time);
 			const isMarked = [this.selected, this.#hovered].includes(it.endpoint) || isFound;
-			if (rank < named || isMarked || it.state !== 'alive' || this.#isOwn(it)) {
-				labels.push([it, at, radius, c.globalAlpha]);
-			}
-		});
-		for (const [it, { x, y }, radius, alpha] of labels) {
-			c.globalAlpha = alpha;
-			const name = this.#fleet.nameOf(it.endpoint)
-				?? (this.#isOneHost ? it.endpoint.replace(/^.*:/, ':') : it.endpoint);
-			const text = this.#isOwn(it) ? `${name} (this node)` : name;
-			this.#label(c, text, x, y + radius + 11, 'ink');
-			const color = { suspected: 'warn', removed: 'bad' }[it.state] ?? 'soft';
-			if (it.state !== 'alive') this.#pill(c, stateText(it), x, y - radius - 15, color);
+			if (rank < named || isMarked || this.#isOwn(it)) labels.push([it, at, radius]);
+		};
+		const isPlain = (it) => it.state === 'alive';
+		this.#shown.filter(isPlain).forEach(draw);
+		for (const it of labels) this.#caption(c, ...it);
+		labels.length = 0;
+		// On top, as nothing is to hide them.
+		for (const it of this.#shown.filter((one) => !isPlain(one))) {
+			draw(it, -1);
+			for (const one of labels.splice(0)) this.#caption(c, ...one);
 		}
 		c.globalAlpha = 1;
 		return this.#shown.some((it) => it.endedAt);
+	}
+
+	#caption(c, it, { x, y }, radius) {
+		const name = this.#fleet.nameOf(it.endpoint)
+			?? (this.#isOneHost ? it.endpoint.replace(/^.*:/, ':') : it.endpoint);
+		const text = this.#isOwn(it) ? `${name} (this node)` : name;
+		this.#label(c, text, x, y + radius + 11, 'ink');
+		const color = { suspected: 'warn', removed: 'bad' }[it.state] ?? 'soft';
+		if (it.state !== 'alive') this.#pill(c, stateText(it), x, y - radius - 15, color);
 	}
 
 	#member(c, it, { x, y }, radius, time) {

@@ -439,7 +439,7 @@ export class Fleet {
 			this.#setState(it, 'suspected', now);
 			this.#shout('suspected', endpoint, `${endpoint} is suspected: ${reason}`, now);
 		},
-		confirmed({ endpoint, witness, finding, count, needed }, now) {
+		confirmed({ endpoint, witness, finding, count, needed }, now, { message }) {
 			const it = this.members.get(endpoint);
 			if (!it || it.endedAt) return;
 			this.#setState(it, 'suspected', now);
@@ -447,7 +447,7 @@ export class Fleet {
 			it.witnesses.push({ witness, finding });
 			this.#changes.add('members');
 			const text = `${witness} says of ${endpoint}: ${finding}; ${count} of ${needed} confirm`;
-			this.#tell('confirmed', endpoint, text, now);
+			this.#tell('confirmed', endpoint, message ?? text, now);
 		},
 		cleared({ endpoint }, now) {
 			const it = this.members.get(endpoint);
@@ -477,7 +477,7 @@ export class Fleet {
 			this.#tell('voted', about, text, now, { seed: it.seed, yes });
 		},
 		published(it, now) {
-			this.#message({ ...it, sent: true, origin: this.node?.endpoint }, now);
+			this.#message({ topic: '(sent)', ...it, origin: this.node?.endpoint }, now);
 		},
 		delivered(it, now) {
 			this.#message(it, now);

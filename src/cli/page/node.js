@@ -5,7 +5,7 @@ import { attr, button, bytes, card, cells, clock, count, day, h, keyed, line, no
 
 const EVERY_MS = 4900;
 /** Sections of the status that other views show. */
-const ELSEWHERE = ['topology', 'chat', 'rollout', 'order', 'shares'];
+const ELSEWHERE = ['topology', 'neighbors', 'suspects', 'chat', 'rollout', 'order', 'shares'];
 const LEVELS = { 'all lines': 'debug trace info warn error', 'without debug': 'info warn error',
 	'warnings alone': 'warn error' };
 
