@@ -40,6 +40,9 @@ export class Graph {
 	#ghosts = new Map();
 	#hovered = null;
 	#key = null;
+	#graphs = 0;
+	#links = document.createElement('canvas');
+	#look = null;
 	#isWaiting = false;
 	#isOneHost = false;
 
@@ -92,6 +95,7 @@ export class Graph {
 			const end = performance.now() + limit;
 			this.#layout.settle(() => performance.now() > end);
 			this.#key = key;
+			this.#graphs += 1;
 		}
 		this.wake();
 	}
@@ -148,8 +152,8 @@ export class Graph {
 		const { width, height } = this.#canvas.getBoundingClientRect();
 		if (!width) return;
 		this.#size = { width, height };
-		this.#canvas.width = width * devicePixelRatio;
-		this.#canvas.height = height * devicePixelRatio;
+		this.#canvas.width = Math.max(1, width * devicePixelRatio);
+		this.#canvas.height = Math.max(1, height * devicePixelRatio);
 		if (!this.#isMoved) this.#fit(false);
 		this.wake();
 	}
@@ -224,11 +228,28 @@ export class Graph {
 		c.textAlign = 'center';
 		c.textBaseline = 'middle';
 		const now = this.#on.now();
-		this.#drawLinks(c);
+		this.#showLinks(c);
 		const says = this.#drawSeeds(c, now);
 		for (const it of this.#pulses) this.#drawPulse(c, it, time);
 		c.globalAlpha = 1;
 		return this.#drawMembers(c, now, time) || says;
+	}
+
+	/** Draws the links, which are most of the work, anew only if something about them changed. */
+	#showLinks(c) {
+		const { width, height } = this.#canvas;
+		const { x, y, scale } = this.#view;
+		const { selected, found } = this;
+		const look = [this.#graphs, x, y, scale, width, height, selected, this.#hovered,
+			Boolean(found), this.#colors.edge].join();
+		if (this.#layout.isWarm || look !== this.#look) {
+			this.#look = this.#layout.isWarm ? null : look;
+			Object.assign(this.#links, { width, height });
+			const under = this.#links.getContext('2d');
+			under.scale(devicePixelRatio, devicePixelRatio);
+			this.#drawLinks(under);
+		}
+		c.drawImage(this.#links, 0, 0, this.#size.width, this.#size.height);
 	}
 
 	#drawLinks(c) {
