@@ -110,7 +110,8 @@ export class DecisionsView {
 	#make(it) {
 		const [sign, word] = kind(it);
 		const more = it.together?.length ? `, with ${count(it.together.length, 'other')}` : '';
-		const head = h('summary', null, h(`span.sign.${it.kind}`, { 'aria-hidden': true }, sign),
+		const head = h('summary', null,
+			h('span', { class: `sign ${it.kind}`, 'aria-hidden': true }, sign),
 			h('span.what', null, h('b', null, it.endpoint), ` ${word}${more}`,
 				h('small', null, voters(it))),
 			it.valid === false && h('span.bad', null, '▲ not valid'), h('span.soft'));

@@ -172,7 +172,7 @@ export class FleetView {
 		this.warning.hidden = !isFew && !told?.error;
 		say(this.warning, isFew ? `▲ Only ${quorum.linked} of ${quorum.needed} needed seeds are in `
 			+ 'reach: nobody can come or go until they are back.'
-			: `▲ ${told?.by} does not tell the list: ${told?.error}. This one is ${
+			: `▲ No seed tells the list of members: ${told?.error}. This one is ${
 				span(told?.age_ms)} old.`);
 	}
 

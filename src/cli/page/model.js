@@ -26,7 +26,8 @@
 //   topics      Map topic -> { topic, count, bytes, series }
 //   gossip      { made, heard: Series, links: Map endpoint -> Series, last }
 //   chat        messages { seq, room, from, at_ms, text }, oldest first
-//   delivered   Series; rates: Map counter -> Series;  health: Map node of a rollout -> [{ window, models }]
+//   delivered   Series of messages; rates: Map counter -> Series
+//   health      Map node of a rollout -> [{ window, models }], oldest first
 //   nameOf(endpoint), tally(), standing()
 
 const KEPT = 200;
@@ -237,12 +238,14 @@ export class Fleet {
 			return;
 		}
 		if (incarnation < it.incarnation) return;
+		// The events tell it step by step.
+		const isShown = it.state === 'suspected' && now - it.changedAt < NEWER_MS;
 		Object.assign(it, { since: since ?? it.since, degree: degree ?? it.degree });
 		if (incarnation > it.incarnation) {
 			it.incarnation = incarnation;
 			this.#setState(it, status, now);
 			if (isAlive) this.#shout('joined', endpoint, `${endpoint} joined again`, now);
-		} else if (!isAlive) this.#end(it, status, now);
+		} else if (!isAlive && !isShown) this.#end(it, status, now);
 		else if (it.endedAt && now - (it.eventAt ?? 0) > NEWER_MS) this.#setState(it, status, now);
 	}
 

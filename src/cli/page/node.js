@@ -98,7 +98,7 @@ export class NodeView {
 		const levels = this.level.value.split(' ');
 		const all = (this.#paused ?? this.#c.fleet.log).filter((it) => levels.includes(it.level));
 		this.noLines.hidden = all.length > 0;
-		keyed(this.lines, all, (it) => it.number, (it) => h(`li.${it.level}`, {
+		keyed(this.lines, all, (it) => it.number, (it) => h('li', { class: it.level,
 			'data-event': it.event }, h('time', null, clock(it.ts_ms, true)), h('b', null, it.level),
 		h('span', null, it.message)));
 	}
