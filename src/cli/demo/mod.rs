@@ -32,6 +32,12 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 8,
         value_parser = clap::value_parser!(u16).range(4..=30))]
     pub peers: u16,
+    /// Print the address of the live page, and go on when it is open
+    #[arg(long)]
+    pub open: bool,
+    /// Keep the fleet running after the story, until Ctrl-C
+    #[arg(long)]
+    pub hold: bool,
 }
 
 /// Stories beside the one of a fleet.
@@ -56,7 +62,7 @@ pub fn run(args: &DemoArgs) -> Result<(), CliError> {
         None => {}
     }
     let mut demo = FleetDemo::set(args.peers, &args.output)?;
-    let played = steps::run_steps(&mut demo);
+    let played = steps::run_steps(&mut demo, args.open, args.hold);
     let concluded = demo.conclude();
     played?;
     concluded

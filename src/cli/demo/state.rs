@@ -122,6 +122,19 @@ impl FleetDemo {
         }
     }
 
+    /// Lets time pass until Ctrl-C; a second one ends the demo.
+    pub(super) fn hold(&mut self) -> Result<(), CliError> {
+        loop {
+            let outcome = self.fleet.story().wait(PATIENCE, |_| false);
+            self.copy_log()?;
+            match outcome {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+                Err(source) => return Err(CliError::System { action: "follow the log", source }),
+                Ok(_) => {}
+            }
+        }
+    }
+
     /// Lets time pass.
     pub(super) fn watch(&mut self, span: Duration) -> Result<(), CliError> {
         let until = WallTime(self.wall().0 + u64::try_from(span.as_millis()).unwrap_or(0));
@@ -174,9 +187,9 @@ fn interrupts() -> Result<crossbeam_channel::Receiver<()>, CliError> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let (interrupt, interrupted) = bounded(1);
     thread::spawn("signals", move || {
-        // Only the first matters: after it the demo is ending already.
-        if signals.forever().next().is_some() {
-            let _ = interrupt.send(());
+        for _ in signals.forever() {
+            // One that finds no room comes while the demo is ending already.
+            let _ = interrupt.try_send(());
         }
     })
     .map_err(failed)?;

@@ -3,22 +3,38 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::state::{Deliveries, FleetDemo, PATIENCE, same};
 use crate::cli::fleet::LogEvent;
 use crate::cli::{CliError, query};
 use crate::model::{Endpoint, Time};
 use crate::runtime::clock::Clock;
+use crate::runtime::web::client;
 
 /// Interval at which a question is repeated.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Longest wait for somebody who opens the page.
+const PAGE_WAIT: Duration = Duration::from_secs(60);
+
+/// Pause between the opening of the page and the first peers.
+const PAGE_PAUSE: Duration = Duration::from_secs(2);
+
 /// Runs all steps.
-pub(super) fn run_steps(demo: &mut FleetDemo) -> Result<(), CliError> {
+pub(super) fn run_steps(
+    demo: &mut FleetDemo,
+    is_open: bool,
+    is_held: bool,
+) -> Result<(), CliError> {
     let count = demo.fleet.peers().len();
     demo.say(&format!(
         "3 seeds and {count} peers as real processes on this machine; Ctrl-C ends them all."
     ))?;
     seeds_come_up(demo)?;
+    if is_open {
+        show_page(demo)?;
+    }
     peers_join(demo)?;
     neighbors_form(demo)?;
     gossip_spreads(demo)?;
@@ -26,7 +42,41 @@ pub(super) fn run_steps(demo: &mut FleetDemo) -> Result<(), CliError> {
     a_peer_dies(demo, victim)?;
     it_comes_back(demo, victim)?;
     everybody_heard_everything(demo)?;
+    if is_held {
+        hold(demo)?;
+    }
     everybody_leaves(demo)
+}
+
+/// Prints the address of a seed's page, which shows all votes, and waits until it is open.
+fn show_page(demo: &mut FleetDemo) -> Result<(), CliError> {
+    let at = demo.fleet.seeds()[0];
+    demo.step("The whole fleet, live, in a browser")?;
+    demo.say(&format!("   http://{at}/"))?;
+    demo.say("   goes on when the page is open, or in a minute")?;
+    let (url, clock, mut own) = (format!("http://{at}"), Clock::start(), 0);
+    while clock.now().mono.since(Time::ZERO) < PAGE_WAIT {
+        let status = client::request(&url, "/status", None, PATIENCE);
+        let status: Option<Value> =
+            status.ok().and_then(|it| serde_json::from_slice(&it.body).ok());
+        own += 1;
+        if status.is_some_and(|it| it["http"]["requests"].as_u64() > Some(own)) {
+            // People look at an empty fleet before it fills.
+            return demo.watch(PAGE_PAUSE);
+        }
+        demo.watch(LOOK * 5)?;
+    }
+    Ok(())
+}
+
+/// Keeps the fleet running until Ctrl-C, which is the wanted end.
+fn hold(demo: &mut FleetDemo) -> Result<(), CliError> {
+    let seed = demo.fleet.seeds()[0];
+    demo.step("The fleet goes on")?;
+    demo.say(&format!("   page: http://{seed}/"))?;
+    demo.say(&format!("   a terminal: peer members --at {seed}"))?;
+    demo.say("   Ctrl-C goes on to the end")?;
+    demo.hold()
 }
 
 fn start_failed(source: std::io::Error) -> CliError {
