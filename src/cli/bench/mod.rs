@@ -11,6 +11,7 @@ mod limits;
 mod membership;
 mod order;
 mod overload;
+mod page;
 pub(super) mod procfs;
 mod registrations;
 mod rollout;
@@ -24,6 +25,7 @@ pub use crypto::CryptoArgs;
 pub use gossip::GossipArgs;
 pub use membership::MembershipArgs;
 pub use order::{OrderBenchArgs, OrderPartArgs};
+pub use page::PageArgs;
 pub use registrations::RegistrationsArgs;
 pub use rollout::RolloutBenchArgs;
 pub use swarm::{PartArgs, SwarmBenchArgs};
@@ -55,6 +57,8 @@ pub enum Measurement {
     Order(OrderBenchArgs),
     /// Requests to models: how many a second a node's data plane answers, and how fast
     Rollout(RolloutBenchArgs),
+    /// The live page: processor time of open pages, time from an event to a page
+    Page(PageArgs),
     /// One process of a measurement
     #[command(hide = true)]
     SwarmPart(PartArgs),
@@ -74,6 +78,7 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         Measurement::Registrations(args) => registrations::run(args),
         Measurement::Crypto(args) => crypto::run(args),
         Measurement::Rollout(args) => rollout::run(args),
+        Measurement::Page(args) => page::run(args),
         Measurement::Swarm(args) => swarm::run(args),
         Measurement::Chat(args) => chat::run(args),
         Measurement::Order(args) => order::run(args),
