@@ -213,3 +213,47 @@ fn each_view_fits_a_phone_and_can_be_used_without_eyes_or_hands() {
     assert!(reached.len() >= 12, "{reached:?}");
     assert_eq!(browser.errors(), Vec::<String>::new());
 }
+
+/// Takes the pictures of the documents; `docs/pictures/make` calls it.
+#[test]
+#[ignore = "it writes files of the documents"]
+fn pictures_of_the_documents() {
+    let to = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures");
+    let browser = Browser::start(ports(), (1280, 800)).expect("Chromium is installed");
+    let mut scene = Scene::up(3, 16, "--gossip-interval 1s --gossip-max 100");
+    let asked = scene.peers()[0];
+    browser.prefers("light");
+    browser.open(&page(asked));
+    browser.wait("document.querySelectorAll('[data-node][data-state=alive]').length === 16");
+    let neighbors = scene.status(asked)["neighbors"].clone();
+    let victim = neighbors.as_object().and_then(|it| it.keys().next_back().cloned());
+    let victim = victim.expect("a neighbor");
+    browser.run(WATCH);
+    scene.fleet.kill(victim.parse().expect("an address")).expect("it runs");
+    browser.wait(&format!("window.seen[{}]?.has('removed')", json!(victim)));
+    browser.picture(&to.join("fleet.png"));
+    browser.open(&format!("{}#/decisions?node={victim}", page(asked)));
+    browser.click("[data-decision^='remove-'] summary");
+    browser.wait("document.querySelector(\"[data-decision^='remove-']\").open");
+    browser.picture(&to.join("decision.png"));
+    drop(scene);
+
+    let (nodes, _seeds) = three();
+    let at = Endpoint::new([127, 0, 0, 1].into(), nodes.port("node-a"));
+    browser.prefers("dark");
+    for (id, text) in [("1", "v2 is ready on all three"), ("2", "start it"), ("3", "watching p95")]
+    {
+        let args = ["chat", "send", "--id", id, "--wait", "30s", text];
+        assert_eq!(run(&peer_exe(), &args, nodes.dir()).0, Some(0));
+    }
+    assert_eq!(nodes.begin("node-c", ("v1", "v2"), 500)["answer"], "committed");
+    for (view, sign, name) in
+        [("log", "watching p95", "chat.png"), ("rollouts", "v1 → v2", "rollout.png")]
+    {
+        browser.open("about:blank");
+        browser.open(&format!("{}#/{view}", page(at)));
+        browser
+            .wait(&format!("document.querySelector('main').innerText.includes({})", json!(sign)));
+        browser.picture(&to.join(name));
+    }
+}
