@@ -3,9 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use super::args::{
-    Deferred, DiscoverArgs, EvictArgs, ExplainArgs, InboxArgs, LeaveArgs, MembersArgs, PeerRunArgs,
-    PublishArgs, QuorumArg, SeedRunArgs, SendArgs, StatusArgs, SubscribeArgs, TopologyArgs,
-    UnbanArgs,
+    Deferred, DiscoverArgs, EvictArgs, ExplainArgs, InboxArgs, LeaveArgs, LocalNodeArgs,
+    MembersArgs, PeerRunArgs, PublishArgs, QuorumArg, SeedRunArgs, SendArgs, StatusArgs,
+    SubscribeArgs, TopologyArgs, UnbanArgs,
 };
 use super::bench::{self, BenchArgs};
 use super::chat::{self, args::ChatArgs};
@@ -103,7 +103,7 @@ pub enum PeerCommand {
     /// Show what a node of this machine is doing
     Status(Deferred<StatusArgs>),
     /// Print the metrics of a node of this machine, as GET /metrics on its port has them
-    Metrics(Deferred<StatusArgs>),
+    Metrics(Deferred<LocalNodeArgs>),
     /// Say why an endpoint is in or out: who accused, who confirmed, how each seed voted, when
     Explain(Deferred<ExplainArgs>),
     /// Send a message to all peers that subscribe to a topic
@@ -157,7 +157,7 @@ pub enum SeedCommand {
     /// Show what a seed of this machine is doing
     Status(StatusArgs),
     /// Print the metrics of a seed of this machine, as GET /metrics on its port has them
-    Metrics(StatusArgs),
+    Metrics(LocalNodeArgs),
     /// List the members, as a seed sees them
     Members(MembersArgs),
 }

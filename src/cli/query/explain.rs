@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ask_first;
 use crate::cli::CliError;
 use crate::cli::args::ExplainArgs;
-use crate::cli::output::print;
+use crate::cli::output::{age, print};
 use crate::cli::report::{seeds_text, voters};
 use crate::cli::text::escape;
 use crate::model::WallTime;
@@ -130,12 +130,9 @@ fn after(admitted: Option<WallTime>, ended: WallTime) -> String {
     let Some(millis) = admitted.and_then(|admitted| ended.0.checked_sub(admitted.0)) else {
         return String::new();
     };
-    let seconds = Duration::from_millis(millis).as_secs();
-    match seconds {
-        0 => format!(", after {millis} ms"),
-        1..120 => format!(", after {seconds} s"),
-        120..7_200 => format!(", after {} min", seconds / 60),
-        _ => format!(", after {} h", seconds / 3_600),
+    match millis {
+        0..1_000 => format!(", after {millis} ms"),
+        _ => format!(", after {}", age(Duration::from_millis(millis))),
     }
 }
 

@@ -4,6 +4,7 @@
 //! A question never changes anything; `leave`, `evict` and `unban` are orders. Every wait has a
 //! limit, and an error names the nodes that were tried and their failures.
 
+mod brief;
 mod client;
 mod error;
 mod explain;

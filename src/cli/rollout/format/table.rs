@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    detours, gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights,
+    detours, gates, list, parts, percent, phase, rate, remedy_of_dead, span, steps, sticky,
 };
-use crate::cli::output::{table, table_text};
+use crate::cli::output::{NO_BREAK, table, table_text};
 use crate::cli::text::escape;
 use crate::machine::rollout::{
     NodeStatus, Phase, RolloutProgress, RosterNodeStatus, WindowVerdict,
@@ -118,15 +118,21 @@ impl View {
 fn rows(status: &NodeStatus, known: &[Committed], is_fresh: bool, is_terminal: bool) -> String {
     let header = ["NODE", "VERSION", "DIGEST", "WEIGHTS", "STATUS", "P95", "ERRORS", "REQUESTS"];
     let mut rows = table(header, is_terminal);
+    // A terminal gets a line for each model.
+    let cell = |parts: Vec<String>, separator| match is_terminal {
+        true => parts.join("\n").replace(' ', NO_BREAK.encode_utf8(&mut [0; 2])),
+        false => parts.join(separator),
+    };
+    let shares = |of: &Weights| cell(parts(of), " ");
     let mut add = |name: String, served: (String, String, String), word, health| {
         let (version, digest, weights) = served;
-        let [p95, errors, requests] = figures(health);
+        let [p95, errors, requests] = figures(health).map(|it| cell(it, ", "));
         rows.add_row([name, version, digest, weights, word, p95, errors, requests]);
     };
     let mine = &status.state;
     add(
         format!("{} (asked)", status.node_id),
-        (mine.version.to_string(), short(&status.digest), weights(&mine.weights)),
+        (mine.version.to_string(), short(&status.digest), shares(&mine.weights)),
         own_word(status),
         status.health.as_ref(),
     );
@@ -134,9 +140,9 @@ fn rows(status: &NodeStatus, known: &[Committed], is_fresh: bool, is_terminal: b
         let served = match &peer.heartbeat {
             None => (UNKNOWN.to_owned(), UNKNOWN.to_owned(), UNKNOWN.to_owned()),
             Some(beat) => {
-                let shares = shares_of(status, known, &beat.digest);
-                let shares = shares.map_or_else(|| UNKNOWN.to_owned(), weights);
-                (beat.last_committed_version.to_string(), short(&beat.digest), shares)
+                let served = shares_of(status, known, &beat.digest);
+                let served = served.map_or_else(|| UNKNOWN.to_owned(), shares);
+                (beat.last_committed_version.to_string(), short(&beat.digest), served)
             }
         };
         let health = peer.health.as_ref();
@@ -225,9 +231,9 @@ fn peer_word(status: &NodeStatus, peer: &RosterNodeStatus, is_fresh: bool) -> St
 }
 
 /// Returns p95, errors and requests, each of all models.
-fn figures(health: Option<&HealthSnapshot>) -> [String; 3] {
+fn figures(health: Option<&HealthSnapshot>) -> [Vec<String>; 3] {
     let Some(health) = health.filter(|it| !it.models.is_empty()) else {
-        return [UNKNOWN.to_owned(), UNKNOWN.to_owned(), UNKNOWN.to_owned()];
+        return [(); 3].map(|()| vec![UNKNOWN.to_owned()]);
     };
     let mut columns: [Vec<String>; 3] = Default::default();
     for (model, it) in &health.models {
@@ -239,7 +245,7 @@ fn figures(health: Option<&HealthSnapshot>) -> [String; 3] {
         columns[1].push(format!("{model} {}", rate(it.errors, it.samples)));
         columns[2].push(format!("{model} {}", it.samples));
     }
-    columns.map(|it| it.join(", "))
+    columns
 }
 
 /// Returns the last rollout that was begun.
