@@ -39,3 +39,4 @@ mod share;
 mod support;
 mod swarm;
 mod terminal;
+mod top;

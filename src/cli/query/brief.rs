@@ -57,7 +57,7 @@ fn text(value: &Value) -> &str {
 }
 
 /// Strings and numbers of a list, or keys of an object, in a row.
-fn names(value: &Value) -> String {
+pub(in crate::cli) fn names(value: &Value) -> String {
     let name = |it: &Value| it.as_str().map_or_else(|| it.to_string(), str::to_owned);
     let names: Vec<_> = match value {
         Value::Array(items) => items.iter().map(name).collect(),

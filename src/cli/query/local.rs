@@ -165,7 +165,7 @@ pub(in crate::cli) fn request_in(
 }
 
 /// The directories of the nodes that run with their data in `data`, ascending by port.
-pub(super) fn running(data: &Path, roles: &[&str]) -> Vec<PathBuf> {
+pub(in crate::cli) fn running(data: &Path, roles: &[&str]) -> Vec<PathBuf> {
     let port = |dir: &PathBuf| {
         let name = dir.file_name()?.to_str()?;
         let (role, port) = name.split_once('-')?;

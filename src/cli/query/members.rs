@@ -38,7 +38,7 @@ pub fn fetch_members(endpoint: Endpoint, timeout: Duration) -> Result<Vec<Member
     ask_one(endpoint, timeout, |client| fetch(client, false))
 }
 
-fn fetch(client: &mut Client, ended: bool) -> Result<Vec<MemberLine>, Failure> {
+pub(super) fn fetch(client: &mut Client, ended: bool) -> Result<Vec<MemberLine>, Failure> {
     client.fetch_all(|client, after| {
         let list = client.ask(PeerListReq { after, ended, sample: false }, |answer| {
             if let Message::PeerListResp(list) = answer { Some(list) } else { None }

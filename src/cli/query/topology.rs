@@ -37,7 +37,7 @@ pub fn fetch_topology(endpoint: Endpoint, timeout: Duration) -> Result<Vec<NodeL
     ask_one(endpoint, timeout, fetch)
 }
 
-fn fetch(client: &mut Client) -> Result<Vec<NodeLine>, Failure> {
+pub(super) fn fetch(client: &mut Client) -> Result<Vec<NodeLine>, Failure> {
     client.fetch_all(|client, after| {
         let page = client.ask(TopologyReq { after }, |answer| {
             if let Message::TopologyResp(page) = answer { Some(page) } else { None }

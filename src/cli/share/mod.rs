@@ -15,6 +15,7 @@ mod timeline;
 mod watch;
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -55,13 +56,7 @@ pub fn unshare(args: &UnshareArgs) -> Result<(), CliError> {
 /// # Errors
 /// Fails if they cannot be asked for.
 pub fn shares(args: &SharesArgs) -> Result<(), CliError> {
-    let mut all = match fleet::peer(&args.fleet)? {
-        Some(peer) => fleet::list(&peer)?,
-        None => Vec::new(),
-    };
-    let known: Vec<_> = all.iter().filter_map(id).collect();
-    let is_news = |it: &Value| id(it).is_some_and(|id| !known.contains(&id));
-    all.extend(ask_all()?.into_iter().filter(is_news));
+    let all = known_shares(fleet::peer(&args.fleet)?.as_deref())?;
     if args.json {
         return print_lines(&all);
     }
@@ -70,6 +65,18 @@ pub fn shares(args: &SharesArgs) -> Result<(), CliError> {
     }
     let is_terminal = std::io::stdout().is_terminal();
     print(&listed(&all, is_terminal))
+}
+
+/// The shares that a peer knows, if there is one, and those of this user on this machine.
+///
+/// # Errors
+/// Fails if they cannot be asked for.
+pub(in crate::cli) fn known_shares(peer: Option<&Path>) -> Result<Vec<Value>, CliError> {
+    let mut all = peer.map_or_else(|| Ok(Vec::new()), fleet::list)?;
+    let known: Vec<_> = all.iter().filter_map(id).collect();
+    let is_news = |it: &Value| id(it).is_some_and(|id| !known.contains(&id));
+    all.extend(ask_all()?.into_iter().filter(is_news));
+    Ok(all)
 }
 
 /// The shares as a table. A terminal gets the tickets, which are long, below it.
@@ -159,14 +166,14 @@ fn number(it: &Value, key: &str) -> String {
     it[key].as_u64().map(|it| it.to_string()).unwrap_or_default()
 }
 
-fn size(it: &Value) -> String {
+pub(in crate::cli) fn size(it: &Value) -> String {
     Size(it["size"].as_u64().unwrap_or_default()).to_string()
 }
 
-fn rate(it: &Value, key: &str) -> String {
+pub(in crate::cli) fn rate(it: &Value, key: &str) -> String {
     format!("{}/s", Size(it[key].as_u64().unwrap_or_default()))
 }
 
-fn pieces(it: &Value) -> String {
+pub(in crate::cli) fn pieces(it: &Value) -> String {
     format!("{}/{}", number(it, "have"), number(it, "pieces"))
 }
