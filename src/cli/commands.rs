@@ -3,9 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use super::args::{
-    Deferred, DiscoverArgs, EvictArgs, ExplainArgs, InboxArgs, LeaveArgs, MembersArgs, PeerRunArgs,
-    PublishArgs, QuorumArg, SeedRunArgs, SendArgs, StatusArgs, SubscribeArgs, TopologyArgs,
-    UnbanArgs,
+    Deferred, DiscoverArgs, EvictArgs, ExplainArgs, InboxArgs, LeaveArgs, LocalNodeArgs,
+    MembersArgs, PeerRunArgs, PublishArgs, QuorumArg, SeedRunArgs, SendArgs, StatusArgs,
+    SubscribeArgs, TopologyArgs, UnbanArgs,
 };
 use super::bench::{self, BenchArgs};
 use super::chat::{self, args::ChatArgs};
@@ -22,6 +22,7 @@ use super::share::{
 };
 use super::simulate::{self, SimulateArgs};
 use super::swarm::{self, args::SwarmArgs};
+use super::top::{self, args::TopArgs};
 use super::{query, run, seeds};
 use crate::runtime::descriptors;
 
@@ -45,6 +46,7 @@ Examples:
   peer members                        who is in, as the first seed that answers sees it
   peer topology --dot | dot -Tsvg     a picture of who is linked with whom
   peer status --port 6001             what a node of this machine is doing
+  peer top                            the whole fleet on a terminal, as it changes
   peer metrics --port 6001            its numbers, as http://127.0.0.1:6001/metrics has them
   peer explain 127.0.0.1:6003         why a peer is in or out: who accused, who voted, when
   peer leave --port 6001              say goodbye and stop; Ctrl-C does the same
@@ -102,8 +104,10 @@ pub enum PeerCommand {
     Topology(Deferred<TopologyArgs>),
     /// Show what a node of this machine is doing
     Status(Deferred<StatusArgs>),
+    /// Watch the whole fleet on a terminal: members, decisions, messages, files, chat, rollouts
+    Top(Deferred<TopArgs>),
     /// Print the metrics of a node of this machine, as GET /metrics on its port has them
-    Metrics(Deferred<StatusArgs>),
+    Metrics(Deferred<LocalNodeArgs>),
     /// Say why an endpoint is in or out: who accused, who confirmed, how each seed voted, when
     Explain(Deferred<ExplainArgs>),
     /// Send a message to all peers that subscribe to a topic
@@ -157,7 +161,7 @@ pub enum SeedCommand {
     /// Show what a seed of this machine is doing
     Status(StatusArgs),
     /// Print the metrics of a seed of this machine, as GET /metrics on its port has them
-    Metrics(StatusArgs),
+    Metrics(LocalNodeArgs),
     /// List the members, as a seed sees them
     Members(MembersArgs),
 }
@@ -190,6 +194,7 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
         Some(PeerCommand::Topology(args)) => query::topology(args),
         Some(PeerCommand::Explain(args)) => query::explain(args),
         Some(PeerCommand::Status(args)) => query::status(args, &["peer", "seed"]),
+        Some(PeerCommand::Top(args)) => top::run(args),
         Some(PeerCommand::Metrics(args)) => query::metrics(args, &["peer", "seed"]),
         Some(PeerCommand::Publish(args)) => query::publish(args),
         Some(PeerCommand::Subscribe(args)) => query::subscribe(args),

@@ -33,6 +33,8 @@ pub mod settings;
 pub mod share;
 pub mod simulate;
 pub mod swarm;
+mod terminal;
+pub mod top;
 
 pub use crate::model::{size, span};
 pub use commands::{PeerArgs, SeedArgs, peer, seed};

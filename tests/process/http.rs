@@ -335,7 +335,7 @@ fn check_broadcasts(scene: &Scene, peers: &[Endpoint]) {
     assert!(refusals.len() == 9 && refusals.iter().all(|it| it.2 == 0.0), "{refusals:?}");
     let data = scene.fleet.dir().join("data");
     let (data, port) = (data.to_str().expect("a plain path"), peers[1].port().to_string());
-    let args = ["status", "--data", data, "--port", &port];
+    let args = ["status", "--all", "--data", data, "--port", &port];
     let (code, out, _) = run(&peer_exe(), &args, scene.fleet.dir());
     assert!(code == Some(0) && out.contains("messages_delivered: 12"), "{out}");
     assert!(out.contains("on average of 12") && !out.contains("buckets"), "{out}");

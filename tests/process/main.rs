@@ -41,3 +41,4 @@ mod share;
 mod support;
 mod swarm;
 mod terminal;
+mod top;

@@ -15,8 +15,8 @@ pub use network::{
     ContentArgs, DiscoverArgs, InboxArgs, PublishArgs, SendArgs, SubscribeArgs, UseArgs,
 };
 pub use questions::{
-    AskArgs, EvictArgs, ExplainArgs, LeaveArgs, MembersArgs, OperatorArgs, StatusArgs,
-    TopologyArgs, UnbanArgs,
+    AskArgs, EvictArgs, ExplainArgs, LeaveArgs, LocalNodeArgs, MembersArgs, OperatorArgs,
+    StatusArgs, TopologyArgs, UnbanArgs,
 };
 
 use std::net::IpAddr;

@@ -39,6 +39,9 @@ pub struct MembersArgs {
     /// Those who left or were removed lately, too
     #[arg(long)]
     pub all: bool,
+    /// Exact times, in UTC, instead of ages
+    #[arg(long)]
+    pub utc: bool,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -99,9 +102,9 @@ pub(super) fn parse_fleet(text: &str) -> Result<String, String> {
     }
 }
 
-/// Arguments of `peer status`.
+/// A node of this machine, and the form of its answer.
 #[derive(Clone, Debug, Args)]
-pub struct StatusArgs {
+pub struct LocalNodeArgs {
     /// The node's port [default: the one node that runs here]
     #[arg(long, value_name = "P")]
     pub port: Option<u16>,
@@ -111,6 +114,20 @@ pub struct StatusArgs {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `peer status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// The node to ask.
+    #[command(flatten)]
+    pub node: LocalNodeArgs,
+    /// Everything that the node tells, and not only what matters most
+    #[arg(long)]
+    pub all: bool,
+    /// Exact times, in UTC, instead of ages
+    #[arg(long)]
+    pub utc: bool,
 }
 
 /// Arguments of `peer leave`.

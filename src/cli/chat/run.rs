@@ -19,14 +19,14 @@ use super::engine::ChatState;
 use super::local_server::{LocalServer, handler};
 use super::model::{ChatLine, ChatModel};
 use super::plain::PlainOutput;
-use super::screen::Screen;
 use super::screen::keys::KeyAction;
-use super::screen::terminal::{self, Job, Terminal};
+use super::screen::{Screen, draw};
 use super::session::{LineResult, Session, Update};
 use super::settings::Settings;
 use super::typing::{ReadLine as Typed, Typing, lines};
 use crate::cli::log::{LogLine, LogOrigin, install_on_stderr};
 use crate::cli::run::signals;
+use crate::cli::terminal::{self, Job, Terminal};
 use crate::cli::{CliError, descriptor_check, seeds};
 use crate::model::{Endpoint, KeyPair, Now};
 use crate::network::chat::{ChatMember, MemberOptions, WatcherNotifier, Watchers};
@@ -355,7 +355,9 @@ impl RunningChat {
         loop {
             if std::mem::replace(&mut has_changed, true) {
                 let now_ms = self.clock.now().wall.0;
-                terminal.draw(&mut screen, &self.model, now_ms).map_err(screen_failed)?;
+                let picture =
+                    terminal.draw(|frame| draw::draw(frame, &mut screen, &self.model, now_ms));
+                picture.map_err(screen_failed)?;
             }
             select! {
                 recv(events) -> notification => {

@@ -103,6 +103,11 @@ impl Client {
         Ok(Self { to, options: options.clone(), stream, sealer, reader })
     }
 
+    /// Address of the node.
+    pub(super) const fn to(&self) -> Endpoint {
+        self.to
+    }
+
     /// Asks one question; `pick` takes the answer out of the message that comes.
     ///
     /// # Errors

@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::ask_first;
+use super::client::{Client, Failure};
 use crate::cli::CliError;
 use crate::cli::args::ExplainArgs;
-use crate::cli::output::print;
+use crate::cli::output::{age, print};
 use crate::cli::report::{seeds_text, voters};
 use crate::cli::text::escape;
-use crate::model::WallTime;
 use crate::model::entry::{MemberState, RegistryEntry};
 use crate::model::statement::{Admission, Leave, MemberInstance, Removal, RemovalReason, Vote};
+use crate::model::{Endpoint, WallTime};
 use crate::proto::membership::{ExplainReq, ExplainResp};
 use crate::proto::message::Message;
 
@@ -20,12 +21,7 @@ use crate::proto::message::Message;
 /// # Errors
 /// Fails if no seed answers.
 pub fn explain(args: &ExplainArgs) -> Result<(), CliError> {
-    let endpoint = args.endpoint;
-    let (_, answer) = ask_first(&args.ask, |client| {
-        client.ask(ExplainReq { endpoint }, |answer| {
-            if let Message::ExplainResp(answer) = answer { Some(answer) } else { None }
-        })
-    })?;
+    let (_, answer) = ask_first(&args.ask, |client| fetch(client, args.endpoint))?;
     if args.json {
         let line = serde_json::to_string(&answer)
             .map_err(|error| CliError::Failed(format!("cannot write the answer: {error}")))?;
@@ -35,7 +31,14 @@ pub fn explain(args: &ExplainArgs) -> Result<(), CliError> {
     }
 }
 
-fn text(answer: &ExplainResp) -> String {
+/// Asks a seed why an endpoint is in or out.
+pub(super) fn fetch(client: &mut Client, endpoint: Endpoint) -> Result<ExplainResp, Failure> {
+    client.ask(ExplainReq { endpoint }, |answer| {
+        if let Message::ExplainResp(answer) = answer { Some(answer) } else { None }
+    })
+}
+
+pub(in crate::cli) fn text(answer: &ExplainResp) -> String {
     let ExplainResp { seed, endpoint, lives, open } = answer;
     let mut text = match lives.last().map(|life| (life.status(), life.since())) {
         None => format!(
@@ -130,12 +133,9 @@ fn after(admitted: Option<WallTime>, ended: WallTime) -> String {
     let Some(millis) = admitted.and_then(|admitted| ended.0.checked_sub(admitted.0)) else {
         return String::new();
     };
-    let seconds = Duration::from_millis(millis).as_secs();
-    match seconds {
-        0 => format!(", after {millis} ms"),
-        1..120 => format!(", after {seconds} s"),
-        120..7_200 => format!(", after {} min", seconds / 60),
-        _ => format!(", after {} h", seconds / 3_600),
+    match millis {
+        0..1_000 => format!(", after {millis} ms"),
+        _ => format!(", after {}", age(Duration::from_millis(millis))),
     }
 }
 
@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
     use crate::model::statement::{Confirmation, Finding, ProposalKind};
-    use crate::model::{Endpoint, Incarnation, KeyPair, SeedId};
+    use crate::model::{Incarnation, KeyPair, SeedId};
 
     const T: u64 = 1_772_010_000_000;
 

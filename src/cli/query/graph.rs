@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use crate::cli::output::rows_text;
 use crate::cli::report::counted;
 use crate::model::Endpoint;
 use crate::proto::membership::NodeLine;
@@ -74,8 +75,9 @@ impl Graph {
         parts
     }
 
-    /// A line a member, and the histogram of degrees.
-    pub(super) fn text(&self, seed: Endpoint) -> String {
+    /// A line a member, wrapped to the columns of a terminal if there is one, and the histogram of
+    /// degrees.
+    pub(super) fn text(&self, seed: Endpoint, columns: Option<usize>) -> String {
         let links = self.links();
         let one_sided = links.values().filter(|whole| !**whole).count();
         let (nodes, count) = (counted(self.nodes.len(), "peer"), counted(links.len(), "link"));
@@ -92,18 +94,15 @@ impl Graph {
             text.push('\n');
         }
         let width = self.nodes.keys().map(|it| it.to_string().len()).max().unwrap_or(0);
+        let mut rows = Vec::new();
         for (node, neighbors) in &self.nodes {
             let mark = |other: &Endpoint| if self.names(*other, *node) { "" } else { "*" };
             let list: Vec<_> = neighbors.iter().map(|it| format!("{it}{}", mark(it))).collect();
-            let line = format!(
-                "{node:<width$}  {:>3}  {}",
-                neighbors.len(),
-                list.join(" "),
-                node = node.to_string()
-            );
-            text.push_str(line.trim_end());
-            text.push('\n');
+            let head = format!("{node:<width$}  {:>3}", neighbors.len(), node = node.to_string());
+            rows.push((head, list.join(" ")));
         }
+        let rows: Vec<_> = rows.iter().map(|(head, list)| (head.as_str(), list.clone())).collect();
+        text.push_str(&rows_text(&rows, columns));
         text
     }
 
@@ -163,12 +162,20 @@ mod tests {
 
     #[test]
     fn the_text_counts_links_parts_and_degrees() {
-        let text = graph(&[(1, &[2]), (2, &[1]), (3, &[4]), (4, &[3])]).text(at(9));
+        let text = graph(&[(1, &[2]), (2, &[1]), (3, &[4]), (4, &[3])]).text(at(9), None);
         assert!(text.starts_with("4 peers, 2 links, in 2 parts"), "{text}");
         assert!(text.contains("\n        1      4  ####\n"), "{text}");
-        let text = graph(&[(1, &[2]), (2, &[])]).text(at(9));
+        let text = graph(&[(1, &[2]), (2, &[])]).text(at(9), None);
         assert!(text.contains("all connected") && text.contains("127.0.0.1:2*"), "{text}");
-        assert!(graph(&[]).text(at(9)).starts_with("0 peers, 0 links, all connected"));
+        assert!(graph(&[]).text(at(9), None).starts_with("0 peers, 0 links, all connected"));
+    }
+
+    #[test]
+    fn a_long_list_of_neighbors_goes_on_below_its_beginning() {
+        let text = graph(&[(1, &[2, 3, 4]), (2, &[1]), (3, &[1]), (4, &[1])]).text(at(9), Some(50));
+        let wrapped =
+            "\n127.0.0.1:1    3  127.0.0.1:2 127.0.0.1:3\n                  127.0.0.1:4\n";
+        assert!(text.contains(wrapped), "{text}");
     }
 
     #[test]

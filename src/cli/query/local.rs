@@ -10,12 +10,15 @@ use crossbeam_channel::{after, tick};
 use serde_json::{Map, Value, json};
 
 use super::QueryError;
+use super::brief::{brief, turned_away};
 use crate::cli::CliError;
-use crate::cli::args::{LeaveArgs, StatusArgs};
+use crate::cli::args::{LeaveArgs, LocalNodeArgs, StatusArgs};
 use crate::cli::metrics::{classic, json as metrics_json};
-use crate::cli::output::{print, table, table_text};
+use crate::cli::output::{lasting, moment, print, rows_text, table, table_text, terminal_width};
 use crate::cli::span::Span;
 use crate::cli::text::escape;
+use crate::model::WallTime;
+use crate::runtime::clock::Clock;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 
@@ -33,11 +36,16 @@ const STOP_LOOK: Duration = Duration::from_millis(20);
 /// # Errors
 /// Fails if no node answers, or it is not clear which is meant.
 pub fn status(args: &StatusArgs, roles: &[&str]) -> Result<(), CliError> {
-    let answer = ask_status(args, roles)?;
-    if args.json {
+    let answer = ask_status(&args.node, roles)?;
+    let now = Clock::start().now().wall;
+    if args.node.json {
         print(&(Value::Object(answer).to_string() + "\n"))
+    } else if args.all {
+        let since = |at| moment(at, now, args.utc);
+        print(&status_text(&answer, since, std::io::stdout().is_terminal()))
     } else {
-        print(&status_text(&answer, std::io::stdout().is_terminal()))
+        let since = |at| lasting(at, now, args.utc);
+        print(&rows_text(&brief(&Value::Object(answer), since), terminal_width()))
     }
 }
 
@@ -45,7 +53,7 @@ pub fn status(args: &StatusArgs, roles: &[&str]) -> Result<(), CliError> {
 ///
 /// # Errors
 /// Fails if no node answers, or it is not clear which is meant.
-pub fn metrics(args: &StatusArgs, roles: &[&str]) -> Result<(), CliError> {
+pub fn metrics(args: &LocalNodeArgs, roles: &[&str]) -> Result<(), CliError> {
     let answer = Value::Object(ask_status(args, roles)?);
     if args.json {
         print(&(Value::Object(metrics_json(&answer)).to_string() + "\n"))
@@ -54,7 +62,7 @@ pub fn metrics(args: &StatusArgs, roles: &[&str]) -> Result<(), CliError> {
     }
 }
 
-fn ask_status(args: &StatusArgs, roles: &[&str]) -> Result<Map<String, Value>, CliError> {
+fn ask_status(args: &LocalNodeArgs, roles: &[&str]) -> Result<Map<String, Value>, CliError> {
     match args.port {
         Some(port) => Ok(ask_at(&args.data, roles, port, "status")?.1),
         None => ask_only(&args.data, roles),
@@ -157,7 +165,7 @@ pub(in crate::cli) fn request_in(
 }
 
 /// The directories of the nodes that run with their data in `data`, ascending by port.
-pub(super) fn running(data: &Path, roles: &[&str]) -> Vec<PathBuf> {
+pub(in crate::cli) fn running(data: &Path, roles: &[&str]) -> Vec<PathBuf> {
     let port = |dir: &PathBuf| {
         let name = dir.file_name()?.to_str()?;
         let (role, port) = name.split_once('-')?;
@@ -204,7 +212,11 @@ fn ask_only(data: &Path, roles: &[&str]) -> Result<Map<String, Value>, CliError>
 }
 
 /// A line for each field, in the order of interest; unknown fields come last.
-fn status_text(status: &Map<String, Value>, is_terminal: bool) -> String {
+fn status_text(
+    status: &Map<String, Value>,
+    since: impl Fn(WallTime) -> String,
+    is_terminal: bool,
+) -> String {
     const FIRST: [&str; 24] = [
         "role",
         "seed",
@@ -244,7 +256,10 @@ fn status_text(status: &Map<String, Value>, is_terminal: bool) -> String {
     let services = services.map(|(name, value)| (name.as_str(), value));
     for (name, value) in known.chain(services).chain(others) {
         let label = name.strip_suffix("_ms").unwrap_or(name).replace('_', " ");
-        let mut text = value_text(name, value, shown);
+        let mut text = match value.as_u64() {
+            Some(at) if name == "member_since" => since(WallTime(at)),
+            Some(_) | None => value_text(name, value, shown),
+        };
         if name == "quorum" && is_out_of_reach(status) {
             text.push_str(" (not reached: membership is frozen)");
         }
@@ -263,27 +278,6 @@ fn is_out_of_reach(status: &Map<String, Value>) -> bool {
     matches!((count("seeds_connected"), count("quorum")), (Some(up), Some(needed)) if up < needed)
 }
 
-/// Connections that the driver refused, by cause: the machine never learned of them, so they are
-/// not among its own refusals.
-fn turned_away(status: &Map<String, Value>) -> Vec<String> {
-    const CAUSES: [(&str, &str); 11] = [
-        ("refused_keyless", "no cluster key"),
-        ("refused_wrong_key", "another cluster key"),
-        ("refused_key", "a cluster key, and none here"),
-        ("refused_frame", "broken encryption"),
-        ("refused_silent", "silent"),
-        ("refused_crowded", "crowded"),
-        ("refused_full", "no room"),
-        ("refused_dialect", "another protocol"),
-        ("refused_too_long", "line too long"),
-        ("refused_truncated", "half a line"),
-        ("refused_slow", "does not read"),
-    ];
-    let count = |name| status.get("counters")?.get(name)?.as_u64().filter(|count| *count > 0);
-    let told = CAUSES.iter().filter_map(|(name, words)| Some((words, count(*name)?)));
-    told.map(|(words, count)| format!("{words}: {count}")).collect()
-}
-
 /// Escapes all but the line breaks that were put in here.
 fn escape_lines(text: &str) -> String {
     text.split('\n').map(escape).collect::<Vec<_>>().join("\n")
@@ -295,7 +289,6 @@ fn value_text(name: &str, value: &Value, separator: &str) -> String {
         Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
         Value::String(text) => text.replace('\n', " "),
         Value::Number(number) => match (name, number.as_u64()) {
-            ("member_since", Some(ms)) => crate::model::WallTime(ms).to_string(),
             ("uptime_ms", Some(ms)) => Span(Duration::from_secs(ms / 1_000)).to_string(),
             ("health", Some(0)) => "0 (trusts itself)".to_owned(),
             ("health", Some(score)) => format!("{score} of 7 (distrusts itself)"),
@@ -352,6 +345,10 @@ mod tests {
         fields
     }
 
+    fn text_of(status: &Map<String, Value>, is_terminal: bool) -> String {
+        status_text(status, |at| at.to_string(), is_terminal)
+    }
+
     #[test]
     fn a_status_is_one_plain_line_a_field_for_programs() {
         let status = object(json!({
@@ -361,7 +358,7 @@ mod tests {
             "counters": { "lines_in": 1, "refused_keyless": 4, "refused_full": 0,
                 "refused_crowded": 2_489 },
         }));
-        let text = status_text(&status, false);
+        let text = text_of(&status, false);
         let lines: Vec<Vec<&str>> =
             text.lines().map(|line| line.split_whitespace().collect()).collect();
         let expected: [&[&str]; 9] = [
@@ -382,7 +379,7 @@ mod tests {
     fn a_seed_without_a_quorum_says_so() {
         let text = |up| {
             let status = json!({ "role": "seed", "seeds_connected": up, "quorum": 2 });
-            status_text(&object(status), false)
+            text_of(&object(status), false)
         };
         assert!(text(1).contains("2 (not reached: membership is frozen)"), "{}", text(1));
         assert!(!text(2).contains("frozen"), "{}", text(2));
@@ -414,13 +411,13 @@ mod tests {
         let expected = "FIELD VALUE|role peer|broadcast delivery_latency: 2.5 ms on average of 4, \
                         messages_dropped: old: 2, messages_published: 1|discovery entries: 3, \
                         lookup_hops: none";
-        let text = status_text(&status, false);
+        let text = text_of(&status, false);
         let lines: Vec<_> = text
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
             .collect();
         assert_eq!(lines.join("|"), expected);
-        let shown = status_text(&status, true);
+        let shown = text_of(&status, true);
         assert!(shown.contains("messages_published: 1") && !shown.contains("buckets"), "{shown}");
     }
 

@@ -7,12 +7,13 @@ use super::client::{Client, Failure, Page};
 use super::{QueryError, ask_first, ask_one};
 use crate::cli::CliError;
 use crate::cli::args::MembersArgs;
-use crate::cli::output::{print, table, table_text};
+use crate::cli::output::{moment, print, table, table_text};
 use crate::cli::report::{counted, listed};
-use crate::model::Endpoint;
 use crate::model::entry::MemberState;
+use crate::model::{Endpoint, WallTime};
 use crate::proto::membership::{MemberLine, PeerListReq};
 use crate::proto::message::Message;
+use crate::runtime::clock::Clock;
 
 /// Lists the members, as a seed sees them.
 ///
@@ -23,7 +24,9 @@ pub fn members(args: &MembersArgs) -> Result<(), CliError> {
     if args.json {
         print(&json_lines(&members)?)
     } else {
-        print(&text(seed, &members, std::io::stdout().is_terminal()))
+        let now = Clock::start().now().wall;
+        let since = |at| moment(at, now, args.utc);
+        print(&text(seed, &members, since, std::io::stdout().is_terminal()))
     }
 }
 
@@ -56,14 +59,19 @@ fn json_lines(members: &[MemberLine]) -> Result<String, CliError> {
     Ok(text)
 }
 
-fn text(seed: Endpoint, members: &[MemberLine], is_terminal: bool) -> String {
+fn text(
+    seed: Endpoint,
+    members: &[MemberLine],
+    since_text: impl Fn(WallTime) -> String,
+    is_terminal: bool,
+) -> String {
     let mut table = table(["ENDPOINT", "INCARNATION", "STATUS", "SINCE", "NEIGHBORS"], is_terminal);
     for MemberLine { endpoint, incarnation, status, since, degree } in members {
         table.add_row([
             endpoint.to_string(),
             incarnation.to_string(),
             status.as_str().to_owned(),
-            since.to_string(),
+            since_text(*since),
             degree.to_string(),
         ]);
     }
@@ -84,7 +92,7 @@ fn text(seed: Endpoint, members: &[MemberLine], is_terminal: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Incarnation, WallTime};
+    use crate::model::Incarnation;
 
     fn member() -> MemberLine {
         MemberLine {
@@ -98,11 +106,16 @@ mod tests {
 
     #[test]
     fn programs_get_one_plain_line_a_member() {
-        let text = text(member().endpoint, &[member(), member()], false);
+        let text = text(
+            member().endpoint,
+            &[member(), member()],
+            |at| moment(at, WallTime(180_000), false),
+            false,
+        );
         let lines: Vec<_> = text.lines().map(str::trim).collect();
         assert_eq!(lines.len(), 3);
         let words: Vec<_> = lines[1].split_whitespace().collect();
-        assert_eq!(words, ["127.0.0.1:6001", "7", "alive", "1970-01-01T00:00:00.000Z", "3"]);
+        assert_eq!(words, ["127.0.0.1:6001", "7", "alive", "3", "min", "ago", "3"]);
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! A question never changes anything; `leave`, `evict` and `unban` are orders. Every wait has a
 //! limit, and an error names the nodes that were tried and their failures.
 
+mod brief;
 mod client;
 mod error;
 mod explain;
-pub(in crate::cli) mod fleet;
+mod fleet_view;
 mod graph;
 mod local;
 mod members;
@@ -15,10 +16,13 @@ mod orders;
 mod topology;
 mod uses;
 
+pub(in crate::cli) use brief::{names, round_trip};
 pub use error::QueryError;
 pub use explain::explain;
-pub(in crate::cli) use local::request_in;
+pub(in crate::cli) use explain::text as explain_text;
+pub(in crate::cli) use fleet_view::{FleetView, explained, fleet_view, fleet_view_of};
 pub use local::{leave, metrics, status};
+pub(in crate::cli) use local::{request_in, running as running_nodes};
 pub use members::{fetch_members, members};
 pub use orders::{evict, unban};
 pub use topology::{fetch_topology, topology};

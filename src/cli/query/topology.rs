@@ -9,7 +9,7 @@ use super::graph::Graph;
 use super::{QueryError, ask_first, ask_one};
 use crate::cli::CliError;
 use crate::cli::args::TopologyArgs;
-use crate::cli::output::print;
+use crate::cli::output::{print, terminal_width};
 use crate::model::Endpoint;
 use crate::proto::membership::{NodeLine, TopologyReq};
 use crate::proto::message::Message;
@@ -25,7 +25,7 @@ pub fn topology(args: &TopologyArgs) -> Result<(), CliError> {
     } else if args.dot {
         print(&Graph::new(&nodes).dot())
     } else {
-        print(&Graph::new(&nodes).text(seed))
+        print(&Graph::new(&nodes).text(seed, terminal_width()))
     }
 }
 

@@ -175,7 +175,7 @@ pub(in crate::cli) fn text(told: &[PredictionCounts], is_terminal: bool) -> Stri
         };
         let node = it.health.as_ref().map_or_else(unknown, |it| it.node_id.to_string());
         let prediction = match &it.prediction {
-            Ok(reply) => predicted(reply),
+            Ok(reply) => predicted(reply, is_terminal),
             Err(_) => unknown(),
         };
         let at = escape(&it.at);
@@ -193,12 +193,17 @@ fn basis_points(rate: f64) -> u32 {
     (rate * 10_000.0).round() as u32
 }
 
-fn predicted(reply: &Reply) -> String {
+/// An answer in words; the columns of a terminal have no room for its body.
+fn predicted(reply: &Reply, is_terminal: bool) -> String {
+    let by = reply.model.as_deref().unwrap_or("nobody");
+    let head = format!("{} by {}", reply.status, escape(by));
+    if is_terminal {
+        return head;
+    }
     let body = String::from_utf8_lossy(&reply.body);
     let shown: String = body.trim().chars().take(SHOWN_MAX).collect();
     let more = if shown.len() < body.trim().len() { "…" } else { "" };
-    let by = reply.model.as_deref().unwrap_or("nobody");
-    format!("{} by {}: {}{more}", reply.status, escape(by), escape(&shown))
+    format!("{head}: {}{more}", escape(&shown))
 }
 
 fn json_of(told: &[PredictionCounts], is_synchronized: bool) -> Value {

@@ -9,15 +9,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cli::query::QueryError;
-use crate::cli::query::fleet::{self, EXPLAINED_MAX, Explained, ToldFleet};
+use crate::cli::query::{FleetView, QueryError, fleet_view_of};
 use crate::machine::membership::seedbook::SeedBook;
 use crate::model::entry::{MemberState, RegistryEntry};
 use crate::model::statement::{Removal, RemovalReason, Vote};
 use crate::model::{Endpoint, Time};
+use crate::proto::membership::MemberLine;
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
+
+/// Largest number of endpoints whose decisions are told: those that changed last.
+const DECIDED_MAX: usize = 200;
 
 /// Shortest pause between two questions to a seed.
 const PAUSE_MIN: Duration = Duration::from_millis(400);
@@ -26,7 +29,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(400);
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// The fleet as seeds tell it to one node.
-pub(super) struct FleetView {
+pub(super) struct FleetFeed {
     keys: Option<Arc<ClusterKeys>>,
     state: Mutex<State>,
     answered: Condvar,
@@ -44,13 +47,16 @@ struct State {
 
 /// An answer of a seed, with the decisions checked here.
 struct Told {
-    fleet: ToldFleet,
-    /// Decisions about each endpoint that was explained.
-    decisions: BTreeMap<Endpoint, Arc<[Value]>>,
+    fleet: FleetView,
+    /// Decisions about the endpoints that changed last.
+    decisions: Decisions,
     at: Time,
 }
 
-impl FleetView {
+/// Decisions about endpoints, each with the line of the member that they led to.
+type Decisions = BTreeMap<Endpoint, (MemberLine, Arc<[Value]>)>;
+
+impl FleetFeed {
     pub(super) fn new(keys: Option<Arc<ClusterKeys>>) -> Arc<Self> {
         let (state, answered) = (Mutex::default(), Condvar::new());
         Arc::new(Self { keys, state, answered, clock: Clock::start() })
@@ -73,17 +79,17 @@ impl FleetView {
         let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let links =
             links(status, told.fleet.nodes.iter().map(|it| (it.endpoint, &it.neighbors[..])));
-        let member = |it: &crate::proto::membership::MemberLine| {
+        let member = |it: &MemberLine| {
             json!({
                 "endpoint": it.endpoint, "incarnation": it.incarnation, "status": it.status,
                 "since_ms": it.since.0, "degree": it.degree,
             })
         };
-        let mut decisions: Vec<_> = told.decisions.values().flat_map(|it| it.iter()).collect();
+        let mut decisions: Vec<_> = told.decisions.values().flat_map(|it| it.1.iter()).collect();
         decisions.sort_by_key(|it| std::cmp::Reverse(it["at_ms"].as_u64()));
-        decisions.truncate(EXPLAINED_MAX);
+        decisions.truncate(DECIDED_MAX);
         json!({
-            "told": { "by": told.fleet.by, "age_ms": age_ms, "error": error },
+            "told": { "by": told.fleet.seed, "age_ms": age_ms, "error": error },
             "members": told.fleet.members.iter().map(member).collect::<Vec<_>>(),
             "links": links,
             "decisions": decisions,
@@ -102,7 +108,7 @@ impl FleetView {
         let is_time = state.not_before.is_none_or(|it| now >= it);
         if is_time && !state.is_asking {
             // The seed that answered last is asked first.
-            let last = state.told.as_ref().map(|it| it.fleet.by);
+            let last = state.told.as_ref().map(|it| it.fleet.seed);
             seeds.sort_by_key(|it| Some(*it) != last);
             let (view, before, book) = (Arc::clone(self), state.told.clone(), book.clone());
             let ask = move || view.ask(&seeds, before.as_deref(), &book);
@@ -121,11 +127,13 @@ impl FleetView {
 
     fn ask(&self, seeds: &[Endpoint], before: Option<&Told>, book: &SeedBook) {
         let begun = self.clock.now().mono;
-        let none = Explained::new();
-        let known = before.map_or(&none, |it| &it.fleet.explained);
-        let fleet = fleet::fleet(seeds, self.keys.clone(), known);
+        let none = Decisions::new();
+        let known = before.map_or(&none, |it| &it.decisions);
+        let fleet = fleet_view_of(seeds, self.keys.clone(), |members| {
+            newest(members).filter(|it| is_new(it, known)).map(|it| it.endpoint).collect()
+        });
         let fleet = fleet.map(|fleet| {
-            let decisions = decisions(&fleet, before, book);
+            let decisions = decisions(&fleet, known, book);
             Arc::new(Told { fleet, decisions, at: self.clock.now().mono })
         });
         let now = self.clock.now().mono;
@@ -187,23 +195,36 @@ fn links<'a>(
     links.into_iter().map(link).collect()
 }
 
-/// Decisions about each explained endpoint. Those that were found valid before are kept.
-fn decisions(
-    fleet: &ToldFleet,
-    before: Option<&Told>,
-    book: &SeedBook,
-) -> BTreeMap<Endpoint, Arc<[Value]>> {
-    let one = |(endpoint, (_, lives)): (&Endpoint, &(_, Arc<[RegistryEntry]>))| {
-        let known = before.and_then(|it| {
-            let (_, known) = it.fleet.explained.get(endpoint)?;
-            let decisions = it.decisions.get(endpoint)?;
-            let is_valid = decisions.iter().all(|it| it["valid"] == true);
-            (Arc::ptr_eq(known, lives) && is_valid).then(|| Arc::clone(decisions))
+/// The members that changed last.
+fn newest(members: &[MemberLine]) -> impl Iterator<Item = &MemberLine> {
+    let mut newest: Vec<_> = members.iter().collect();
+    newest.sort_by_key(|it| std::cmp::Reverse(it.since));
+    newest.into_iter().take(DECIDED_MAX)
+}
+
+/// True if other decisions about a member may be known than these, or some of these were not
+/// valid: the key of a seed may have become known since.
+fn is_new(line: &MemberLine, known: &Decisions) -> bool {
+    known.get(&line.endpoint).is_none_or(|(before, decisions)| {
+        (before.incarnation, before.status, before.since)
+            != (line.incarnation, line.status, line.since)
+            || decisions.iter().any(|it| it["valid"] != true)
+    })
+}
+
+/// Decisions about the members that changed last: those that were explained now, and the known.
+fn decisions(fleet: &FleetView, known: &Decisions, book: &SeedBook) -> Decisions {
+    let explained: BTreeMap<_, _> =
+        fleet.explained.iter().map(|it| (it.endpoint, &it.lives)).collect();
+    let one = |line: &MemberLine| {
+        let made = explained.get(&line.endpoint).map(|lives| {
+            let all: Arc<[Value]> = lives.iter().flat_map(|it| of_life(it, book)).collect();
+            (line.clone(), all)
         });
-        let made = || lives.iter().flat_map(|it| of_life(it, book)).collect();
-        (*endpoint, known.unwrap_or_else(made))
+        let known = made.or_else(|| known.get(&line.endpoint).cloned())?;
+        Some((line.endpoint, known))
     };
-    fleet.explained.iter().map(one).collect()
+    newest(&fleet.members).filter_map(one).collect()
 }
 
 fn of_life(life: &RegistryEntry, book: &SeedBook) -> Vec<Value> {

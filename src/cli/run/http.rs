@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::actions;
 use super::control::{health, status};
 use super::feed::Feed;
-use super::fleet::FleetView;
+use super::fleet::FleetFeed;
 use super::role::{Api, Role};
 use crate::cli::settings::NodeSettings;
 use crate::cli::{metrics, page};
@@ -51,7 +51,7 @@ pub(super) struct Pages<R: Role> {
     clock: Clock,
     last: Mutex<Option<Arc<Snapshot>>>,
     feed: Arc<Feed>,
-    fleet: Arc<FleetView>,
+    fleet: Arc<FleetFeed>,
     /// Folder of the data directories.
     data: PathBuf,
 }
@@ -79,7 +79,7 @@ impl<R: Role> Pages<R> {
         settings: &NodeSettings,
     ) -> Self {
         let (node, last) = (OnceLock::new(), Mutex::default());
-        let fleet = FleetView::new(settings.cluster_keys.clone());
+        let fleet = FleetFeed::new(settings.cluster_keys.clone());
         let data = settings.data.clone();
         Self { node, counters, api, clock: Clock::start(), last, feed, fleet, data }
     }

@@ -15,6 +15,7 @@ mod timeline;
 mod watch;
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -55,13 +56,7 @@ pub fn unshare(args: &UnshareArgs) -> Result<(), CliError> {
 /// # Errors
 /// Fails if they cannot be asked for.
 pub fn shares(args: &SharesArgs) -> Result<(), CliError> {
-    let mut all = match fleet::peer(&args.fleet)? {
-        Some(peer) => fleet::list(&peer)?,
-        None => Vec::new(),
-    };
-    let known: Vec<_> = all.iter().filter_map(id).collect();
-    let is_news = |it: &Value| id(it).is_some_and(|id| !known.contains(&id));
-    all.extend(ask_all()?.into_iter().filter(is_news));
+    let all = known_shares(fleet::peer(&args.fleet)?.as_deref())?;
     if args.json {
         return print_lines(&all);
     }
@@ -69,13 +64,41 @@ pub fn shares(args: &SharesArgs) -> Result<(), CliError> {
         return print("nothing is shared here; begin with: peer share PATH\n");
     }
     let is_terminal = std::io::stdout().is_terminal();
-    let mut rows = table(["NAME", "SIZE", "PEERS", "HERE", "TICKET"], is_terminal);
-    for it in &all {
+    print(&listed(&all, is_terminal))
+}
+
+/// The shares that a peer knows, if there is one, and those of this user on this machine.
+///
+/// # Errors
+/// Fails if they cannot be asked for.
+pub(in crate::cli) fn known_shares(peer: Option<&Path>) -> Result<Vec<Value>, CliError> {
+    let mut all = peer.map_or_else(|| Ok(Vec::new()), fleet::list)?;
+    let known: Vec<_> = all.iter().filter_map(id).collect();
+    let is_news = |it: &Value| id(it).is_some_and(|id| !known.contains(&id));
+    all.extend(ask_all()?.into_iter().filter(is_news));
+    Ok(all)
+}
+
+/// The shares as a table. A terminal gets the tickets, which are long, below it.
+fn listed(all: &[Value], is_terminal: bool) -> String {
+    let mut rows = if is_terminal {
+        table(["NAME", "SIZE", "PEERS", "HERE"], is_terminal)
+    } else {
+        table(["NAME", "SIZE", "PEERS", "HERE", "TICKET"], is_terminal)
+    };
+    let mut tickets = String::new();
+    for it in all {
         let here = if it["have"].is_u64() { it } else { &it["here"] };
         let pieces = if here["have"].is_u64() { pieces(here) } else { String::new() };
-        rows.add_row([text(it, "name"), size(it), number(it, "peers"), pieces, text(it, "ticket")]);
+        let mut row = vec![text(it, "name"), size(it), number(it, "peers"), pieces];
+        if is_terminal {
+            tickets += &format!("{}  {}\n", text(it, "name"), text(it, "ticket"));
+        } else {
+            row.push(text(it, "ticket"));
+        }
+        rows.add_row(row);
     }
-    print(&table_text(rows, is_terminal))
+    table_text(rows, is_terminal) + &tickets
 }
 
 /// Identity of the share that a line is about.
@@ -96,28 +119,35 @@ pub(super) fn status(json: bool) -> Result<(), CliError> {
         return print("no swarm, share or download of this user runs on this machine\n");
     }
     let is_terminal = std::io::stdout().is_terminal();
-    let header = ["PID", "KIND", "NAME", "SIZE", "PIECES", "PEERS", "DOWN", "UP", "LEFT", "AT"];
-    let mut rows = table(header, is_terminal);
-    for it in &all {
+    print(&running_text(&all, is_terminal))
+}
+
+/// The swarms of this machine as a table; a terminal gets two rows a swarm, to have room for all.
+fn running_text(all: &[Value], is_terminal: bool) -> String {
+    let mut rows = if is_terminal {
+        let header = ["NAME, AT", "KIND, PID", "SIZE", "PIECES", "PEERS", "DOWN", "UP", "LEFT"];
+        table(header, is_terminal)
+    } else {
+        let header = ["PID", "KIND", "NAME", "SIZE", "PIECES", "PEERS", "DOWN", "UP", "LEFT", "AT"];
+        table(header, is_terminal)
+    };
+    for it in all {
         let kind = match it["id"].as_u64() {
             Some(id) => format!("{} {id}", text(it, "kind")),
             None => text(it, "kind"),
         };
         let left = it["left_s"].as_u64().map_or("-".to_owned(), |secs| format!("{secs}s"));
-        rows.add_row([
-            number(it, "pid"),
-            kind,
-            text(it, "name"),
-            size(it),
-            pieces(it),
-            number(it, "peers"),
-            rate(it, "down_per_s"),
-            rate(it, "up_per_s"),
-            left,
-            text(it, "at"),
-        ]);
+        let (name, at, pid) = (text(it, "name"), text(it, "at"), number(it, "pid"));
+        let (down, up) = (rate(it, "down_per_s"), rate(it, "up_per_s"));
+        let middle = [size(it), pieces(it), number(it, "peers"), down, up, left];
+        if is_terminal {
+            let head = [format!("{name}\n{at}"), format!("{kind}\n{pid}")];
+            rows.add_row(head.into_iter().chain(middle));
+        } else {
+            rows.add_row([pid, kind, name].into_iter().chain(middle).chain([at]));
+        }
     }
-    print(&table_text(rows, is_terminal))
+    table_text(rows, is_terminal)
 }
 
 fn ask_all() -> Result<Vec<Value>, CliError> {
@@ -136,14 +166,14 @@ fn number(it: &Value, key: &str) -> String {
     it[key].as_u64().map(|it| it.to_string()).unwrap_or_default()
 }
 
-fn size(it: &Value) -> String {
+pub(in crate::cli) fn size(it: &Value) -> String {
     Size(it["size"].as_u64().unwrap_or_default()).to_string()
 }
 
-fn rate(it: &Value, key: &str) -> String {
+pub(in crate::cli) fn rate(it: &Value, key: &str) -> String {
     format!("{}/s", Size(it[key].as_u64().unwrap_or_default()))
 }
 
-fn pieces(it: &Value) -> String {
+pub(in crate::cli) fn pieces(it: &Value) -> String {
     format!("{}/{}", number(it, "have"), number(it, "pieces"))
 }

@@ -77,6 +77,20 @@ impl OnTerminal {
         assert!(is_there, "no {text:?} in {:?}", self.written());
     }
 
+    /// Text that the terminal shows after all that was written.
+    pub fn shown(&self) -> String {
+        let mut parser = vt100::Parser::new(24, 80, 0);
+        parser.process(&self.written.lock().expect("nobody panics here"));
+        parser.screen().contents()
+    }
+
+    /// Waits until the terminal shows `text`.
+    #[track_caller]
+    pub fn wait_until_shown(&self, text: &str) {
+        let is_there = eventually(|| self.shown().contains(text));
+        assert!(is_there, "no {text:?} in\n{}", self.shown());
+    }
+
     /// Types.
     pub fn type_keys(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).expect("the terminal takes it");

@@ -5,7 +5,6 @@
 pub(super) mod draw;
 pub(super) mod keys;
 mod scroll;
-pub(super) mod terminal;
 #[cfg(test)]
 mod tests;
 

@@ -23,9 +23,13 @@ pub(super) fn percent(basis_points: u32) -> String {
 
 /// Returns the share of each version that has one: `v1 95 % v2 5 %`.
 pub(super) fn weights(weights: &Weights) -> String {
-    let parts = weights.iter().filter(|(_, share)| *share > 0);
-    let parts: Vec<_> = parts.map(|(model, it)| format!("{model} {}", percent(it))).collect();
-    parts.join(" ")
+    parts(weights).join(" ")
+}
+
+/// Returns each version that has a share, with it.
+fn parts(weights: &Weights) -> Vec<String> {
+    let some = weights.iter().filter(|(_, share)| *share > 0);
+    some.map(|(model, it)| format!("{model} {}", percent(it))).collect()
 }
 
 /// Returns a span of time, cut and not rounded: `0.35 ms`, `12 ms`, `3.2 s`, `2 min 5 s`.

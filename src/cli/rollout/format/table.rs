@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    detours, gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights,
+    detours, gates, list, parts, percent, phase, rate, remedy_of_dead, span, steps, sticky,
 };
-use crate::cli::output::{table, table_text};
+use crate::cli::output::{NO_BREAK, table, table_text};
 use crate::cli::text::escape;
 use crate::machine::rollout::{
     NodeStatus, Phase, RolloutProgress, RosterNodeStatus, WindowVerdict,
@@ -62,6 +62,22 @@ impl View {
         })
     }
 
+    /// True if the state that is served is younger than the heartbeats of others may be.
+    fn is_fresh(&self, status: &NodeStatus) -> bool {
+        WallTime(self.wall_ms).distance(status.state.timestamp) < STALE_MAX
+    }
+
+    /// Returns a row for each node, the one that was asked first.
+    pub(in crate::cli) fn rows(&self, known: &[Committed]) -> Vec<NodeRow> {
+        let status = self.status();
+        status.map_or_else(Vec::new, |it| node_rows(it, known, self.is_fresh(it)))
+    }
+
+    /// Returns the last rollout that was begun, with its steps, gates and verdicts.
+    pub(in crate::cli) fn progress_text(&self) -> String {
+        self.status().map_or_else(String::new, progress)
+    }
+
     /// Returns the whole text; `known` holds committed transactions, for the shares of other
     /// states.
     pub(in crate::cli) fn text(&self, known: &[Committed], is_terminal: bool) -> String {
@@ -75,8 +91,7 @@ impl View {
                 )
             }
             EngineStatus::Running { status, .. } => {
-                let since = WallTime(self.wall_ms).distance(status.state.timestamp);
-                rows(status, known, since < STALE_MAX, is_terminal)
+                rows(status, known, self.is_fresh(status), is_terminal)
             }
         };
         if let EngineStatus::Running { status, pending_members, refusals, claims } = &self.standing
@@ -115,32 +130,67 @@ impl View {
     }
 }
 
+/// Row of a node in the table of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct NodeRow {
+    /// Name of the node.
+    pub(in crate::cli) node: String,
+    /// True if it is the node that was asked.
+    pub(in crate::cli) is_asked: bool,
+    /// Number of the state that it serves.
+    pub(in crate::cli) version: String,
+    /// First digits of the state's digest.
+    pub(in crate::cli) digest: String,
+    /// Share of each version of the service.
+    pub(in crate::cli) weights: Vec<String>,
+    /// Status of the node in words.
+    pub(in crate::cli) word: String,
+    /// Time in which 95 of 100 answers came, of each version; then share of errors and requests.
+    pub(in crate::cli) figures: [Vec<String>; 3],
+}
+
+/// Returns a row for each node, the one that was asked first.
+fn node_rows(status: &NodeStatus, known: &[Committed], is_fresh: bool) -> Vec<NodeRow> {
+    let mine = &status.state;
+    let mut rows = vec![NodeRow {
+        node: status.node_id.to_string(),
+        is_asked: true,
+        version: mine.version.to_string(),
+        digest: short(&status.digest),
+        weights: parts(&mine.weights),
+        word: own_word(status),
+        figures: figures(status.health.as_ref()),
+    }];
+    rows.extend(status.peers.iter().map(|peer| {
+        let beat = peer.heartbeat.as_ref();
+        let unknown = || UNKNOWN.to_owned();
+        let served = beat.and_then(|it| shares_of(status, known, &it.digest));
+        NodeRow {
+            node: peer.node_id.to_string(),
+            is_asked: false,
+            version: beat.map_or_else(unknown, |it| it.last_committed_version.to_string()),
+            digest: beat.map_or_else(unknown, |it| short(&it.digest)),
+            weights: served.map_or_else(|| vec![unknown()], parts),
+            word: peer_word(status, peer, is_fresh),
+            figures: figures(peer.health.as_ref()),
+        }
+    }));
+    rows
+}
+
 fn rows(status: &NodeStatus, known: &[Committed], is_fresh: bool, is_terminal: bool) -> String {
     let header = ["NODE", "VERSION", "DIGEST", "WEIGHTS", "STATUS", "P95", "ERRORS", "REQUESTS"];
     let mut rows = table(header, is_terminal);
-    let mut add = |name: String, served: (String, String, String), word, health| {
-        let (version, digest, weights) = served;
-        let [p95, errors, requests] = figures(health);
-        rows.add_row([name, version, digest, weights, word, p95, errors, requests]);
+    // A terminal gets a line for each model.
+    let cell = |parts: Vec<String>, separator| match is_terminal {
+        true => parts.join("\n").replace(' ', NO_BREAK.encode_utf8(&mut [0; 2])),
+        false => parts.join(separator),
     };
-    let mine = &status.state;
-    add(
-        format!("{} (asked)", status.node_id),
-        (mine.version.to_string(), short(&status.digest), weights(&mine.weights)),
-        own_word(status),
-        status.health.as_ref(),
-    );
-    for peer in &status.peers {
-        let served = match &peer.heartbeat {
-            None => (UNKNOWN.to_owned(), UNKNOWN.to_owned(), UNKNOWN.to_owned()),
-            Some(beat) => {
-                let shares = shares_of(status, known, &beat.digest);
-                let shares = shares.map_or_else(|| UNKNOWN.to_owned(), weights);
-                (beat.last_committed_version.to_string(), short(&beat.digest), shares)
-            }
-        };
-        let health = peer.health.as_ref();
-        add(peer.node_id.to_string(), served, peer_word(status, peer, is_fresh), health);
+    for row in node_rows(status, known, is_fresh) {
+        let name = if row.is_asked { format!("{} (asked)", row.node) } else { row.node };
+        let [p95, errors, requests] = row.figures.map(|it| cell(it, ", "));
+        let weights = cell(row.weights, " ");
+        rows.add_row([name, row.version, row.digest, weights, row.word, p95, errors, requests]);
     }
     table_text(rows, is_terminal)
 }
@@ -225,9 +275,9 @@ fn peer_word(status: &NodeStatus, peer: &RosterNodeStatus, is_fresh: bool) -> St
 }
 
 /// Returns p95, errors and requests, each of all models.
-fn figures(health: Option<&HealthSnapshot>) -> [String; 3] {
+fn figures(health: Option<&HealthSnapshot>) -> [Vec<String>; 3] {
     let Some(health) = health.filter(|it| !it.models.is_empty()) else {
-        return [UNKNOWN.to_owned(), UNKNOWN.to_owned(), UNKNOWN.to_owned()];
+        return [(); 3].map(|()| vec![UNKNOWN.to_owned()]);
     };
     let mut columns: [Vec<String>; 3] = Default::default();
     for (model, it) in &health.models {
@@ -239,7 +289,7 @@ fn figures(health: Option<&HealthSnapshot>) -> [String; 3] {
         columns[1].push(format!("{model} {}", rate(it.errors, it.samples)));
         columns[2].push(format!("{model} {}", it.samples));
     }
-    columns.map(|it| it.join(", "))
+    columns
 }
 
 /// Returns the last rollout that was begun.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, bounded};
 use nix::unistd::{Pid, getsid};
+use ratatui::Frame;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event};
 use ratatui::crossterm::terminal::{
@@ -16,8 +17,6 @@ use signal_hook::consts::{SIGCONT, SIGTSTP};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-use super::{Screen, draw};
-use crate::cli::chat::model::ChatModel;
 use crate::cli::run::signals;
 use crate::runtime::thread;
 
@@ -30,14 +29,14 @@ const JOBS_MAX: usize = 4;
 
 /// True if there is a terminal that understands control sequences. `TERM=dumb`, as editors and
 /// consoles of build servers set it, means that it does not; without `TERM` it is unknown.
-pub(in crate::cli::chat) fn is_capable() -> bool {
+pub(in crate::cli) fn is_capable() -> bool {
     let term = std::env::var_os("TERM").unwrap_or_default();
     !term.is_empty() && term != "dumb" && stdin().is_terminal() && stdout().is_terminal()
 }
 
 /// A stop or a continuation of the process by a shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli::chat) enum Job {
+pub(in crate::cli) enum Job {
     /// The process is asked to stop for a while.
     Stop,
     /// The process goes on, after a stop that it may not have been asked for.
@@ -48,7 +47,7 @@ pub(in crate::cli::chat) enum Job {
 static IS_TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The terminal, as long as it is taken over.
-pub(in crate::cli::chat) struct Terminal {
+pub(in crate::cli) struct Terminal {
     inner: ratatui::Terminal<CrosstermBackend<Stdout>>,
 }
 
@@ -57,7 +56,7 @@ impl Terminal {
     ///
     /// # Errors
     /// Fails if it is no terminal, or refuses.
-    pub(in crate::cli::chat) fn take() -> io::Result<Self> {
+    pub(in crate::cli) fn take() -> io::Result<Self> {
         let default_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             give_back();
@@ -78,20 +77,15 @@ impl Terminal {
     ///
     /// # Errors
     /// Fails if the terminal has gone.
-    pub(in crate::cli::chat) fn draw(
-        &mut self,
-        screen: &mut Screen,
-        model: &ChatModel,
-        now_ms: u64,
-    ) -> io::Result<()> {
-        self.inner.draw(|frame| draw::draw(frame, screen, model, now_ms)).map(|_| ())
+    pub(in crate::cli) fn draw(&mut self, picture: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        self.inner.draw(picture).map(|_| ())
     }
 
     /// Lets the next picture be drawn as a whole.
     ///
     /// # Errors
     /// Fails if the terminal has gone.
-    pub(in crate::cli::chat) fn forget(&mut self) -> io::Result<()> {
+    pub(in crate::cli) fn forget(&mut self) -> io::Result<()> {
         // Not `clear`, which asks the terminal where its cursor is: the answer comes by the way of
         // the keys, and would not arrive before the next key.
         let size = self.inner.size()?;
@@ -105,7 +99,7 @@ impl Terminal {
     ///
     /// # Errors
     /// Fails if the terminal has gone.
-    pub(in crate::cli::chat) fn stop(&mut self) -> io::Result<()> {
+    pub(in crate::cli) fn stop(&mut self) -> io::Result<()> {
         // The first process of a session has no shell above it: it would stand still for ever.
         if getsid(None) == Ok(Pid::this()) {
             return Ok(());
@@ -120,7 +114,7 @@ impl Terminal {
     ///
     /// # Errors
     /// Fails if the terminal has gone.
-    pub(in crate::cli::chat) fn take_again(&mut self) -> io::Result<()> {
+    pub(in crate::cli) fn take_again(&mut self) -> io::Result<()> {
         // The modes that were found at the start, so that these are also left behind at the end.
         disable_raw_mode()?;
         take_over()?;
@@ -152,7 +146,7 @@ fn give_back() {
 ///
 /// # Errors
 /// Fails if the system takes no handler or has no room for a thread.
-pub(in crate::cli::chat) fn jobs() -> io::Result<Receiver<Job>> {
+pub(in crate::cli) fn jobs() -> io::Result<Receiver<Job>> {
     signals::unblock(&[SIGTSTP, SIGCONT])?;
     let mut signals = Signals::new([SIGTSTP, SIGCONT])?;
     let (tell, jobs) = bounded(JOBS_MAX);
@@ -172,7 +166,7 @@ pub(in crate::cli::chat) fn jobs() -> io::Result<Receiver<Job>> {
 ///
 /// # Errors
 /// Fails if there is no room for a thread.
-pub(in crate::cli::chat) fn keys() -> io::Result<Receiver<Event>> {
+pub(in crate::cli) fn keys() -> io::Result<Receiver<Event>> {
     let (tell, events) = bounded(KEYS_MAX);
     thread::spawn("keys", move || {
         while let Ok(event) = event::read() {
