@@ -107,7 +107,10 @@ fn the_figures_agree_with_each_other() {
     for part in ["60 peers", "seconds since the death", "share that knows", "p99", "100 %"] {
         assert!(svg.contains(part), "no {part:?} in the picture");
     }
-    assert!(svg.contains("prefers-color-scheme: dark"));
+    assert!(svg.contains("fill=\"#FFFFFF\""), "it brings its own background");
+    for word in ["<style", "class=", "var(", "currentColor"] {
+        assert!(!svg.contains(word), "not every viewer knows {word}");
+    }
 }
 
 #[test]
