@@ -37,8 +37,29 @@ macro_rules! assets {
 
 const HTML: &str = "text/html; charset=utf-8";
 
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+const STYLE: &str = "text/css; charset=utf-8";
+
+const PICTURE: &str = "image/svg+xml";
+
 static ASSETS: &[Asset] = assets! {
+    "app.js": SCRIPT,
+    "connection.js": SCRIPT,
+    "decisions.js": SCRIPT,
+    "dom.js": SCRIPT,
+    "files.js": SCRIPT,
+    "fleet.js": SCRIPT,
+    "graph.js": SCRIPT,
+    "icon.svg": PICTURE,
     "index.html": HTML,
+    "layout.js": SCRIPT,
+    "log.js": SCRIPT,
+    "messages.js": SCRIPT,
+    "model.js": SCRIPT,
+    "node.js": SCRIPT,
+    "rollouts.js": SCRIPT,
+    "style.css": STYLE,
 };
 
 /// The file at this path: `/` is the page itself.

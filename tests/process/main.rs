@@ -23,6 +23,7 @@ mod order;
 mod order_attacks;
 mod order_story;
 mod orders;
+mod page;
 mod partitions;
 mod proxy_browser;
 mod proxy_curl;

@@ -8,6 +8,7 @@
     reason = "a test waits for one message, and for any other in vain"
 )]
 
+pub mod browser;
 pub mod client;
 pub mod course;
 pub mod foreign;
