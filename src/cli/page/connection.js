@@ -7,6 +7,9 @@ const BASE = '/-/folkmoot';
 const CHANGING = new Set(['admitted', 'removed', 'left', 'linked', 'unlinked', 'neighbors',
 	'evicted', 'peer_list_union', 'quorum', 'seed_link']);
 const OFTEN = new Set(['rollout_voted', 'rollout_vote_heard', 'chat_numbered', 'chat_pending']);
+/** Steps towards the end of a member, which takes a tenth of a second: too fast to be seen. */
+const PACED = new Set(['suspected', 'confirmed', 'cleared', 'removed']);
+const PACE_MS = 400;
 const EVERY_MS = 5000;
 const SOON_MS = 150;
 const PAUSES_MS = [500, 1000, 2000, 4000, 8000, 15000];
@@ -28,6 +31,7 @@ export class Connection {
 	#again = false;
 	#drift = 0;
 	#search = null;
+	#paced = new Map();
 	#onState;
 	#state = { lost: false };
 
@@ -121,9 +125,18 @@ export class Connection {
 		const data = JSON.parse(event.data || '{}');
 		if (name === 'end') return this.#lose('has stopped');
 		if (name === 'reset') {
-			this.#etag = null;
+			this.#etag = this.#last = null;
 			return this.refresh();
 		}
+		const endpoint = PACED.has(data.event) && data.fields?.endpoint;
+		if (!endpoint) return this.#apply(name, data);
+		const now = Date.now();
+		const at = Math.max(now, this.#paced.get(endpoint) ?? 0);
+		this.#paced.set(endpoint, at + PACE_MS);
+		return at > now ? setTimeout(() => this.#apply(name, data), at - now) : this.#apply(name, data);
+	}
+
+	#apply(name, data) {
 		this.#fleet.apply({ name, data }, this.now());
 		const isOfService = /^(rollout|share|chat)_/.test(data.event) && !OFTEN.has(data.event);
 		if (isOfService || CHANGING.has(data.event)) this.#refreshSoon();

@@ -110,7 +110,8 @@ export class DecisionsView {
 	#make(it) {
 		const [sign, word] = kind(it);
 		const more = it.together?.length ? `, with ${count(it.together.length, 'other')}` : '';
-		const head = h('summary', null, h(`span.sign.${it.kind}`, { 'aria-hidden': true }, sign),
+		const head = h('summary', null,
+			h('span', { class: `sign ${it.kind}`, 'aria-hidden': true }, sign),
 			h('span.what', null, h('b', null, it.endpoint), ` ${word}${more}`,
 				h('small', null, voters(it))),
 			it.valid === false && h('span.bad', null, '▲ not valid'), h('span.soft'));
@@ -133,7 +134,7 @@ export class DecisionsView {
 		const findings = (it.findings ?? []).map((one, at) => step(one.at_ms,
 			one.accuser ?? at === 0 ? 'Accused by ' : 'Confirmed by ', nodeLink(one.witness),
 			`: ${one.finding}`));
-		const yes = (it.votes ?? []).map((one) => {
+		const yes = [...(it.votes ?? [])].sort((a, b) => a.at_ms - b.at_ms).map((one) => {
 			const live = seen.find((vote) => vote.yes && vote.seed === one.seed);
 			return step(one.at_ms, `✓ Seed ${one.seed} voted yes${because(live?.reason)}`);
 		});

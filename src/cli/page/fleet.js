@@ -86,7 +86,8 @@ export class FleetView {
 		this.rows = body;
 		this.seeds = h('ul.seeds', { 'aria-label': 'Seeds' });
 		this.listTitle = h('summary');
-		return (this.list = h('details#nodes.card', null, this.listTitle, this.seeds, box));
+		return (this.list = h('details#nodes.card', {
+			ontoggle: () => this.#showList() }, this.listTitle, this.seeds, box));
 	}
 
 	show(route) {
@@ -171,7 +172,7 @@ export class FleetView {
 		this.warning.hidden = !isFew && !told?.error;
 		say(this.warning, isFew ? `▲ Only ${quorum.linked} of ${quorum.needed} needed seeds are in `
 			+ 'reach: nobody can come or go until they are back.'
-			: `▲ ${told?.by} does not tell the list: ${told?.error}. This one is ${
+			: `▲ No seed tells the list of members: ${told?.error}. This one is ${
 				span(told?.age_ms)} old.`);
 	}
 
@@ -198,6 +199,9 @@ export class FleetView {
 			row.children[1].className = 'state';
 			return row;
 		}, (row, it) => {
+			// Thousands of rows that nobody sees cost time.
+			const isSame = it.state === 'alive' && row.dataset.state === 'alive';
+			if (!this.list.open && isSame) return;
 			attr(row, 'data-state', it.state);
 			attr(row, 'aria-current', it.endpoint === this.#chosen);
 			say(row.firstChild.firstChild, it.endpoint + (it.endpoint === own ? ' (this node)' : ''));

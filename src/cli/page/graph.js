@@ -40,6 +40,9 @@ export class Graph {
 	#ghosts = new Map();
 	#hovered = null;
 	#key = null;
+	#graphs = 0;
+	#links = document.createElement('canvas');
+	#look = null;
 	#isWaiting = false;
 	#isOneHost = false;
 
@@ -92,6 +95,7 @@ export class Graph {
 			const end = performance.now() + limit;
 			this.#layout.settle(() => performance.now() > end);
 			this.#key = key;
+			this.#graphs += 1;
 		}
 		this.wake();
 	}
@@ -148,8 +152,8 @@ export class Graph {
 		const { width, height } = this.#canvas.getBoundingClientRect();
 		if (!width) return;
 		this.#size = { width, height };
-		this.#canvas.width = width * devicePixelRatio;
-		this.#canvas.height = height * devicePixelRatio;
+		this.#canvas.width = Math.max(1, width * devicePixelRatio);
+		this.#canvas.height = Math.max(1, height * devicePixelRatio);
 		if (!this.#isMoved) this.#fit(false);
 		this.wake();
 	}
@@ -224,11 +228,28 @@ export class Graph {
 		c.textAlign = 'center';
 		c.textBaseline = 'middle';
 		const now = this.#on.now();
-		this.#drawLinks(c);
+		this.#showLinks(c);
 		const says = this.#drawSeeds(c, now);
 		for (const it of this.#pulses) this.#drawPulse(c, it, time);
 		c.globalAlpha = 1;
 		return this.#drawMembers(c, now, time) || says;
+	}
+
+	/** Draws the links, which are most of the work, anew only if something about them changed. */
+	#showLinks(c) {
+		const { width, height } = this.#canvas;
+		const { x, y, scale } = this.#view;
+		const { selected, found } = this;
+		const look = [this.#graphs, x, y, scale, width, height, selected, this.#hovered,
+			Boolean(found), this.#colors.edge].join();
+		if (this.#layout.isWarm || look !== this.#look) {
+			this.#look = this.#layout.isWarm ? null : look;
+			Object.assign(this.#links, { width, height });
+			const under = this.#links.getContext('2d');
+			under.scale(devicePixelRatio, devicePixelRatio);
+			this.#drawLinks(under);
+		}
+		c.drawImage(this.#links, 0, 0, this.#size.width, this.#size.height);
 	}
 
 	#drawLinks(c) {
@@ -303,7 +324,7 @@ export class Graph {
 		const n = this.#shown.length;
 		const named = n <= 45 || this.#view.scale > 1.6 ? n : n > 400 ? 10 : 16;
 		const labels = [];
-		this.#shown.forEach((it, rank) => {
+		const draw = (it, rank) => {
 			const at = this.#place(it.endpoint);
 			const rest = it.endedAt ? 1 - (now - it.endedAt) / FADE_MS : 1;
 			if (!at || rest <= 0) return;
@@ -312,21 +333,28 @@ export class Graph {
 			const radius = this.#radius(it);
 			this.#member(c, it, at, radius, time);
 			const isMarked = [this.selected, this.#hovered].includes(it.endpoint) || isFound;
-			if (rank < named || isMarked || it.state !== 'alive' || this.#isOwn(it)) {
-				labels.push([it, at, radius, c.globalAlpha]);
-			}
-		});
-		for (const [it, { x, y }, radius, alpha] of labels) {
-			c.globalAlpha = alpha;
-			const name = this.#fleet.nameOf(it.endpoint)
-				?? (this.#isOneHost ? it.endpoint.replace(/^.*:/, ':') : it.endpoint);
-			const text = this.#isOwn(it) ? `${name} (this node)` : name;
-			this.#label(c, text, x, y + radius + 11, 'ink');
-			const color = { suspected: 'warn', removed: 'bad' }[it.state] ?? 'soft';
-			if (it.state !== 'alive') this.#pill(c, stateText(it), x, y - radius - 15, color);
+			if (rank < named || isMarked || this.#isOwn(it)) labels.push([it, at, radius]);
+		};
+		const isPlain = (it) => it.state === 'alive';
+		this.#shown.filter(isPlain).forEach(draw);
+		for (const it of labels) this.#caption(c, ...it);
+		labels.length = 0;
+		// On top, as nothing is to hide them.
+		for (const it of this.#shown.filter((one) => !isPlain(one))) {
+			draw(it, -1);
+			for (const one of labels.splice(0)) this.#caption(c, ...one);
 		}
 		c.globalAlpha = 1;
 		return this.#shown.some((it) => it.endedAt);
+	}
+
+	#caption(c, it, { x, y }, radius) {
+		const name = this.#fleet.nameOf(it.endpoint)
+			?? (this.#isOneHost ? it.endpoint.replace(/^.*:/, ':') : it.endpoint);
+		const text = this.#isOwn(it) ? `${name} (this node)` : name;
+		this.#label(c, text, x, y + radius + 11, 'ink');
+		const color = { suspected: 'warn', removed: 'bad' }[it.state] ?? 'soft';
+		if (it.state !== 'alive') this.#pill(c, stateText(it), x, y - radius - 15, color);
 	}
 
 	#member(c, it, { x, y }, radius, time) {

@@ -36,7 +36,7 @@ export class Layout {
 			else [this.#x[at], this.#y[at]] = [x[old], y[old]];
 		});
 		this.#place(ids, fresh);
-		this.warm(fresh.length > ids.length / 3 ? 1 : 0.25);
+		this.warm(fresh.length > ids.length / 3 ? 1 : 0.12);
 	}
 
 	/** Places new nodes beside the largest neighbor that has a place, or around the middle. */

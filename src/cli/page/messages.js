@@ -75,7 +75,7 @@ export class MessagesView {
 		this.none.hidden = some.length > 0;
 		keyed(this.messages, some.slice(0, SHOWN), (it) => it.number, (it) => {
 			const row = line(it.topic, 5, { 'data-message': it.id });
-			row.children[1].append(it.origin ? nodeLink(it.origin) : '–', it.sent ? ' (sent)' : '');
+			row.children[1].append(it.origin ? nodeLink(it.origin) : '–');
 			return row;
 		}, (row, it) => cells(row, null, bytes(it.size), number(it.hops), span(it.age_ms),
 			ago(it.at, at)));

@@ -26,7 +26,8 @@
 //   topics      Map topic -> { topic, count, bytes, series }
 //   gossip      { made, heard: Series, links: Map endpoint -> Series, last }
 //   chat        messages { seq, room, from, at_ms, text }, oldest first
-//   delivered   Series; rates: Map counter -> Series;  health: Map node of a rollout -> [{ window, models }]
+//   delivered   Series of messages; rates: Map counter -> Series
+//   health      Map node of a rollout -> [{ window, models }], oldest first
 //   nameOf(endpoint), tally(), standing()
 
 const KEPT = 200;
@@ -237,12 +238,14 @@ export class Fleet {
 			return;
 		}
 		if (incarnation < it.incarnation) return;
+		// The events tell it step by step.
+		const isShown = it.state === 'suspected' && now - it.changedAt < NEWER_MS;
 		Object.assign(it, { since: since ?? it.since, degree: degree ?? it.degree });
 		if (incarnation > it.incarnation) {
 			it.incarnation = incarnation;
 			this.#setState(it, status, now);
 			if (isAlive) this.#shout('joined', endpoint, `${endpoint} joined again`, now);
-		} else if (!isAlive) this.#end(it, status, now);
+		} else if (!isAlive && !isShown) this.#end(it, status, now);
 		else if (it.endedAt && now - (it.eventAt ?? 0) > NEWER_MS) this.#setState(it, status, now);
 	}
 
@@ -439,7 +442,7 @@ export class Fleet {
 			this.#setState(it, 'suspected', now);
 			this.#shout('suspected', endpoint, `${endpoint} is suspected: ${reason}`, now);
 		},
-		confirmed({ endpoint, witness, finding, count, needed }, now) {
+		confirmed({ endpoint, witness, finding, count, needed }, now, { message }) {
 			const it = this.members.get(endpoint);
 			if (!it || it.endedAt) return;
 			this.#setState(it, 'suspected', now);
@@ -447,7 +450,7 @@ export class Fleet {
 			it.witnesses.push({ witness, finding });
 			this.#changes.add('members');
 			const text = `${witness} says of ${endpoint}: ${finding}; ${count} of ${needed} confirm`;
-			this.#tell('confirmed', endpoint, text, now);
+			this.#tell('confirmed', endpoint, message ?? text, now);
 		},
 		cleared({ endpoint }, now) {
 			const it = this.members.get(endpoint);
@@ -477,7 +480,7 @@ export class Fleet {
 			this.#tell('voted', about, text, now, { seed: it.seed, yes });
 		},
 		published(it, now) {
-			this.#message({ ...it, sent: true, origin: this.node?.endpoint }, now);
+			this.#message({ topic: '(sent)', ...it, origin: this.node?.endpoint }, now);
 		},
 		delivered(it, now) {
 			this.#message(it, now);

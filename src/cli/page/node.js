@@ -5,7 +5,7 @@ import { attr, button, bytes, card, cells, clock, count, day, h, keyed, line, no
 
 const EVERY_MS = 4900;
 /** Sections of the status that other views show. */
-const ELSEWHERE = ['topology', 'chat', 'rollout', 'order', 'shares'];
+const ELSEWHERE = ['topology', 'neighbors', 'suspects', 'chat', 'rollout', 'order', 'shares'];
 const LEVELS = { 'all lines': 'debug trace info warn error', 'without debug': 'info warn error',
 	'warnings alone': 'warn error' };
 
@@ -98,7 +98,7 @@ export class NodeView {
 		const levels = this.level.value.split(' ');
 		const all = (this.#paused ?? this.#c.fleet.log).filter((it) => levels.includes(it.level));
 		this.noLines.hidden = all.length > 0;
-		keyed(this.lines, all, (it) => it.number, (it) => h(`li.${it.level}`, {
+		keyed(this.lines, all, (it) => it.number, (it) => h('li', { class: it.level,
 			'data-event': it.event }, h('time', null, clock(it.ts_ms, true)), h('b', null, it.level),
 		h('span', null, it.message)));
 	}
