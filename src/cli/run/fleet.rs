@@ -197,13 +197,14 @@ fn decisions(
             let is_valid = decisions.iter().all(|it| it["valid"] == true);
             (Arc::ptr_eq(known, lives) && is_valid).then(|| Arc::clone(decisions))
         });
-        let made = || lives.iter().flat_map(|it| of_life(it, book)).collect();
+        let made = || lives.iter().flat_map(|it| decisions_of_life(it, book)).collect();
         (*endpoint, known.unwrap_or_else(made))
     };
     fleet.explained.iter().map(one).collect()
 }
 
-fn of_life(life: &RegistryEntry, book: &SeedBook) -> Vec<Value> {
+/// Decisions about one life, with their certificates checked, in the form of the page.
+pub(in crate::cli) fn decisions_of_life(life: &RegistryEntry, book: &SeedBook) -> Vec<Value> {
     let (endpoint, incarnation) = (life.subject.endpoint, life.subject.incarnation);
     let entry = |kind: &str, at_ms: u64, votes: &[Vote], checked: Result<(), String>| {
         let votes: Vec<_> =
