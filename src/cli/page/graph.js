@@ -79,18 +79,17 @@ export class Graph {
 			.sort((a, b) => b.degree - a.degree);
 		const hosts = this.#shown.map((it) => it.endpoint.replace(/:\d+$/, ''));
 		this.#isOneHost = hosts.length > 6 && hosts.every((it) => it === hosts[0]);
-		// One that has ended stays where it was: it is no part of the graph.
-		for (const { endpoint, endedAt } of this.#shown) {
-			if (!endedAt) this.#ghosts.delete(endpoint);
-			else if (!this.#ghosts.has(endpoint)) {
-				this.#ghosts.set(endpoint, this.#layout.place(endpoint) ?? { x: 0, y: 0 });
-			}
-		}
-		const ids = this.#shown.filter((it) => !it.endedAt).map((it) => it.endpoint).sort();
+		// One that loses its links is to stay where it was: it is no part of the graph.
+		const ghosts = this.#shown.filter((it) => it.state !== 'alive').map((it) => it.endpoint);
+		const before = this.#ghosts;
+		this.#ghosts = new Map(ghosts.map((it) =>
+			[it, before.get(it) ?? this.#layout.place(it) ?? { x: 0, y: 0 }]));
+		const alive = this.#shown.filter((it) => it.state === 'alive');
+		const ids = alive.map((it) => it.endpoint).sort();
 		const ends = [...links.values()].map((it) => [it.a, it.b]);
 		const key = `${ids}|${ends.map(String).sort()}`;
 		if (key !== this.#key) {
-			this.#layout.set(ids, ends);
+			this.#layout.set(ids, ends, before);
 			const limit = this.#still.matches ? 1500 : this.#key === null ? 120 : 0;
 			const end = performance.now() + limit;
 			this.#layout.settle(() => performance.now() > end);
@@ -162,7 +161,7 @@ export class Graph {
 	/** Moves the view towards one that shows all; true if it is on its way. */
 	#fit(smoothly) {
 		const { width, height } = this.#size;
-		const { left, right, top, bottom } = this.#layout.bounds();
+		const { left, right, top, bottom } = this.#layout.bounds([...this.#ghosts.values()]);
 		const head = this.#fleet.seeds.size ? SEEDS_HIGH : 0;
 		const margin = Math.min(70, width / 7);
 		const [wide, high] = [width - 2 * margin, height - head - 90];
@@ -196,7 +195,7 @@ export class Graph {
 	}
 
 	#place(endpoint) {
-		const at = this.#layout.place(endpoint) ?? this.#ghosts.get(endpoint);
+		const at = this.#ghosts.get(endpoint) ?? this.#layout.place(endpoint);
 		const { x, y, scale } = this.#view;
 		return at ? { x: at.x * scale + x, y: at.y * scale + y } : this.#seedPlace(endpoint);
 	}

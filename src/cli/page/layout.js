@@ -20,8 +20,8 @@ export class Layout {
 	#vy = [];
 	#degree = [];
 
-	/** Takes the graph; nodes that stay keep their places. */
-	set(ids, links) {
+	/** Takes the graph; nodes that stay keep their places, and `places` has those of others. */
+	set(ids, links, places) {
 		const [before, x, y] = [this.#index, this.#x, this.#y];
 		const zeros = () => new Float64Array(ids.length);
 		this.#index = new Map(ids.map((id, at) => [id, at]));
@@ -32,8 +32,9 @@ export class Layout {
 		const fresh = [];
 		ids.forEach((id, at) => {
 			const old = before.get(id);
-			if (old === undefined) fresh.push(at);
-			else [this.#x[at], this.#y[at]] = [x[old], y[old]];
+			const place = places.get(id) ?? (old === undefined ? null : { x: x[old], y: y[old] });
+			if (place) [this.#x[at], this.#y[at]] = [place.x, place.y];
+			else fresh.push(at);
 		});
 		this.#place(ids, fresh);
 		this.warm(fresh.length > ids.length / 3 ? 1 : 0.12);
@@ -118,10 +119,11 @@ export class Layout {
 		while (this.isWarm && !isOver()) this.step();
 	}
 
-	/** The box around all places. */
-	bounds() {
-		const most = (all, f) => all.reduce((a, b) => f(a, b), 0);
-		return { left: most(this.#x, Math.min), right: most(this.#x, Math.max),
-			top: most(this.#y, Math.min), bottom: most(this.#y, Math.max) };
+	/** The box around all places, and around `more`. */
+	bounds(more) {
+		const most = (all, axis, f) => all.reduce((a, b) => f(a, b),
+			more.reduce((a, b) => f(a, b[axis]), 0));
+		return { left: most(this.#x, 'x', Math.min), right: most(this.#x, 'x', Math.max),
+			top: most(this.#y, 'y', Math.min), bottom: most(this.#y, 'y', Math.max) };
 	}
 }
