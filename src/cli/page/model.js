@@ -194,7 +194,7 @@ export class Fleet {
 		this.#setLinks(json.links ?? []);
 		const ids = (all) => all.map((it) => `${it.id} ${it.valid}`).join();
 		if (ids(json.decisions ?? []) !== ids(this.decisions)) this.#changes.add('decisions');
-		this.decisions = json.decisions ?? [];
+		this.decisions = [...(json.decisions ?? [])];
 		this.#setNames();
 		this.#setHealth();
 		this.#setCounters(json.counters ?? {}, now);

@@ -162,6 +162,7 @@ export class Player {
 
 	#goBefore(at) {
 		this.go(at - BEFORE_MS);
+		this.play(true);
 	}
 
 	// ---- the time

@@ -43,6 +43,8 @@ pub(super) struct Record {
     told: BTreeSet<String>,
     links: BTreeSet<(Endpoint, Endpoint)>,
     suspicions: BTreeMap<String, Suspicion>,
+    /// Number of yes votes of all seeds about each proposal.
+    yes_votes: BTreeMap<String, u64>,
     moment: Moment,
     seeds: SeedReport,
 }
@@ -77,6 +79,7 @@ impl Record {
             told: BTreeSet::new(),
             links: BTreeSet::new(),
             suspicions: BTreeMap::new(),
+            yes_votes: BTreeMap::new(),
             moment: Moment::default(),
             seeds: SeedReport::default(),
         }
@@ -168,9 +171,12 @@ impl Record {
             Event::Seed(event) => self.seed_lines(event),
             Event::Peer(event) => self.peer_lines(node, event),
         };
-        for line in lines {
+        for mut line in lines {
             if !self.is_new(node, &line) {
                 continue;
+            }
+            if line.event == "voted" {
+                self.count_vote(&mut line);
             }
             let decided = match line.event {
                 "admitted" => Some("admit"),
@@ -183,6 +189,15 @@ impl Record {
                 self.decide(at, kind, subject, seed);
             }
         }
+    }
+
+    /// Makes the count of a vote that of all seeds: each has counted those that it has heard.
+    fn count_vote(&mut self, line: &mut LogLine) {
+        let [kind, endpoint, life] = ["kind", "endpoint", "incarnation"]
+            .map(|it| line.fields.get(it).map(Value::to_string).unwrap_or_default());
+        let count = self.yes_votes.entry(format!("{kind} {endpoint} {life}")).or_default();
+        *count += u64::from(line.fields.get("yes") == Some(&Value::Bool(true)));
+        line.fields.insert("count".to_owned(), json!(count));
     }
 
     /// Records the certificate of a decision, which the seed has checked again.
