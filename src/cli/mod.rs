@@ -24,6 +24,7 @@ pub mod order;
 mod output;
 pub mod page;
 mod parse;
+mod picture;
 pub mod query;
 pub mod report;
 pub mod rollout;

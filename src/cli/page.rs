@@ -58,6 +58,7 @@ static ASSETS: &[Asset] = assets! {
     "messages.js": SCRIPT,
     "model.js": SCRIPT,
     "node.js": SCRIPT,
+    "player.js": SCRIPT,
     "rollouts.js": SCRIPT,
     "style.css": STYLE,
 };
@@ -80,6 +81,21 @@ fn version() -> &'static str {
     })
 }
 
+/// Answer with the page that plays a recorded run. It is made of the same files.
+pub(in crate::cli) fn player() -> Response<Bytes> {
+    const MARK: &str = "<meta name=\"folkmoot-player\" content=\"1\">\n<title>";
+    let page = asset("/").expect("it is built in");
+    guarded(own(200, page.kind, page.text.replacen("<title>", MARK, 1)))
+}
+
+/// The answer with what a browser may do with it.
+fn guarded(mut answer: Response<Bytes>) -> Response<Bytes> {
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    answer
+}
+
 impl Asset {
     /// Answer with the file, or 304 if the client has it.
     pub(in crate::cli) fn answer(&self, request: &HeaderMap) -> Response<Bytes> {
@@ -94,9 +110,7 @@ impl Asset {
         if let Ok(version) = HeaderValue::from_str(version()) {
             headers.insert(ETAG, version);
         }
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        answer
+        guarded(answer)
     }
 }
 

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -31,7 +31,8 @@ use super::driver::counters::Counter;
 use super::driver::options::{RawConnection, ServeConnection};
 use super::web::guarded::{ClientTimeouts, ConnectionState, GuardCounters, InFlight};
 use super::web::refusal::{Refusal, own};
-use super::web::server::{Client, Handler, Places, serve};
+use super::web::server::{Client, Handler, Places, Port, serve};
+use super::web::workers::Workers;
 
 pub mod events;
 
@@ -202,6 +203,37 @@ impl HttpServer {
         Self { shared, places: Arc::default(), timeouts: TIMEOUTS, _running: running, stopping }
     }
 
+    /// Serves the connections of a port of its own, all on one thread.
+    ///
+    /// # Errors
+    /// Fails if the system has no room for the thread or the listener.
+    pub fn open(self, listener: TcpListener) -> io::Result<HttpPort> {
+        let workers = Workers::start("http", 1)?;
+        let runtime = workers.handle(0).clone();
+        // Whole, as its end is the sign for its connections to end.
+        let server = Box::new(self);
+        let receive = move |stream: TcpStream, from: SocketAddr| {
+            let Self { shared, places, timeouts, stopping, .. } = &*server;
+            let counters = &shared.counters;
+            counters.connections.add(1);
+            let place = places.take(from.ip(), CONNECTIONS_MAX, CONNECTIONS_OF_ONE_MAX);
+            let Some(place) = place else { return counters.refused_busy.add(1) };
+            let (shared, stop) = (Arc::clone(shared), stopping.clone());
+            let settings = (*timeouts, Arc::clone(&counters.clients));
+            runtime.spawn(async move {
+                let made = stream.set_nonblocking(true);
+                let made = made.and_then(|()| tokio::net::TcpStream::from_std(stream));
+                let Ok(stream) = made else { return };
+                let _ = stream.set_nodelay(true);
+                let state = ConnectionState::new();
+                let client = Client { from, is_tls: false, worker: 0, state, _place: place };
+                serve(stream, client, shared, settings, stop).await;
+            });
+        };
+        let port = Port::open(listener, &workers, Box::new(receive))?;
+        Ok(HttpPort { port, _workers: workers })
+    }
+
     fn converse(&self, connection: &RawConnection) -> io::Result<()> {
         let counters = &self.shared.counters;
         counters.connections.add(1);
@@ -224,6 +256,20 @@ impl HttpServer {
             serve(stream, client, Arc::clone(&self.shared), settings, self.stopping.clone()).await;
             Ok(())
         })
+    }
+}
+
+/// Port of a server, until it is dropped.
+#[derive(Debug)]
+pub struct HttpPort {
+    port: Port,
+    _workers: Workers,
+}
+
+impl HttpPort {
+    /// Listen address of the port.
+    pub const fn addr(&self) -> SocketAddr {
+        self.port.addr()
     }
 }
 

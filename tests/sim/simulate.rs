@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -107,7 +109,10 @@ fn the_figures_agree_with_each_other() {
     for part in ["60 peers", "seconds since the death", "share that knows", "p99", "100 %"] {
         assert!(svg.contains(part), "no {part:?} in the picture");
     }
-    assert!(svg.contains("prefers-color-scheme: dark"));
+    assert!(svg.contains("fill=\"#FFFFFF\""), "it brings its own background");
+    for word in ["<style", "class=", "var(", "currentColor"] {
+        assert!(!svg.contains(word), "not every viewer knows {word}");
+    }
 }
 
 #[test]
@@ -133,6 +138,105 @@ fn loss_and_silence_make_everything_later() {
     assert_eq!(metric(&silent, "removals")["missed"], 0);
 }
 
+/// A run that is played, until dropped.
+struct Played {
+    process: std::process::Child,
+    address: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Played {
+    fn start(flags: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+        command.arg("simulate").args(flags.split_whitespace()).arg("--open");
+        command.arg("--svg").arg(dir.path().join("out.svg")).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let open = lines.map_while(Result::ok).find_map(|line| {
+            let address = line.strip_prefix("open http://")?;
+            Some(address.trim_end_matches('/').to_owned())
+        });
+        Self { process, address: open.expect("it says where the page is"), _dir: dir }
+    }
+
+    /// The head and the body of an answer.
+    fn get(&self, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let host = &self.address;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head ends");
+        (head.to_owned(), body.to_owned())
+    }
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_run_is_played_on_a_page_with_its_death_step_by_step() {
+    let flags = "--peers 20 --kill 1 --gossip 2 --idle 1s --duration 5s --join-rate 50";
+    let mut played = Played::start(flags);
+    let (head, body) = played.get("/-/folkmoot/run");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let run: Value = serde_json::from_str(&body).unwrap();
+    let list = |name: &str| run[name].as_array().unwrap();
+    assert_eq!(run["left_out"], serde_json::json!({}), "a small run is told whole");
+    let times: Vec<_> = list("events").iter().map(|it| it["at_ms"].as_f64().unwrap()).collect();
+    assert!(times.is_sorted() && Some(times[0]) == run["start_ms"].as_f64());
+
+    // The fleet comes together out of nothing.
+    let whole = |it: &&Value| it["name"] == "fleet";
+    let count = |it: &Value| it["data"]["members"].as_array().unwrap().len();
+    let sizes: Vec<_> = list("events").iter().filter(whole).map(count).collect();
+    assert_eq!((sizes[0], sizes.len()), (0, list("phases").len()));
+    assert!(sizes[1..].iter().all(|size| *size == 20), "{sizes:?}");
+
+    // The death, from the crash to the certificate.
+    let victim = &list("faults")[0]["endpoint"];
+    let place = |what: &str, is_it: &dyn Fn(&Value) -> bool| {
+        let is_here = |it: &Value| {
+            let (name, event) = (&it["name"], &it["data"]["event"]);
+            let fields = if name == "decided" { &it["data"] } else { &it["data"]["fields"] };
+            (name == what || event == what) && fields["endpoint"] == *victim && is_it(fields)
+        };
+        list("events").iter().position(is_here).unwrap_or_else(|| panic!("no {what} in {run}"))
+    };
+    let removes = |it: &Value| it["kind"] == "remove";
+    let steps = [
+        place("crash", &|_| true),
+        place("suspected", &|_| true),
+        place("confirmed", &|it| it["count"] == 1),
+        place("proposed", &removes),
+        place("voted", &|it| removes(it) && it["yes"] == true && it["count"] == 1),
+        place("voted", &|it| removes(it) && it["yes"] == true && it["count"] == 2),
+        place("removed", &|_| true),
+        place("decided", &|it| removes(it) && it["valid"] == true),
+    ];
+    assert!(steps.is_sorted(), "{steps:?}");
+
+    // The page that plays it may load its own files, and those are there.
+    let (head, page) = played.get("/");
+    assert!(head.contains("Content-Security-Policy: default-src 'none'; script-src 'self'"));
+    assert!(page.contains("<meta name=\"folkmoot-player\""), "{page}");
+    for file in page.split("\"/-/folkmoot/page/").skip(1).chain(["player.js\""]) {
+        let name = file.split('"').next().unwrap();
+        let (head, text) = played.get(&format!("/-/folkmoot/page/{name}"));
+        assert!(head.starts_with("HTTP/1.1 200 ") && !text.is_empty(), "{name}: {head}");
+    }
+    assert!(played.get("/-/folkmoot/fleet").0.starts_with("HTTP/1.1 404 "), "there is no node");
+
+    let pid = rustix::process::Pid::from_child(&played.process);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(played.process.wait().unwrap().success(), "Ctrl-C is its normal end");
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();
@@ -152,6 +256,8 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
         ("--latency 3s", "2s at most"),
         ("--latency 20", "a duration needs its unit"),
         ("--join-rate 0", "1..=10000"),
+        ("--open --peers 2001", "--open shows 2000 peers at most"),
+        ("--open --json", "cannot be used with"),
     ];
     for (flags, reason) in cases {
         let output = simulate(flags, &svg);

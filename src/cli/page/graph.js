@@ -106,6 +106,7 @@ export class Graph {
 		for (const it of this.#still.matches || document.hidden ? [] : news) {
 			if (it.kind === 'joined') this.#joined.set(it.endpoint, at);
 			if (it.kind === 'gossip') {
+				for (const [from, to] of it.hops) this.#pulse(from, to, 1, at);
 				for (const [from, n] of Object.entries(it.heard)) this.#pulse(from, own, n, at);
 				const near = it.made ? this.#fleet.neighborsOf(own).slice(0, 16) : [];
 				for (const to of near) this.#pulse(own, to.endpoint, 1, at);

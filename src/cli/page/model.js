@@ -194,7 +194,7 @@ export class Fleet {
 		this.#setLinks(json.links ?? []);
 		const ids = (all) => all.map((it) => `${it.id} ${it.valid}`).join();
 		if (ids(json.decisions ?? []) !== ids(this.decisions)) this.#changes.add('decisions');
-		this.decisions = json.decisions ?? [];
+		this.decisions = [...(json.decisions ?? [])];
 		this.#setNames();
 		this.#setHealth();
 		this.#setCounters(json.counters ?? {}, now);
@@ -334,16 +334,21 @@ export class Fleet {
 		if (name === 'log') this.#line(data, now);
 		else if (name === 'gossip') this.#gossip(data, now);
 		else if (name === 'chat') this.#changes.add('said');
-		else if (name === 'folded') this.delivered.add(data.counts?.delivered ?? 0, now);
+		else if (name === 'decided') {
+			push(this.decisions, data);
+			this.#changes.add('decisions');
+		} else if (name === 'folded') this.delivered.add(data.counts?.delivered ?? 0, now);
 		else if (name === 'lost') {
 			const text = `This page was too slow: ${data.count} events are not shown`;
 			this.#tell('lost', null, text, now);
 		}
 	}
 
-	#gossip({ made = 0, heard = {}, last }, now) {
+	/** A recorded run tells the ways of gossip, `hops`, and the count of all that was heard. */
+	#gossip({ made = 0, heard = {}, last, hops = [], count = 0 }, now) {
 		const { gossip } = this;
 		gossip.made.add(made, now);
+		gossip.heard.add(count, now);
 		gossip.last = last ?? gossip.last;
 		for (const [endpoint, n] of Object.entries(heard)) {
 			if (!gossip.links.has(endpoint)) gossip.links.set(endpoint, new Series());
@@ -351,7 +356,7 @@ export class Fleet {
 			gossip.heard.add(n, now);
 		}
 		this.#changes.add('gossip');
-		this.#tell('gossip', null, '', now, { made, heard });
+		this.#tell('gossip', null, '', now, { made, heard, hops });
 	}
 
 	#line(line, now) {
@@ -457,6 +462,12 @@ export class Fleet {
 			if (it?.state !== 'suspected') return;
 			this.#setState(it, 'alive', now);
 			this.#shout('cleared', endpoint, `${endpoint} is suspected no more`, now);
+		},
+		crash({ endpoint }, now, { message }) {
+			this.#shout('removed', endpoint, message, now);
+		},
+		vanish(it, now, line) {
+			HANDLERS.crash.call(this, it, now, line);
 		},
 		removed(it, now) {
 			this.#ended(it, 'removed', now);

@@ -218,7 +218,8 @@ fn decisions(fleet: &FleetView, known: &Decisions, book: &SeedBook) -> Decisions
         fleet.explained.iter().map(|it| (it.endpoint, &it.lives)).collect();
     let one = |line: &MemberLine| {
         let made = explained.get(&line.endpoint).map(|lives| {
-            let all: Arc<[Value]> = lives.iter().flat_map(|it| of_life(it, book)).collect();
+            let all: Arc<[Value]> =
+                lives.iter().flat_map(|it| decisions_of_life(it, book)).collect();
             (line.clone(), all)
         });
         let known = made.or_else(|| known.get(&line.endpoint).cloned())?;
@@ -227,7 +228,8 @@ fn decisions(fleet: &FleetView, known: &Decisions, book: &SeedBook) -> Decisions
     newest(&fleet.members).filter_map(one).collect()
 }
 
-fn of_life(life: &RegistryEntry, book: &SeedBook) -> Vec<Value> {
+/// Decisions about one life, with their certificates checked, in the form of the page.
+pub(in crate::cli) fn decisions_of_life(life: &RegistryEntry, book: &SeedBook) -> Vec<Value> {
     let (endpoint, incarnation) = (life.subject.endpoint, life.subject.incarnation);
     let entry = |kind: &str, at_ms: u64, votes: &[Vote], checked: Result<(), String>| {
         let votes: Vec<_> =

@@ -15,6 +15,7 @@ mod services;
 pub(in crate::cli) mod signals;
 
 pub(in crate::cli) use feed::CHAT_MESSAGE;
+pub(in crate::cli) use fleet::decisions_of_life;
 pub(in crate::cli) use local_api::ApiRequest;
 pub use peer::{ServiceSettings, peer};
 pub use seed::seed;

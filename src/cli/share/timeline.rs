@@ -1,5 +1,5 @@
-//! Picture of a download, with the source and time of each piece: an SVG that stands alone, reads
-//! in light and dark, and needs no script; or an HTML page around it with the same in a table.
+//! Picture of a download, with the source and time of each piece: an SVG that stands alone, or an
+//! HTML page around it with the same in a table.
 //!
 //! Memory is bounded: of more than [`DOTS_MAX`] pieces every second, third … is drawn, and the
 //! picture says so. The sums are of all pieces.
@@ -9,6 +9,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use plotters::prelude::{ChartBuilder, Circle, Color as _, Text};
+
+use crate::cli::picture::{COLORS, Canvas, Drawn, Words, at, markup, plain, px, small, svg};
 use crate::cli::size::Size;
 use crate::network::shares::name;
 use crate::proto::swarm::{PeerId, PieceIndex, Pieces};
@@ -16,34 +19,9 @@ use crate::proto::swarm::{PeerId, PieceIndex, Pieces};
 /// Largest number of pieces that are drawn; more are a blot, and a large file.
 const DOTS_MAX: u32 = 6_000;
 
-/// Number of sources with a color of their own; the others share one.
-const COLORS: usize = 7;
-
-const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 560.0;
-const LEFT: f64 = 76.0;
-const RIGHT: f64 = 28.0;
-const TOP: f64 = 92.0;
-const PLOT: f64 = 360.0;
-
-const STYLE: &str = "\
-svg { --page: #ffffff; --ink: #1c2024; --soft: #5b6470; --grid: #dfe3e8; --c0: #1f6fd1;
-  --c1: #b4560b; --c2: #0b7a5c; --c3: #8a3fb5; --c4: #b8860b; --c5: #c0304f; --c6: #4b5563; }
-@media (prefers-color-scheme: dark) {
-  svg { --page: #14171a; --ink: #e8eaed; --soft: #a2abb6; --grid: #30363d; --c0: #62a8f5;
-    --c1: #f09b52; --c2: #45c79d; --c3: #c48df0; --c4: #e5c04b; --c5: #f2708c; --c6: #9aa4b2; }
-}
-.page { fill: var(--page); }
-text { fill: var(--ink); font: 13px system-ui, sans-serif; }
-.title { font-size: 18px; font-weight: 600; }
-.soft { fill: var(--soft); }
-.middle { text-anchor: middle; }
-.end { text-anchor: end; }
-.grid { stroke: var(--grid); stroke-width: 1; }
-.axis { stroke: var(--soft); stroke-width: 1; fill: none; }
-.c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); } .c3 { fill: var(--c3); }
-.c4 { fill: var(--c4); } .c5 { fill: var(--c5); } .c6 { fill: var(--c6); }
-";
+/// Height of the picture and of the axes with their dots.
+const HEIGHT: i32 = 560;
+const PLOT: i32 = 414;
 
 /// Pieces, bytes and times of one neighbor.
 #[derive(Clone, Copy, Debug, Default)]
@@ -106,12 +84,12 @@ impl Timeline {
         let came: u32 = self.sources.values().map(|it| it.pieces).sum();
         let bytes: u64 = self.sources.values().map(|it| it.bytes).sum();
         let seconds = self.end().as_secs_f64();
-        let mut text = format!(
-            "{came} of {} pieces ({}) in {seconds:.3} s from {} peers",
-            self.pieces.count(),
-            Size(bytes),
-            self.sources.len()
-        );
+        let peers = match self.sources.len() {
+            1 => "1 peer".to_owned(),
+            count => format!("{count} peers"),
+        };
+        let (count, bytes) = (self.pieces.count(), Size(bytes));
+        let mut text = format!("{came} of {count} pieces ({bytes}) in {seconds:.3} s from {peers}");
         if self.stride > 1 {
             let _ = write!(text, "; 1 of {} is drawn", self.stride);
         }
@@ -123,93 +101,56 @@ impl Timeline {
     }
 
     fn svg(&self) -> String {
-        let (title, summary) = (escaped(&self.name), self.summary());
-        let mut svg = String::new();
-        let _ = writeln!(
-            svg,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-             width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\" aria-labelledby=\"t d\">\n\
-             <title id=\"t\">How {title} came</title>\n<desc id=\"d\">{summary}. Each dot is a \
-             piece: when it came, where it belongs, and by its color from whom.</desc>\n\
-             <style>{STYLE}</style>\n\
-             <rect class=\"page\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>\n\
-             <text class=\"title\" x=\"{LEFT}\" y=\"34\">How {title} came</text>\n\
-             <text class=\"soft\" x=\"{LEFT}\" y=\"56\">{summary}</text>"
-        );
-        self.draw_axes(&mut svg);
-        self.draw_dots(&mut svg);
-        self.draw_legend(&mut svg);
-        svg.push_str("</svg>\n");
-        svg
+        let words = Words {
+            title: format!("How {} came", self.name),
+            subtitle: self.summary(),
+            description: "Each dot is a piece: when it came, where it belongs, and by its color \
+                          from whom.",
+        };
+        svg(&words, HEIGHT, |canvas| {
+            let (plot, legend) = canvas.split_vertically(px(PLOT));
+            self.draw_dots(&plot)?;
+            self.draw_legend(&legend)
+        })
     }
 
-    fn x(&self, at: Duration) -> f64 {
-        let end = self.end().max(Duration::from_millis(1)).as_secs_f64();
-        LEFT + (WIDTH - LEFT - RIGHT) * at.as_secs_f64() / end
-    }
-
-    fn y(&self, piece: u32) -> f64 {
-        TOP + PLOT * (1.0 - f64::from(piece) / f64::from(self.pieces.count().max(1)))
-    }
-
-    fn draw_axes(&self, svg: &mut String) {
-        let (bottom, right) = (TOP + PLOT, WIDTH - RIGHT);
-        for quarter in 0..=4 {
-            let share = f64::from(quarter) / 4.0;
-            let (y, at) = (bottom - PLOT * share, self.end().mul_f64(share));
-            let piece = u64::from(self.pieces.count()) * quarter as u64 / 4;
-            let (x, text_x, text_y) = (self.x(at), LEFT - 8.0, y + 4.0);
-            let (foot, seconds) = (bottom + 20.0, at.as_secs_f64());
-            let _ = writeln!(
-                svg,
-                "<line class=\"grid\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{right}\" y2=\"{y:.1}\"/>\
-                 <text class=\"soft end\" x=\"{text_x}\" y=\"{text_y:.1}\">{piece}</text>\
-                 <text class=\"soft middle\" x=\"{x:.1}\" y=\"{foot}\">{seconds:.3}</text>"
-            );
-        }
-        let (mid_x, mid_y, label_y) =
-            (f64::midpoint(LEFT, right), f64::midpoint(TOP, bottom), bottom + 40.0);
-        let _ = writeln!(
-            svg,
-            "<path class=\"axis\" d=\"M{LEFT} {TOP} V{bottom} H{right}\"/>\
-             <text class=\"soft middle\" x=\"{mid_x}\" y=\"{label_y}\">seconds</text>\
-             <text class=\"soft middle\" transform=\"translate(18 {mid_y}) rotate(-90)\">piece\
-             </text>"
-        );
-    }
-
-    fn draw_dots(&self, svg: &mut String) {
+    fn draw_dots(&self, area: &Canvas<'_>) -> Drawn {
+        let end = self.end().as_secs_f64().max(0.001) * 1.01;
+        let mut chart = ChartBuilder::on(area)
+            .margin_top(px(10))
+            .margin_right(px(32))
+            .margin_left(px(12))
+            .x_label_area_size(px(44))
+            .y_label_area_size(px(84))
+            .build_cartesian_2d(0.0..end, 0..self.pieces.count().max(1))?;
+        plain(&mut chart.configure_mesh()).x_desc("seconds").y_desc("piece").draw()?;
         for (rank, (peer, _)) in self.ranking().into_iter().enumerate() {
-            let class = rank.min(COLORS - 1);
-            let _ = write!(svg, "<g class=\"c{class}\">");
-            for (at, piece, _) in self.dots.iter().filter(|(_, _, from)| *from == peer) {
-                let (x, y) = (self.x(*at) - 1.5, self.y(piece.0) - 1.5);
-                let _ = write!(svg, "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"3\" height=\"3\"/>");
-            }
-            svg.push_str("</g>\n");
+            let color = COLORS[rank.min(COLORS.len() - 1)];
+            let dots = self.dots.iter().filter(|(_, _, from)| *from == peer);
+            let dot = |(at, piece, _): &(Duration, PieceIndex, _)| {
+                Circle::new((at.as_secs_f64(), piece.0), px(2), color.filled())
+            };
+            chart.draw_series(dots.map(dot))?;
         }
+        Ok(())
     }
 
-    fn draw_legend(&self, svg: &mut String) {
+    fn draw_legend(&self, area: &Canvas<'_>) -> Drawn {
         let ranking = self.ranking();
-        for (rank, (peer, source)) in ranking.iter().take(COLORS).enumerate() {
-            let (column, row) = ((rank % 3) as f64, (rank / 3) as f64);
-            let (x, y) = (LEFT + column * 290.0, TOP + PLOT + 66.0 + row * 20.0);
-            let (text_x, box_y) = (x + 16.0, y - 10.0);
-            let label = match ranking.len().saturating_sub(COLORS) {
-                more if more > 0 && rank == COLORS - 1 => format!("{} others", more + 1),
+        for ((rank, color), (peer, source)) in (0..).zip(COLORS).zip(&ranking) {
+            let (x, y) = (84 + rank % 3 * 280, 8 + rank / 3 * 20);
+            let label = match ranking.len().saturating_sub(COLORS.len()) {
+                more if more > 0 && rank == 6 => format!("{} others", more + 1),
                 _ => format!("{}: {}", name(*peer), Size(source.bytes)),
             };
-            let _ = writeln!(
-                svg,
-                "<rect class=\"c{rank}\" x=\"{x}\" y=\"{box_y}\" width=\"10\" height=\"10\"/>\
-                 <text x=\"{text_x}\" y=\"{y}\">{label}</text>"
-            );
+            area.draw(&Circle::new(at(x, y + 6), px(5), color.filled()))?;
+            area.draw(&Text::new(label, at(x + 12, y), small()))?;
         }
+        Ok(())
     }
 
     fn html(&self) -> String {
-        let (title, svg) = (escaped(&self.name), self.svg());
+        let (title, svg) = (markup(&self.name), self.svg());
         let mut rows = String::new();
         for (peer, source) in self.ranking() {
             let span = source.last.saturating_sub(source.first);
@@ -237,15 +178,11 @@ impl Timeline {
     }
 }
 
-/// Text that cannot be taken for markup.
-fn escaped(text: &str) -> String {
-    let text = crate::cli::text::escape(text);
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DOT: &str = "r=\"8\"";
 
     fn timeline(size: u64, sources: u32) -> Timeline {
         let pieces = Pieces::new(size, 10).unwrap();
@@ -260,7 +197,7 @@ mod tests {
     #[test]
     fn every_piece_is_a_dot_of_the_color_of_its_source() {
         let svg = timeline(95, 2).render(Path::new("a.svg"));
-        assert_eq!(svg.matches("width=\"3\"").count(), 10);
+        assert_eq!(svg.matches(DOT).count(), 10);
         assert!(svg.contains("10 of 10 pieces (95 B) in 0.090 s from 2 peers"), "{svg}");
         assert!(
             svg.contains("peer 00000000: 50 B") && svg.contains("peer 00000001: 45 B"),
@@ -283,7 +220,8 @@ mod tests {
         let timeline = timeline(1_000_000, 3);
         let svg = timeline.render(Path::new("a.svg"));
         assert!(svg.contains("100000 of 100000 pieces") && svg.contains("1 of 17 is drawn"));
-        assert!(svg.matches("width=\"3\"").count() <= DOTS_MAX as usize && svg.len() < 600_000);
+        let dots = svg.matches(DOT).count();
+        assert!(dots > 5_000 && dots <= DOTS_MAX as usize && svg.len() < 800_000, "{}", svg.len());
         let empty = Timeline::new("none", Pieces::new(0, 10).unwrap()).svg();
         assert!(empty.contains("0 of 0 pieces"), "{empty}");
     }

@@ -13,6 +13,7 @@ Examples:
   peer simulate                                     1,000 peers, 10 of them die at once
   peer simulate --peers 10000 --kill 100 --loss 0.05 --seed 42
   peer simulate --peers 300 --latency 80ms --kill 30 --vanish --svg plan.svg
+  peer simulate --peers 100 --kill 5 --open         watch the run on a page, at any speed
   peer simulate --json | grep kill_to               figures for programs, one a line
 
 The same flags give the same figures, but for those of this machine (seconds, memory).";
@@ -66,6 +67,10 @@ pub struct SimulateArgs {
     /// The file for the picture of how fast the news spread
     #[arg(long, value_name = "FILE", default_value = "simulate.svg")]
     pub svg: PathBuf,
+    /// Play the run on a page for browsers afterwards, with a time slider, until Ctrl-C; up to 2000
+    /// peers
+    #[arg(long, conflicts_with = "json")]
+    pub open: bool,
     /// One JSON object a figure, with the keys of `peer bench membership`
     #[arg(long)]
     pub json: bool,

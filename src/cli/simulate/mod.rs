@@ -14,6 +14,8 @@ mod curve;
 mod figures;
 mod fleet;
 mod ledger;
+mod play;
+mod record;
 mod run;
 
 use std::io::IsTerminal as _;
@@ -22,6 +24,9 @@ pub use args::SimulateArgs;
 
 use super::CliError;
 use super::output::print;
+
+/// Largest fleet whose run is played: the page can show no more.
+const OPEN_MAX: u16 = 2_000;
 
 /// Simulates, prints the figures and draws them.
 ///
@@ -37,7 +42,7 @@ pub fn run(args: &SimulateArgs) -> Result<(), CliError> {
         ))
     };
     std::fs::OpenOptions::new().append(true).create(true).open(&args.svg).map_err(unwritable)?;
-    let outcome = run::run(args);
+    let mut outcome = run::run(args);
     let picture = chart::draw(args, &outcome);
     std::fs::write(&args.svg, picture).map_err(unwritable)?;
     let figures = figures::of(args, &outcome);
@@ -46,9 +51,13 @@ pub fn run(args: &SimulateArgs) -> Result<(), CliError> {
     }
     print(&figures.text(args))?;
     if std::io::stdout().is_terminal() {
-        print(&format!("\nHow the news spread is drawn in {}\n", args.svg.display()))
+        print(&format!("\nHow the news spread is drawn in {}\n", args.svg.display()))?;
     } else {
-        print(&format!("svg {}\n", args.svg.display()))
+        print(&format!("svg {}\n", args.svg.display()))?;
+    }
+    match outcome.record.take() {
+        Some(record) => play::play(record.finish(args, outcome.schedule.end)),
+        None => Ok(()),
     }
 }
 
@@ -58,6 +67,11 @@ fn check(args: &SimulateArgs) -> Result<(), CliError> {
         return Err(CliError::Usage(format!(
             "--kill {kill} of --peers {peers} would leave nobody; kill {} at most",
             peers - 1
+        )));
+    }
+    if args.open && peers > OPEN_MAX {
+        return Err(CliError::Usage(format!(
+            "--open shows {OPEN_MAX} peers at most; simulate the {peers} without it, or fewer"
         )));
     }
     if gossip > peers {

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::args::SimulateArgs;
 use super::fleet::{Fleet, Schedule};
 use super::ledger::Ledger;
+use super::record::Record;
 use crate::cli::bench::procfs;
 use crate::model::{Endpoint, Time, VerdictMemo};
 use crate::runtime::clock::Clock;
@@ -34,6 +35,8 @@ pub(super) struct Outcome {
     pub(super) total: Watch,
     /// Costs of this run here.
     pub(super) cost: Cost,
+    /// The run for the page, if it was asked for.
+    pub(super) record: Option<Record>,
 }
 
 /// Messages sent in a span of virtual time.
@@ -74,6 +77,7 @@ struct CounterMark {
 struct Run {
     fleet: Fleet,
     ledger: Ledger,
+    record: Option<Record>,
     bar: ProgressBar,
     peers: u16,
 }
@@ -88,7 +92,8 @@ pub(super) fn run(args: &SimulateArgs) -> Outcome {
     let schedule = Schedule::new(args);
     let fleet = Fleet::lay_out(args, &schedule);
     let bar = progress(schedule.end);
-    let mut run = Run { fleet, ledger: Ledger::default(), bar, peers: args.peers };
+    let record = args.open.then(|| Record::new(&fleet));
+    let mut run = Run { fleet, ledger: Ledger::default(), record, bar, peers: args.peers };
     let start = run.mark();
     run.advance("joining", schedule.joined);
     run.advance("settling", schedule.idle);
@@ -108,7 +113,8 @@ pub(super) fn run(args: &SimulateArgs) -> Outcome {
     let peak = procfs::own_peak().unwrap_or(0.0);
     let cpu = cpu() - cpu_before;
     let cost = Cost { wall, cpu, resident, peak, idle_cpu };
-    Outcome { schedule, ledger: run.ledger, active, complete_seeds, overlay, idle, total, cost }
+    let Run { ledger, record, .. } = run;
+    Outcome { schedule, ledger, active, complete_seeds, overlay, idle, total, cost, record }
 }
 
 fn cpu() -> f64 {
@@ -131,11 +137,20 @@ fn progress(end: Time) -> ProgressBar {
 
 impl Run {
     fn advance(&mut self, phase: &str, until: Time) {
+        if let Some(record) = &mut self.record {
+            record.begin(phase, &self.fleet);
+        }
         while self.fleet.world.now() < until {
             let next = self.fleet.world.now().after(STRIDE).min(until);
             self.fleet.world.run_until(next);
             for (at, node, event) in self.fleet.world.take_events() {
                 self.ledger.book(at, node, &event);
+                if let Some(record) = &mut self.record {
+                    record.book(at, node, &event, &self.fleet);
+                }
+            }
+            if let Some(record) = &mut self.record {
+                record.fold(next);
             }
             let now = self.fleet.world.now().as_micros() / 1_000;
             self.bar.set_position(now);
@@ -207,6 +222,9 @@ impl Run {
             // Only the neighbors that live on can drop it.
             let neighbors = &self.neighbors(*victim) - &victims;
             self.ledger.kill(*victim, now, neighbors);
+        }
+        if let Some(record) = &mut self.record {
+            record.kill(&victims, silently, now);
         }
         for victim in &victims {
             if silently {

@@ -261,7 +261,7 @@ async fn accept(listener: &tokio::net::TcpListener, receive: &mut Receive) {
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                log::warn!("the data plane cannot accept connections: {error}; keeps trying");
+                log::warn!("a port of HTTP cannot accept connections: {error}; keeps trying");
                 tokio::time::sleep(BACKOFF).await;
             }
         }
