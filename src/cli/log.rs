@@ -6,11 +6,12 @@
 //! - Texts from outside are escaped, so that they cannot end a line or steer a terminal.
 //!
 //! Text is `2026-02-25T09:00:00.123Z INFO  peer 127.0.0.1:6001 <message>`; JSON has the same and
-//! the event's fields. [`super::report`] makes the lines of events.
+//! the event's fields. People at a terminal get `09:00:00.123 INFO  peer:6001 <message>` with a
+//! colored level; the output file and pipes never do. [`super::report`] makes the lines of events.
 
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use clap::ValueEnum;
 use serde_json::{Map, Value};
 
 use super::error::CliError;
+use super::output::wants_color;
 use super::text::{escape, escape_json};
 use crate::model::{Endpoint, WallTime};
 use crate::runtime::clock::Clock;
@@ -150,9 +152,16 @@ pub fn install(settings: &LogSettings, origin: LogOrigin) -> Result<(), CliError
     let output = open_output(&settings.output)
         .map_err(|source| CliError::Output { path: settings.output.clone(), source })?;
     let console = io::stdout().as_fd().try_clone_to_owned().ok().map(File::from);
-    let tee = Tee { console, output, path: settings.output.clone(), is_torn: false };
+    let console_lines = ConsoleLines::of(io::stdout().is_terminal(), settings.format);
+    let is_twofold = console_lines != ConsoleLines::Same;
+    let path = settings.output.clone();
+    let mut tee = Tee { console, output, path, is_twofold, is_torn: false };
     let clock = Clock::start();
     let format = settings.format;
+    if is_twofold && settings.level != LogLevel::Off {
+        let LogOrigin { role, node } = origin;
+        tee.tell(format!("{role} {node}; times are UTC\n").as_bytes());
+    }
     let mut builder = env_logger::Builder::new();
     builder.filter_level(settings.level.into());
     if let Ok(filters) = std::env::var("RUST_LOG") {
@@ -160,6 +169,10 @@ pub fn install(settings: &LogSettings, origin: LogOrigin) -> Result<(), CliError
     }
     builder
         .format(move |out, record| {
+            // The console's line comes first; the tee takes them apart.
+            if let ConsoleLines::Short { has_color } = console_lines {
+                out.write_all(console_line(record, origin, &clock, has_color).as_bytes())?;
+            }
             out.write_all(line_of(record, format, origin, &clock).as_bytes())
         })
         .target(env_logger::Target::Pipe(Box::new(tee)))
@@ -180,10 +193,17 @@ pub(in crate::cli) fn install_on_stderr(
     origin: LogOrigin,
 ) -> Result<(), CliError> {
     let clock = Clock::start();
+    let console_lines = ConsoleLines::of(io::stderr().is_terminal(), format);
     env_logger::Builder::new()
         .filter_level(level)
         .format(move |out, record| {
-            out.write_all(line_of(record, format, origin, &clock).as_bytes())
+            let line = match console_lines {
+                ConsoleLines::Same => line_of(record, format, origin, &clock),
+                ConsoleLines::Short { has_color } => {
+                    console_line(record, origin, &clock, has_color)
+                }
+            };
+            out.write_all(line.as_bytes())
         })
         .target(env_logger::Target::Stderr)
         .try_init()
@@ -194,17 +214,44 @@ fn open_output(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
+/// Form of the lines on the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ConsoleLines {
+    /// The lines of the output file.
+    Same,
+    /// Short lines for people at a terminal.
+    Short { has_color: bool },
+}
+
+impl ConsoleLines {
+    fn of(is_terminal: bool, format: LogFormat) -> Self {
+        match (is_terminal, format) {
+            (true, LogFormat::Text) => Self::Short { has_color: wants_color() },
+            (true, LogFormat::Json) | (false, _) => Self::Same,
+        }
+    }
+}
+
 /// Writes each line once to the console and once to the output file, and goes on without either.
 /// An output file that was renamed or removed, as log rotation does, is made anew.
 struct Tee {
     console: Option<File>,
     output: File,
     path: PathBuf,
+    /// True if each line comes in two forms, the console's first.
+    is_twofold: bool,
     /// True if the last line did not get into the output file, or not whole.
     is_torn: bool,
 }
 
 impl Tee {
+    /// Writes a line to the console.
+    fn tell(&mut self, line: &[u8]) {
+        if self.console.as_mut().is_some_and(|console| console.write_all(line).is_err()) {
+            self.console = None; // Its reader has gone, and will not come back.
+        }
+    }
+
     /// Appends a line. After a failure, for want of space perhaps, the next line is tried again,
     /// on a line of its own; standard error tells of the first failure in a row.
     fn append(&mut self, line: &[u8]) {
@@ -243,10 +290,10 @@ impl Write for Tee {
     /// Called once a line, with the whole line. A file or a pipe with room takes it in one write;
     /// only where there is no room the rest follows.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.console.as_mut().is_some_and(|console| console.write_all(line).is_err()) {
-            self.console = None; // Its reader has gone, and will not come back.
-        }
-        self.append(line);
+        let end = line.iter().position(|byte| *byte == b'\n').map_or(line.len(), |at| at + 1);
+        let (console, file) = if self.is_twofold { line.split_at(end) } else { (line, line) };
+        self.tell(console);
+        self.append(file);
         Ok(line.len())
     }
 
@@ -255,10 +302,41 @@ impl Write for Tee {
     }
 }
 
+/// Time of the event that a record is about.
+fn time_of(record: &Record<'_>, clock: &Clock) -> WallTime {
+    let at = record.key_values().get(Key::from("at")).and_then(|at| at.to_u64()).map(WallTime);
+    at.unwrap_or_else(|| clock.now().wall)
+}
+
+/// A line for people at a terminal, on which several nodes may write: time of day, level, role and
+/// port, message.
+fn console_line(
+    record: &Record<'_>,
+    LogOrigin { role, node }: LogOrigin,
+    clock: &Clock,
+    has_color: bool,
+) -> String {
+    let at = time_of(record, clock).to_string();
+    let time = at.split_once('T').map_or(at.as_str(), |(_, time)| time.trim_end_matches('Z'));
+    let (level, port) = (record.level(), node.port());
+    let message = escape(&record.args().to_string());
+    let color = match level {
+        Level::Error => "1;31",
+        Level::Warn => "33",
+        Level::Info => "32",
+        Level::Debug => "34",
+        Level::Trace => "2",
+    };
+    if has_color {
+        format!("\x1b[2m{time}\x1b[0m \x1b[{color}m{level:<5}\x1b[0m {role}:{port} {message}\n")
+    } else {
+        format!("{time} {level:<5} {role}:{port} {message}\n")
+    }
+}
+
 fn line_of(record: &Record<'_>, format: LogFormat, origin: LogOrigin, clock: &Clock) -> String {
     let values = record.key_values();
-    let at = values.get(Key::from("at")).and_then(|at| at.to_u64()).map(WallTime);
-    let at = at.unwrap_or_else(|| clock.now().wall);
+    let at = time_of(record, clock);
     let message = record.args().to_string();
     let LogOrigin { role, node } = origin;
     match format {
@@ -333,6 +411,18 @@ mod tests {
     }
 
     fn record_to_line(format: LogFormat, message: &str, fields: Option<&str>) -> String {
+        with_record(message, fields, |it| line_of(it, format, origin(), &Clock::start()))
+    }
+
+    fn record_to_console(message: &str, has_color: bool) -> String {
+        with_record(message, None, |it| console_line(it, origin(), &Clock::start(), has_color))
+    }
+
+    fn with_record(
+        message: &str,
+        fields: Option<&str>,
+        line: impl FnOnce(&Record<'_>) -> String,
+    ) -> String {
         let args = format_args!("{message}").to_string();
         let pairs = [("at", AT.0.to_string()), ("event", "heard".to_owned())];
         let mut values: Vec<(&str, ::log::kv::Value<'_>)> = vec![("at", AT.0.into())];
@@ -341,15 +431,12 @@ mod tests {
             values.push(("fields", fields.into()));
         }
         let source: &[(&str, ::log::kv::Value<'_>)] = &values;
-        line_of(
+        line(
             &Record::builder()
                 .level(Level::Info)
                 .key_values(&source)
                 .args(format_args!("{args}"))
                 .build(),
-            format,
-            origin(),
-            &Clock::start(),
         )
     }
 
@@ -359,6 +446,30 @@ mod tests {
             record_to_line(LogFormat::Text, "1734567890.123:127.0.0.1:5", None),
             "2026-02-25T09:00:00.123Z INFO  peer 127.0.0.1:6001 1734567890.123:127.0.0.1:5\n"
         );
+    }
+
+    #[test]
+    fn a_line_on_a_terminal_is_short_colored_and_steered_by_nobody() {
+        let plain = record_to_console("hello\n\x1b[2J", false);
+        assert_eq!(plain, "09:00:00.123 INFO  peer:6001 hello\\n\\u{1b}[2J\n");
+        let colored = record_to_console("hello", true);
+        assert_eq!(colored, "\x1b[2m09:00:00.123\x1b[0m \x1b[32mINFO \x1b[0m peer:6001 hello\n");
+        for (is_terminal, format) in [(false, LogFormat::Text), (true, LogFormat::Json)] {
+            assert_eq!(ConsoleLines::of(is_terminal, format), ConsoleLines::Same);
+        }
+        assert_ne!(ConsoleLines::of(true, LogFormat::Text), ConsoleLines::Same);
+    }
+
+    #[test]
+    fn of_two_forms_of_a_line_the_file_gets_the_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, console) = (dir.path().join("outputfile.txt"), dir.path().join("console"));
+        let mut tee = tee(&path, open_output(&path).unwrap());
+        (tee.is_twofold, tee.console) = (true, Some(open_output(&console).unwrap()));
+        tee.write_all(b"short\nwhole\n").unwrap();
+        tee.write_all(b"short 2\nwhole 2\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&console).unwrap(), "short\nshort 2\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\nwhole 2\n");
     }
 
     #[test]
@@ -391,7 +502,7 @@ mod tests {
     }
 
     fn tee(path: &Path, output: File) -> Tee {
-        Tee { console: None, output, path: path.into(), is_torn: false }
+        Tee { console: None, output, path: path.into(), is_twofold: false, is_torn: false }
     }
 
     #[test]

@@ -35,6 +35,12 @@ pub(super) fn terminal_width() -> Option<usize> {
     Table::new().width().filter(|it| *it >= WIDTH_MIN).map(usize::from)
 }
 
+/// True unless the user wants no colors (`NO_COLOR`), or the terminal understands none.
+pub(super) fn wants_color() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|it| !it.is_empty());
+    !is_set("NO_COLOR") && is_set("TERM") && std::env::var_os("TERM").is_none_or(|it| it != "dumb")
+}
+
 /// A table for a terminal, or, for programs, of plain lines that are never broken.
 pub(super) fn table<const N: usize>(header: [&str; N], is_terminal: bool) -> Table {
     let mut table = Table::new();

@@ -134,6 +134,29 @@ fn pasted_lines_that_hold_a_removal_remove_nobody() {
 }
 
 #[test]
+fn a_node_on_a_terminal_logs_short_lines_and_whole_ones_to_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = ports().to_string();
+    let args = ["--port", &port, "--open", "--gossip-max", "0"];
+    let mut node = OnTerminal::start(&peer_exe(), &args, dir.path(), "dumb");
+    node.wait_for(&format!(" INFO  peer:{port} started with the key "));
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait_for_end(), Some(0));
+    let shown = node.written();
+    assert!(shown.starts_with(&format!("peer 127.0.0.1:{port}; times are UTC")), "{shown}");
+    assert!(!shown.contains('\x1b') && !shown.contains("Z INFO"), "{shown:?}");
+    let kept = fs::read_to_string(dir.path().join("outputfile.txt")).unwrap();
+    let whole = format!("Z INFO  peer 127.0.0.1:{port} ");
+    assert!(kept.lines().count() > 2 && kept.lines().all(|it| it.contains(&whole)), "{kept}");
+    let mut colored = OnTerminal::start(&peer_exe(), &args, dir.path(), "xterm-256color");
+    colored.wait_for("started with the key");
+    let has_colors = std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    assert_eq!(colored.written().contains("\x1b[32mINFO \x1b[0m peer:"), has_colors);
+    colored.signal(Signal::TERM);
+    assert_eq!(colored.wait_for_end(), Some(0));
+}
+
+#[test]
 fn a_script_whose_line_is_no_text_learns_which_and_fails() {
     let dir = tempfile::tempdir().unwrap();
     let port = ports().to_string();

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::format::{self, GroupView};
 use crate::cli::text::escape;
 use crate::machine::chat::{Event, Role};
+use crate::model::WallTime;
 use crate::proto::chat::entry::{Body, ChatText, Entry, MemberId, Membership, MsgId, SeqNo, Term};
 
 /// Largest number of lines that are kept.
@@ -36,11 +37,20 @@ pub(super) enum ChatLine {
         room: Arc<str>,
         /// Text, escaped for a terminal.
         text: String,
+        /// Time of the message by the leader's clock.
+        time: WallTime,
         /// True if it was typed here.
         is_mine: bool,
     },
     /// A note about a change of the group.
     Note(String),
+    /// A note about an election, in the place of those before it.
+    Election {
+        /// Text of the latest of these notes.
+        text: String,
+        /// Number of notes in this line.
+        count: usize,
+    },
 }
 
 impl ChatLine {
@@ -48,7 +58,15 @@ impl ChatLine {
     pub(super) fn line(&self) -> String {
         match self {
             Self::Said { text, .. } => format!("{}{text}", self.head()),
-            Self::Note(text) => format!("* {text}"),
+            Self::Note(text) | Self::Election { text, count: 0 | 1 } => format!("* {text}"),
+            Self::Election { text, count } => {
+                let more = if *count == 2 {
+                    "one more note"
+                } else {
+                    &format!("{} more notes", count - 1)
+                };
+                format!("* {text}; {more} of elections before")
+            }
         }
     }
 
@@ -61,7 +79,7 @@ impl ChatLine {
             Self::Said { seq, sender, room, .. } => {
                 format!("[seq={}] <{sender}> #{}: ", seq.0, escape(room))
             }
-            Self::Note(_) => "* ".to_owned(),
+            Self::Note(_) | Self::Election { .. } => "* ".to_owned(),
         }
     }
 }
@@ -184,13 +202,26 @@ impl ChatModel {
     pub(super) fn is_shown(&self, item: &ChatLine) -> bool {
         match item {
             ChatLine::Said { room, .. } => *room == self.room,
-            ChatLine::Note(_) => true,
+            ChatLine::Note(_) | ChatLine::Election { .. } => true,
         }
     }
 
     /// Writes a note.
     pub(super) fn note(&mut self, text: &str) -> ChatLine {
         self.push(ChatLine::Note(escape(text)))
+    }
+
+    /// Writes a note about an election; directly after another one it takes its place.
+    fn note_election(&mut self, text: &str) -> ChatLine {
+        let text = escape(text);
+        let alone = ChatLine::Election { text: text.clone(), count: 1 };
+        match self.items.back_mut() {
+            Some(ChatLine::Election { text: last, count }) => {
+                (*last, *count) = (text, *count + 1);
+                alone
+            }
+            Some(_) | None => self.push(alone),
+        }
     }
 
     fn push(&mut self, item: ChatLine) -> ChatLine {
@@ -267,7 +298,11 @@ impl ChatModel {
             | Event::Dropped(_)
             | Event::Gone => {}
         }
-        texts.iter().map(|text| self.note(text)).collect()
+        let is_election = matches!(event, Event::RoleChanged { .. } | Event::ElectionBegun { .. });
+        let note = |text: &String| {
+            if is_election { self.note_election(text) } else { self.note(text) }
+        };
+        texts.iter().map(note).collect()
     }
 
     fn await_number(&mut self, chat: &ChatText) {
@@ -319,6 +354,7 @@ pub(super) fn item_of(entry: &Entry, chat: &ChatText, me: MemberId) -> ChatLine 
         sender: origin.member,
         room: Arc::clone(&chat.room_id),
         text: escape(&chat.payload),
+        time: entry.time,
         is_mine: origin.member == me,
     }
 }
@@ -326,7 +362,6 @@ pub(super) fn item_of(entry: &Entry, chat: &ChatText, me: MemberId) -> ChatLine 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::WallTime;
     use crate::proto::chat::entry::Origin;
 
     pub(in crate::cli::chat) fn chat(member: u32, number: u64, room: &str, text: &str) -> ChatText {
@@ -335,7 +370,9 @@ pub(super) mod tests {
     }
 
     pub(in crate::cli::chat) fn entry(seq: u64, body: Body) -> Arc<Entry> {
-        let (term, leader, time) = (Term(1), MemberId(1), WallTime(0));
+        let (term, leader) = (Term(1), MemberId(1));
+        // A minute after nine o'clock, and so on.
+        let time = WallTime((9 * 60 + seq) * 60_000);
         Arc::new(Entry { seq_no: SeqNo(seq), term, leader, time, body })
     }
 
@@ -354,6 +391,34 @@ pub(super) mod tests {
             ["[seq=2] <peer_2>: hello", "[seq=3] <peer_2>: a\\nb\\r\\u{1b}[2J\\u{7}\\u{202e}é"]
         );
         assert_eq!(model.standing.commit, SeqNo(3));
+    }
+
+    #[test]
+    fn notes_of_elections_in_a_row_are_one_line_that_counts_them() {
+        let mut model = ChatModel::new(MemberId(1), GENERAL);
+        let leads = |term| Event::RoleChanged {
+            role: Role::Follower,
+            term: Term(term),
+            leader: Some(MemberId(3)),
+            promises: Vec::new(),
+        };
+        // Whoever reads lines gets each of them.
+        for term in 1..=3 {
+            let lines = model.happen(&leads(term));
+            let expected = format!("* peer_3 leads in term {term}");
+            assert_eq!(lines.iter().map(ChatLine::line).collect::<Vec<_>>(), [expected]);
+        }
+        model.deliver(&[entry(2, Body::Chat(chat(2, 1, GENERAL, "hi")))]);
+        model.happen(&leads(4));
+        model.happen(&leads(5));
+        let (first, end) = model.span();
+        let lines: Vec<_> = (first..end).map(|it| model.item(it).unwrap().line()).collect();
+        let expected = [
+            "* peer_3 leads in term 3; 2 more notes of elections before",
+            "[seq=2] <peer_2>: hi",
+            "* peer_3 leads in term 5; one more note of elections before",
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]

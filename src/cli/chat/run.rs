@@ -346,7 +346,7 @@ impl RunningChat {
         let jobs = terminal::jobs().map_err(screen_failed)?;
         let mut terminal = Terminal::take().map_err(screen_failed)?;
         let keys = terminal::keys().map_err(screen_failed)?;
-        let mut screen = Screen::default();
+        let mut screen = Screen::here();
         self.session.remember(&mut self.model);
         self.open();
         self.look();

@@ -63,8 +63,9 @@ pub(super) struct RolloutView {
     pub(super) rows: Vec<NodeRow>,
     /// The last rollout that was begun.
     pub(super) progress: String,
-    /// Share of the requests that the new version gets, in hundredths of a percent.
-    pub(super) share: u32,
+    /// Share of the requests that the new version gets, in hundredths of a percent, while a rollout
+    /// is under way.
+    pub(super) share: Option<u32>,
     /// All of it, as `peer rollout status` prints it.
     pub(super) text: String,
 }
@@ -150,7 +151,9 @@ impl Observer {
         Some(RolloutView {
             rows: view.rows(&known),
             progress: view.progress_text(),
-            share: view.status().map_or(0, |it| it.state.canary_share()),
+            share: view
+                .status()
+                .and_then(|it| it.progress.as_ref()?.is_live().then(|| it.state.canary_share())),
             text: view.text(&known, false),
         })
     }

@@ -440,7 +440,9 @@ fn rollouts(model: &TopModel, columns: usize) -> PaneTable {
     };
     let mut head: Vec<_> =
         rollout.progress.lines().flat_map(|line| wrap_words(line, columns.max(1))).collect();
-    head.insert(0, bar(rollout.share, BAR.min(columns.saturating_sub(2))));
+    if let Some(share) = rollout.share {
+        head.insert(0, bar(share, BAR.min(columns.saturating_sub(2))));
+    }
     let row = |it: &crate::cli::rollout::format::table::NodeRow| {
         let [p95, errors, requests] = &it.figures;
         PaneRow {

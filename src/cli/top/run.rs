@@ -15,7 +15,7 @@ use super::look::{self, Channels, News, Observer};
 use super::model::TopModel;
 use super::screen::{TopAction, TopScreen};
 use crate::cli::CliError;
-use crate::cli::output::print;
+use crate::cli::output::{print, wants_color};
 use crate::cli::run::signals;
 use crate::cli::terminal::{self, Job, Terminal};
 use crate::model::WallTime;
@@ -51,8 +51,7 @@ pub fn run(args: &TopArgs) -> Result<(), CliError> {
              or a seed with --at"
         )));
     }
-    let is_plain = args.no_color || std::env::var_os("NO_COLOR").is_some_and(|it| !it.is_empty());
-    let mut screen = TopScreen::new(args.pane, !is_plain);
+    let mut screen = TopScreen::new(args.pane, !args.no_color && wants_color());
     let (mut model, now) = (TopModel::default(), first.at);
     model.take(first);
     if args.once {

@@ -88,7 +88,7 @@ fn node(looks: u64) -> NodeView {
         progress: "rollout start-node-a-1: v1 -> v2, running, step 2 of 4: v2 gets 20 %; next \
                    step in 12 s\n  steps: 5 % [20 %] 50 % 100 %, every 30 s, taken by node-a\n"
             .to_owned(),
-        share: 2_000,
+        share: Some(2_000),
         text: "NODE ...\nall of it\n".to_owned(),
     };
     NodeView { status: status(looks), shares, rollout: Some(rollout) }

@@ -1,5 +1,7 @@
 //! Layout of the screen.
 
+use std::time::Duration;
+
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -11,6 +13,7 @@ use super::Screen;
 use super::scroll::{Row, wrap};
 use crate::cli::chat::format;
 use crate::cli::chat::model::{ChatLine, ChatModel, MemberView, PendingMessage};
+use crate::cli::output::age;
 use crate::cli::text::escape;
 use crate::proto::chat::entry::{MemberId, SeqNo};
 
@@ -19,6 +22,12 @@ const LIST_FROM: u16 = 64;
 
 /// Width of the list, in columns.
 const LIST: u16 = 26;
+
+/// Width in columns from which the list has room for addresses, and its width then.
+const WIDE: (u16, u16) = (110, 44);
+
+/// Width of the timeline in columns from which clock times are beside messages, and their width.
+const TIMES: (u16, u16) = (40, 6);
 
 /// Largest number of pending messages that are shown; of more, only their number.
 const PENDING_MAX: usize = 4;
@@ -48,7 +57,11 @@ pub(in crate::cli::chat) fn draw(
     if !has_quorum {
         draw_alarm(frame, model, alarm);
     }
-    let list = if middle.width >= LIST_FROM { LIST } else { 0 };
+    let list = match middle.width {
+        width if width >= WIDE.0 => WIDE.1,
+        width if width >= LIST_FROM => LIST,
+        _ => 0,
+    };
     let [timeline, list] =
         Layout::horizontal([Constraint::Min(1), Constraint::Length(list)]).areas(middle);
     draw_timeline(frame, screen, model, timeline);
@@ -73,10 +86,15 @@ fn dim() -> Style {
     Style::default().fg(Color::DarkGray)
 }
 
+/// Word for the reign of one leader.
+fn period(model: &ChatModel) -> &'static str {
+    if model.standing.needed.is_some() { "view" } else { "term" }
+}
+
 fn draw_title(frame: &mut Frame<'_>, model: &ChatModel, area: Rect) {
     let leader =
         model.standing.leader.map_or("nobody leads".to_owned(), |it| format!("{it} leads"));
-    let period = if model.standing.needed.is_some() { "view" } else { "term" };
+    let period = period(model);
     let text = format!(
         " {}  {}  {period} {}  {leader}  #{} ",
         model.me,
@@ -100,20 +118,44 @@ fn draw_alarm(frame: &mut Frame<'_>, model: &ChatModel, area: Rect) {
 }
 
 fn draw_timeline(frame: &mut Frame<'_>, screen: &mut Screen, model: &ChatModel, area: Rect) {
-    screen.scroll.resize(area.width.into(), area.height.into());
+    let gutter = if area.width >= TIMES.0 { TIMES.1 } else { 0 };
+    screen.scroll.resize((area.width - gutter).into(), area.height.into());
     let rows = screen.scroll.rows(model);
-    let lines: Vec<_> =
-        rows.iter().filter_map(|row| Some(styled(row, model.item(row.item)?))).collect();
+    let unread = screen.scroll.unread_from();
+    let lines = rows.iter().filter_map(|row| {
+        let item = model.item(row.item)?;
+        let mut line = styled(row, item);
+        if gutter > 0 {
+            line.spans.insert(0, beside(screen, (row, item), unread));
+        }
+        Some(line)
+    });
+    let lines: Vec<_> = lines.collect();
     // The newest at the bottom, as long as there are few.
     let height = u16::try_from(lines.len()).unwrap_or(area.height).min(area.height);
     let area = Rect { y: area.y + area.height - height, height, ..area };
     frame.render_widget(Paragraph::new(lines), area);
 }
 
+/// Clock time beside the first row of a message, and a bar beside what came while the timeline was
+/// scrolled up.
+fn beside<'a>(screen: &Screen, (row, item): (&Row, &ChatLine), unread: Option<u64>) -> Span<'a> {
+    let time = match item {
+        ChatLine::Said { time, .. } if row.is_first => screen.clock_time(*time),
+        ChatLine::Said { .. } | ChatLine::Note(_) | ChatLine::Election { .. } => String::new(),
+    };
+    match unread.is_some_and(|from| row.item >= from) {
+        true => Span::styled(format!("{time:<5}▌"), Style::default().fg(Color::Yellow)),
+        false => Span::styled(format!("{time:<6}"), dim()),
+    }
+}
+
 fn styled<'a>(row: &'a Row, item: &ChatLine) -> Line<'a> {
     let indent = if row.is_first { "" } else { "  " };
     match item {
-        ChatLine::Note(_) => Line::styled(format!("{indent}{}", row.text), dim()),
+        ChatLine::Note(_) | ChatLine::Election { .. } => {
+            Line::from(Span::styled(format!("{indent}{}", row.text), dim()))
+        }
         ChatLine::Said { sender, is_mine, .. } => {
             let head = if row.is_first { item.head().len() } else { 0 };
             let mut spans = vec![Span::raw(indent)];
@@ -141,10 +183,16 @@ fn draw_list(frame: &mut Frame<'_>, model: &ChatModel, area: Rect, now_ms: u64) 
     let (here, all) = model.reach();
     let bold = Style::default().add_modifier(Modifier::BOLD);
     let mut lines = vec![Line::styled(format!(" group, {here} of {all} here"), bold)];
+    let is_wide = area.width >= WIDE.1;
     for seen in &model.seen {
-        lines.push(member_line(model, seen, now_ms));
+        lines.push(member_line(model, seen, now_ms, is_wide));
     }
     let standing = &model.standing;
+    if is_wide {
+        let leader = standing.leader.map_or("nobody".to_owned(), |it| it.to_string());
+        let text = format!(" {} {}, led by {leader}", period(model), standing.term.0);
+        lines.extend([Line::default(), Line::raw(text)]);
+    }
     lines.push(Line::default());
     lines.push(Line::styled(format!(" final {} of {}", standing.commit.0, standing.last.0), dim()));
     if !model.waiting().is_empty() {
@@ -161,9 +209,17 @@ fn draw_list(frame: &mut Frame<'_>, model: &ChatModel, area: Rect, now_ms: u64) 
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-fn member_line<'a>(model: &ChatModel, seen: &MemberView, now_ms: u64) -> Line<'a> {
+fn member_line<'a>(
+    model: &ChatModel,
+    seen: &MemberView,
+    now_ms: u64,
+    has_address: bool,
+) -> Line<'a> {
     let is_leader = model.standing.leader == Some(seen.id);
     let mut words = Vec::new();
+    if has_address {
+        words.push(seen.at.clone());
+    }
     if is_leader {
         words.push("leads".to_owned());
     }
@@ -171,7 +227,8 @@ fn member_line<'a>(model: &ChatModel, seen: &MemberView, now_ms: u64) -> Line<'a
         words.push("you".to_owned());
     } else if !seen.is_here {
         let ago = seen.seen_ms.map(|at| now_ms.saturating_sub(at) / 1_000);
-        words.push(ago.map_or("away".to_owned(), |secs| format!("away {}", span(secs))));
+        let ago = ago.map(|secs| format!("away {}", age(Duration::from_secs(secs))));
+        words.push(ago.unwrap_or_else(|| "away".to_owned()));
     } else if let Some(lag) = seen.lag.filter(|it| *it > 0) {
         words.push(format!("lacks {lag}"));
     }
@@ -181,15 +238,6 @@ fn member_line<'a>(model: &ChatModel, seen: &MemberView, now_ms: u64) -> Line<'a
         Span::styled(seen.id.to_string(), Style::default().fg(color(seen.id))),
         Span::raw(format!(" {}", words.join(", "))),
     ])
-}
-
-/// Seconds in two or three characters and a unit.
-fn span(secs: u64) -> String {
-    match secs {
-        0..=119 => format!("{secs} s"),
-        120..=7_199 => format!("{} min", secs / 60),
-        _ => format!("{} h", secs / 3_600),
-    }
 }
 
 fn draw_pending(frame: &mut Frame<'_>, waiting: &[PendingMessage], area: Rect) {
@@ -216,7 +264,10 @@ fn draw_edge(frame: &mut Frame<'_>, screen: &Screen, model: &ChatModel, area: Re
     let newer = screen.scroll.newer(model);
     let text = newer.map_or_else(
         || " /help for commands ".to_owned(),
-        |count| format!(" ↓ {count} newer: PgDn, Esc "),
+        |count| match screen.scroll.unread(model) {
+            0 => format!(" ↓ {count} newer: PgDn, Esc "),
+            new => format!(" ↓ {count} newer, {new} unread: PgDn, Esc "),
+        },
     );
     let left = usize::from(area.width).saturating_sub(text.width() + 2);
     let line = Line::styled(format!("──{text}{}", "─".repeat(left)), dim());

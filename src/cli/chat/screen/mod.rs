@@ -8,7 +8,10 @@ mod scroll;
 #[cfg(test)]
 mod tests;
 
+use jiff::tz::TimeZone;
+
 use super::input::InputLine;
+use crate::model::WallTime;
 use scroll::Scroll;
 
 /// State of the screen beside the model that it shows.
@@ -18,4 +21,24 @@ pub(super) struct Screen {
     input: InputLine,
     /// Visible part of the timeline.
     scroll: Scroll,
+    /// Time zone of the clock times; UTC if there is none.
+    zone: Option<TimeZone>,
+}
+
+impl Screen {
+    /// A screen with the time zone of this machine.
+    pub(super) fn here() -> Self {
+        Self { zone: Some(TimeZone::system()), ..Self::default() }
+    }
+
+    /// Hour and minute of a moment.
+    fn clock_time(&self, at: WallTime) -> String {
+        let moment = i64::try_from(at.0).ok();
+        let moment = moment.and_then(|it| jiff::Timestamp::from_millisecond(it).ok());
+        let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
+        moment.map_or_else(
+            || "--:--".to_owned(),
+            |it| it.to_zoned(zone).strftime("%H:%M").to_string(),
+        )
+    }
 }

@@ -13,6 +13,8 @@ const INDENT: usize = 2;
 pub(in crate::cli::chat) struct Scroll {
     /// Line at the bottom and number of its hidden rows; `None` while it follows the end.
     bottom: Option<(u64, usize)>,
+    /// First line that came since it was scrolled up.
+    unread: Option<u64>,
     /// Columns and rows, as they were drawn last.
     size: (usize, usize),
 }
@@ -48,7 +50,19 @@ impl Scroll {
 
     /// Goes to the end, and stays there.
     pub(in crate::cli::chat) const fn follow(&mut self) {
-        self.bottom = None;
+        (self.bottom, self.unread) = (None, None);
+    }
+
+    /// First line that came since it was scrolled up; those that were paged down to stay marked
+    /// until the next key that goes to the end.
+    pub(super) const fn unread_from(&self) -> Option<u64> {
+        self.unread
+    }
+
+    /// Number of lines after the visible part that came since it was scrolled up.
+    pub(super) fn unread(&self, model: &ChatModel) -> usize {
+        let (Some((at, _)), Some(unread)) = (self.bottom, self.unread) else { return 0 };
+        (unread.max(at + 1)..model.span().1).filter(|it| is_shown(model, *it)).count()
     }
 
     /// Number of lines after the visible part; `None` while it follows the end.
@@ -88,6 +102,9 @@ impl Scroll {
 
     fn up(&mut self, model: &ChatModel, rows: usize) {
         let Some(end) = before(model, model.span().1) else { return };
+        if self.bottom.is_none() {
+            self.unread = Some(model.span().1);
+        }
         let (mut at, mut hidden) = self.bottom.unwrap_or((end, 0));
         for _ in 0..rows {
             if hidden + 1 < rows_of(model, at, self.size.0).len() {

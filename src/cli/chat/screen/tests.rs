@@ -98,9 +98,9 @@ fn the_screen_shows_the_timeline_the_group_what_is_pending_and_what_is_typed() {
         "                                            │ ● peer_3 leads, lacks 4",
         "                                            │",
         "                                            │ final 3 of 3",
-        "* peer_3 leads in term 2                    │ pending 2",
-        "[seq=2] <peer_3>: hello everybody           │",
-        "[seq=3] <peer_1>: hello ✓                   │ rooms",
+        "      * peer_3 leads in term 2              │ pending 2",
+        "09:02 [seq=2] <peer_3>: hello everybody     │",
+        "09:03 [seq=3] <peer_1>: hello ✓             │ rooms",
         " ◐ numbered 4: and",
         " ○ typed: more",
     ];
@@ -172,20 +172,52 @@ fn the_timeline_can_be_scrolled_and_stays_where_it_is_while_more_comes() {
     say(&mut screen, 41, 2, "message 41");
     let rows = show(&mut terminal, &mut screen);
     assert_eq!(seen(&rows), before);
-    assert!(rows[11].contains("↓ 10 newer"), "{rows:#?}");
+    assert!(rows[11].contains("↓ 10 newer, 1 unread: PgDn, Esc"), "{rows:#?}");
     for _ in 0..10 {
         key(&mut screen, KeyCode::PageUp);
     }
     let rows = show(&mut terminal, &mut screen);
-    assert_eq!(rows[1], "* peer_3 leads in term 2");
+    assert_eq!(rows[1], "      * peer_3 leads in term 2");
     assert_eq!(seen(&rows).len(), 9, "the page stays full: {rows:#?}");
     for _ in 0..10 {
         key(&mut screen, KeyCode::PageDown);
     }
-    assert_eq!(seen(&show(&mut terminal, &mut screen)).last().unwrap(), "41");
+    let rows = show(&mut terminal, &mut screen);
+    assert_eq!(rows[10], "09:41▌[seq=41] <peer_2>: message 41");
+    assert_eq!(rows[9], "09:40 [seq=40] <peer_2>: message 40");
     key(&mut screen, KeyCode::PageUp);
     key(&mut screen, KeyCode::Esc);
     assert_eq!(seen(&show(&mut terminal, &mut screen)).last().unwrap(), "41");
+}
+
+#[test]
+fn a_wide_screen_shows_addresses_the_term_and_the_leader() {
+    let mut screen = screen();
+    say(&mut screen, 2, 3, "hello");
+    let rows = show(&mut terminal(120, 12), &mut screen);
+    let list: Vec<_> = rows[1..9].iter().filter_map(|it| it.split_once("│ ")).collect();
+    let list: Vec<_> = list.into_iter().map(|(_, text)| text).collect();
+    let expected = [
+        "group, 2 of 3 here",
+        "● peer_1 127.0.0.1:6001, you",
+        "○ peer_2 127.0.0.1:6002, away 12 s",
+        "● peer_3 127.0.0.1:6003, leads, lacks 4",
+        "term 2, led by peer_3",
+        "final 2 of 2",
+    ];
+    assert_eq!(list[..6], expected, "{rows:#?}");
+}
+
+#[test]
+fn clock_times_are_those_of_the_zone_of_this_machine() {
+    let mut screen = screen();
+    screen.screen.zone = Some(jiff::tz::TimeZone::fixed(jiff::tz::offset(2)));
+    say(&mut screen, 2, 3, &"many words ".repeat(9));
+    let rows = show(&mut terminal(60, 12), &mut screen);
+    let at = rows.iter().position(|it| it.starts_with("11:02 [seq=2]")).unwrap();
+    assert!(rows[at + 1].starts_with("        ") && rows[at + 1].contains("words"), "{rows:#?}");
+    // A narrow screen keeps its room for words.
+    assert!(show(&mut terminal(39, 12), &mut screen).iter().any(|it| it.starts_with("[seq=2]")));
 }
 
 #[test]
