@@ -1,11 +1,11 @@
-// The player of a recorded run, in place of the connection with a node: it feeds the model with what
-// has happened up to the time of its slider.
+// The player of a recorded run, in place of the connection with a node: it feeds the model with
+// what has happened up to the time of its slider.
 
 import { attr, button, h, say } from './dom.js';
 
 const RUN = '/-/folkmoot/run';
 const SPEEDS = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30];
-/** Fast where nothing but joins and gossip happens; slow where members are suspected and removed. */
+/** Fast where nothing but joins and gossip happens; slow around suspicions and removals. */
 const AUTO = 'auto';
 const AUTO_FAST = 10;
 const AUTO_SLOW = 0.05;
@@ -17,7 +17,8 @@ const STEP_MS = 1000;
 /** Longest step of one frame: a tab that was hidden does not jump. */
 const FRAME_MS = 100;
 const SHOWN = ['#/fleet', '#/decisions'];
-const SLOW = new Set(['crash', 'vanish', 'suspected', 'confirmed', 'cleared', 'reported', 'removed']);
+const SLOW = new Set(['crash', 'vanish', 'suspected', 'confirmed', 'cleared', 'reported',
+	'removed']);
 const HELP = 'Space plays and pauses, comma and full stop change the speed, n and p go to the next '
 	+ 'and the previous fault, the arrow keys move the slider.';
 

@@ -1,8 +1,8 @@
 //! Record of a run for the page that plays it: the whole fleet as each phase begins, and what its
 //! nodes tell since, in the words of their log.
 //!
-//! Several nodes tell the same: it is recorded once, when the first tells it; a suspicion, as far as
-//! the node came that has most confirmations. The record is bounded: gossip is folded by moments,
+//! Several nodes tell the same: it is recorded once, when the first tells it; a suspicion, as far
+//! as the node came that has most confirmations. The record is bounded: gossip is folded by moments,
 //! and a phase has at most [`EVENTS_MAX`] events. What is left out is counted.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -96,7 +96,9 @@ impl Record {
             return;
         }
         self.in_phase += 1;
-        self.events.push(json!({ "at_ms": self.ms(at), "name": name, "data": data }));
+        let mut event = json!({ "at_ms": self.ms(at), "name": name });
+        event["data"] = data;
+        self.events.push(event);
     }
 
     fn push_line(&mut self, at: Time, node: Endpoint, mut line: LogLine) {
