@@ -76,6 +76,23 @@ pub struct SimulateArgs {
     pub json: bool,
 }
 
+impl SimulateArgs {
+    /// Parameters of the run, in one line.
+    pub(super) fn title(&self) -> String {
+        let how = if self.vanish { "vanish" } else { "die" };
+        let quorum = format!("{:?}", self.quorum).to_lowercase();
+        format!(
+            "{} peers, {} seeds ({quorum}), {} {how} at once, loss {} %, latency {}, seed {}",
+            self.peers,
+            self.seeds,
+            self.kill,
+            (self.loss * 1e6).round() / 1e4,
+            self.latency,
+            self.seed,
+        )
+    }
+}
+
 fn parse_share(text: &str) -> Result<f64, &'static str> {
     let share: f64 = text.parse().map_err(|_| "a share is a number such as 0.05")?;
     // Also refuses what is no number.

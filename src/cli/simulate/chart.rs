@@ -37,27 +37,12 @@ struct Panel<'a> {
     thin: Vec<Curve>,
 }
 
-/// Parameters of the run, in one line.
-pub(super) fn parameters(args: &SimulateArgs) -> String {
-    let how = if args.vanish { "vanish" } else { "die" };
-    let quorum = format!("{:?}", args.quorum).to_lowercase();
-    format!(
-        "{} peers, {} seeds ({quorum}), {} {how} at once, loss {} %, latency {}, seed {}",
-        args.peers,
-        args.seeds,
-        args.kill,
-        (args.loss * 1e6).round() / 1e4,
-        args.latency,
-        args.seed,
-    )
-}
-
 /// Draws a run.
 pub(super) fn draw(args: &SimulateArgs, outcome: &Outcome) -> String {
     let (deaths, gossip) = (death_panel(args, outcome), gossip_panel(args, outcome));
     let words = Words {
         title: "How news spread in a simulated fleet".to_owned(),
-        subtitle: parameters(args),
+        subtitle: args.title(),
         description: "Shares of the members that knew, over the time since it happened: above the \
                       removal of dead peers, below gossip messages.",
     };

@@ -278,7 +278,7 @@ impl Figures {
 
     /// The figures for people.
     pub(super) fn text(&self, args: &SimulateArgs) -> String {
-        let mut text = super::chart::parameters(args) + "\n\n";
+        let mut text = args.title() + "\n\n";
         let width = self.exact.iter().map(|it| it.metric.len()).max().unwrap_or(0);
         let _ = writeln!(
             text,

@@ -2,8 +2,8 @@
 //! nodes tell since, in the words of their log.
 //!
 //! Several nodes tell the same: it is recorded once, when the first tells it; a suspicion, as far
-//! as the node came that has most confirmations. The record is bounded: gossip is folded by moments,
-//! and a phase has at most [`EVENTS_MAX`] events. What is left out is counted.
+//! as the node came that has most confirmations. The record is bounded: gossip is folded by
+//! moments, and a phase has at most [`EVENTS_MAX`] events. What is left out is counted.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -316,7 +316,7 @@ impl Record {
     /// The record as the page reads it.
     pub(super) fn finish(self, args: &SimulateArgs, end: Time) -> String {
         let whole = json!({
-            "version": 1, "title": super::chart::parameters(args),
+            "version": 1, "title": args.title(),
             "start_ms": self.epoch_ms, "end_ms": self.ms(end),
             "phases": self.phases, "faults": self.faults, "events": self.events,
             "left_out": self.left_out,
