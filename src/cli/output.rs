@@ -141,6 +141,27 @@ pub(super) fn wrap_words(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// `text` with its lines broken between words where they are wider than `width`; what is broken
+/// off keeps the indentation of its line.
+pub(super) fn wrap_lines(text: &str, width: usize) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let words = line.trim_start_matches(' ');
+        let indent = &line[..line.len() - words.len()];
+        if line.width() <= width {
+            out += line;
+            out.push('\n');
+            continue;
+        }
+        for part in wrap_words(words, width.saturating_sub(indent.len()).max(1)) {
+            out += indent;
+            out += &part;
+            out.push('\n');
+        }
+    }
+    out
+}
+
 /// A span of time in its largest unit: `12 s`, `3 min`, `5 h`, `9 days`.
 pub(super) fn age(span: Duration) -> String {
     let seconds = span.as_secs();
@@ -205,6 +226,14 @@ mod tests {
         let rows = [("state", "one two three".to_owned()), ("up", "4 s".to_owned())];
         assert_eq!(rows_text(&rows, Some(15)), "state  one two\n       three\nup     4 s\n");
         assert_eq!(rows_text(&rows, None), "state  one two three\nup     4 s\n");
+    }
+
+    #[test]
+    fn lines_are_broken_between_words_and_keep_their_indentation() {
+        let text = "head\n  one two three\n\nend\n";
+        assert_eq!(wrap_lines(text, 9), "head\n  one two\n  three\n\nend\n");
+        assert_eq!(wrap_lines(text, 80), text);
+        assert_eq!(wrap_lines("    a long-word", 3), "    a\n    long-word\n");
     }
 
     #[test]

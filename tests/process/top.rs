@@ -75,6 +75,24 @@ fn one_picture_and_a_short_status_tell_about_a_fleet_and_a_death_in_it() {
 }
 
 #[test]
+fn tables_fit_a_terminal_of_eighty_columns_and_break_no_word() {
+    let (scene, peers) = after_a_death();
+    let port = peers[0].port();
+    let status = [format!("status --port {port}"), format!("status --all --port {port}")];
+    let lines = ["members --all", "topology"].map(str::to_owned).into_iter().chain(status);
+    for line in lines {
+        let args: Vec<_> = line.split_whitespace().collect();
+        let mut it = OnTerminal::start(&peer_exe(), &args, scene.fleet.dir(), "xterm-256color");
+        assert_eq!(it.wait_for_end(), Some(0), "{line}");
+        it.wait_for(&peers[0].to_string());
+        let shown = it.written();
+        let fits = |it: &str| it.trim_end().chars().count() <= 80;
+        assert!(shown.lines().all(fits), "{line}\n{shown}");
+        assert!(!line.starts_with("members") || shown.contains(" s ago "), "{line}\n{shown}");
+    }
+}
+
+#[test]
 fn who_has_nothing_to_look_at_is_told_what_to_name() {
     let dir = tempfile::tempdir().unwrap();
     for (line, code, said) in [

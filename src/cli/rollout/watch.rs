@@ -9,7 +9,7 @@ use super::client::Client;
 use super::format::{deed, weights};
 use super::local_server::NodeRequest;
 use crate::cli::CliError;
-use crate::cli::output::print;
+use crate::cli::output::{print, terminal_width, wrap_lines};
 use crate::cli::run::signals;
 use crate::cli::text::escape;
 use crate::proto::rollout::{Committed, TxKind};
@@ -44,7 +44,11 @@ pub(super) fn picture(asked: &Client, json: bool, is_terminal: bool) -> Result<S
         true => asked.history(NEWS_MAX)?.committed,
         false => Vec::new(),
     };
-    Ok(view.text(&known, is_terminal))
+    let text = view.text(&known, is_terminal);
+    Ok(match terminal_width().filter(|_| is_terminal) {
+        Some(width) => wrap_lines(&text, width),
+        None => text,
+    })
 }
 
 /// Shows the status each second until Ctrl-C. A node that stops meanwhile is waited for.

@@ -177,3 +177,34 @@ pub(in crate::cli) fn rate(it: &Value, key: &str) -> String {
 pub(in crate::cli) fn pieces(it: &Value) -> String {
     format!("{}/{}", number(it, "have"), number(it, "pieces"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_tickets_below_the_table_and_programs_get_a_column() {
+        let share = json!({ "name": "a", "size": 3, "peers": 2, "ticket": "folkmoot:share?x" });
+        let piped = listed(std::slice::from_ref(&share), false);
+        assert!(piped.lines().next().unwrap().ends_with("TICKET"), "{piped}");
+        assert!(piped.lines().nth(1).unwrap().ends_with("folkmoot:share?x"), "{piped}");
+        let shown = listed(&[share], true);
+        assert_eq!(shown.lines().last(), Some("a  folkmoot:share?x"), "{shown}");
+        assert!(!shown.contains("TICKET"), "{shown}");
+    }
+
+    #[test]
+    fn a_terminal_gets_a_swarm_in_two_rows_and_programs_in_one() {
+        let swarm = json!({
+            "name": "a.iso", "at": "127.0.0.1:7", "pid": 12, "kind": "share", "size": 3,
+            "have": 1, "pieces": 2, "peers": 0, "down_per_s": 0, "up_per_s": 5, "left_s": null,
+        });
+        assert_eq!(running_text(std::slice::from_ref(&swarm), false).lines().count(), 2);
+        let shown = running_text(&[swarm], true);
+        let rows: Vec<_> = shown.lines().filter(|it| it.contains('│')).collect();
+        assert!(rows[1].contains("a.iso") && rows[1].contains("share"), "{shown}");
+        assert!(rows[2].contains("127.0.0.1:7") && rows[2].contains("12"), "{shown}");
+    }
+}

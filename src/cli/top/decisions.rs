@@ -60,3 +60,50 @@ pub(super) fn decisions_of(answer: &ExplainResp) -> Vec<Decision> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::entry::RegistryEntry;
+    use crate::model::statement::{
+        Admission, Confirmation, Finding, MemberInstance, ProposalKind, Removal, Vote,
+    };
+    use crate::model::{Incarnation, KeyPair, SeedId};
+
+    #[test]
+    fn an_admission_and_a_death_have_their_votes_and_the_first_finding() {
+        let keys = KeyPair::from_secret([7; 32]);
+        let at = |port| Endpoint::new([127, 0, 0, 1].into(), port);
+        let subject =
+            MemberInstance { endpoint: at(6003), incarnation: Incarnation(7), key: keys.public() };
+        let votes = |kind, ms| {
+            let vote = |id| Vote::sign(kind, &[subject], (SeedId(id), &keys), WallTime(ms));
+            [1, 3].map(vote).to_vec()
+        };
+        let found = |port, ms| {
+            Confirmation::sign(&subject, Finding::Refused, (at(port), &keys), WallTime(ms))
+        };
+        let MemberInstance { endpoint, incarnation, key } = subject;
+        let votes_in = votes(ProposalKind::Admit, 1_000);
+        let mut life =
+            RegistryEntry::admitted(Admission { endpoint, incarnation, key, votes: votes_in });
+        life.removal = Some(Arc::new(Removal {
+            because: RemovalReason::Death,
+            lives: vec![subject],
+            votes: votes(ProposalKind::Remove, 5_000),
+            confirmations: vec![found(6001, 4_900), found(6002, 4_800)],
+        }));
+        let answer = ExplainResp { seed: SeedId(1), endpoint, lives: vec![life], open: Vec::new() };
+        let all = decisions_of(&answer);
+        let told: Vec<_> =
+            all.iter().map(|it| (it.at.0, it.what, it.votes.as_str(), it.why.as_str())).collect();
+        let because = "nobody listens there, says 127.0.0.1:6002 and 1 more";
+        let expected = [
+            (1_000, "let in", "seeds 1 and 3", "it answered when dialed back"),
+            (5_000, "removed", "seeds 1 and 3", because),
+        ];
+        assert_eq!(told, expected);
+    }
+}

@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::model::TopModel;
 use super::panes::{Pane, PaneRow, PaneTable, Tone};
 use super::screen::{Details, Mode, TopScreen};
-use crate::cli::output::{age, wrap_words};
+use crate::cli::output::{age, wrap_lines, wrap_words};
 use crate::cli::text::escape;
 use crate::model::WallTime;
 use crate::model::entry::MemberState;
@@ -348,12 +348,9 @@ fn draw_details(frame: &mut Frame<'_>, screen: &mut TopScreen, details: &Details
     let inner = block.inner(area);
     let text = details.text.as_deref().unwrap_or("asks the seeds …");
     let columns = usize::from(inner.width).max(1);
-    let mut lines = Vec::new();
-    for line in text.lines() {
-        let indent: String = line.chars().take_while(|c| *c == ' ').collect();
-        let wrapped = wrap_words(line.trim_start(), columns.saturating_sub(indent.len()).max(1));
-        lines.extend(wrapped.iter().map(|it| Line::raw(escape(&format!("{indent}{it}")))));
-    }
+    let escaped: Vec<_> = text.lines().map(escape).collect();
+    let wrapped = wrap_lines(&escaped.join("\n"), columns);
+    let lines: Vec<_> = wrapped.lines().map(Line::raw).collect();
     screen.page = usize::from(inner.height).max(1);
     let offset = details.offset.min(lines.len().saturating_sub(screen.page));
     if let Mode::Details(details) = &mut screen.mode {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::model::{COUNTERS, LOGS, Series, TopModel};
-use crate::cli::output::{age, wrap_words};
+use crate::cli::output::{age, wrap_lines};
 use crate::cli::query::{names, round_trip};
 use crate::cli::share::{pieces, rate, size};
 use crate::cli::size::Size;
@@ -438,8 +438,8 @@ fn rollouts(model: &TopModel, columns: usize) -> PaneTable {
     let Some(rollout) = rollout else {
         return PaneTable { header, nothing, ..PaneTable::default() };
     };
-    let mut head: Vec<_> =
-        rollout.progress.lines().flat_map(|line| wrap_words(line, columns.max(1))).collect();
+    let progress = wrap_lines(&rollout.progress, columns.max(1));
+    let mut head: Vec<_> = progress.lines().map(str::to_owned).collect();
     if let Some(share) = rollout.share {
         head.insert(0, bar(share, BAR.min(columns.saturating_sub(2))));
     }
