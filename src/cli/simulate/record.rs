@@ -2,8 +2,8 @@
 //! nodes tell since, in the words of their log.
 //!
 //! Several nodes tell the same: it is recorded once, when the first tells it; a suspicion, as far
-//! as the node came that has most confirmations. The record is bounded: gossip is folded by moments,
-//! and a phase has at most [`EVENTS_MAX`] events. What is left out is counted.
+//! as the node came that has most confirmations. The record is bounded: gossip is folded by
+//! moments, and a phase has at most [`EVENTS_MAX`] events. What is left out is counted.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
