@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
+use super::event_log;
 use super::format::SeenMember;
 use crate::cli::order::report::{self, LAG, evidence_line, group_line, halted, silent_members};
 use crate::cli::text::escape;
@@ -64,7 +65,10 @@ impl Hearsay {
     /// Tells `notifier` a report in the form of a chat's.
     pub(super) fn pass_on(&self, notifier: &WatcherNotifier, now: Now, told: &OrderNotification) {
         let told = match told {
-            OrderNotification::Delivered(entries) => ChatNotification::Delivered(entries.clone()),
+            OrderNotification::Delivered(entries) => {
+                event_log::messages(now, entries, MemberId(0));
+                ChatNotification::Delivered(entries.clone())
+            }
             OrderNotification::Note(text) => ChatNotification::Note(text.clone()),
             OrderNotification::Failed(text) => ChatNotification::Failed(text.clone()),
             OrderNotification::Event(event) => match self.event(event) {

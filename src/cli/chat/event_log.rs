@@ -1,17 +1,20 @@
 //! Log lines of a member's events, with a screen and inside a peer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ::log::Level;
 use serde_json::json;
 
 use super::format;
+use super::model::item_of;
 use crate::cli::CliError;
 use crate::cli::log::LogLine;
+use crate::cli::run::CHAT_MESSAGE;
 use crate::cli::text::escape;
 use crate::machine::chat::Event;
 use crate::model::Now;
-use crate::proto::chat::entry::MemberId;
+use crate::proto::chat::entry::{Body, Entry, MemberId};
 
 /// Log lines of one member.
 #[derive(Default)]
@@ -42,4 +45,15 @@ impl EventLog {
 /// Logs a note about the surroundings.
 pub(super) fn note(now: Now, text: &str) {
     LogLine::new(Level::Info, "chat_note", text.to_owned(), json!({})).log(now.wall);
+}
+
+/// Logs messages that became final, at level debug.
+pub(super) fn messages(now: Now, entries: &[Arc<Entry>], me: MemberId) {
+    for entry in entries {
+        if let Body::Chat(chat) = &entry.body {
+            let fields = json!({ "room": chat.room_id, "seq": entry.seq_no });
+            let text = item_of(entry, chat, me).line();
+            LogLine::new(Level::Debug, CHAT_MESSAGE, text, fields).log(now.wall);
+        }
+    }
 }

@@ -9,16 +9,15 @@ use serde_json::{Value, json};
 
 use super::event_log::{self, EventLog};
 use super::local_server::{LocalServer, handler};
-use super::model::item_of;
 use super::run::{TOLD_MAX, doubled, start_failed};
 use crate::cli::log::LogLine;
-use crate::cli::run::{CHAT_MESSAGE, Running, Service, signals};
+use crate::cli::run::{Running, Service, signals};
 use crate::cli::{CliError, descriptor_check};
 use crate::machine::chat::Config;
 use crate::model::Now;
 use crate::network::Network;
 use crate::network::chat::{ChatMember, MemberOptions, WatcherNotifier, Watchers};
-use crate::proto::chat::entry::{Body, MemberId};
+use crate::proto::chat::entry::MemberId;
 use crate::runtime::chat::{ChatNotification, EngineLimits};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{self, Control};
@@ -163,13 +162,7 @@ fn take(
 ) -> Result<(), CliError> {
     match notification {
         ChatNotification::Delivered(entries) => {
-            for entry in entries {
-                if let Body::Chat(chat) = &entry.body {
-                    let fields = json!({ "room": chat.room_id, "seq": entry.seq_no });
-                    let text = item_of(&entry, chat, me).line();
-                    LogLine::new(Level::Debug, CHAT_MESSAGE, text, fields).log(now.wall);
-                }
-            }
+            event_log::messages(now, &entries, me);
             Ok(())
         }
         ChatNotification::Note(text) => {

@@ -37,7 +37,7 @@ pub(super) fn is_order(path: &str) -> bool {
 
 /// Directory of the chat that runs in the node of this status.
 fn chat_dir(data: &Path, status: &Value) -> Option<PathBuf> {
-    let id = status["chat"]["id"].as_u64().or(status["order"]["member"].as_u64())?;
+    let id = status["chat"]["id"].as_u64().or(status["order"]["id"].as_u64())?;
     Some(data.join(format!("chat-{id}")))
 }
 
